@@ -1,0 +1,1 @@
+//! Ports of onespend and their implementations: chain, signer, store.

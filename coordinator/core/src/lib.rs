@@ -1,0 +1,1 @@
+//! The rules of onespend: one deterministic state machine, no IO.

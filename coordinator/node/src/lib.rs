@@ -1,0 +1,1 @@
+//! The onespend daemon and command line.

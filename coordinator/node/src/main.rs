@@ -1,0 +1,2 @@
+//! The onespend binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Who may do what: from a caller's role to a permit.

@@ -1,0 +1,1 @@
+//! The gRPC interface of onespend and its leader-following client.

@@ -1,0 +1,1 @@
+//! Clusters of real processes on regtest: demo, faults, load.
