@@ -1,1 +1,39 @@
-//! The rules of onespend: one deterministic state machine, no IO.
+//! The rules of onespend: one deterministic state machine.
+//!
+//! This crate does no IO, reads no clock, draws no random number and logs nothing, and so cannot block, wait or
+//! fail; its manifest proves it. A request that changes something is a [`command::Entry`] in the replicated log, and
+//! [`apply::apply`] is the one function that decides what becomes of it, on every node alike.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`ids`] | newtypes for names and numbers |
+//! | [`command`] | every possible change, with its facts and its time pinned |
+//! | [`state`] | what all replicas agree on; [`table`] is one table of it, `index` what is derived |
+//! | [`apply`] | one match; returns an [`outcome::Outcome`] |
+//! | [`wallet`], [`utxo`] | descriptors and addresses; coins and who has a claim on them |
+//! | [`reservation`] | reserve, renew, release, expire |
+//! | [`payment`], [`transaction`] | payments and attempts; building and checking unsigned transactions |
+//! | [`signing`] | intents, and the permits that signers demand |
+//! | [`chain`] | blocks connected and disconnected, with undo |
+//! | [`limits`] | bounds and fee caps |
+//! | [`dedup`] | request id → earlier outcome |
+//! | [`invariant`] | what must always hold |
+
+pub mod apply;
+pub mod chain;
+mod codec;
+pub mod command;
+pub mod dedup;
+pub mod ids;
+mod index;
+pub mod invariant;
+pub mod limits;
+pub mod outcome;
+pub mod payment;
+pub mod reservation;
+pub mod signing;
+pub mod state;
+pub mod table;
+pub mod transaction;
+pub mod utxo;
+pub mod wallet;

@@ -1,0 +1,152 @@
+//! One function decides everything: `apply(&mut State, LogIndex, &Entry) -> Outcome`. It cannot fail; a refusal is a
+//! value. It reads no clock, randomness, disk or network (safety 15).
+
+use crate::chain::{self, NewBlock};
+use crate::command::{BlockRef, Command, Entry, RegisterWallet, Request};
+use crate::dedup;
+use crate::ids::{CallerId, LogIndex, Millis, WalletId};
+use crate::limits::ADDRESS_LOOKAHEAD;
+use crate::outcome::{Outcome, Rejection};
+use crate::payment;
+use crate::reservation;
+use crate::signing;
+use crate::state::State;
+use crate::wallet::{Keychain, SignerRef, Wallet, WalletDescriptor};
+
+/// What an entry brings besides its command.
+pub(crate) struct Context<'a> {
+    pub(crate) index: LogIndex,
+    pub(crate) now: Millis,
+    pub(crate) wall_ms: u64,
+    request: Option<&'a Request>,
+}
+
+impl Context<'_> {
+    /// Who asked. The leader's own duties ask for nothing that has an owner.
+    pub(crate) fn caller(&self) -> Result<&CallerId, Rejection> {
+        self.request.map(Request::caller).ok_or_else(|| Rejection::StaleBasis { what: "nobody asked".to_owned() })
+    }
+
+    pub(crate) fn may_act_for(&self, owner: &CallerId) -> bool {
+        self.request.is_none_or(|request| request.for_others || request.caller() == owner)
+    }
+}
+
+/// Applies one entry of the log.
+pub fn apply(state: &mut State, index: LogIndex, entry: &Entry) -> Outcome {
+    state.meta.applied = index;
+    state.meta.now = state.meta.now.max(entry.at);
+    let ctx = Context { index, now: state.meta.now, wall_ms: entry.wall_ms, request: entry.request.as_ref() };
+    if let Some(earlier) = ctx.request.and_then(|request| dedup::earlier(state, request)) {
+        return earlier;
+    }
+    let outcome = decide(state, &ctx, &entry.command).unwrap_or_else(Outcome::Rejected);
+    if let Some(request) = ctx.request {
+        dedup::remember(state, &ctx, request, &outcome);
+    }
+    outcome
+}
+
+/// Notes an entry that holds no command, such as a change of the members: only the index moves.
+pub fn skip(state: &mut State, index: LogIndex) {
+    state.meta.applied = index;
+}
+
+fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Outcome, Rejection> {
+    match command {
+        Command::Start { network, tip } => start(state, *network, *tip),
+        Command::ConnectBlock { block, previous, received, spent } => {
+            chain::connect(state, &NewBlock { block: *block, previous: *previous, received, spent })
+        }
+        Command::DisconnectBlock { block } => chain::disconnect(state, *block),
+        Command::RegisterWallet(command) => register(state, command),
+        Command::SetLimits { wallet, limits } => {
+            limits.check()?;
+            change_wallet(state, wallet, |wallet| wallet.limits = limits.clone())
+        }
+        Command::FreezeWallet { wallet, why } => {
+            change_wallet(state, wallet, |wallet| wallet.frozen = Some(why.clone()))
+        }
+        Command::UnfreezeWallet { wallet } => change_wallet(state, wallet, |wallet| wallet.frozen = None),
+        Command::GiveAddresses { wallet, keychain, count } => give_addresses(state, wallet, *keychain, *count),
+        Command::Reserve(command) => reservation::reserve(state, ctx, command),
+        Command::Renew { reservation, ttl } => reservation::renew(state, ctx, *reservation, *ttl),
+        Command::Release { reservation } => reservation::release(state, ctx, *reservation),
+        Command::Expire { reservations } => Ok(reservation::expire(state, ctx, reservations)),
+        Command::CreatePayment(command) => payment::create(state, ctx, command),
+        Command::PayReserved(command) => payment::pay_reserved(state, ctx, command),
+        Command::RecordSignature { key, attempt, transaction } => signing::record(state, key, *attempt, transaction),
+        Command::RecordRelay { key, attempt, relay } => payment::record_relay(state, key, *attempt, relay),
+    }
+}
+
+fn start(state: &mut State, network: bitcoin::Network, tip: BlockRef) -> Result<Outcome, Rejection> {
+    if state.tip().is_ok() {
+        return Err(Rejection::StaleBasis { what: "the cluster has started already".to_owned() });
+    }
+    state.start_chain(network, tip);
+    Ok(Outcome::Recorded)
+}
+
+fn register(state: &mut State, command: &RegisterWallet) -> Result<Outcome, Rejection> {
+    command.limits.check()?;
+    let descriptor =
+        WalletDescriptor::parse(&command.descriptor, state.network()?).map_err(Rejection::DescriptorInvalid)?;
+    if matches!(command.signer, SignerRef::Named(_)) && !descriptor.is_single_key() {
+        return Err(Rejection::DescriptorInvalid(crate::wallet::DescriptorFault::NotSignable));
+    }
+    refuse_overlap(state, &command.wallet, &descriptor)?;
+    if state.tip()? != command.basis {
+        return Err(Rejection::StaleBasis { what: "the scan is of another tip".to_owned() });
+    }
+    let wallet = Wallet {
+        descriptor,
+        signer: command.signer.clone(),
+        limits: command.limits.clone(),
+        next_external: 0,
+        next_internal: 0,
+        frozen: None,
+        birth: command.basis.height,
+    };
+    state.put_wallet(command.wallet.clone(), wallet);
+    for output in &command.found {
+        chain::receive(state, output);
+        state.note_received(output.height, output.outpoint);
+    }
+    Ok(Outcome::WalletChanged)
+}
+
+/// Two wallets with one key would claim the same coins: an outpoint has one owner (safety 1).
+fn refuse_overlap(state: &State, id: &WalletId, descriptor: &WalletDescriptor) -> Result<(), Rejection> {
+    if state.wallet(id).is_ok() {
+        return Err(Rejection::WalletExists { wallet: id.to_string(), what: "this name".to_owned() });
+    }
+    let chains = [Keychain::External, Keychain::Internal];
+    let scripts: Vec<_> = chains.iter().map(|keychain| descriptor.script(*keychain, 0)).collect();
+    for (other, wallet) in state.wallets() {
+        if chains.iter().any(|keychain| scripts.contains(&wallet.descriptor.script(*keychain, 0))) {
+            let what = "the same descriptor, or one of its chains".to_owned();
+            return Err(Rejection::WalletExists { wallet: other.to_string(), what });
+        }
+    }
+    Ok(())
+}
+
+fn change_wallet(state: &mut State, id: &WalletId, change: impl FnOnce(&mut Wallet)) -> Result<Outcome, Rejection> {
+    state.update_wallet(id, change).map(|()| Outcome::WalletChanged).ok_or(Rejection::WalletUnknown)
+}
+
+fn give_addresses(state: &mut State, id: &WalletId, keychain: Keychain, count: u32) -> Result<Outcome, Rejection> {
+    if !(1..=ADDRESS_LOOKAHEAD).contains(&count) {
+        let (got, max) = (u64::from(count), u64::from(ADDRESS_LOOKAHEAD));
+        return Err(Rejection::OutOfBounds { what: "number of addresses".to_owned(), got, min: 1, max });
+    }
+    let first = state.wallet(id)?.next_index(keychain);
+    let last = first.saturating_add(count - 1);
+    if last >= 1 << 31 {
+        let (got, max) = (u64::from(last), (1 << 31) - 1);
+        return Err(Rejection::OutOfBounds { what: "address index".to_owned(), got, min: 0, max });
+    }
+    state.use_index(id, keychain, last);
+    Ok(Outcome::AddressesGiven { keychain, first, count })
+}

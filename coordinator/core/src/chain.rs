@@ -1,0 +1,173 @@
+//! Blocks connected and disconnected, with undo (safety 17).
+
+use bitcoin::{BlockHash, OutPoint};
+use minicbor::{Decode, Encode};
+
+use crate::codec;
+use crate::command::{BlockRef, Received, Spent};
+use crate::ids::{Height, PaymentKey};
+use crate::limits::UNDO_BLOCKS;
+use crate::outcome::{Outcome, Rejection};
+use crate::payment;
+use crate::state::State;
+use crate::utxo::{Claim, Spend, Utxo};
+
+/// A block that is part of the chain, with what it did to our coins.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct BlockRecord {
+    /// Its hash.
+    #[n(0)]
+    #[cbor(with = "codec::one")]
+    pub hash: BlockHash,
+    /// Coins that it made.
+    #[n(1)]
+    #[cbor(with = "codec::many")]
+    pub received: Vec<OutPoint>,
+    /// Coins that it spent.
+    #[n(2)]
+    #[cbor(with = "codec::many")]
+    pub spent: Vec<OutPoint>,
+}
+
+/// A block to connect.
+pub(crate) struct NewBlock<'a> {
+    pub(crate) block: BlockRef,
+    pub(crate) previous: BlockHash,
+    pub(crate) received: &'a [Received],
+    pub(crate) spent: &'a [Spent],
+}
+
+pub(crate) fn connect(state: &mut State, new: &NewBlock<'_>) -> Result<Outcome, Rejection> {
+    let tip = state.tip()?;
+    if new.previous != tip.hash || new.block.height.0 != tip.height.0 + 1 {
+        return Err(stale(format!("block {} does not follow the tip at height {}", new.block.hash, tip.height)));
+    }
+    let mut record = BlockRecord { hash: new.block.hash, received: Vec::new(), spent: Vec::new() };
+    for output in new.received {
+        receive(state, output);
+        record.received.push(output.outpoint);
+    }
+    for spend in new.spent {
+        let spent = Spend { txid: spend.txid, height: new.block.height };
+        if state.update_utxo(&spend.outpoint, |utxo| utxo.spent = Some(spent)).is_some() {
+            record.spent.push(spend.outpoint);
+        }
+    }
+    let touched = exposing_payments(state, &record.spent);
+    state.put_tip(new.block, record);
+    mark_changed(state, &touched);
+    for key in state.open_payments() {
+        payment::settle(state, &key);
+    }
+    forget_deep_blocks(state, new.block.height);
+    Ok(Outcome::Recorded)
+}
+
+pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, Rejection> {
+    let tip = state.tip()?;
+    if tip != block {
+        return Err(stale(format!("block {} is not the tip", block.hash)));
+    }
+    let below = Height(block.height.0.saturating_sub(1));
+    let Some(previous) = state.block(below).map(|record| record.hash) else {
+        return Err(Rejection::OutOfBounds {
+            what: "depth of the reorganisation in blocks".to_owned(),
+            got: u64::from(UNDO_BLOCKS) + 1,
+            min: 0,
+            max: u64::from(UNDO_BLOCKS),
+        });
+    };
+    let Some(record) = state.take_tip(BlockRef { height: below, hash: previous }) else {
+        return Err(stale("the tip has no record".to_owned()));
+    };
+    for outpoint in &record.spent {
+        state.update_utxo(outpoint, |utxo| utxo.spent = None);
+    }
+    for outpoint in &record.received {
+        state.update_utxo(outpoint, |utxo| utxo.height = None);
+    }
+    let touched = exposing_payments(state, &record.spent);
+    mark_changed(state, &touched);
+    freeze_after_deep_reorg(state, block.height);
+    Ok(Outcome::Recorded)
+}
+
+/// Adds a coin, or gives one that a reorganisation took away its block again. Its claim stays (safety 17).
+pub(crate) fn receive(state: &mut State, output: &Received) {
+    let known = state.update_utxo(&output.outpoint, |utxo| utxo.height = Some(output.height));
+    if known.is_none() {
+        state.put_utxo(
+            output.outpoint,
+            Utxo {
+                wallet: output.wallet.clone(),
+                value_sat: output.value_sat,
+                script: output.script.clone(),
+                keychain: output.keychain,
+                index: output.index,
+                height: Some(output.height),
+                coinbase: output.coinbase,
+                claim: Claim::Free,
+                spent: None,
+            },
+        );
+    }
+    state.use_index(&output.wallet, output.keychain, output.index);
+}
+
+fn exposing_payments(state: &State, outpoints: &[OutPoint]) -> Vec<PaymentKey> {
+    let mut keys: Vec<PaymentKey> = outpoints
+        .iter()
+        .filter_map(|outpoint| {
+            let utxo = state.utxo(outpoint)?;
+            match &utxo.claim {
+                Claim::Exposed(payment) => Some(PaymentKey { wallet: utxo.wallet.clone(), payment: payment.clone() }),
+                Claim::Free | Claim::Reserved(_) | Claim::Quarantined => None,
+            }
+        })
+        .collect();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// A spend that came or went changes what a caller sees of the payment.
+fn mark_changed(state: &mut State, keys: &[PaymentKey]) {
+    for key in keys {
+        state.change_payment(key, |_| ());
+    }
+}
+
+/// A reorganisation deeper than a wallet's finality depth means that "settled" was not true: stop and let a human
+/// look (safety 17).
+fn freeze_after_deep_reorg(state: &mut State, disconnected: Height) {
+    let reorg_depth = state.highest().0.saturating_sub(disconnected.0) + 1;
+    let hit: Vec<_> = state
+        .wallets()
+        .filter(|(_, wallet)| wallet.frozen.is_none() && reorg_depth > wallet.limits.finality_depth)
+        .map(|(id, wallet)| (id.clone(), wallet.limits.finality_depth))
+        .collect();
+    for (id, finality_depth) in hit {
+        let why = format!(
+            "a reorganisation took away {reorg_depth} blocks, down to height {disconnected}; finality depth is {finality_depth}"
+        );
+        state.update_wallet(&id, |wallet| wallet.frozen = Some(why));
+    }
+}
+
+/// Forgets what no reorganisation that we can follow could bring back.
+fn forget_deep_blocks(state: &mut State, tip: Height) {
+    let Some(deep) = tip.0.checked_sub(UNDO_BLOCKS) else { return };
+    let Some(record) = state.take_block(Height(deep)) else { return };
+    for outpoint in record.spent {
+        let gone = state.utxo(&outpoint).is_some_and(|utxo| {
+            utxo.spent.as_ref().is_some_and(|spend| spend.height.0 <= deep) && !matches!(utxo.claim, Claim::Reserved(_))
+        });
+        if gone {
+            state.remove_utxo(&outpoint);
+        }
+    }
+}
+
+fn stale(what: String) -> Rejection {
+    Rejection::StaleBasis { what }
+}

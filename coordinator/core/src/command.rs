@@ -1,0 +1,437 @@
+//! Every possible change of the state, with its facts and its time pinned (safety, "Deciding outside, checking
+//! inside"). A command that this version does not know does not decode, and that stops the node (safety 32).
+
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid};
+use minicbor::{Decode, Encode};
+
+use crate::codec;
+use crate::ids::{
+    AttemptNo, CallerId, Fence, Height, Millis, PaymentId, PaymentKey, RequestKey, ReservationId, WalletId,
+};
+use crate::limits::WalletLimits;
+use crate::wallet::{Keychain, SignerRef};
+
+/// One entry of the replicated log.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    /// Logical time, proposed by the leader; never before the state's own.
+    #[n(0)]
+    pub at: Millis,
+    /// The leader's wall clock in Unix milliseconds: for people to read, never for a decision (safety 16).
+    #[n(1)]
+    pub wall_ms: u64,
+    /// Who asked, for what callers ask; `None` for the leader's duties.
+    #[n(2)]
+    pub request: Option<Request>,
+    /// The change.
+    #[n(3)]
+    pub command: Command,
+}
+
+/// Who asked, and under which name.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Request {
+    /// Caller and request id.
+    #[n(0)]
+    pub key: RequestKey,
+    /// SHA-256 of what was asked: the same id with another digest is refused.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub digest: [u8; 32],
+    /// Whether policy lets this caller act on what others own (safety 28).
+    #[n(2)]
+    pub for_others: bool,
+}
+
+impl Request {
+    /// Who asked.
+    pub fn caller(&self) -> &CallerId {
+        &self.key.caller
+    }
+}
+
+/// A block by height and hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct BlockRef {
+    /// Its height.
+    #[n(0)]
+    pub height: Height,
+    /// Its hash.
+    #[n(1)]
+    #[cbor(with = "codec::one")]
+    pub hash: BlockHash,
+}
+
+/// An output that a block, or a scan, found for a wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Received {
+    /// Where.
+    #[n(0)]
+    #[cbor(with = "codec::one")]
+    pub outpoint: OutPoint,
+    /// For whom.
+    #[n(1)]
+    pub wallet: WalletId,
+    /// How much.
+    #[n(2)]
+    pub value_sat: u64,
+    /// To which script.
+    #[n(3)]
+    #[cbor(with = "codec::one")]
+    pub script: ScriptBuf,
+    /// Chain of the descriptor.
+    #[n(4)]
+    pub keychain: Keychain,
+    /// Index on that chain.
+    #[n(5)]
+    pub index: u32,
+    /// Whether a coinbase transaction made it.
+    #[n(6)]
+    pub coinbase: bool,
+    /// Height of its block.
+    #[n(7)]
+    pub height: Height,
+}
+
+/// A coin of a wallet that a block spends.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Spent {
+    /// The coin.
+    #[n(0)]
+    #[cbor(with = "codec::one")]
+    pub outpoint: OutPoint,
+    /// The spender.
+    #[n(1)]
+    #[cbor(with = "codec::one")]
+    pub txid: Txid,
+}
+
+/// Who gets how much.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Recipient {
+    /// To which script.
+    #[n(0)]
+    #[cbor(with = "codec::one")]
+    pub script: ScriptBuf,
+    /// How much.
+    #[n(1)]
+    pub amount_sat: u64,
+}
+
+/// The output of a transaction that comes back to the wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Change {
+    /// Which output.
+    #[n(0)]
+    pub vout: u32,
+    /// Chain of the descriptor.
+    #[n(1)]
+    pub keychain: Keychain,
+    /// Index on that chain.
+    #[n(2)]
+    pub index: u32,
+}
+
+/// Registers a wallet with the coins that a scan found.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RegisterWallet {
+    /// Its name.
+    #[n(0)]
+    pub wallet: WalletId,
+    /// Public multipath descriptor (BIP-380, BIP-389).
+    #[n(1)]
+    pub descriptor: String,
+    /// Who signs.
+    #[n(2)]
+    pub signer: SignerRef,
+    /// The owner's caps.
+    #[n(3)]
+    pub limits: WalletLimits,
+    /// The tip that `found` is true for; another tip is refused.
+    #[n(4)]
+    pub basis: BlockRef,
+    /// Unspent coins at the basis.
+    #[n(5)]
+    pub found: Vec<Received>,
+}
+
+/// Reserves coins: all or none (safety 2).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Reserve {
+    /// Whose coins.
+    #[n(0)]
+    pub wallet: WalletId,
+    /// Which, chosen by the caller or by the leader.
+    #[n(1)]
+    #[cbor(with = "codec::many")]
+    pub outpoints: Vec<OutPoint>,
+    /// For how long.
+    #[n(2)]
+    pub ttl: Millis,
+    /// The payment they are for, if named.
+    #[n(3)]
+    pub payment: Option<PaymentId>,
+}
+
+/// Pays with coins that the leader chose; the transaction is built inside `apply`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CreatePayment {
+    /// The payment.
+    #[n(0)]
+    pub key: PaymentKey,
+    /// Who gets how much.
+    #[n(1)]
+    pub recipients: Vec<Recipient>,
+    /// The coins to spend.
+    #[n(2)]
+    #[cbor(with = "codec::many")]
+    pub outpoints: Vec<OutPoint>,
+    /// The fee; what is left goes to a change output.
+    #[n(3)]
+    pub fee_sat: u64,
+}
+
+/// Pays with a transaction that the caller built on a reservation.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PayReserved {
+    /// The payment.
+    #[n(0)]
+    pub key: PaymentKey,
+    /// Who gets how much.
+    #[n(1)]
+    pub recipients: Vec<Recipient>,
+    /// The reservation whose coins it spends, all of them and no others.
+    #[n(2)]
+    pub reservation: ReservationId,
+    /// The fence that the reservation was granted with.
+    #[n(3)]
+    pub fence: Fence,
+    /// The unsigned transaction.
+    #[n(4)]
+    #[cbor(with = "codec::one")]
+    pub transaction: Transaction,
+    /// Which output comes back, if any.
+    #[n(5)]
+    pub change: Option<Change>,
+}
+
+/// What became of handing a signed transaction to bitcoind.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Relay {
+    /// It is in a mempool.
+    #[n(0)]
+    Accepted,
+    /// bitcoind refused it; it is tried again.
+    #[n(1)]
+    Refused(#[n(0)] String),
+}
+
+/// The changes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// The cluster meets its chain, once.
+    #[n(0)]
+    Start {
+        /// Which network.
+        #[n(0)]
+        #[cbor(with = "network")]
+        network: Network,
+        /// Where it begins to follow.
+        #[n(1)]
+        tip: BlockRef,
+    },
+    /// A block was connected to the tip.
+    #[n(1)]
+    ConnectBlock {
+        /// The block.
+        #[n(0)]
+        block: BlockRef,
+        /// The hash of the one below, which must be the tip.
+        #[n(1)]
+        #[cbor(with = "codec::one")]
+        previous: BlockHash,
+        /// What wallets received.
+        #[n(2)]
+        received: Vec<Received>,
+        /// Which coins were spent.
+        #[n(3)]
+        spent: Vec<Spent>,
+    },
+    /// The tip was disconnected.
+    #[n(2)]
+    DisconnectBlock {
+        /// The block that was the tip.
+        #[n(0)]
+        block: BlockRef,
+    },
+    /// A wallet is followed from now on.
+    #[n(3)]
+    RegisterWallet(#[n(0)] RegisterWallet),
+    /// A wallet's caps change.
+    #[n(4)]
+    SetLimits {
+        /// Which.
+        #[n(0)]
+        wallet: WalletId,
+        /// The new caps.
+        #[n(1)]
+        limits: WalletLimits,
+    },
+    /// Nothing may be reserved or signed any more.
+    #[n(5)]
+    FreezeWallet {
+        /// Which.
+        #[n(0)]
+        wallet: WalletId,
+        /// Why.
+        #[n(1)]
+        why: String,
+    },
+    /// The wallet works again.
+    #[n(6)]
+    UnfreezeWallet {
+        /// Which.
+        #[n(0)]
+        wallet: WalletId,
+    },
+    /// Gives out address indices.
+    #[n(7)]
+    GiveAddresses {
+        /// Whose.
+        #[n(0)]
+        wallet: WalletId,
+        /// Which chain.
+        #[n(1)]
+        keychain: Keychain,
+        /// How many, 1 to 1000.
+        #[n(2)]
+        count: u32,
+    },
+    /// Claims coins for a time.
+    #[n(8)]
+    Reserve(#[n(0)] Reserve),
+    /// Prolongs a reservation.
+    #[n(9)]
+    Renew {
+        /// Which.
+        #[n(0)]
+        reservation: ReservationId,
+        /// Time to live from now.
+        #[n(1)]
+        ttl: Millis,
+    },
+    /// Gives a reservation back.
+    #[n(10)]
+    Release {
+        /// Which.
+        #[n(0)]
+        reservation: ReservationId,
+    },
+    /// Frees what is past its time; proposed by the leader.
+    #[n(11)]
+    Expire {
+        /// Which; those that are not due are left alone.
+        #[n(0)]
+        reservations: Vec<ReservationId>,
+    },
+    /// Selects, builds and permits in one step.
+    #[n(12)]
+    CreatePayment(#[n(0)] CreatePayment),
+    /// Permits the caller's own transaction.
+    #[n(13)]
+    PayReserved(#[n(0)] PayReserved),
+    /// A signature, before anybody is shown it (safety 13).
+    #[n(14)]
+    RecordSignature {
+        /// The payment.
+        #[n(0)]
+        key: PaymentKey,
+        /// The attempt.
+        #[n(1)]
+        attempt: AttemptNo,
+        /// The signed transaction.
+        #[n(2)]
+        #[cbor(with = "codec::one")]
+        transaction: Transaction,
+    },
+    /// What bitcoind said to a signed transaction.
+    #[n(15)]
+    RecordRelay {
+        /// The payment.
+        #[n(0)]
+        key: PaymentKey,
+        /// The attempt.
+        #[n(1)]
+        attempt: AttemptNo,
+        /// What it said.
+        #[n(2)]
+        relay: Relay,
+    },
+}
+
+impl Command {
+    /// A word for metrics and log lines.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::ConnectBlock { .. } => "connect_block",
+            Self::DisconnectBlock { .. } => "disconnect_block",
+            Self::RegisterWallet(_) => "register_wallet",
+            Self::SetLimits { .. } => "set_limits",
+            Self::FreezeWallet { .. } => "freeze_wallet",
+            Self::UnfreezeWallet { .. } => "unfreeze_wallet",
+            Self::GiveAddresses { .. } => "give_addresses",
+            Self::Reserve(_) => "reserve",
+            Self::Renew { .. } => "renew",
+            Self::Release { .. } => "release",
+            Self::Expire { .. } => "expire",
+            Self::CreatePayment(_) => "create_payment",
+            Self::PayReserved(_) => "pay_reserved",
+            Self::RecordSignature { .. } => "record_signature",
+            Self::RecordRelay { .. } => "record_relay",
+        }
+    }
+}
+
+/// A log entry that this version cannot read; the node must stop (safety 32).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this version cannot read the log entry: {cause}")]
+pub struct UnreadableEntry {
+    /// What the decoder said.
+    pub cause: String,
+}
+
+impl Entry {
+    /// The stored form, with numbered fields.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        crate::table::encode(self)
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`UnreadableEntry`] for damage, and for commands of a later version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, UnreadableEntry> {
+        minicbor::decode(bytes).map_err(|error| UnreadableEntry { cause: error.to_string() })
+    }
+}
+
+pub(crate) mod network {
+    //! Bitcoin's networks by the name that Bitcoin Core gives them.
+    use bitcoin::Network;
+    use minicbor::decode::{Decoder, Error as DecodeError};
+    use minicbor::encode::{Encoder, Error as EncodeError, Write};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // The derive macro passes references.
+    pub(crate) fn encode<C, W: Write>(
+        network: &Network,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.str(network.to_core_arg())?.ok()
+    }
+
+    pub(crate) fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<Network, DecodeError> {
+        Network::from_core_arg(decoder.str()?).map_err(|_| DecodeError::message("not a network"))
+    }
+}

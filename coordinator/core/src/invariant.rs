@@ -1,0 +1,169 @@
+//! What must hold in every state, whatever happened (safety, Invariants). Numbers in the texts are those of the
+//! design's list; rules about more than one state are the harness's to check.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitcoin::OutPoint;
+
+use crate::ids::{Height, PaymentKey, ReservationId};
+use crate::index::Index;
+use crate::limits::{MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS, UNDO_BLOCKS};
+use crate::payment::{AttemptEnd, Payment, binding_digest};
+use crate::state::State;
+use crate::utxo::Claim;
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invariant {rule} is broken: {what}")]
+pub struct Violation {
+    /// Its number in the design.
+    pub rule: u8,
+    /// What was found.
+    pub what: String,
+}
+
+/// Checks every invariant that can be seen in one state.
+///
+/// # Errors
+/// The first [`Violation`] found.
+pub fn check(state: &State) -> Result<(), Violation> {
+    check_claims(state)?;
+    check_reservations(state)?;
+    for (key, payment) in state.payments() {
+        check_payment(state, key, payment)?;
+    }
+    check_fences(state)?;
+    check_blocks(state)?;
+    check_bounds(state)
+}
+
+fn broken(rule: u8, what: String) -> Result<(), Violation> {
+    Err(Violation { rule, what })
+}
+
+/// 1: an outpoint has at most one owner. A claim is one field; here: its owner knows of it.
+fn check_claims(state: &State) -> Result<(), Violation> {
+    let mut spenders: BTreeMap<(OutPoint, &PaymentKey), ()> = BTreeMap::new();
+    for (key, payment) in state.payments() {
+        for outpoint in payment.attempts.iter().flat_map(|attempt| attempt.inputs().collect::<Vec<_>>()) {
+            spenders.insert((outpoint, key), ());
+        }
+    }
+    for (outpoint, utxo) in state.utxos() {
+        let owned = match &utxo.claim {
+            Claim::Free | Claim::Quarantined => true,
+            Claim::Reserved(id) => state.reservation(*id).is_some_and(|r| r.outpoints.contains(outpoint)),
+            Claim::Exposed(payment) => {
+                let key = PaymentKey { wallet: utxo.wallet.clone(), payment: payment.clone() };
+                state.payment(&key).is_some() && spenders.keys().any(|(o, k)| o == outpoint && **k == key)
+            }
+        };
+        if !owned {
+            return broken(1, format!("{outpoint} has the claim {:?}, whose owner does not know it", utxo.claim));
+        }
+        if state.wallet(&utxo.wallet).is_err() {
+            return broken(1, format!("{outpoint} belongs to a wallet that is not there"));
+        }
+    }
+    Ok(())
+}
+
+/// 2: a reservation holds all of its coins.
+fn check_reservations(state: &State) -> Result<(), Violation> {
+    for (id, reservation) in state.reservations_from(ReservationId(0)) {
+        for outpoint in &reservation.outpoints {
+            if state.utxo(outpoint).is_none_or(|utxo| utxo.claim != Claim::Reserved(*id)) {
+                return broken(2, format!("{id} does not hold {outpoint}"));
+            }
+        }
+        if id.0 > state.applied().0 {
+            return broken(12, format!("{id} is granted by an entry of the future"));
+        }
+        if state.ended_reservation(*id).is_some() {
+            return broken(2, format!("{id} is active and ended"));
+        }
+    }
+    Ok(())
+}
+
+fn check_payment(state: &State, key: &PaymentKey, payment: &Payment) -> Result<(), Violation> {
+    let Ok(network) = state.network() else { return broken(7, format!("{key} exists before the chain")) };
+    if payment.digest != binding_digest(network, &payment.recipients) {
+        return broken(7, format!("{key} is not bound to its recipients"));
+    }
+    let settled = payment.attempts.iter().filter(|a| matches!(a.end, Some(AttemptEnd::Settled(_)))).count();
+    if settled > 1 {
+        return broken(8, format!("{settled} attempts of {key} are settled"));
+    }
+    let live: Vec<_> = payment.numbered().filter(|(_, attempt)| attempt.is_live()).collect();
+    if live.is_empty() != payment.anchor.is_none() {
+        return broken(9, format!("{key} has {} live attempts and the anchor {:?}", live.len(), payment.anchor));
+    }
+    for (number, attempt) in live {
+        if !attempt.inputs().any(|outpoint| Some(outpoint) == payment.anchor) {
+            return broken(8, format!("attempt {number} of {key} does not spend the anchor"));
+        }
+        for outpoint in attempt.inputs() {
+            let exposed = |claim: &Claim| *claim == Claim::Exposed(key.payment.clone());
+            if attempt.end.is_none() && state.utxo(&outpoint).is_none_or(|utxo| !exposed(&utxo.claim)) {
+                return broken(5, format!("{outpoint} of attempt {number} of {key} is not exposed"));
+            }
+        }
+        let distinct: BTreeSet<OutPoint> = attempt.inputs().collect();
+        if distinct.len() != attempt.transaction.input.len() {
+            return broken(19, format!("attempt {number} of {key} spends a coin twice"));
+        }
+        if attempt.signed.as_ref().is_some_and(|signed| signed.compute_txid() != attempt.txid()) {
+            return broken(14, format!("the signature of attempt {number} of {key} is for another transaction"));
+        }
+    }
+    Ok(())
+}
+
+/// 12: fences strictly increase with the attempts of a payment, and no two attempts share one.
+fn check_fences(state: &State) -> Result<(), Violation> {
+    let mut seen = BTreeSet::new();
+    for (key, payment) in state.payments() {
+        let fences: Vec<_> = payment.attempts.iter().map(|attempt| attempt.fence).collect();
+        if !fences.is_sorted() || fences.iter().any(|fence| !seen.insert(*fence) || fence.0 > state.applied().0) {
+            return broken(12, format!("the fences of {key} are {fences:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// 17: the chain that we follow is unbroken, and nothing is in a block above its tip.
+fn check_blocks(state: &State) -> Result<(), Violation> {
+    let Ok(tip) = state.tip() else { return Ok(()) };
+    if state.block(tip.height).is_none_or(|record| record.hash != tip.hash) {
+        return broken(17, "the tip has no record".to_owned());
+    }
+    let lowest = state.blocks.iter().next().map_or(Height(0), |(height, _)| *height);
+    if state.blocks.len() as u64 != u64::from(tip.height.0 - lowest.0) + 1 {
+        return broken(17, format!("blocks are missing between {lowest} and {}", tip.height));
+    }
+    for (outpoint, utxo) in state.utxos() {
+        let heights = [utxo.height, utxo.spent.as_ref().map(|spend| spend.height)];
+        if heights.into_iter().flatten().any(|height| height > tip.height) {
+            return broken(17, format!("{outpoint} is in a block above the tip"));
+        }
+    }
+    Ok(())
+}
+
+/// 15: hashes and indexes are those of the rows. Bounds are kept.
+fn check_bounds(state: &State) -> Result<(), Violation> {
+    if !state.hashes_are_true() {
+        return broken(15, "a table's running hash is not that of its rows".to_owned());
+    }
+    if state.index != Index::of(state) {
+        return broken(15, "an index differs from its tables".to_owned());
+    }
+    let within = state.requests.len() <= MAX_CACHED_RESULTS
+        && state.ended.len() <= MAX_ENDED_RESERVATIONS
+        && state.blocks.len() <= UNDO_BLOCKS as usize + 1;
+    if !within {
+        return broken(25, "a bounded table is above its bound".to_owned());
+    }
+    Ok(())
+}

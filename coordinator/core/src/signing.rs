@@ -1,0 +1,200 @@
+//! Intents and permits: the only way to a signature (safety 3, 8, 11, 14).
+
+use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
+
+use crate::apply::Context;
+use crate::command::{Change, Recipient};
+use crate::ids::{AttemptNo, Fence, PaymentKey};
+use crate::outcome::{Outcome, Rejection};
+use crate::payment::{Attempt, Payment};
+use crate::state::State;
+use crate::utxo::Claim;
+use crate::wallet::{Keychain, SignerRef, WalletDescriptor};
+
+/// A transaction that passed every check and asks for its intent.
+pub(crate) struct Proposal<'a> {
+    pub(crate) transaction: Transaction,
+    pub(crate) fee_sat: u64,
+    pub(crate) change: Option<Change>,
+    pub(crate) recipients: &'a [Recipient],
+    pub(crate) digest: [u8; 32],
+}
+
+/// Commits the intent: the attempt exists, its coins are exposed. Callers have checked that the coins may be had.
+pub(crate) fn grant(
+    state: &mut State,
+    ctx: &Context,
+    key: &PaymentKey,
+    proposal: Proposal<'_>,
+) -> Result<Outcome, Rejection> {
+    let attempt = Attempt {
+        fence: Fence(ctx.index.0),
+        transaction: proposal.transaction,
+        fee_sat: proposal.fee_sat,
+        change: proposal.change,
+        signed: None,
+        relay: None,
+        end: None,
+    };
+    let inputs: Vec<OutPoint> = attempt.inputs().collect();
+    let first =
+        *inputs.first().ok_or_else(|| Rejection::TransactionInvalid { rule: "there are no inputs".to_owned() })?;
+    for outpoint in &inputs {
+        state.update_utxo(outpoint, |utxo| utxo.claim = Claim::Exposed(key.payment.clone()));
+    }
+    if state.payment(key).is_none() {
+        state.put_payment(
+            key.clone(),
+            Payment {
+                owner: ctx.caller()?.clone(),
+                digest: proposal.digest,
+                recipients: proposal.recipients.to_vec(),
+                anchor: None,
+                attempts: Vec::new(),
+                created: ctx.now,
+                created_wall_ms: ctx.wall_ms,
+                changed_at: ctx.index,
+            },
+        );
+    }
+    let number = state.change_payment(key, |payment| {
+        payment.anchor.get_or_insert(first);
+        payment.attempts.push(attempt);
+        AttemptNo(payment.attempts.len() as u32)
+    });
+    number.map(|attempt| Outcome::Permitted { payment: key.clone(), attempt }).ok_or(Rejection::PaymentUnknown)
+}
+
+/// Records a signature before anybody is shown it. The first one stays: a retry returns the same bytes.
+pub(crate) fn record(
+    state: &mut State,
+    key: &PaymentKey,
+    number: AttemptNo,
+    signed: &Transaction,
+) -> Result<Outcome, Rejection> {
+    let attempt = state.payment(key).and_then(|payment| payment.attempt(number)).ok_or(Rejection::PaymentUnknown)?;
+    let unsigned_again = Transaction {
+        input: signed
+            .input
+            .iter()
+            .map(|input| bitcoin::TxIn { witness: bitcoin::Witness::new(), ..input.clone() })
+            .collect(),
+        ..signed.clone()
+    };
+    if unsigned_again != attempt.transaction || signed.input.iter().any(|input| input.witness.is_empty()) {
+        return Err(Rejection::SignatureMismatch);
+    }
+    if attempt.signed.is_none() {
+        state.change_payment(key, |payment| {
+            if let Some(attempt) = payment.attempt_mut(number) {
+                attempt.signed = Some(signed.clone());
+            }
+        });
+    }
+    Ok(Outcome::Recorded)
+}
+
+/// One coin that a permit lets a signer spend, from our own view of the chain (safety 18).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermittedInput {
+    /// The coin.
+    pub outpoint: OutPoint,
+    /// Its value and script.
+    pub txout: TxOut,
+    /// Chain of the descriptor.
+    pub keychain: Keychain,
+    /// Index on that chain.
+    pub index: u32,
+}
+
+/// The value that a signer demands. Only [`SigningPermit::for_attempt`] makes one, from an intent that is committed
+/// and applied on this node (safety 3).
+///
+/// ```compile_fail
+/// // Its fields are private: nobody outside this module can make one up.
+/// let permit = onespend_core::signing::SigningPermit { fence: onespend_core::ids::Fence(1) };
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningPermit {
+    key: PaymentKey,
+    attempt: AttemptNo,
+    fence: Fence,
+    signer: SignerRef,
+    descriptor: WalletDescriptor,
+    transaction: Transaction,
+    inputs: Vec<PermittedInput>,
+    change: Option<Change>,
+}
+
+impl SigningPermit {
+    /// The permit of a committed intent. `None` when there is no such attempt, when it is signed already or has
+    /// ended, or when the wallet is frozen.
+    pub fn for_attempt(state: &State, key: &PaymentKey, number: AttemptNo) -> Option<Self> {
+        let wallet = state.active_wallet(&key.wallet).ok()?;
+        let attempt = state.payment(key)?.attempt(number)?;
+        if attempt.signed.is_some() || attempt.end.is_some() {
+            return None;
+        }
+        let inputs = attempt.inputs().map(|outpoint| {
+            let utxo = state.utxo(&outpoint)?;
+            let txout = TxOut { value: Amount::from_sat(utxo.value_sat), script_pubkey: utxo.script.clone() };
+            let owned = utxo.claim == Claim::Exposed(key.payment.clone());
+            owned.then_some(PermittedInput { outpoint, txout, keychain: utxo.keychain, index: utxo.index })
+        });
+        Some(Self {
+            key: key.clone(),
+            attempt: number,
+            fence: attempt.fence,
+            signer: wallet.signer.clone(),
+            descriptor: wallet.descriptor.clone(),
+            transaction: attempt.transaction.clone(),
+            inputs: inputs.collect::<Option<_>>()?,
+            change: attempt.change.clone(),
+        })
+    }
+
+    /// The payment.
+    pub fn key(&self) -> &PaymentKey {
+        &self.key
+    }
+
+    /// The attempt.
+    pub fn attempt(&self) -> AttemptNo {
+        self.attempt
+    }
+
+    /// The log index of the intent.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Who has to sign.
+    pub fn signer(&self) -> &SignerRef {
+        &self.signer
+    }
+
+    /// The wallet's descriptor.
+    pub fn descriptor(&self) -> &WalletDescriptor {
+        &self.descriptor
+    }
+
+    /// The unsigned transaction: always the same bytes for an attempt (safety 14).
+    pub fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+
+    /// Its txid.
+    pub fn txid(&self) -> Txid {
+        self.transaction.compute_txid()
+    }
+
+    /// The coins, in the order of the transaction's inputs.
+    pub fn inputs(&self) -> &[PermittedInput] {
+        &self.inputs
+    }
+
+    /// The change output, if any.
+    pub fn change(&self) -> Option<&Change> {
+        self.change.as_ref()
+    }
+}

@@ -1,0 +1,438 @@
+//! What all replicas agree on, and nothing else.
+//!
+//! `State` is a value: ordered tables, one row of facts about the whole, and indexes that are derived from the
+//! tables and never stored. Every change goes through the methods here, which keep the indexes true.
+
+use bitcoin::{Network, OutPoint};
+use minicbor::{Decode, Encode};
+
+use crate::chain::BlockRecord;
+use crate::command::{BlockRef, network};
+use crate::dedup::CachedResult;
+use crate::ids::{Height, LogIndex, Millis, PaymentKey, RequestKey, ReservationId, WalletId};
+use crate::index::Index;
+use crate::limits::{MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS};
+use crate::outcome::Rejection;
+use crate::payment::Payment;
+use crate::reservation::{Ended, Reservation};
+use crate::table::{RowsHash, StoredRow, Table};
+use crate::utxo::Utxo;
+use crate::wallet::{Keychain, Wallet};
+
+/// The chain that the cluster follows.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Chain {
+    #[n(0)]
+    #[cbor(with = "network")]
+    pub(crate) network: Network,
+    #[n(1)]
+    pub(crate) tip: BlockRef,
+    /// The highest block ever connected: how deep a reorganisation is counts from here.
+    #[n(2)]
+    pub(crate) highest: Height,
+}
+
+/// Facts about the whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub(crate) struct Meta {
+    #[n(0)]
+    pub(crate) applied: LogIndex,
+    #[n(1)]
+    pub(crate) now: Millis,
+    #[n(2)]
+    pub(crate) chain: Option<Chain>,
+}
+
+mod id {
+    pub(super) const META: u8 = 0;
+    pub(super) const WALLETS: u8 = 1;
+    pub(super) const UTXOS: u8 = 2;
+    pub(super) const RESERVATIONS: u8 = 3;
+    pub(super) const ENDED: u8 = 4;
+    pub(super) const PAYMENTS: u8 = 5;
+    pub(super) const REQUESTS: u8 = 6;
+    pub(super) const BLOCKS: u8 = 7;
+}
+
+/// The replicated state.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub(crate) meta: Meta,
+    pub(crate) wallets: Table<WalletId, Wallet>,
+    pub(crate) utxos: Table<OutPoint, Utxo>,
+    pub(crate) reservations: Table<ReservationId, Reservation>,
+    pub(crate) ended: Table<ReservationId, Ended>,
+    pub(crate) payments: Table<PaymentKey, Payment>,
+    pub(crate) requests: Table<RequestKey, CachedResult>,
+    pub(crate) blocks: Table<Height, BlockRecord>,
+    pub(crate) index: Index,
+}
+
+/// A stored row that cannot be read: the database is damaged or of a later version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("row {key} of table {table} cannot be read: it is damaged, or a later version wrote it")]
+pub struct UnreadableRow {
+    /// The table's number.
+    pub table: u8,
+    /// The key in hex.
+    pub key: String,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            meta: Meta::default(),
+            wallets: Table::new(id::WALLETS),
+            utxos: Table::new(id::UTXOS),
+            reservations: Table::new(id::RESERVATIONS),
+            ended: Table::new(id::ENDED),
+            payments: Table::new(id::PAYMENTS),
+            requests: Table::new(id::REQUESTS),
+            blocks: Table::new(id::BLOCKS),
+            index: Index::default(),
+        }
+    }
+}
+
+/// Reading.
+impl State {
+    /// The last log index that was applied.
+    pub fn applied(&self) -> LogIndex {
+        self.meta.applied
+    }
+
+    /// Logical time.
+    pub fn now(&self) -> Millis {
+        self.meta.now
+    }
+
+    /// The network, once the chain is known.
+    ///
+    /// # Errors
+    /// [`Rejection::NotStarted`] before that.
+    pub fn network(&self) -> Result<Network, Rejection> {
+        self.meta.chain.as_ref().map(|chain| chain.network).ok_or(Rejection::NotStarted)
+    }
+
+    /// The chain's tip as the log has it.
+    ///
+    /// # Errors
+    /// [`Rejection::NotStarted`] before the first block.
+    pub fn tip(&self) -> Result<BlockRef, Rejection> {
+        self.meta.chain.as_ref().map(|chain| chain.tip).ok_or(Rejection::NotStarted)
+    }
+
+    pub(crate) fn highest(&self) -> Height {
+        self.meta.chain.as_ref().map_or(Height(0), |chain| chain.highest)
+    }
+
+    /// The block at a height, as long as its undo is kept.
+    pub fn block(&self, height: Height) -> Option<&BlockRecord> {
+        self.blocks.get(&height)
+    }
+
+    /// A wallet.
+    ///
+    /// # Errors
+    /// [`Rejection::WalletUnknown`].
+    pub fn wallet(&self, id: &WalletId) -> Result<&Wallet, Rejection> {
+        self.wallets.get(id).ok_or(Rejection::WalletUnknown)
+    }
+
+    /// A wallet that is not frozen.
+    ///
+    /// # Errors
+    /// [`Rejection::WalletUnknown`], [`Rejection::WalletFrozen`].
+    pub fn active_wallet(&self, id: &WalletId) -> Result<&Wallet, Rejection> {
+        let wallet = self.wallet(id)?;
+        match &wallet.frozen {
+            Some(why) => Err(Rejection::WalletFrozen { why: why.clone() }),
+            None => Ok(wallet),
+        }
+    }
+
+    /// All wallets, by name.
+    pub fn wallets(&self) -> impl Iterator<Item = (&WalletId, &Wallet)> {
+        self.wallets.iter()
+    }
+
+    /// A coin.
+    pub fn utxo(&self, outpoint: &OutPoint) -> Option<&Utxo> {
+        self.utxos.get(outpoint)
+    }
+
+    /// All coins, spent ones within reach of a reorganisation included.
+    pub fn utxos(&self) -> impl Iterator<Item = (&OutPoint, &Utxo)> {
+        self.utxos.iter()
+    }
+
+    /// Coins from a position on, for pages.
+    pub fn utxos_from(&self, first: OutPoint) -> impl Iterator<Item = (&OutPoint, &Utxo)> {
+        self.utxos.range(first..)
+    }
+
+    /// A wallet's coins that nobody claims and a block holds, the most valuable first. A coinbase among them may be
+    /// immature still.
+    pub fn free_coins(&self, wallet: &WalletId) -> impl Iterator<Item = (u64, OutPoint)> + '_ {
+        self.index.free_coins(wallet)
+    }
+
+    /// An active reservation.
+    pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {
+        self.reservations.get(&id)
+    }
+
+    /// How a reservation ended, while that is remembered.
+    pub fn ended_reservation(&self, id: ReservationId) -> Option<&Ended> {
+        self.ended.get(&id)
+    }
+
+    /// Active reservations from a name on, for pages.
+    pub fn reservations_from(&self, first: ReservationId) -> impl Iterator<Item = (&ReservationId, &Reservation)> {
+        self.reservations.range(first..)
+    }
+
+    /// How many reservations of a wallet are active.
+    pub fn reservation_count(&self, wallet: &WalletId) -> u64 {
+        self.index.reservation_count(wallet)
+    }
+
+    /// How many reservations are active in all.
+    pub fn total_reservations(&self) -> usize {
+        self.reservations.len()
+    }
+
+    /// Reservations that are past their time, at most `limit`, the oldest first.
+    pub fn due_reservations(&self, now: Millis, limit: usize) -> Vec<ReservationId> {
+        self.index.due(now, limit)
+    }
+
+    /// A payment.
+    pub fn payment(&self, key: &PaymentKey) -> Option<&Payment> {
+        self.payments.get(key)
+    }
+
+    /// Payments from a name on, for pages.
+    pub fn payments_from(&self, first: &PaymentKey) -> impl Iterator<Item = (&PaymentKey, &Payment)> {
+        self.payments.range(first.clone()..)
+    }
+
+    /// All payments, by name.
+    pub fn payments(&self) -> impl Iterator<Item = (&PaymentKey, &Payment)> {
+        self.payments.iter()
+    }
+
+    /// Payments that are not settled.
+    pub fn open_payments(&self) -> Vec<PaymentKey> {
+        self.index.open_payments()
+    }
+
+    /// Payments whose last change is after an index, oldest change first.
+    pub fn payments_changed_after(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, &PaymentKey)> {
+        self.index.changed_after(index)
+    }
+
+    /// The remembered result of a request.
+    pub fn cached(&self, key: &RequestKey) -> Option<&CachedResult> {
+        self.requests.get(key)
+    }
+
+    /// The sum of coins that are there.
+    pub fn value_of(&self, outpoints: &[OutPoint]) -> u64 {
+        outpoints.iter().filter_map(|o| self.utxo(o)).fold(0, |sum, utxo| sum.saturating_add(utxo.value_sat))
+    }
+
+    /// A hash over every row: equal on every node at the same index (safety 15, 31).
+    pub fn hash(&self) -> [u8; 32] {
+        let mut sum = RowsHash::of(id::META, &[], &crate::table::encode(&self.meta));
+        for hash in self.table_hashes() {
+            sum.add(hash);
+        }
+        sum.to_bytes()
+    }
+
+    fn table_hashes(&self) -> [RowsHash; 7] {
+        [
+            self.wallets.hash(),
+            self.utxos.hash(),
+            self.reservations.hash(),
+            self.ended.hash(),
+            self.payments.hash(),
+            self.requests.hash(),
+            self.blocks.hash(),
+        ]
+    }
+
+    /// Whether the running hashes are those of the rows.
+    pub(crate) fn hashes_are_true(&self) -> bool {
+        let again = [
+            self.wallets.recomputed_hash(),
+            self.utxos.recomputed_hash(),
+            self.reservations.recomputed_hash(),
+            self.ended.recomputed_hash(),
+            self.payments.recomputed_hash(),
+            self.requests.recomputed_hash(),
+            self.blocks.recomputed_hash(),
+        ];
+        self.table_hashes() == again
+    }
+}
+
+/// Storing.
+impl State {
+    /// The rows that changed since the last call, for the store that remembers them behind the request path.
+    pub fn drain_changes(&mut self) -> Vec<StoredRow> {
+        let mut rows =
+            vec![StoredRow { table: id::META, key: Vec::new(), value: Some(crate::table::encode(&self.meta)) }];
+        self.wallets.drain_touched(&mut rows);
+        self.utxos.drain_touched(&mut rows);
+        self.reservations.drain_touched(&mut rows);
+        self.ended.drain_touched(&mut rows);
+        self.payments.drain_touched(&mut rows);
+        self.requests.drain_touched(&mut rows);
+        self.blocks.drain_touched(&mut rows);
+        rows
+    }
+
+    /// Takes one stored row back in, while loading. Call [`State::finish_loading`] after the last one.
+    ///
+    /// # Errors
+    /// [`UnreadableRow`] names the row.
+    pub fn load_row(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), UnreadableRow> {
+        let read = match table {
+            id::META => crate::table::decode(value).map(|meta| self.meta = meta),
+            id::WALLETS => self.wallets.load(key, value),
+            id::UTXOS => self.utxos.load(key, value),
+            id::RESERVATIONS => self.reservations.load(key, value),
+            id::ENDED => self.ended.load(key, value),
+            id::PAYMENTS => self.payments.load(key, value),
+            id::REQUESTS => self.requests.load(key, value),
+            id::BLOCKS => self.blocks.load(key, value),
+            _ => None,
+        };
+        read.ok_or_else(|| UnreadableRow { table, key: key.iter().map(|byte| format!("{byte:02x}")).collect() })
+    }
+
+    /// Derives the indexes from the rows.
+    pub fn finish_loading(&mut self) {
+        self.index = Index::of(self);
+    }
+}
+
+/// Changing: each method keeps the indexes true.
+impl State {
+    pub(crate) fn put_wallet(&mut self, id: WalletId, wallet: Wallet) {
+        self.wallets.insert(id, wallet);
+    }
+
+    pub(crate) fn update_wallet<R>(&mut self, id: &WalletId, change: impl FnOnce(&mut Wallet) -> R) -> Option<R> {
+        self.wallets.update(id, change)
+    }
+
+    pub(crate) fn use_index(&mut self, id: &WalletId, keychain: Keychain, index: u32) {
+        if self.wallets.get(id).is_some_and(|wallet| wallet.next_index(keychain) <= index) {
+            self.wallets.update(id, |wallet| wallet.use_index(keychain, index));
+        }
+    }
+
+    pub(crate) fn put_utxo(&mut self, outpoint: OutPoint, utxo: Utxo) {
+        self.index.add_coin(&outpoint, &utxo);
+        self.utxos.insert(outpoint, utxo);
+    }
+
+    pub(crate) fn update_utxo<R>(&mut self, outpoint: &OutPoint, change: impl FnOnce(&mut Utxo) -> R) -> Option<R> {
+        self.index.remove_coin(outpoint, self.utxos.get(outpoint)?);
+        let result = self.utxos.update(outpoint, change);
+        if let Some(utxo) = self.utxos.get(outpoint) {
+            self.index.add_coin(outpoint, utxo);
+        }
+        result
+    }
+
+    pub(crate) fn remove_utxo(&mut self, outpoint: &OutPoint) {
+        if let Some(utxo) = self.utxos.remove(outpoint) {
+            self.index.remove_coin(outpoint, &utxo);
+        }
+    }
+
+    pub(crate) fn put_reservation(&mut self, id: ReservationId, reservation: Reservation) {
+        self.index.add_reservation(id, &reservation);
+        self.reservations.insert(id, reservation);
+    }
+
+    pub(crate) fn set_expiry(&mut self, id: ReservationId, expires: Millis) {
+        if let Some(mut reservation) = self.reservations.remove(&id) {
+            self.index.remove_reservation(id, &reservation);
+            reservation.expires = expires;
+            self.put_reservation(id, reservation);
+        }
+    }
+
+    pub(crate) fn end_reservation(&mut self, id: ReservationId, how: Ended) -> Option<Reservation> {
+        let reservation = self.reservations.remove(&id)?;
+        self.index.remove_reservation(id, &reservation);
+        self.ended.insert(id, how);
+        if self.ended.len() > MAX_ENDED_RESERVATIONS {
+            let oldest = self.ended.iter().next().map(|(id, _)| *id);
+            oldest.map(|id| self.ended.remove(&id));
+        }
+        Some(reservation)
+    }
+
+    pub(crate) fn put_payment(&mut self, key: PaymentKey, payment: Payment) {
+        self.index.add_payment(&key, &payment);
+        self.payments.insert(key, payment);
+    }
+
+    /// Changes a payment and notes the entry that did.
+    pub(crate) fn change_payment<R>(&mut self, key: &PaymentKey, change: impl FnOnce(&mut Payment) -> R) -> Option<R> {
+        self.index.remove_payment(key, self.payments.get(key)?);
+        let at = self.meta.applied;
+        let result = self.payments.update(key, |payment| {
+            payment.changed_at = at;
+            change(payment)
+        });
+        if let Some(payment) = self.payments.get(key) {
+            self.index.add_payment(key, payment);
+        }
+        result
+    }
+
+    pub(crate) fn remember(&mut self, key: RequestKey, result: CachedResult) {
+        self.index.add_request(&key, &result);
+        self.requests.insert(key, result);
+        while self.requests.len() > MAX_CACHED_RESULTS {
+            let Some(oldest) = self.index.take_oldest_request() else { return };
+            self.requests.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn start_chain(&mut self, network: Network, tip: BlockRef) {
+        self.meta.chain = Some(Chain { network, tip, highest: tip.height });
+        self.blocks.insert(tip.height, BlockRecord { hash: tip.hash, received: Vec::new(), spent: Vec::new() });
+    }
+
+    pub(crate) fn put_tip(&mut self, tip: BlockRef, record: BlockRecord) {
+        if let Some(chain) = &mut self.meta.chain {
+            chain.tip = tip;
+            chain.highest = chain.highest.max(tip.height);
+        }
+        self.blocks.insert(tip.height, record);
+    }
+
+    /// Removes the tip's record and makes the block below the tip.
+    pub(crate) fn take_tip(&mut self, below: BlockRef) -> Option<BlockRecord> {
+        let chain = self.meta.chain.as_mut()?;
+        let record = self.blocks.remove(&chain.tip.height)?;
+        chain.tip = below;
+        Some(record)
+    }
+
+    pub(crate) fn take_block(&mut self, height: Height) -> Option<BlockRecord> {
+        self.blocks.remove(&height)
+    }
+
+    pub(crate) fn note_received(&mut self, height: Height, outpoint: OutPoint) {
+        self.blocks.update(&height, |record| record.received.push(outpoint));
+    }
+}

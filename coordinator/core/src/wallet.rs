@@ -1,0 +1,242 @@
+//! Wallets: public descriptors, who signs, and the addresses that were given out.
+
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use bitcoin::secp256k1::{Secp256k1, VerifyOnly};
+use bitcoin::{Address, Network, NetworkKind, ScriptBuf};
+use minicbor::{Decode, Encode};
+use miniscript::descriptor::{DefiniteDescriptorKey, DescriptorPublicKey, DescriptorType};
+use miniscript::{Descriptor, ForEachKey};
+
+use crate::limits::WalletLimits;
+
+/// One of the two chains of a multipath descriptor (BIP-389).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Keychain {
+    /// Addresses for receiving: the first path.
+    #[n(0)]
+    External,
+    /// Change: the second path.
+    #[n(1)]
+    Internal,
+}
+
+/// Who makes the signatures.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum SignerRef {
+    /// Nobody: the wallet is only watched and reserved from.
+    #[n(0)]
+    WatchOnly,
+    /// The caller, outside this service.
+    #[n(1)]
+    External,
+    /// A signer of this name in each node's configuration.
+    #[n(2)]
+    Named(#[n(0)] String),
+}
+
+/// Why a descriptor was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Encode, Decode)]
+pub enum DescriptorFault {
+    /// Not a descriptor at all (BIP-380 to 386).
+    #[error("not a public output descriptor: {cause}")]
+    #[n(0)]
+    Syntax {
+        /// What the parser said.
+        #[n(0)]
+        cause: String,
+    },
+    /// Not of the form `<0;1>/*`.
+    #[error("must be multipath with two unhardened chains and a wildcard, such as wpkh(xpub.../<0;1>/*) (BIP-389)")]
+    #[n(1)]
+    Shape,
+    /// Keys of the main network on a test network, or the reverse.
+    #[error("holds a key of another network than {expected}")]
+    #[n(2)]
+    Network {
+        /// The cluster's network.
+        #[n(0)]
+        expected: String,
+    },
+    /// A kind of script that is not supported here.
+    #[error(
+        "only wpkh, tr with a key path alone, and wsh(sortedmulti) are supported: legacy inputs let a third party change the txid"
+    )]
+    #[n(3)]
+    Kind,
+    /// A kind of script that can be watched but not signed.
+    #[error("wsh(sortedmulti) wallets can be watched only: register them without a signer")]
+    #[n(4)]
+    NotSignable,
+}
+
+/// The two chains of a wallet, parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletDescriptor {
+    source: String,
+    external: Descriptor<DescriptorPublicKey>,
+    internal: Descriptor<DescriptorPublicKey>,
+}
+
+fn secp() -> &'static Secp256k1<VerifyOnly> {
+    static CONTEXT: OnceLock<Secp256k1<VerifyOnly>> = OnceLock::new();
+    CONTEXT.get_or_init(Secp256k1::verification_only)
+}
+
+impl WalletDescriptor {
+    /// Parses a public multipath descriptor and checks that this service can follow it.
+    ///
+    /// # Errors
+    /// [`DescriptorFault`] names what is wrong.
+    pub fn parse(source: &str, network: Network) -> Result<Self, DescriptorFault> {
+        let descriptor = Descriptor::<DescriptorPublicKey>::from_str(source)
+            .map_err(|error| DescriptorFault::Syntax { cause: error.to_string() })?;
+        let kind_ok = match (&descriptor, descriptor.desc_type()) {
+            (_, DescriptorType::Wpkh | DescriptorType::WshSortedMulti) => true,
+            (Descriptor::Tr(tr), _) => tr.tap_tree().is_none(),
+            _ => false,
+        };
+        if !kind_ok {
+            return Err(DescriptorFault::Kind);
+        }
+        let canonical = descriptor.to_string();
+        if !descriptor.is_multipath() || !descriptor.has_wildcard() {
+            return Err(DescriptorFault::Shape);
+        }
+        let kind = NetworkKind::from(network);
+        if !descriptor.for_each_key(|key| key_network(key).is_none_or(|found| found == kind)) {
+            return Err(DescriptorFault::Network { expected: network.to_string() });
+        }
+        let singles = descriptor.into_single_descriptors().map_err(|_| DescriptorFault::Shape)?;
+        let [external, internal] = <[_; 2]>::try_from(singles).map_err(|_| DescriptorFault::Shape)?;
+        let parsed = Self { source: canonical, external, internal };
+        // Derives once, so that hardened wildcards end here and derivation later cannot fail.
+        for keychain in [Keychain::External, Keychain::Internal] {
+            parsed.try_derive(keychain, 0).ok_or(DescriptorFault::Shape)?;
+        }
+        Ok(parsed)
+    }
+
+    /// The canonical text, with its checksum.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+
+    /// The chain's descriptor with its wildcard, for scanning.
+    pub fn chain(&self, keychain: Keychain) -> &Descriptor<DescriptorPublicKey> {
+        match keychain {
+            Keychain::External => &self.external,
+            Keychain::Internal => &self.internal,
+        }
+    }
+
+    fn try_derive(&self, keychain: Keychain, index: u32) -> Option<Descriptor<DefiniteDescriptorKey>> {
+        let definite = self.chain(keychain).at_derivation_index(index).ok()?;
+        definite.derived_descriptor(secp()).ok()?;
+        Some(definite)
+    }
+
+    /// The descriptor of one address. `None` where `index` is not below 2^31 (BIP-32).
+    pub fn definite(&self, keychain: Keychain, index: u32) -> Option<Descriptor<DefiniteDescriptorKey>> {
+        self.chain(keychain).at_derivation_index(index).ok()
+    }
+
+    /// The script of one address. `None` where `index` is not below 2^31.
+    pub fn script(&self, keychain: Keychain, index: u32) -> Option<ScriptBuf> {
+        let definite = self.definite(keychain, index)?;
+        definite.derived_descriptor(secp()).ok().map(|derived| derived.script_pubkey())
+    }
+
+    /// The address to show. `None` where `index` is not below 2^31.
+    pub fn address(&self, keychain: Keychain, index: u32, network: Network) -> Option<Address> {
+        Address::from_script(&self.script(keychain, index)?, network).ok()
+    }
+
+    /// Weight units that a signature adds to an input that is still empty, at most.
+    pub fn satisfaction_weight(&self) -> u64 {
+        // Every accepted kind of descriptor can be satisfied; the bound stands in for what cannot happen.
+        self.external.max_weight_to_satisfy().map_or(crate::limits::MAX_TRANSACTION_WEIGHT, bitcoin::Weight::to_wu)
+    }
+
+    /// Whether the software signer knows how to sign for it.
+    pub fn is_single_key(&self) -> bool {
+        !matches!(self.external.desc_type(), DescriptorType::WshSortedMulti)
+    }
+}
+
+fn key_network(key: &DescriptorPublicKey) -> Option<NetworkKind> {
+    match key {
+        DescriptorPublicKey::Single(_) => None,
+        DescriptorPublicKey::XPub(xpub) => Some(xpub.xkey.network),
+        DescriptorPublicKey::MultiXPub(xpub) => Some(xpub.xkey.network),
+    }
+}
+
+/// Stored as its text and the kind of network; parsed again when read.
+impl<C> Encode<C> for WalletDescriptor {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.str(&self.source)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for WalletDescriptor {
+    fn decode(decoder: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let source = decoder.str()?;
+        // The network was checked when the wallet was registered.
+        [Network::Bitcoin, Network::Regtest]
+            .into_iter()
+            .find_map(|network| Self::parse(source, network).ok())
+            .ok_or_else(|| minicbor::decode::Error::message("not a wallet descriptor"))
+    }
+}
+
+/// One wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Wallet {
+    /// What it watches.
+    #[n(0)]
+    pub descriptor: WalletDescriptor,
+    /// Who signs.
+    #[n(1)]
+    pub signer: SignerRef,
+    /// The owner's caps.
+    #[n(2)]
+    pub limits: WalletLimits,
+    /// The next external index that was never given out nor seen.
+    #[n(3)]
+    pub next_external: u32,
+    /// The next internal index that was never given out nor seen.
+    #[n(4)]
+    pub next_internal: u32,
+    /// Why nothing may be reserved or signed, if so.
+    #[n(5)]
+    pub frozen: Option<String>,
+    /// Height of the chain when the wallet was registered.
+    #[n(6)]
+    pub birth: crate::ids::Height,
+}
+
+impl Wallet {
+    /// The next index of a chain.
+    pub fn next_index(&self, keychain: Keychain) -> u32 {
+        match keychain {
+            Keychain::External => self.next_external,
+            Keychain::Internal => self.next_internal,
+        }
+    }
+
+    /// Notes that an index was given out or seen; none is ever given out again.
+    pub(crate) fn use_index(&mut self, keychain: Keychain, index: u32) {
+        let next = match keychain {
+            Keychain::External => &mut self.next_external,
+            Keychain::Internal => &mut self.next_internal,
+        };
+        *next = (*next).max(index.saturating_add(1));
+    }
+}
