@@ -171,6 +171,9 @@ pub struct Reserve {
     /// The payment they are for, if named.
     #[n(3)]
     pub payment: Option<PaymentId>,
+    /// Whether the leader chose the coins: then one that was taken meanwhile means "choose again", not a refusal.
+    #[n(4)]
+    pub selected: bool,
 }
 
 /// Pays with coins that the leader chose; the transaction is built inside `apply`.

@@ -173,7 +173,7 @@ pub(crate) fn create(state: &mut State, ctx: &Context, command: &CreatePayment) 
         return Ok(known);
     }
     let wallet = signable_wallet(state, &command.key)?;
-    reservation::check_available(state, &command.key.wallet, &command.outpoints)?;
+    reservation::check_available(state, &command.key.wallet, &command.outpoints).map_err(reservation::choose_again)?;
     let input_sat = state.value_of(&command.outpoints);
     let needed_sat = paid_sat.saturating_add(command.fee_sat);
     let Some(change_sat) = input_sat.checked_sub(needed_sat) else {

@@ -59,7 +59,8 @@ pub(crate) fn reserve(state: &mut State, ctx: &Context, command: &Reserve) -> Re
         return Err(Rejection::ReservationQuota { active });
     }
     check_ttl(command.ttl)?;
-    check_available(state, &command.wallet, &command.outpoints)?;
+    check_available(state, &command.wallet, &command.outpoints)
+        .map_err(|refusal| if command.selected { choose_again(refusal) } else { refusal })?;
 
     let id = ReservationId(ctx.index.0);
     let expires = Millis(ctx.now.0 + command.ttl.0);
@@ -152,6 +153,18 @@ pub(crate) fn fenced<'a>(
         return Err(Rejection::StaleFence { got: fence, current: id.fence() });
     }
     Ok(reservation)
+}
+
+/// Coins that the leader chose may be taken before its choice is applied: its basis was out of date.
+pub(crate) fn choose_again(refusal: Rejection) -> Rejection {
+    let taken = matches!(
+        refusal,
+        Rejection::OutpointReserved { .. }
+            | Rejection::OutpointSpent { .. }
+            | Rejection::OutpointUnknown { .. }
+            | Rejection::OutpointImmature { .. }
+    );
+    if taken { Rejection::StaleBasis { what: format!("coins that were chosen are gone: {refusal}") } } else { refusal }
 }
 
 fn check_ttl(ttl: Millis) -> Result<(), Rejection> {
