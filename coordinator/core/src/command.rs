@@ -322,6 +322,9 @@ pub enum Command {
         /// Time to live from now.
         #[n(1)]
         ttl: Millis,
+        /// The fence of the grant, if the caller shows it.
+        #[n(2)]
+        fence: Option<Fence>,
     },
     /// Gives a reservation back.
     #[n(10)]
@@ -329,6 +332,9 @@ pub enum Command {
         /// Which.
         #[n(0)]
         reservation: ReservationId,
+        /// The fence of the grant, if the caller shows it.
+        #[n(1)]
+        fence: Option<Fence>,
     },
     /// Frees what is past its time; proposed by the leader.
     #[n(11)]

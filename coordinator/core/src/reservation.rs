@@ -81,9 +81,15 @@ pub(crate) fn reserve(state: &mut State, ctx: &Context, command: &Reserve) -> Re
     Ok(Outcome::Reserved { reservation: id, outpoints: command.outpoints.clone(), expires })
 }
 
-pub(crate) fn renew(state: &mut State, ctx: &Context, id: ReservationId, ttl: Millis) -> Result<Outcome, Rejection> {
+pub(crate) fn renew(
+    state: &mut State,
+    ctx: &Context,
+    id: ReservationId,
+    ttl: Millis,
+    fence: Option<Fence>,
+) -> Result<Outcome, Rejection> {
     check_ttl(ttl)?;
-    let reservation = owned(state, ctx, id)?;
+    let reservation = fenced(state, ctx, id, fence.unwrap_or(id.fence()))?;
     let last = reservation.granted.0 + MAX_RESERVATION_LIFE.0;
     let expires = Millis(ctx.now.0 + ttl.0);
     if expires.0 > last {
@@ -94,8 +100,13 @@ pub(crate) fn renew(state: &mut State, ctx: &Context, id: ReservationId, ttl: Mi
     Ok(Outcome::Renewed { expires })
 }
 
-pub(crate) fn release(state: &mut State, ctx: &Context, id: ReservationId) -> Result<Outcome, Rejection> {
-    owned(state, ctx, id)?;
+pub(crate) fn release(
+    state: &mut State,
+    ctx: &Context,
+    id: ReservationId,
+    fence: Option<Fence>,
+) -> Result<Outcome, Rejection> {
+    fenced(state, ctx, id, fence.unwrap_or(id.fence()))?;
     end(state, id, Ended::Released);
     Ok(Outcome::Released)
 }
