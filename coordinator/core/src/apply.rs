@@ -55,8 +55,9 @@ pub fn skip(state: &mut State, index: LogIndex) {
 fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Outcome, Rejection> {
     match command {
         Command::Start { network, tip } => start(state, *network, *tip),
-        Command::ConnectBlock { block, previous, received, spent } => {
-            chain::connect(state, &NewBlock { block: *block, previous: *previous, received, spent })
+        Command::ConnectBlock { block, previous, received, spent, wallets } => {
+            let new = NewBlock { block: *block, previous: *previous, received, spent, wallets: *wallets };
+            chain::connect(state, &new)
         }
         Command::DisconnectBlock { block } => chain::disconnect(state, *block),
         Command::RegisterWallet(command) => register(state, command),

@@ -35,12 +35,16 @@ pub(crate) struct NewBlock<'a> {
     pub(crate) previous: BlockHash,
     pub(crate) received: &'a [Received],
     pub(crate) spent: &'a [Spent],
+    pub(crate) wallets: u32,
 }
 
 pub(crate) fn connect(state: &mut State, new: &NewBlock<'_>) -> Result<Outcome, Rejection> {
     let tip = state.tip()?;
     if new.previous != tip.hash || new.block.height.0 != tip.height.0 + 1 {
         return Err(stale(format!("block {} does not follow the tip at height {}", new.block.hash, tip.height)));
+    }
+    if state.wallets().count() != new.wallets as usize {
+        return Err(stale(format!("the facts are of {} wallets", new.wallets)));
     }
     let mut record = BlockRecord { hash: new.block.hash, received: Vec::new(), spent: Vec::new() };
     for output in new.received {

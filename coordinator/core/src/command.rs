@@ -259,6 +259,9 @@ pub enum Command {
         /// Which coins were spent.
         #[n(3)]
         spent: Vec<Spent>,
+        /// How many wallets the facts were gathered for: a wallet that was registered meanwhile would miss its coins.
+        #[n(4)]
+        wallets: u32,
     },
     /// The tip was disconnected.
     #[n(2)]
