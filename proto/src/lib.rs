@@ -55,3 +55,8 @@ pub mod detail {
     /// Reasons about coins: comma-separated `txid:vout`, all of them.
     pub const OUTPOINTS: &str = "outpoints";
 }
+
+// Compiles the Rust examples of the API guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/api.md")]
+struct ApiGuide;

@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// Asks one node, by its control address, for its status: one try, no other node.
+    /// Asks one node, by its control address, for its status, for as long as one try may take.
     ///
     /// # Errors
     /// As [`Client::get_status`].
