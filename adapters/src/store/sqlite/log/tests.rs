@@ -171,7 +171,9 @@ fn an_older_commit_in_flight_does_not_uncover_truncated_records() {
         .unwrap();
     });
     log.append(records(0..MANY, "a"), look);
-    std::thread::sleep(Duration::from_millis(300));
+    while log.queue.waiting() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     log.truncate_from(10, nobody());
     log.append(records(10..MANY + 5, "b"), nobody());
     drop(held);
@@ -265,9 +267,13 @@ fn purged_rows_are_deleted_in_chunks() {
     let (log, commits) = observed(&folder);
     append(&log, 0..3_500, "a");
     commits.lock().unwrap().clear();
-    acked(|done| log.purge_through(3_399, vec![1], done)).unwrap();
     let path = folder.path().join("raft.db");
-    assert!(rows_in(&path) >= 500, "not all at once");
+    let (tell, told) = mpsc::channel();
+    let at = path.clone();
+    // Counts on the log's thread, before the next chunk.
+    let count: Callback = Box::new(move |_| tell.send(rows_in(&at)).unwrap());
+    log.purge_through(3_399, vec![1], count);
+    assert_eq!(told.recv().unwrap(), 2_500, "not all at once");
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while rows_in(&path) > 100 {
         assert!(
@@ -285,10 +291,14 @@ fn purged_rows_are_deleted_in_chunks() {
 fn purged_rows_that_a_stop_left_are_deleted_later() {
     let (folder, path) = closed(3_500);
     let log = open(&folder).unwrap();
-    acked(|done| log.purge_through(3_499, vec![1], done)).unwrap();
+    let held = hold_commits(&folder);
+    log.purge_through(3_499, vec![1], nobody());
+    log.queue.stop();
+    drop(held);
     drop(log);
-    assert!(
-        rows_in(&path) >= 1_000,
+    assert_eq!(
+        rows_in(&path),
+        2_500,
         "stopping does not wait for the purge"
     );
     let log = open(&folder).unwrap();
@@ -408,4 +418,59 @@ fn damage_that_comes_later_is_noticed_when_it_is_read() {
         "{error}"
     );
     assert_eq!(log.read(0..5, usize::MAX).unwrap(), records(0..5, "a"));
+}
+
+#[test]
+fn records_that_are_cut_off_under_a_reader_are_not_taken_for_damage() {
+    type Cut = fn(&SqliteLog);
+    let cuts: [(Cut, Range<u64>); 2] = [
+        (
+            |log| acked(|done| log.truncate_from(5, done)).unwrap(),
+            0..5,
+        ),
+        (
+            |log| acked(|done| log.purge_through(4, vec![4], done)).unwrap(),
+            5..11,
+        ),
+    ];
+    for (cut, left) in cuts {
+        let (folder, path) = closed(11);
+        let log = open(&folder).unwrap();
+        std::thread::scope(|scope| {
+            let held = lock(&log.reader);
+            let reading = scope.spawn(|| log.read(0..11, usize::MAX));
+            // The reader has seen what to read, and waits for the connection.
+            std::thread::sleep(Duration::from_millis(200));
+            cut(&log);
+            assert_eq!(rows_in(&path), left.end - left.start);
+            drop(held);
+            assert_eq!(reading.join().unwrap().unwrap(), records(left, "a"));
+        });
+    }
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_in_a_callback() {
+    let folder = TempDir::new().unwrap();
+    let log = Arc::new(open(&folder).unwrap());
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let last = log.clone();
+    let done: Callback = Box::new(move |result| {
+        gone.recv().unwrap();
+        drop(last);
+        tell.send(result).unwrap();
+    });
+    log.append(records(0..3, "a"), done);
+    drop(log);
+    go.send(()).unwrap();
+    told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+}
+
+#[test]
+fn a_clean_stop_leaves_all_in_the_database_file() {
+    let (folder, path) = closed(11);
+    let wal = folder.path().join("raft.db-wal");
+    assert_eq!(std::fs::metadata(wal).map_or(0, |file| file.len()), 0);
+    assert_eq!(rows_in(&path), 11);
 }
