@@ -1,0 +1,36 @@
+//! Cases that hold for every implementation. Each gets a fresh regtest chain of its own.
+
+mod blocks;
+mod broadcast;
+mod coins;
+mod mempool;
+mod reorg;
+
+use crate::driver::Driver;
+use crate::regtest::{INDEXES, Regtest};
+
+fn with_bitcoind(case: fn(&dyn Driver)) {
+    if let Some(node) = Regtest::start(&INDEXES) {
+        case(&node);
+    }
+}
+
+/// Makes one test per case and implementation, named `CASE::bitcoind` and `CASE::fake`.
+macro_rules! contract {
+    ($($(#[$note:meta])* fn $case:ident($driver:ident: &dyn Driver) $body:block)*) => {
+        $(
+            $(#[$note])*
+            mod $case {
+                use super::*;
+
+                fn case($driver: &dyn Driver) $body
+
+                #[test]
+                fn bitcoind() {
+                    crate::contract::with_bitcoind(case);
+                }
+            }
+        )*
+    };
+}
+use contract;
