@@ -16,6 +16,7 @@
 
 mod bitcoind;
 mod error;
+pub mod fake;
 mod submission;
 mod view;
 

@@ -6,6 +6,7 @@
 //! regtest.rs    a real bitcoind in a temporary folder
 //! contract/     one case per property, run against bitcoind and the fake
 //! bitcoind.rs   credentials, restarts, pauses: real bitcoind only
+//! fake.rs       faults on demand: the fake only
 //! transport.rs  lost, slow and strange answers: a scripted server instead of bitcoind
 //! ```
 //!
@@ -23,6 +24,7 @@
 mod bitcoind;
 mod contract;
 mod driver;
+mod fake;
 mod purse;
 mod regtest;
 mod transport;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::driver::Driver;
 
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 const INDEX_LIMIT: Duration = Duration::from_secs(30);
 pub const INDEXES: [&str; 2] = ["-txindex=1", "-txospenderindex=1"];
 

@@ -92,6 +92,17 @@ fn hash_answer(request: &Value, stream: &mut TcpStream) {
     answer(request, stream, &format!("\"{HASH}\""));
 }
 
+fn error_answer(request: &Value, stream: &mut TcpStream, code: i32, message: &str) {
+    let body = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}",
+        request["id"]
+    );
+    let head = format!("HTTP/1.1 500 X\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream
+        .write_all(format!("{head}{body}").as_bytes())
+        .unwrap();
+}
+
 fn methods(log: &Log) -> Vec<String> {
     log.lock()
         .unwrap()
@@ -117,14 +128,7 @@ fn a_broadcast_whose_answer_is_lost_is_unknown_and_sent_once() {
         if request["method"] == "sendrawtransaction" {
             stream.shutdown(std::net::Shutdown::Both).unwrap();
         } else {
-            let body = format!(
-                "{{\"id\":{},\"result\":null,\"error\":{{\"code\":-5,\"message\":\"no\"}}}}",
-                request["id"]
-            );
-            let head = format!("HTTP/1.1 500 X\r\nContent-Length: {}\r\n\r\n", body.len());
-            stream
-                .write_all(format!("{head}{body}").as_bytes())
-                .unwrap();
+            error_answer(request, stream, -5, "no");
         }
     });
     let coin = Coin {
@@ -213,6 +217,9 @@ fn strange_answers_are_errors_that_name_the_call() {
         stream.write_all(text.as_bytes()).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
+    fn endless_header() -> String {
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(99_999))
+    }
     let strange: [(Script, &str); 7] = [
         (|_, s| reply(s, "SSH-2.0-OpenSSH\r\n"), "no HTTP"),
         (
@@ -231,15 +238,7 @@ fn strange_answers_are_errors_that_name_the_call() {
             |_, s| reply(s, "HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\n<ht>"),
             "no JSON-RPC",
         ),
-        (
-            |_, s| {
-                reply(
-                    s,
-                    &format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(99_999)),
-                )
-            },
-            "closed",
-        ),
+        (|_, s| reply(s, &endless_header()), "closed"),
         (|_, s| reply(s, ""), "closed before"),
     ];
     for (script, expected) in strange {
@@ -304,14 +303,7 @@ fn a_scan_that_takes_too_long_is_aborted() {
 #[test]
 fn a_running_scan_is_busy() {
     let (chain, _) = serve(|request, stream| {
-        let body = format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{{\"code\":-8,\"message\":\"Scan already in progress, use action\"}}}}",
-            request["id"]
-        );
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-        stream
-            .write_all(format!("{head}{body}").as_bytes())
-            .unwrap();
+        error_answer(request, stream, -8, "Scan already in progress, use action");
     });
     let wanted = ScanDescriptor {
         descriptor: "raw(51)".to_owned(),
@@ -319,4 +311,26 @@ fn a_running_scan_is_busy() {
     };
     let error = chain.scan(&[wanted]).unwrap_err();
     assert!(matches!(error, ChainError::Busy { .. }), "{error}");
+}
+
+#[test]
+fn spenders_come_from_the_mempool_while_the_index_is_behind() {
+    let (chain, log) = serve(|request, stream| {
+        if request["params"][1]["mempool_only"] == true {
+            let told = "[{\"txid\":\"TXID\",\"vout\":0,\"spendingtxid\":\"TXID\"}]";
+            answer(
+                request,
+                stream,
+                &told.replace("TXID", &nowhere().txid.to_string()),
+            );
+        } else {
+            let message = "Mempool lacks a relevant spend, and txospenderindex is unavailable.";
+            error_answer(request, stream, -1, message);
+        }
+    });
+    assert_eq!(
+        chain.spending_prevout(&[nowhere()]).unwrap(),
+        [Some(nowhere().txid)]
+    );
+    assert_eq!(methods(&log).len(), 2);
 }

@@ -174,6 +174,55 @@ contract! {
         assert_eq!(broadcast(driver, &tx), BroadcastOutcome::Accepted);
     }
 
+    fn a_lock_time_is_measured_by_the_median_of_eleven_blocks(driver: &dyn Driver) {
+        let purse = Purse::new(1);
+        let coin = purse.fund(driver);
+        let tip = driver.chain().probe().unwrap().tip.height;
+        let time = |height| {
+            let hash = driver.chain().block_hash_at(height).unwrap().unwrap();
+            u32::try_from(driver.chain().header(hash).unwrap().time_s).unwrap()
+        };
+        let mut times: Vec<u32> = (tip - 10..=tip).map(time).collect();
+        times.sort_unstable();
+        let mut tx = purse.send(coin, 1_000);
+        let locked_until = |time, tx: &mut bitcoin::Transaction| {
+            tx.lock_time = LockTime::from_time(time).unwrap();
+            purse.sign(tx, &[coin]);
+        };
+        locked_until(times[5], &mut tx);
+        assert_refused(driver, &tx, "non-final");
+        locked_until(times[5] - 1, &mut tx);
+        assert_eq!(broadcast(driver, &tx), BroadcastOutcome::Accepted);
+    }
+
+    fn a_cluster_holds_sixty_four_transactions(driver: &dyn Driver) {
+        let purse = Purse::new(1);
+        let mut coin = purse.fund(driver);
+        for _ in 0..64 {
+            let tx = purse.send(coin, 1_000);
+            assert_eq!(broadcast(driver, &tx), BroadcastOutcome::Accepted);
+            coin = coin_of(&tx, 0);
+        }
+        assert_refused(driver, &purse.send(coin, 1_000), "too-large-cluster");
+        driver.mine(1, &nobody());
+        assert_eq!(broadcast(driver, &purse.send(coin, 1_000)), BroadcastOutcome::Accepted);
+    }
+
+    fn a_replacement_may_not_spend_what_it_replaces(driver: &dyn Driver) {
+        let purse = Purse::new(1);
+        let (first, second) = (purse.fund(driver), purse.fund(driver));
+        let parent = purse.send(first, 1_000);
+        broadcast(driver, &parent);
+        let (change, value) = (coin_of(&parent, 0), Amount::from_int_btc(1));
+        // Spends the parent's input and its output at once.
+        let rest = first.value + second.value + change.value - value - Amount::from_sat(9_000);
+        let tx = purse.pay(&[first, second, change], vec![
+            TxOut { value, script_pubkey: purse.script() },
+            TxOut { value: rest, script_pubkey: purse.script() },
+        ]);
+        assert_refused(driver, &tx, "bad-txns-spends-conflicting-tx");
+    }
+
     fn garbage_is_refused_with_its_reason(driver: &dyn Driver) {
         let purse = Purse::new(1);
         let coin = purse.fund(driver);

@@ -8,11 +8,16 @@ mod reorg;
 
 use crate::driver::Driver;
 use crate::regtest::{INDEXES, Regtest};
+use onespend_adapters::chain::fake::FakeChain;
 
 fn with_bitcoind(case: fn(&dyn Driver)) {
     if let Some(node) = Regtest::start(&INDEXES) {
         case(&node);
     }
+}
+
+fn with_fake(case: fn(&dyn Driver)) {
+    case(&FakeChain::new());
 }
 
 /// Makes one test per case and implementation, named `CASE::bitcoind` and `CASE::fake`.
@@ -28,6 +33,11 @@ macro_rules! contract {
                 #[test]
                 fn bitcoind() {
                     crate::contract::with_bitcoind(case);
+                }
+
+                #[test]
+                fn fake() {
+                    crate::contract::with_fake(case);
                 }
             }
         )*
