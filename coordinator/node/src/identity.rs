@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use onespend_policies::Role;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -174,6 +175,17 @@ impl Party {
     }
 }
 
+impl Party {
+    /// The role that policy judges by.
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Node(_) => Role::Node,
+            Self::Client(_) => Role::Client,
+            Self::Operator(_) => Role::Operator,
+        }
+    }
+}
+
 impl fmt::Display for Party {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -241,6 +253,7 @@ mod tests {
                 (party, uri)
             );
             let caller = identity.party.to_string();
+            assert!(caller.starts_with(&format!("{}/", identity.party.role())));
             assert_eq!(Party::from_caller_id(&caller).unwrap(), identity.party);
         }
     }
