@@ -138,7 +138,7 @@ impl Payment {
 
     /// Attempts with their numbers.
     pub fn numbered(&self) -> impl DoubleEndedIterator<Item = (AttemptNo, &Attempt)> {
-        self.attempts.iter().enumerate().map(|(at, attempt)| (AttemptNo(at as u32 + 1), attempt))
+        self.attempts.iter().enumerate().map(|(position, attempt)| (number_at(position), attempt))
     }
 
     /// The newest attempt that is not dead.
@@ -150,6 +150,11 @@ impl Payment {
     pub fn is_settled(&self) -> bool {
         self.attempts.iter().any(|attempt| matches!(attempt.end, Some(AttemptEnd::Settled(_))))
     }
+}
+
+/// The number of the attempt at a position of the list. There are never as many attempts as numbers.
+pub(crate) fn number_at(position: usize) -> AttemptNo {
+    AttemptNo(u32::try_from(position).map_or(u32::MAX, |position| position.saturating_add(1)))
 }
 
 /// The digest that binds a payment's name to network, scripts and amounts, in any order (safety 7).

@@ -6,7 +6,7 @@ use crate::apply::Context;
 use crate::command::{Change, Recipient};
 use crate::ids::{AttemptNo, Fence, PaymentKey};
 use crate::outcome::{Outcome, Rejection};
-use crate::payment::{Attempt, Payment};
+use crate::payment::{Attempt, Payment, number_at};
 use crate::state::State;
 use crate::utxo::Claim;
 use crate::wallet::{Keychain, SignerRef, WalletDescriptor};
@@ -60,7 +60,7 @@ pub(crate) fn grant(
     let number = state.change_payment(key, |payment| {
         payment.anchor.get_or_insert(first);
         payment.attempts.push(attempt);
-        AttemptNo(payment.attempts.len() as u32)
+        number_at(payment.attempts.len() - 1)
     });
     number.map(|attempt| Outcome::Permitted { payment: key.clone(), attempt }).ok_or(Rejection::PaymentUnknown)
 }

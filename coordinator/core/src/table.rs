@@ -105,7 +105,7 @@ impl RowsHash {
     }
 }
 
-/// An ordered map that knows which rows changed since [`Table::drain_touched`] and keeps their hash.
+/// An ordered map that knows which rows changed since they were last drained, and keeps their hash.
 #[derive(Debug, Clone)]
 pub struct Table<K, V> {
     id: u8,
@@ -202,10 +202,19 @@ impl<K: Key, V: Encode<()> + for<'b> Decode<'b, ()>> Table<K, V> {
     /// The hash computed anew from the rows, for [`crate::invariant::check`].
     pub(crate) fn recomputed_hash(&self) -> RowsHash {
         let mut sum = RowsHash::default();
-        for (key, value) in self.iter() {
+        for (key, value) in self {
             sum.add(RowsHash::of(self.id, &key.to_bytes(), &encode(value)));
         }
         sum
+    }
+}
+
+impl<'a, K: Key, V: Encode<()> + for<'b> Decode<'b, ()>> IntoIterator for &'a Table<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Rows<'a, K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
