@@ -27,13 +27,19 @@ impl Context<'_> {
         self.request.map(Request::caller).ok_or_else(|| Rejection::StaleBasis { what: "nobody asked".to_owned() })
     }
 
+    /// Whether the entry may touch what this caller owns (safety 28). Nobody is not the owner.
     pub(crate) fn may_act_for(&self, owner: &CallerId) -> bool {
-        self.request.is_none_or(|request| request.for_others || request.caller() == owner)
+        self.request.is_some_and(|request| request.for_others || request.caller() == owner)
     }
 }
 
-/// Applies one entry of the log.
+/// Applies one entry of the log. Entries come in the order of their indices, each once; one that comes again, as
+/// after a restart from rows that were stored later than the log's marker, changes nothing.
 pub fn apply(state: &mut State, index: LogIndex, entry: &Entry) -> Outcome {
+    if index <= state.meta.applied && state.meta.applied > LogIndex(0) {
+        let what = format!("entry {index} was applied before: the state is at {}", state.meta.applied);
+        return Outcome::Rejected(Rejection::StaleBasis { what });
+    }
     state.meta.applied = index;
     state.meta.now = state.meta.now.max(entry.at);
     let ctx = Context { index, now: state.meta.now, wall_ms: entry.wall_ms, request: entry.request.as_ref() };
@@ -49,7 +55,7 @@ pub fn apply(state: &mut State, index: LogIndex, entry: &Entry) -> Outcome {
 
 /// Notes an entry that holds no command, such as a change of the members: only the index moves.
 pub fn skip(state: &mut State, index: LogIndex) {
-    state.meta.applied = index;
+    state.meta.applied = state.meta.applied.max(index);
 }
 
 fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Outcome, Rejection> {

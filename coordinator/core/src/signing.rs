@@ -21,6 +21,7 @@ pub(crate) struct Proposal<'a> {
 }
 
 /// Commits the intent: the attempt exists, its coins are exposed. Callers have checked that the coins may be had.
+/// A refusal comes before the first change.
 pub(crate) fn grant(
     state: &mut State,
     ctx: &Context,
@@ -36,6 +37,7 @@ pub(crate) fn grant(
         relay: None,
         end: None,
     };
+    let owner = ctx.caller()?.clone();
     let inputs: Vec<OutPoint> = attempt.inputs().collect();
     let first =
         *inputs.first().ok_or_else(|| Rejection::TransactionInvalid { rule: "there are no inputs".to_owned() })?;
@@ -46,7 +48,7 @@ pub(crate) fn grant(
         state.put_payment(
             key.clone(),
             Payment {
-                owner: ctx.caller()?.clone(),
+                owner,
                 digest: proposal.digest,
                 recipients: proposal.recipients.to_vec(),
                 anchor: None,

@@ -119,5 +119,5 @@ impl Utxo {
 
 /// Confirmations of a block at `height` when the chain's tip is at `tip`; the tip itself has 1.
 pub fn depth(height: Height, tip: Height) -> u32 {
-    (tip.0 + 1).saturating_sub(height.0)
+    tip.0.checked_sub(height.0).map_or(0, |above| above.saturating_add(1))
 }
