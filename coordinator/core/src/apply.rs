@@ -4,6 +4,7 @@
 use crate::chain::{self, NewBlock};
 use crate::command::{BlockRef, Command, Entry, RegisterWallet, Request};
 use crate::dedup;
+use crate::facts;
 use crate::ids::{CallerId, LogIndex, Millis, WalletId};
 use crate::limits::ADDRESS_LOOKAHEAD;
 use crate::outcome::{Outcome, Rejection};
@@ -61,8 +62,9 @@ pub fn skip(state: &mut State, index: LogIndex) {
 fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Outcome, Rejection> {
     match command {
         Command::Start { network, tip } => start(state, *network, *tip),
-        Command::ConnectBlock { block, previous, received, spent } => {
-            chain::connect(state, &NewBlock { block: *block, previous: *previous, received, spent })
+        Command::ConnectBlock { block, previous, received, spent, wallets } => {
+            let (block, previous, wallets) = (*block, *previous, *wallets);
+            chain::connect(state, &NewBlock { block, previous, received, spent, wallets })
         }
         Command::DisconnectBlock { block } => chain::disconnect(state, *block),
         Command::RegisterWallet(command) => register(state, command),
@@ -105,6 +107,7 @@ fn register(state: &mut State, command: &RegisterWallet) -> Result<Outcome, Reje
     if state.tip()? != command.basis {
         return Err(Rejection::StaleBasis { what: "the scan is of another tip".to_owned() });
     }
+    facts::check_found(state, command, &descriptor)?;
     let wallet = Wallet {
         descriptor,
         signer: command.signer.clone(),

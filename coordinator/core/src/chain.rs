@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 
 use crate::codec;
 use crate::command::{BlockRef, Received, Spent};
+use crate::facts;
 use crate::ids::{Height, PaymentKey};
 use crate::limits::UNDO_BLOCKS;
 use crate::outcome::{Outcome, Rejection};
@@ -35,13 +36,19 @@ pub(crate) struct NewBlock<'a> {
     pub(crate) previous: BlockHash,
     pub(crate) received: &'a [Received],
     pub(crate) spent: &'a [Spent],
+    pub(crate) wallets: u64,
 }
 
 pub(crate) fn connect(state: &mut State, new: &NewBlock<'_>) -> Result<Outcome, Rejection> {
     let tip = state.tip()?;
-    if new.previous != tip.hash || new.block.height.0 != tip.height.0 + 1 {
+    if new.previous != tip.hash || Some(new.block.height.0) != tip.height.0.checked_add(1) {
         return Err(stale(format!("block {} does not follow the tip at height {}", new.block.hash, tip.height)));
     }
+    if new.wallets != state.wallet_count() {
+        return Err(stale("a wallet was registered since the block was searched".to_owned()));
+    }
+    facts::check_received(state, new.block, new.received)?;
+    facts::check_spent(state, new.received, new.spent)?;
     let mut record = BlockRecord { hash: new.block.hash, received: Vec::new(), spent: Vec::new() };
     for output in new.received {
         receive(state, output);
@@ -92,7 +99,8 @@ pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, 
     Ok(Outcome::Recorded)
 }
 
-/// Adds a coin, or gives one that a reorganisation took away its block again. Its claim stays (safety 17).
+/// Adds a coin, or gives one that a reorganisation took away its block again. Its claim stays (safety 17). Callers
+/// have checked the facts.
 pub(crate) fn receive(state: &mut State, output: &Received) {
     let known = state.update_utxo(&output.outpoint, |utxo| utxo.height = Some(output.height));
     if known.is_none() {

@@ -150,7 +150,7 @@ pub struct RegisterWallet {
     /// The tip that `found` is true for; another tip is refused.
     #[n(4)]
     pub basis: BlockRef,
-    /// Unspent coins at the basis.
+    /// Unspent coins at the basis. Scripts are derived again, so a coin of another wallet or address is refused.
     #[n(5)]
     pub found: Vec<Received>,
 }
@@ -259,6 +259,10 @@ pub enum Command {
         /// Which coins were spent.
         #[n(3)]
         spent: Vec<Spent>,
+        /// How many wallets were there when the block was searched ([`crate::state::State::wallet_count`]). If one
+        /// was registered since, the block has to be searched again.
+        #[n(4)]
+        wallets: u64,
     },
     /// The tip was disconnected.
     #[n(2)]

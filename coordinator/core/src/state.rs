@@ -152,6 +152,11 @@ impl State {
         }
     }
 
+    /// How many wallets there are; none is ever removed.
+    pub fn wallet_count(&self) -> u64 {
+        self.wallets.len() as u64
+    }
+
     /// All wallets, by name.
     pub fn wallets(&self) -> impl Iterator<Item = (&WalletId, &Wallet)> {
         self.wallets.iter()
