@@ -75,7 +75,11 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::FreezeWallet { wallet, why } => {
             change_wallet(state, wallet, |wallet| wallet.frozen = Some(why.clone()))
         }
-        Command::UnfreezeWallet { wallet } => change_wallet(state, wallet, |wallet| wallet.frozen = None),
+        Command::UnfreezeWallet { wallet } => {
+            let changed = change_wallet(state, wallet, |wallet| wallet.frozen = None)?;
+            chain::free_quarantined(state, wallet);
+            Ok(changed)
+        }
         Command::GiveAddresses { wallet, keychain, count } => give_addresses(state, wallet, *keychain, *count),
         Command::Reserve(command) => reservation::reserve(state, ctx, command),
         Command::Renew { reservation, ttl, fence } => reservation::renew(state, ctx, *reservation, *ttl, *fence),

@@ -294,7 +294,7 @@ pub enum Command {
         #[n(1)]
         why: String,
     },
-    /// The wallet works again.
+    /// The wallet works again. Coins that were held back for an operator are free again.
     #[n(6)]
     UnfreezeWallet {
         /// Which.

@@ -6,6 +6,7 @@ use bitcoin::OutPoint;
 use minicbor::{Decode, Encode};
 
 use crate::apply::Context;
+use crate::chain;
 use crate::codec;
 use crate::command::Reserve;
 use crate::ids::{CallerId, Fence, Millis, PaymentId, ReservationId, WalletId};
@@ -131,6 +132,7 @@ fn end(state: &mut State, id: ReservationId, how: Ended) {
                 utxo.claim = Claim::Free;
             }
         });
+        chain::forget_buried(state, outpoint);
     }
 }
 
