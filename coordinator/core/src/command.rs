@@ -423,9 +423,15 @@ impl Entry {
     /// Reads the stored form.
     ///
     /// # Errors
-    /// [`UnreadableEntry`] for damage, and for commands of a later version.
+    /// [`UnreadableEntry`] for damage, and for commands or fields of a later version: skipping a field would decide
+    /// differently from the nodes that know it (safety 15, 32).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, UnreadableEntry> {
-        minicbor::decode(bytes).map_err(|error| UnreadableEntry { cause: error.to_string() })
+        let entry: Self = minicbor::decode(bytes).map_err(|error| UnreadableEntry { cause: error.to_string() })?;
+        if entry.to_bytes() != bytes {
+            let cause = "it holds more than this version knows, or is written differently".to_owned();
+            return Err(UnreadableEntry { cause });
+        }
+        Ok(entry)
     }
 }
 

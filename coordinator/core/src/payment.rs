@@ -335,6 +335,9 @@ pub(crate) fn record_relay(
     relay: &Relay,
 ) -> Result<Outcome, Rejection> {
     let attempt = state.payment(key).and_then(|payment| payment.attempt(number)).ok_or(Rejection::PaymentUnknown)?;
+    if attempt.signed.is_none() {
+        return Err(Rejection::StaleBasis { what: "the attempt has no signature to relay".to_owned() });
+    }
     if attempt.relay.as_ref() != Some(relay) {
         state.change_payment(key, |payment| {
             if let Some(attempt) = payment.attempt_mut(number) {

@@ -55,11 +55,10 @@ pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     }
 }
 
-/// Decodes a whole buffer; `None` when it is damaged or longer than the value.
-pub(crate) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Option<T> {
-    let mut decoder = minicbor::Decoder::new(bytes);
-    let value = decoder.decode().ok()?;
-    (decoder.position() == bytes.len()).then_some(value)
+/// Decodes a whole buffer; `None` when it is damaged, or holds more than this version knows and would write again.
+pub(crate) fn decode<T: Encode<()> + for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Option<T> {
+    let value = minicbor::decode(bytes).ok()?;
+    (encode(&value) == bytes).then_some(value)
 }
 
 /// Hash of a set of rows that does not depend on their order, so it can follow each change: the sum of the rows'
