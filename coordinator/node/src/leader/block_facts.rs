@@ -31,7 +31,7 @@ pub(crate) fn connect(block: &Block, at: BlockRef, scripts: &Scripts, state: &St
         previous: block.header.prev_blockhash,
         received,
         spent,
-        wallets: u32::try_from(state.wallets().count()).unwrap_or(u32::MAX),
+        wallets: state.wallet_count(),
     }
 }
 
