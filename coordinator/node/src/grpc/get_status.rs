@@ -84,7 +84,7 @@ fn payments(state: &State) -> Vec<v1::PaymentCount> {
             *counts.entry(payment_view::payment_state(state, payment).into()).or_default() += 1;
         }
     }
-    let settled = state.payments().count().saturating_sub(open.len()) as u64;
+    let settled = state.payment_count().saturating_sub(open.len()) as u64;
     *counts.entry(v1::PaymentState::Settled.into()).or_default() += settled;
     counts.into_iter().map(|(state, count)| v1::PaymentCount { state, count }).collect()
 }
