@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::purse::{Coin, Purse, nowhere};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
-const SLACK: Duration = Duration::from_millis(400);
+const SLACK: Duration = Duration::from_secs(1);
 /// How long a server keeps silent connections open.
 const SILENCE: Duration = Duration::from_secs(2);
 const HASH: &str = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206";
