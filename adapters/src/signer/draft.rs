@@ -97,7 +97,7 @@ impl Draft {
             .map_err(|rule| SignerError::Refused { rule })
     }
 
-    fn from_parts(
+    pub(super) fn from_parts(
         descriptor: &WalletDescriptor,
         transaction: &Transaction,
         inputs: &[PermittedInput],
@@ -237,4 +237,111 @@ fn fill(
         }
     }
     Ok(psbt)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use bitcoin::{ScriptBuf, Witness};
+
+    use super::*;
+    use crate::signer::specimen::{Specimen, descriptor_specimen, specimen};
+
+    const XPUBS: [&str; 2] = [
+        "tpubD6NzVbkrYhZ4XHndKkuB8FifXm8r5FQHwrN6oZuWCz13qb93rtgKvD4PQsqC4HP4yhV3tA2fqr2RbY5mNXfM7RxXUoeABoDtsFUq2zJq6YK",
+        "tpubD6NzVbkrYhZ4WaWSyoBvQwbpLkojyoTZPRsgXELWz3Popb3qkjcJyJUGLnL4qHHoQvao8ESaAstxYSnhyswJ76uZPStJRJCTKvosUCJZL5B",
+    ];
+
+    fn draft(specimen: &Specimen) -> Result<Draft, Refusal> {
+        let Specimen { descriptor, transaction, inputs, change } = specimen;
+        Draft::from_parts(descriptor, transaction, inputs, change.as_ref())
+    }
+
+    fn refusal(kind: &str, spoil: impl FnOnce(&mut Specimen)) -> Refusal {
+        let mut specimen = specimen(kind);
+        draft(&specimen).expect("the specimen is right before it is spoilt");
+        spoil(&mut specimen);
+        draft(&specimen).unwrap_err()
+    }
+
+    #[test]
+    fn fills_the_psbt_from_the_permit() {
+        for kind in ["wpkh", "tr"] {
+            let specimen = specimen(kind);
+            let draft = draft(&specimen).unwrap();
+            assert_eq!(draft.psbt.unsigned_tx, specimen.transaction);
+            assert_eq!(draft.sighashes.len(), 2);
+            assert_ne!(draft.sighashes[0], draft.sighashes[1]);
+            for (field, input) in draft.psbt.inputs.iter().zip(&specimen.inputs) {
+                assert_eq!(field.witness_utxo.as_ref(), Some(&input.txout));
+                assert_eq!(field.bip32_derivation.len(), usize::from(kind == "wpkh"));
+                assert_eq!(field.tap_key_origins.len(), usize::from(kind == "tr"));
+                assert_eq!(field.tap_internal_key.is_some(), kind == "tr");
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_a_multisig_wallet() {
+        let source = format!("wsh(sortedmulti(1,{}/<0;1>/*,{}/<0;1>/*))", XPUBS[0], XPUBS[1]);
+        assert_eq!(draft(&descriptor_specimen(&source)), Err(Refusal::DescriptorKind));
+    }
+
+    #[test]
+    fn refuses_inputs_that_are_not_the_permitted_coins() {
+        for kind in ["wpkh", "tr"] {
+            let none = refusal(kind, |specimen| {
+                specimen.inputs.clear();
+                specimen.transaction.input.clear();
+            });
+            assert_eq!(none, Refusal::InputCount);
+            assert_eq!(refusal(kind, |specimen| specimen.inputs.swap(0, 1)), Refusal::InputsDiffer);
+            assert_eq!(refusal(kind, |specimen| specimen.inputs.truncate(1)), Refusal::InputsDiffer);
+            assert_eq!(refusal(kind, |specimen| specimen.transaction.input.truncate(1)), Refusal::InputsDiffer);
+            let twice = refusal(kind, |specimen| {
+                specimen.inputs[1] = specimen.inputs[0].clone();
+                specimen.transaction.input[1] = specimen.transaction.input[0].clone();
+            });
+            assert_eq!(twice, Refusal::DuplicateInput { input: 1 });
+        }
+        let many = refusal("wpkh", |specimen| specimen.inputs = vec![specimen.inputs[0].clone(); MAX_OUTPOINTS + 1]);
+        assert_eq!(many, Refusal::InputCount);
+    }
+
+    #[test]
+    fn refuses_a_transaction_that_holds_a_signature() {
+        let script = refusal("wpkh", |specimen| specimen.transaction.input[1].script_sig = ScriptBuf::from(vec![0x51]));
+        assert_eq!(script, Refusal::InputNotEmpty { input: 1 });
+        let witness = refusal("tr", |specimen| specimen.transaction.input[0].witness = Witness::from_slice(&[[1]]));
+        assert_eq!(witness, Refusal::InputNotEmpty { input: 0 });
+    }
+
+    #[test]
+    fn refuses_a_script_that_is_not_the_wallets_at_its_index() {
+        for kind in ["wpkh", "tr"] {
+            assert_eq!(refusal(kind, |specimen| specimen.inputs[1].index = 0), Refusal::ForeignScript { input: 1 });
+            let beyond = refusal(kind, |specimen| specimen.inputs[0].index = 1 << 31);
+            assert_eq!(beyond, Refusal::ForeignScript { input: 0 });
+            let foreign = refusal(kind, |specimen| specimen.inputs[0].txout.script_pubkey = ScriptBuf::new());
+            assert_eq!(foreign, Refusal::ForeignScript { input: 0 });
+        }
+    }
+
+    #[test]
+    fn refuses_amounts_that_cannot_be() {
+        let more_out = refusal("wpkh", |specimen| specimen.transaction.output[0].value = Amount::from_sat(200_000));
+        assert!(matches!(more_out, Refusal::Amounts { input_sat: 200_000, .. }), "{more_out:?}");
+        let too_much = refusal("wpkh", |specimen| specimen.inputs[0].txout.value = Amount::MAX);
+        assert_eq!(too_much, Refusal::Amounts { input_sat: u64::MAX, output_sat: 199_000 });
+    }
+
+    #[test]
+    fn refuses_change_that_is_not_the_wallets() {
+        for kind in ["wpkh", "tr"] {
+            let index = refusal(kind, |specimen| specimen.change.as_mut().unwrap().index = 8);
+            assert!(matches!(index, Refusal::ForeignChange { .. }), "{index:?}");
+            let absent = refusal(kind, |specimen| specimen.change.as_mut().unwrap().vout = 2);
+            assert_eq!(absent, Refusal::ForeignChange { vout: 2 });
+        }
+    }
 }

@@ -21,6 +21,8 @@ pub mod draft;
 mod error;
 pub mod seal;
 pub mod software;
+#[cfg(test)]
+mod specimen;
 
 use bitcoin::Transaction;
 use onespend_core::signing::SigningPermit;

@@ -112,3 +112,148 @@ fn check_schnorr(
 pub(super) fn attempt_digest(sighashes: &[[u8; 32]]) -> [u8; 32] {
     bitcoin::hashes::sha256::Hash::hash(&sighashes.concat()).to_byte_array()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use bitcoin::secp256k1::ecdsa::Signature;
+    use bitcoin::sighash::TapSighashType;
+    use bitcoin::taproot;
+
+    use super::*;
+    use crate::signer::specimen::{Specimen, secret, specimen, tweaked};
+
+    fn draft(kind: &str) -> Draft {
+        let Specimen { descriptor, transaction, inputs, change } = specimen(kind);
+        Draft::from_parts(&descriptor, &transaction, &inputs, change.as_ref()).unwrap()
+    }
+
+    /// Signs input `at` with the key of coin `key`.
+    fn sign(secp: &Secp256k1<All>, draft: &mut Draft, at: usize, key: u32) {
+        let digest = message(&draft.sighashes[at]);
+        let field = &mut draft.psbt.inputs[at];
+        match draft.scheme {
+            Scheme::Ecdsa => {
+                let secret = secret(secp, key);
+                let signature = ecdsa::Signature::sighash_all(secp.sign_ecdsa(&digest, &secret));
+                field.partial_sigs.insert(PublicKey::new(secret.public_key(secp)), signature);
+            }
+            Scheme::Schnorr => {
+                let signature = secp.sign_schnorr_no_aux_rand(&digest, &tweaked(secp, key));
+                field.tap_key_sig = Some(taproot::Signature { signature, sighash_type: TapSighashType::Default });
+            }
+        }
+    }
+
+    fn sealed(kind: &str) -> (Transaction, Txid, Vec<TxOut>, Scheme) {
+        let secp = Secp256k1::new();
+        let mut draft = draft(kind);
+        (0..2).for_each(|at| sign(&secp, &mut draft, at as usize, at));
+        let (txid, prevouts, scheme) = (draft.psbt.unsigned_tx.compute_txid(), draft.prevouts.clone(), draft.scheme);
+        (seal(&secp, draft).unwrap(), txid, prevouts, scheme)
+    }
+
+    /// What `verify` says to a signed transaction after its second witness was spoilt.
+    fn verdict(kind: &str, spoil: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> String {
+        let (mut transaction, txid, prevouts, scheme) = sealed(kind);
+        let secp = Secp256k1::new();
+        verify(&secp, &transaction, txid, &prevouts, scheme).expect("valid before it is spoilt");
+        transaction.input[1].witness = Witness::from_slice(&spoil(transaction.input[1].witness.to_vec()));
+        let error = verify(&secp, &transaction, txid, &prevouts, scheme).unwrap_err();
+        assert!(matches!(error, SignerError::BadSignature { input: 1, .. }), "{error:?}");
+        error.to_string()
+    }
+
+    #[test]
+    fn refuses_a_missing_signature() {
+        let secp = Secp256k1::new();
+        for kind in ["wpkh", "tr"] {
+            let mut draft = draft(kind);
+            sign(&secp, &mut draft, 0, 0);
+            let error = seal(&secp, draft).unwrap_err();
+            assert!(matches!(error, SignerError::BadSignature { input: 1, .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_signature_of_another_key() {
+        let secp = Secp256k1::new();
+        for kind in ["wpkh", "tr"] {
+            let mut draft = draft(kind);
+            sign(&secp, &mut draft, 0, 0);
+            sign(&secp, &mut draft, 1, 0);
+            assert!(matches!(seal(&secp, draft), Err(SignerError::BadSignature { .. })));
+        }
+    }
+
+    #[test]
+    fn refuses_a_signature_of_something_else() {
+        let secp = Secp256k1::new();
+        for kind in ["wpkh", "tr"] {
+            let mut draft = draft(kind);
+            draft.sighashes.swap(0, 1);
+            sign(&secp, &mut draft, 0, 0);
+            sign(&secp, &mut draft, 1, 1);
+            assert!(matches!(seal(&secp, draft), Err(SignerError::BadSignature { .. })));
+        }
+    }
+
+    #[test]
+    fn refuses_high_s_although_consensus_would_take_it() {
+        let verdict = verdict("wpkh", |mut items| {
+            let compact = ecdsa::Signature::from_slice(&items[0]).unwrap().signature.serialize_compact();
+            // s becomes n - s.
+            let s = bitcoin::secp256k1::SecretKey::from_slice(&compact[32..]).unwrap().negate();
+            let high = Signature::from_compact(&[&compact[..32], &s.secret_bytes()[..]].concat()).unwrap();
+            items[0] = [&high.serialize_der()[..], &[1]].concat();
+            items
+        });
+        assert!(verdict.contains("S is high"), "{verdict}");
+    }
+
+    #[test]
+    fn refuses_other_sighash_types() {
+        for byte in [2, 3, 0x81, 0x82, 0x83] {
+            let ecdsa = verdict("wpkh", |mut items| {
+                *items[0].last_mut().unwrap() = byte;
+                items
+            });
+            assert!(ecdsa.contains("not ALL"), "{ecdsa}");
+        }
+        for byte in [0, 1, 2, 3, 0x81] {
+            let schnorr = verdict("tr", |mut items| {
+                items[0].push(byte);
+                items
+            });
+            assert!(schnorr.contains("not DEFAULT"), "{schnorr}");
+        }
+    }
+
+    #[test]
+    fn refuses_more_or_less_in_a_witness_than_belongs_there() {
+        let annex = verdict("tr", |items| [items, vec![vec![0x50, 1]]].concat());
+        assert!(annex.contains("annex"), "{annex}");
+        let more = verdict("wpkh", |items| [items, vec![vec![1]]].concat());
+        assert!(more.contains("a signature and a key"), "{more}");
+        for kind in ["wpkh", "tr"] {
+            verdict(kind, |_| Vec::new());
+            verdict(kind, |items| items.into_iter().map(|item| item[1..].to_vec()).collect());
+        }
+    }
+
+    #[test]
+    fn refuses_a_changed_transaction() {
+        let secp = Secp256k1::new();
+        for kind in ["wpkh", "tr"] {
+            let (transaction, txid, prevouts, scheme) = sealed(kind);
+            let mut changed = transaction.clone();
+            changed.output[0].value += bitcoin::Amount::ONE_SAT;
+            let error = verify(&secp, &changed, txid, &prevouts, scheme).unwrap_err().to_string();
+            assert!(error.contains("txid changed"), "{error}");
+            let mut other = prevouts.clone();
+            other[0].value += bitcoin::Amount::ONE_SAT;
+            assert!(verify(&secp, &transaction, txid, &other, scheme).is_err(), "another amount");
+            assert!(verify(&secp, &transaction, txid, &prevouts[..1], scheme).is_err(), "a coin too few");
+        }
+    }
+}
