@@ -1,3 +1,4 @@
 //! Ports of onespend and their implementations: chain, signer, store.
 
+pub mod psbt;
 pub mod signer;
