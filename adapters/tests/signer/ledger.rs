@@ -3,13 +3,15 @@
 use bitcoin::bip32::{DerivationPath, Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid};
+use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use onespend_core::apply::apply;
-use onespend_core::command::{BlockRef, Command, CreatePayment, Entry, Received, Recipient, RegisterWallet, Request};
+use onespend_core::command::{
+    BlockRef, Command, CreatePayment, Entry, PayReserved, Received, Recipient, RegisterWallet, Request, Reserve,
+};
 use onespend_core::ids::{
     AttemptNo, CallerId, Height, LogIndex, Millis, PaymentId, PaymentKey, RequestId, RequestKey, WalletId,
 };
-use onespend_core::limits::WalletLimits;
+use onespend_core::limits::{DEFAULT_RESERVATION_TTL, WalletLimits};
 use onespend_core::outcome::Outcome;
 use onespend_core::signing::SigningPermit;
 use onespend_core::state::State;
@@ -121,6 +123,40 @@ impl Ledger {
         SigningPermit::for_attempt(&self.state, &key, AttemptNo(1)).expect("the intent is applied")
     }
 
+    /// Reserves the coins and asks to have a caller's own transaction signed.
+    pub fn pay_reserved(
+        &mut self,
+        wallet: &str,
+        payment: &str,
+        outpoints: &[OutPoint],
+        transaction: &Transaction,
+    ) -> SigningPermit {
+        let key = payment_key(wallet, payment);
+        let (wallet, outpoints, ttl) = (key.wallet.clone(), outpoints.to_vec(), DEFAULT_RESERVATION_TTL);
+        let reserved = self.apply(Command::Reserve(Reserve { wallet, outpoints, ttl, payment: None }));
+        let Outcome::Reserved { reservation, .. } = reserved else { panic!("{reserved:?}") };
+        let recipients = transaction.output.iter();
+        let pay = PayReserved {
+            key: key.clone(),
+            recipients: recipients
+                .map(|output| Recipient { script: output.script_pubkey.clone(), amount_sat: output.value.to_sat() })
+                .collect(),
+            reservation,
+            fence: reservation.fence(),
+            transaction: transaction.clone(),
+            change: None,
+        };
+        let outcome = self.apply(Command::PayReserved(pay));
+        assert!(matches!(outcome, Outcome::Permitted { .. }), "{outcome:?}");
+        SigningPermit::for_attempt(&self.state, &key, AttemptNo(1)).expect("the intent is applied")
+    }
+
+    /// Our own view of a coin.
+    pub fn coin(&self, outpoint: &OutPoint) -> Option<TxOut> {
+        let utxo = self.state.utxo(outpoint)?;
+        Some(TxOut { value: Amount::from_sat(utxo.value_sat), script_pubkey: utxo.script.clone() })
+    }
+
     /// Whether the core takes this as the signed form of the permitted transaction.
     pub fn record(&mut self, permit: &SigningPermit, transaction: &Transaction) -> Outcome {
         let transaction = transaction.clone();
@@ -140,6 +176,6 @@ fn outpoint(wallet: &str, at: u32) -> OutPoint {
     OutPoint { txid: Txid::hash(format!("{wallet} {}", at / 3).as_bytes()), vout: at }
 }
 
-fn recipient() -> ScriptBuf {
+pub fn recipient() -> ScriptBuf {
     ScriptBuf::new_p2wsh(&bitcoin::WScriptHash::hash(b"somebody"))
 }

@@ -3,5 +3,6 @@
 
 mod contract;
 mod ledger;
+mod proposal;
 mod software;
 mod witnesses;
