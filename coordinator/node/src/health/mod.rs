@@ -3,7 +3,7 @@
 //! A [`Snapshot`] of the node is published several times a second; a server on its own thread and
 //! runtime answers from it. So a node that is overloaded or stuck still answers, and says so: a
 //! snapshot that nobody renews is itself a reason for 503. Decisions are pure functions of the
-//! question, the snapshot and the moment ([`verdict`]), for HTTP and `grpc.health.v1` alike.
+//! question, the snapshot and the moment ([`verdict()`]), for HTTP and `grpc.health.v1` alike.
 
 pub mod bitcoind_sync;
 mod body;
