@@ -26,6 +26,7 @@ mod specimen;
 
 use bitcoin::Transaction;
 use onespend_core::signing::SigningPermit;
+use onespend_core::wallet::WalletDescriptor;
 
 pub use config::Config;
 pub use error::SignerError;
@@ -36,6 +37,9 @@ pub use error::SignerError;
 pub trait Signer: Send + Sync + 'static {
     /// The name under which wallets refer to it (`SignerRef::Named`).
     fn name(&self) -> &str;
+
+    /// Whether it has the keys of a wallet with this descriptor, as far as it can tell without signing.
+    fn holds(&self, descriptor: &WalletDescriptor) -> bool;
 
     /// Signs exactly the permit's transaction and returns it with verified witnesses. The txid is the permit's. A
     /// permit that is signed again gives the same txid, whatever nonces the signer uses (safety 14).

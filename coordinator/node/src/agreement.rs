@@ -33,13 +33,15 @@ pub async fn run(raft: Arc<RaftNode>, alarms: Arc<Alarms>, stop: CancellationTok
     }
 }
 
-/// The first index at which more nodes contradict our hash than agree with it, this node's own word included where
-/// they are level.
+/// The first index at which more nodes contradict our hash than hold it, this node included.
 fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     ours.iter().find_map(|own| {
         let at_index = theirs.iter().filter_map(|peer| peer.iter().find(|hash| hash.index == own.index));
-        let (agree, differ): (Vec<_>, Vec<_>) = at_index.partition(|hash| hash.hash == own.hash);
-        (!differ.is_empty() && differ.len() >= agree.len() + 1).then_some(own.index.0)
+        let (mut agree, mut differ) = (1, 0);
+        for hash in at_index {
+            if hash.hash == own.hash { agree += 1 } else { differ += 1 }
+        }
+        (differ > agree).then_some(own.index.0)
     })
 }
 

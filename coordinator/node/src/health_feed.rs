@@ -10,9 +10,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
-use crate::health::question::Check;
-use crate::health::snapshot::{Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
-use crate::health::Health;
+use crate::health::{Check, Counts, Health, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
 use crate::metrics;
 use crate::raft::{self, RaftNode};
 
@@ -66,7 +64,8 @@ fn snapshot(feed: &Feed, history: &mut VecDeque<LeadershipChange>, counts: Count
     if let Some(leader) = &status.leader {
         note(history, leader.term, leader.node_id);
     }
-    metrics::raft(&status);
+    metrics::log_position(status.last_log_index, status.committed_index, status.applied_index);
+    metrics::leadership(status.term, status.role == raft::Role::Leader);
     Snapshot {
         taken_at,
         role: role(status.role),
@@ -143,7 +142,7 @@ fn count(raft: &RaftNode) -> Counts {
         let settled = (state.payment_count() as u64).saturating_sub(open.len() as u64);
         counts.payments.insert("settled", settled);
     });
-    metrics::counts(&counts);
+    metrics::holdings(&counts);
     counts
 }
 

@@ -52,10 +52,7 @@ pub struct Shutdown {
 impl Shutdown {
     /// Without signals and deadline: for tests, and for tools that end by themselves.
     pub fn new(config: Config) -> Self {
-        Self {
-            token: CancellationToken::new(),
-            config,
-        }
+        Self { token: CancellationToken::new(), config }
     }
 
     /// Listens for SIGTERM and SIGINT from now on. The first one asks for the end, a second one
@@ -68,26 +65,22 @@ impl Shutdown {
         let shutdown = Self::new(config);
         let (listening, ready) = mpsc::channel();
         let watched = shutdown.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        std::thread::Builder::new()
-            .name("shutdown".to_owned())
-            .spawn(move || {
-                let signals = {
-                    let _inside = runtime.enter();
-                    Signals::install()
-                };
-                match signals {
-                    Ok(signals) => {
-                        let _ = listening.send(Ok(()));
-                        runtime.block_on(watched.watch(signals));
-                    }
-                    Err(error) => {
-                        let _ = listening.send(Err(error));
-                    }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("shutdown".to_owned()).spawn(move || {
+            let signals = {
+                let _inside = runtime.enter();
+                Signals::install()
+            };
+            match signals {
+                Ok(signals) => {
+                    let _ = listening.send(Ok(()));
+                    runtime.block_on(watched.watch(signals));
                 }
-            })?;
+                Err(error) => {
+                    let _ = listening.send(Err(error));
+                }
+            }
+        })?;
         ready.recv().map_err(std::io::Error::other)??;
         Ok(shutdown)
     }
@@ -113,9 +106,7 @@ impl Shutdown {
 
     /// Begins to drain; its clock starts now.
     pub fn drain(&self) -> Drain {
-        Drain {
-            until: Instant::now() + self.config.drain,
-        }
+        Drain { until: Instant::now() + self.config.drain }
     }
 
     async fn watch(self, mut signals: Signals) {
@@ -187,10 +178,7 @@ struct Signals {
 
 impl Signals {
     fn install() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) -> &'static str {

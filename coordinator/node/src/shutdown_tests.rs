@@ -12,10 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const ROLE: &str = "ONESPEND_TEST_SHUTDOWN_ROLE";
 
 fn config(deadline: Duration) -> Config {
-    Config {
-        drain: Duration::from_millis(100),
-        deadline,
-    }
+    Config { drain: Duration::from_millis(100), deadline }
 }
 
 /// What a child does. The parent starts it by name.
@@ -26,16 +23,9 @@ fn child() {
     let Ok(role) = std::env::var(ROLE) else {
         return; // run by hand with --ignored: there is nothing to do
     };
-    let deadline = if role == "hang" {
-        SECOND / 2
-    } else {
-        SECOND * 60
-    };
+    let deadline = if role == "hang" { SECOND / 2 } else { SECOND * 60 };
     let shutdown = Shutdown::listen(config(deadline)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     notify_ready();
     println!("\nlistening");
     runtime.block_on(async {
@@ -63,12 +53,7 @@ impl Process {
     fn start(role: &str, notify_socket: Option<&std::path::Path>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args([
-                "--exact",
-                "shutdown::tests::child",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["--exact", "shutdown::tests::child", "--ignored", "--nocapture"])
             .env(ROLE, role)
             .env_remove("NOTIFY_SOCKET")
             .stdout(Stdio::piped())
@@ -96,13 +81,7 @@ impl Process {
 
     fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
     /// Its exit code; it must end by itself.

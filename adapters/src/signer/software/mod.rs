@@ -14,7 +14,7 @@ use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
 use bitcoin::{Network, Transaction, ecdsa, psbt, taproot};
 use onespend_core::signing::SigningPermit;
-use onespend_core::wallet::SignerRef;
+use onespend_core::wallet::{SignerRef, WalletDescriptor};
 
 use self::keyring::{ChildKey, Keyring};
 use super::audit::AuditLog;
@@ -90,6 +90,10 @@ impl SoftwareSigner {
 impl Signer for SoftwareSigner {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn holds(&self, descriptor: &WalletDescriptor) -> bool {
+        self.keyring.find(descriptor).is_some()
     }
 
     fn sign(&self, permit: &SigningPermit) -> Result<Transaction, SignerError> {

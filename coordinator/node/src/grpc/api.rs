@@ -19,6 +19,7 @@ use super::caller::{self, Caller};
 use super::forward::{Forward, LeaderClients};
 use super::status;
 use super::turns::Turns;
+use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::leader::sign::Signing;
 use crate::raft::{Applied, RaftNode};
@@ -36,6 +37,7 @@ pub(crate) struct Api {
     pub(crate) forward: Forward,
     pub(crate) signing: Arc<Signing>,
     pub(crate) bitcoind: Arc<BitcoindWatch>,
+    pub(crate) alarms: Arc<Alarms>,
     pub(crate) busy: Busy,
     pub(crate) turns: Turns<RequestKey>,
     pub(crate) settings: Settings,
@@ -55,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) request_timeout: Duration,
     /// When the process started.
     pub(crate) started: Instant,
+    /// What is doubtful about the configuration.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One admitted call.
@@ -148,10 +152,10 @@ impl Api {
         request: &Request<Req>,
     ) -> Result<(Caller, Call), Status> {
         let caller = caller::identify(request, &self.settings.cluster_id)?;
-        let authorized = self
-            .policy
-            .authorize(&caller.subject(), action, &Resource::Cluster)
-            .map_err(|_| status::denied(caller.id.as_str(), action.name()))?;
+        let authorized = self.policy.authorize(&caller.subject(), action, &Resource::Cluster).map_err(|denied| {
+            crate::metrics::policy_denied(&denied);
+            status::denied(caller.id.as_str(), action.name())
+        })?;
         let asked = super::observe::timeout(request).unwrap_or(self.settings.request_timeout);
         let call = Call {
             caller: caller.id.clone(),
@@ -186,7 +190,8 @@ impl Api {
         };
         let clients = self.forward.to(leader)?;
         let request = Forward::dress(request, caller, deadline);
-        pass(clients, request).await.map_err(super::forward::answer)
+        let answer = pass(clients, request).await.map_err(super::forward::answer)?;
+        Ok(super::observe::name_leader(answer, &leader.data_address))
     }
 
     /// Proposes what `gather` drafts until it is decided. The answer to a request that was decided before is the

@@ -86,9 +86,8 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         Command::CreatePayment(CreatePayment { key, recipients, outpoints, fee_sat })
     };
     // A payment that is there already needs no coins: `apply` compares and answers with its attempt.
-    let is_known = api.raft.read(|state| {
-        state.payment(&parsed.key).is_some_and(|payment| payment.live_attempt().is_some())
-    });
+    let is_known =
+        api.raft.read(|state| state.payment(&parsed.key).is_some_and(|payment| payment.live_attempt().is_some()));
     if is_known {
         return Ok(Draft::of(command(Vec::new(), 0)));
     }

@@ -57,8 +57,7 @@ impl Sums {
     }
 
     fn show(&self) -> v1::Balance {
-        let parts =
-            [self.available, self.reserved, self.exposed, self.immature, self.quarantined, self.unconfirmed];
+        let parts = [self.available, self.reserved, self.exposed, self.immature, self.quarantined, self.unconfirmed];
         v1::Balance {
             total_sat: sat(parts.into_iter().fold(0, u64::saturating_add)),
             available_sat: sat(self.available),

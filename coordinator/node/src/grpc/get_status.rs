@@ -18,10 +18,8 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
         let active = state.total_reservations().saturating_sub(expired);
         (chain_view::tip(state), state.wallets().count(), (active, expired), payments(state))
     });
-    let reservation = |state: v1::ReservationState, count: usize| v1::ReservationCount {
-        state: state.into(),
-        count: count as u64,
-    };
+    let reservation =
+        |state: v1::ReservationState, count: usize| v1::ReservationCount { state: state.into(), count: count as u64 };
     v1::GetStatusResponse {
         cluster_id: api.settings.cluster_id.clone(),
         node_id: api.settings.node_id,
@@ -88,4 +86,3 @@ fn payments(state: &State) -> Vec<v1::PaymentCount> {
     *counts.entry(v1::PaymentState::Settled.into()).or_default() += settled;
     counts.into_iter().map(|(state, count)| v1::PaymentCount { state, count }).collect()
 }
-

@@ -12,8 +12,8 @@ use onespend_proto::v1::wallet_service_server::WalletService;
 use tonic::{Request, Response, Status};
 
 use super::api::Api;
-use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
 use super::chain_view::{estimate_fee, get_node_views, get_tip};
+use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
 use super::create_payment::create_payment;
 use super::get_balance::get_balance;
 use super::get_payment::get_payment;

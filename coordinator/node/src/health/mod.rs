@@ -23,9 +23,7 @@ use crate::config::Section;
 pub use progress::{Beat, Progress, Pulse};
 pub use question::{Check, Question, Refusal};
 pub use server::{HealthError, HealthServer, MAX_CONNECTIONS};
-pub use snapshot::{
-    Alarm, BitcoindView, Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot,
-};
+pub use snapshot::{Alarm, BitcoindView, Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
 pub use verdict::{Limits, Reason, Verdict, verdict};
 
 /// `[health]`: when a node counts as healthy.
@@ -58,11 +56,7 @@ pub struct Health {
 
 impl Health {
     /// Begins with a first snapshot. `metrics` renders the Prometheus text.
-    pub fn new(
-        first: Snapshot,
-        limits: Limits,
-        metrics: impl Fn() -> String + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(first: Snapshot, limits: Limits, metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self {
             snapshot: Arc::new(ArcSwap::from_pointee(first)),
             limits,

@@ -11,7 +11,7 @@ use onespend_core::command::Command;
 use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::outcome::Outcome;
 use onespend_core::signing::SigningPermit;
-use onespend_core::wallet::SignerRef;
+use onespend_core::wallet::{SignerRef, WalletDescriptor};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -49,6 +49,19 @@ impl Signing {
         self.signers.contains_key(name)
     }
 
+    /// Whether the signer can sign for a wallet of this descriptor, so that a wallet with the wrong keys is refused
+    /// when it is registered and not when it pays.
+    ///
+    /// # Errors
+    /// What it has instead, in words.
+    pub fn holds(&self, name: &str, descriptor: &WalletDescriptor) -> Result<(), String> {
+        let signer = self.signers.get(name).ok_or_else(|| format!("signer {name} is not configured on this node"))?;
+        if signer.holds(descriptor) {
+            return Ok(());
+        }
+        Err(format!("signer {name} has no private key for this descriptor; see its file for those that it has"))
+    }
+
     /// Signs an attempt and hands it on to broadcast, and waits for that no longer than the caller does. The work
     /// goes on when the caller has gone.
     pub async fn sign(self: &Arc<Self>, key: &PaymentKey, attempt: AttemptNo, deadline: Instant) {
@@ -82,7 +95,7 @@ impl Signing {
         let _place = self.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
         let started = Instant::now();
         let signed = tokio::task::spawn_blocking(move || signer.sign(&permit)).await;
-        metrics::signed(&name, started.elapsed(), matches!(signed, Ok(Ok(_))));
+        metrics::signed(&name, matches!(signed, Ok(Ok(_))), started.elapsed());
         signed.map_err(|_| unavailable("its thread ended"))?
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
-use onespend_adapters::chain::{Chain, ChainError, TipRef};
+use onespend_adapters::chain::{ChainError, TipRef};
 use onespend_core::command::{BlockRef, Command};
 use onespend_core::ids::Height;
 use onespend_core::outcome::{Outcome, Rejection};
