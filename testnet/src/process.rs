@@ -4,7 +4,7 @@
 //! harness drops nothing); and the caller. A child has its own process group, so Ctrl-C reaches only the harness, which
 //! then stops its children in order.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 /// How often a wait looks whether the child has ended.
 const WAIT_POLL: Duration = Duration::from_millis(5);
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What [`Process::log_tail`] shows, at most.
 const LOG_TAIL_BYTES: i64 = 4_000;
 
@@ -108,10 +109,26 @@ impl Process {
             .stderr(Stdio::null())
             .status()?;
         if status.success() || self.child.try_wait()?.is_some() {
-            Ok(())
+            // Every thread stops at its own next moment; until then it may still answer.
+            if signal == Signal::Stop {
+                self.wait_until_frozen()
+            } else {
+                Ok(())
+            }
         } else {
             bail!("cannot send SIG{} to {}", signal.name(), self.name)
         }
+    }
+
+    fn wait_until_frozen(&mut self) -> Result<()> {
+        let deadline = Instant::now() + FREEZE_TIMEOUT;
+        while !threads_are_frozen(self.pid()) {
+            if !self.is_running() || Instant::now() >= deadline {
+                bail!("{} does not freeze", self.name);
+            }
+            thread::sleep(WAIT_POLL);
+        }
+        Ok(())
     }
 
     /// Whether it is still there (frozen counts as there).
@@ -202,6 +219,19 @@ impl Drop for Process {
     }
 }
 
+/// The state is the first letter after the name in parentheses (proc_pid_stat(5)); `T` is stopped.
+fn threads_are_frozen(pid: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    tasks.flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
+}
+
 /// `program`, to be killed by the kernel when the thread that started it ends. `setpriv` replaces itself by the program,
 /// so the process id stays.
 fn bound_to_this_process(program: &Path) -> Command {
@@ -248,7 +278,6 @@ fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::fs;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -311,9 +340,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut process = ready_shell("trap 'exit 7' TERM", folder.path());
         process.signal(Signal::Stop).unwrap();
-        while state_of(process.pid()) != Some('T') {
-            thread::sleep(WAIT_POLL);
-        }
+        assert_eq!(state_of(process.pid()), Some('T'));
         process.signal(Signal::Continue).unwrap();
         assert_eq!(process.stop(SOON).unwrap().code(), Some(7));
     }

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use bitcoin::{Amount, ScriptBuf};
 use onespend_testnet::bitcoind::{Bitcoind, wait_for_same_tip};
 use onespend_testnet::funds::Funds;
+use onespend_testnet::miner::Miner;
 use onespend_testnet::oracle::chain;
-use serde_json::Value;
+use onespend_testnet::wallet::HotWallet;
+use serde_json::{Value, json};
 
 fn recipient(number: u8) -> ScriptBuf {
     let mut program = vec![0x00, 0x14];
@@ -142,4 +144,55 @@ fn a_frozen_bitcoind_answers_only_after_it_is_thawed() {
     assert!(!call.is_finished());
     node.thaw().unwrap();
     assert!(call.join().unwrap().unwrap() >= frozen_for);
+}
+
+#[test]
+fn bitcoind_understands_the_wallets_descriptor() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Bitcoind::start("bitcoind", folder.path()).unwrap();
+    let descriptor = HotWallet::new(7).unwrap().public_descriptor().to_owned();
+    let info: Value = node
+        .call("getdescriptorinfo", &[json!(descriptor)])
+        .unwrap();
+    assert_eq!(info["hasprivatekeys"], false);
+    assert_eq!(info["multipath_expansion"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_miner_takes_turns_without_a_fork_and_includes_what_any_mempool_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<Bitcoind> = (1..=2)
+        .map(|id| Bitcoind::start("bitcoind", &folder.path().join(id.to_string())).unwrap())
+        .collect();
+    let (first, rest) = nodes.split_at_mut(1);
+    rest[0].peer_with(&first[0]).unwrap();
+    let mut funds = Funds::new(10).unwrap();
+    funds.mine(&nodes[0], 1).unwrap();
+    wait_for_same_tip(&nodes).unwrap();
+
+    let miner = Miner::start(&nodes, funds.script(), Duration::from_millis(50)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut orders = chain::Orders::default();
+    for number in 1..=5 {
+        let amount = Amount::from_sat(5_000);
+        funds
+            .fan_out(&nodes[0], &[(recipient(number), amount)])
+            .unwrap();
+        orders
+            .add(recipient(number), &number.to_string(), amount)
+            .unwrap();
+        let confirmed = || {
+            chain::judge(&chain::read_blocks(&nodes[1], 102).unwrap(), &orders, 1)
+                .confirmed
+                .len()
+        };
+        while confirmed() < usize::from(number) {
+            assert!(Instant::now() < deadline, "payment {number} is in no block");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    drop(miner);
+    wait_for_same_tip(&nodes).unwrap();
+    let tips: Vec<Value> = nodes[0].call("getchaintips", &[]).unwrap();
+    assert_eq!(tips.len(), 1, "forks: {tips:?}");
 }

@@ -16,9 +16,10 @@ pub struct Signature {
     pub payment_id: String,
     /// Which attempt of the payment.
     pub attempt: u32,
-    /// Which unsigned transaction. A segwit transaction has the same id before and after signing.
-    #[serde(alias = "digest")]
+    /// Which transaction. A segwit transaction has the same id before and after signing.
     pub txid: String,
+    /// What was signed: a hash over the hashes that the signatures commit to.
+    pub digest: String,
     /// Log index of the grant.
     pub fence: u64,
     /// What it spends, each as `txid:vout`.
@@ -36,7 +37,7 @@ pub struct SignerVerdict {
     pub payments: BTreeSet<String>,
     /// Outpoints signed away for more than one payment.
     pub outpoints_for_two_payments: BTreeSet<String>,
-    /// Attempts with more than one transaction or more than one fence.
+    /// Attempts with more than one transaction, digest or fence.
     pub attempts_with_two_transactions: BTreeSet<String>,
     /// Payments of which two attempts share no outpoint: both could confirm.
     pub payments_without_anchor: BTreeSet<String>,
@@ -51,23 +52,23 @@ impl SignerVerdict {
     }
 }
 
-/// Reads one signer's log. No file means that it never signed. A last line without its end is what a kill leaves: its
-/// signature was never given out, since the line was not synchronised.
+/// Reads one signer's log. No file means that it never signed. A kill can leave a line without its end (the next start
+/// begins a new line): its signature was never given out, since the line was not synchronised.
 ///
 /// # Errors
-/// A line is not what a signer writes.
+/// A whole line is not what a signer writes.
 pub fn read(path: &Path) -> Result<Vec<Signature>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let lines = whole
+    // The line is an object without objects in it, so only a whole one ends like this.
+    let whole = text
         .lines()
         .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty());
-    lines
+        .filter(|(_, line)| line.ends_with('}'));
+    whole
         .map(|(number, line)| {
             serde_json::from_str(line)
                 .with_context(|| format!("{} line {}: {line}", path.display(), number + 1))
@@ -85,7 +86,7 @@ pub fn judge(signatures: &[Signature]) -> SignerVerdict {
         ..SignerVerdict::default()
     };
     let mut owners: BTreeMap<&str, BTreeSet<(&str, &str)>> = BTreeMap::new();
-    let mut attempts: BTreeMap<AttemptKey, BTreeSet<(&str, u64)>> = BTreeMap::new();
+    let mut attempts: BTreeMap<AttemptKey, BTreeSet<(&str, &str, u64)>> = BTreeMap::new();
     let mut common: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for signature in signatures {
         let payment = (signature.wallet.as_str(), signature.payment_id.as_str());
@@ -96,7 +97,8 @@ pub fn judge(signatures: &[Signature]) -> SignerVerdict {
         let attempt = attempts
             .entry((payment.0, payment.1, signature.attempt))
             .or_default();
-        verdict.repeated += usize::from(!attempt.insert((&signature.txid, signature.fence)));
+        verdict.repeated +=
+            usize::from(!attempt.insert((&signature.txid, &signature.digest, signature.fence)));
         let shared = common.entry(payment).or_insert_with(|| outpoints.clone());
         *shared = &*shared & &outpoints;
         verdict.payments.insert(signature.payment_id.clone());
@@ -131,6 +133,7 @@ mod tests {
             payment_id: payment.into(),
             attempt,
             txid: txid.into(),
+            digest: format!("d{txid}"),
             fence: u64::from(attempt) * 10,
             outpoints: outpoints
                 .iter()
@@ -179,11 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn two_transactions_or_fences_of_one_attempt_are_caught() {
+    fn two_transactions_fences_or_digests_of_one_attempt_are_caught() {
         let one = signature("p1", 1, "aa", &["c:0"]);
         let mut other_fence = one.clone();
         other_fence.fence += 1;
-        for other in [signature("p1", 1, "bb", &["c:0"]), other_fence] {
+        let mut other_digest = one.clone();
+        other_digest.digest.push('0');
+        for other in [
+            signature("p1", 1, "bb", &["c:0"]),
+            other_fence,
+            other_digest,
+        ] {
             let verdict = judge(&[one.clone(), other]);
             assert_eq!(
                 verdict.attempts_with_two_transactions,
@@ -207,17 +216,22 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_is_ignored_and_a_broken_one_is_not() {
+    fn torn_lines_are_skipped_and_broken_ones_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signer.log");
         assert_eq!(read(&path).unwrap(), Vec::new());
-        let line = r#"{"outpoints":["c:0"],"payment_id":"p1","wallet":"hot","attempt":1,"txid":"aa","fence":10}"#;
-        fs::write(&path, format!("{line}\n{line}\n{}", &line[..20])).unwrap();
+        // As the signer writes it, with members that this oracle does not need.
+        let line = concat!(
+            r#"{"signer":"hot","wallet":"hot","payment_id":"p1","attempt":1,"fence":10,"txid":"aa","#,
+            r#""digest":"daa","sighashes":["00"],"outpoints":["c:0"]}"#
+        );
+        let torn = &line[..40];
+        fs::write(&path, format!("{line}\n{torn}\n{line}\n{torn}")).unwrap();
         assert_eq!(
             read(&path).unwrap(),
             vec![signature("p1", 1, "aa", &["c:0"]); 2]
         );
-        fs::write(&path, format!("{}\n{line}\n", &line[..20])).unwrap();
+        fs::write(&path, "{\"wallet\":\"hot\"}\n").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("line 1"));
     }
 }
