@@ -27,6 +27,7 @@ use tonic::transport::Channel;
 use crate::cluster::{Cluster, Folder};
 use crate::grpc;
 use crate::hot::{self, WALLET};
+use crate::programs;
 use crate::progress::{Progress, say};
 
 /// Callers at the same time, one measurement each.
@@ -90,6 +91,7 @@ pub struct Latency {
 pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     say(&format!("seed {}", plan.seed));
+    programs::check_all()?;
     let runtime = Runtime::new().context("no threads")?;
     let mut steps = Progress::steps();
     let mut cluster = Cluster::start(

@@ -7,6 +7,17 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+/// Fails, before anything is started, when a program that a cluster needs is missing.
+///
+/// # Errors
+/// One is; the message says how to get it.
+pub fn check_all() -> Result<()> {
+    onespend()?;
+    bitcoind()?;
+    in_path("haproxy")?;
+    Ok(())
+}
+
 /// The `onespend` binary: `$ONESPEND_EXE`, else the one that was built beside this program.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::{Addresses, Cluster, Folder};
 use crate::hot;
+use crate::programs;
 use crate::progress::{Progress, say};
 
 /// What the wallet gets.
@@ -52,6 +53,7 @@ pub fn run(plan: &Plan) -> Result<()> {
         plan.dir.display()
     );
     say(&format!("seed {}", plan.seed));
+    programs::check_all()?;
     let folder = Folder::named(&plan.dir)?;
     let dir = folder.path().to_path_buf();
     fs::write(dir.join(PID), std::process::id().to_string())?;

@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::cluster::{Cluster, Folder};
 use crate::hot;
+use crate::programs;
 use crate::progress::{Progress, say};
 
 pub use outcome::Report;
@@ -48,6 +49,7 @@ const SPARE_COINS: usize = 50;
 pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     say(&format!("seed {}", plan.seed));
+    programs::check_all()?;
     let runtime = Runtime::new().context("no threads")?;
     let folder = Folder::temporary("demo")?;
     let mut steps = Progress::steps();
