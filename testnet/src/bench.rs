@@ -15,8 +15,7 @@ use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
 use onespend_proto::v1::reserve_utxos_request::What;
 use onespend_proto::v1::wallet_service_client::WalletServiceClient;
 use onespend_proto::v1::{
-    ListUtxosRequest, Outpoint, OutpointList, ReleaseReservationRequest, ReserveUtxosRequest,
-    UtxoState,
+    ListUtxosRequest, Outpoint, OutpointList, ReleaseReservationRequest, ReserveUtxosRequest, UtxoState,
 };
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -94,12 +93,7 @@ pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
     programs::check_all()?;
     let runtime = Runtime::new().context("no threads")?;
     let mut steps = Progress::steps();
-    let mut cluster = Cluster::start(
-        Folder::temporary("bench")?,
-        plan.nodes,
-        plan.seed,
-        &mut |step| steps.step(step),
-    )?;
+    let mut cluster = Cluster::start(Folder::temporary("bench")?, plan.nodes, plan.seed, &mut |step| steps.step(step))?;
     steps.step("a wallet with coins");
     let coins = LEVELS.into_iter().max().unwrap_or_default();
     runtime.block_on(hot::prepare(&mut cluster, coins, COIN))?;
@@ -111,13 +105,7 @@ pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
     for callers in LEVELS {
         let leader = cluster.wait_for_primary(WARM_UP)?;
         let address = cluster.node(leader)?.addresses().data;
-        let level = runtime.block_on(measure(
-            &cluster,
-            address,
-            &outpoints,
-            callers,
-            plan.seconds,
-        ))?;
+        let level = runtime.block_on(measure(&cluster, address, &outpoints, callers, plan.seconds))?;
         say(&level.line());
         levels.push(level);
     }
@@ -140,24 +128,15 @@ pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
 }
 
 async fn list_outpoints(cluster: &Cluster) -> Result<Vec<Outpoint>> {
-    let mut client =
-        WalletServiceClient::new(grpc::channel(cluster.primary_address(), cluster.client())?);
+    let mut client = WalletServiceClient::new(grpc::channel(cluster.primary_address(), cluster.client())?);
     let request = ListUtxosRequest {
         wallet_id: WALLET.to_owned(),
         states: vec![UtxoState::Available.into()],
         page_size: PAGE,
         ..ListUtxosRequest::default()
     };
-    let utxos = client
-        .list_utxos(request)
-        .await
-        .context("ListUtxos")?
-        .into_inner()
-        .utxos;
-    utxos
-        .into_iter()
-        .map(|utxo| utxo.outpoint.context("a coin without outpoint"))
-        .collect()
+    let utxos = client.list_utxos(request).await.context("ListUtxos")?.into_inner().utxos;
+    utxos.into_iter().map(|utxo| utxo.outpoint.context("a coin without outpoint")).collect()
 }
 
 async fn measure(
@@ -167,38 +146,21 @@ async fn measure(
     callers: usize,
     seconds: u64,
 ) -> Result<Level> {
-    ensure!(
-        outpoints.len() >= callers,
-        "{} coins for {callers} callers",
-        outpoints.len()
-    );
+    ensure!(outpoints.len() >= callers, "{} coins for {callers} callers", outpoints.len());
     let from = Instant::now() + WARM_UP;
     let until = from + Duration::from_secs(seconds);
     let mut tasks = JoinSet::new();
-    for group in outpoints
-        .get(..callers)
-        .unwrap_or_default()
-        .chunks(CALLERS_PER_CONNECTION)
-    {
+    for group in outpoints.get(..callers).unwrap_or_default().chunks(CALLERS_PER_CONNECTION) {
         let channel = grpc::channel(leader, cluster.client())?;
         for outpoint in group {
-            tasks.spawn(call_in_a_loop(
-                channel.clone(),
-                outpoint.clone(),
-                from,
-                until,
-            ));
+            tasks.spawn(call_in_a_loop(channel.clone(), outpoint.clone(), from, until));
         }
     }
     let mut all = Tally::new()?;
     while let Some(tally) = tasks.join_next().await {
         all.add(&tally??)?;
     }
-    ensure!(
-        !all.reserve.is_empty(),
-        "every call failed; the last one: {:?}",
-        all.last_error
-    );
+    ensure!(!all.reserve.is_empty(), "every call failed; the last one: {:?}", all.last_error);
     let operations = all.reserve.len() + all.release.len();
     Ok(Level {
         callers,
@@ -220,12 +182,7 @@ struct Tally {
 impl Tally {
     fn new() -> Result<Self> {
         let histogram = || Histogram::new_with_bounds(1, MOST_US, DIGITS);
-        Ok(Self {
-            reserve: histogram()?,
-            release: histogram()?,
-            errors: 0,
-            last_error: None,
-        })
+        Ok(Self { reserve: histogram()?, release: histogram()?, errors: 0, last_error: None })
     }
 
     fn add(&mut self, other: &Self) -> Result<()> {
@@ -238,12 +195,7 @@ impl Tally {
 }
 
 /// Reserves and releases one coin, over and over. A failed call is counted and the pair begins again.
-async fn call_in_a_loop(
-    channel: Channel,
-    outpoint: Outpoint,
-    from: Instant,
-    until: Instant,
-) -> Result<Tally> {
+async fn call_in_a_loop(channel: Channel, outpoint: Outpoint, from: Instant, until: Instant) -> Result<Tally> {
     let mut client = ReservationServiceClient::new(channel);
     let mut tally = Tally::new()?;
     while Instant::now() < until {
@@ -272,9 +224,7 @@ async fn reserve_and_release(
     let request = ReserveUtxosRequest {
         request_id: uuid::Uuid::new_v4().to_string(),
         wallet_id: WALLET.to_owned(),
-        what: Some(What::Outpoints(OutpointList {
-            outpoints: vec![outpoint.clone()],
-        })),
+        what: Some(What::Outpoints(OutpointList { outpoints: vec![outpoint.clone()] })),
         ..ReserveUtxosRequest::default()
     };
     let answer = client.reserve_utxos(request).await?.into_inner();

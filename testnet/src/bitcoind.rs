@@ -50,9 +50,7 @@ impl Caller {
             .basic_auth(user.to_owned(), Some(password.to_owned()))
             .timeout(RPC_TIMEOUT)
             .build();
-        Ok(Client::from_jsonrpc(jsonrpc::Client::with_transport(
-            transport,
-        )))
+        Ok(Client::from_jsonrpc(jsonrpc::Client::with_transport(transport)))
     }
 }
 
@@ -135,10 +133,7 @@ impl Bitcoind {
             match self.call::<u64>("getblockcount", &[]) {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => {
-                    return Err(error.context(format!(
-                        "{} does not answer after {START_TIMEOUT:?}",
-                        self.name
-                    )));
+                    return Err(error.context(format!("{} does not answer after {START_TIMEOUT:?}", self.name)));
                 }
                 Err(_) => thread::sleep(POLL),
             }
@@ -173,11 +168,7 @@ impl Bitcoind {
 
     /// How to call it, for another thread.
     pub fn caller(&self) -> Caller {
-        Caller {
-            name: self.name.clone(),
-            rpc: self.rpc_address(),
-            cookie_file: self.cookie_file(),
-        }
+        Caller { name: self.name.clone(), rpc: self.rpc_address(), cookie_file: self.cookie_file() }
     }
 
     /// One RPC call on a connection of its own.
@@ -193,12 +184,8 @@ impl Bitcoind {
     /// # Errors
     /// The script has no address, or the call failed.
     pub fn mine(&self, blocks: u32, script: &ScriptBuf) -> Result<Vec<BlockHash>> {
-        let address =
-            Address::from_script(script, Network::Regtest).context("no address for this script")?;
-        self.call(
-            "generatetoaddress",
-            &[json!(blocks), json!(address.to_string())],
-        )
+        let address = Address::from_script(script, Network::Regtest).context("no address for this script")?;
+        self.call("generatetoaddress", &[json!(blocks), json!(address.to_string())])
     }
 
     /// The height of its tip.
@@ -232,10 +219,7 @@ impl Bitcoind {
     /// # Errors
     /// bitcoind refuses it.
     pub fn send(&self, transaction: &Transaction) -> Result<()> {
-        self.call::<Value>(
-            "sendrawtransaction",
-            &[json!(encode::serialize_hex(transaction))],
-        )?;
+        self.call::<Value>("sendrawtransaction", &[json!(encode::serialize_hex(transaction))])?;
         Ok(())
     }
 
@@ -244,8 +228,7 @@ impl Bitcoind {
     /// # Errors
     /// The call failed.
     pub fn invalidate(&self, block: BlockHash) -> Result<()> {
-        self.call::<Value>("invalidateblock", &[json!(block)])
-            .map(drop)
+        self.call::<Value>("invalidateblock", &[json!(block)]).map(drop)
     }
 
     /// Takes [`Self::invalidate`] back.
@@ -253,8 +236,7 @@ impl Bitcoind {
     /// # Errors
     /// The call failed.
     pub fn reconsider(&self, block: BlockHash) -> Result<()> {
-        self.call::<Value>("reconsiderblock", &[json!(block)])
-            .map(drop)
+        self.call::<Value>("reconsiderblock", &[json!(block)]).map(drop)
     }
 
     /// SIGKILL. Nothing happens when it is down already.
@@ -262,9 +244,7 @@ impl Bitcoind {
     /// # Errors
     /// It cannot be waited for.
     pub fn kill(&mut self) -> Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.kill().map(drop))
+        self.process.take().map_or(Ok(()), |mut process| process.kill().map(drop))
     }
 
     /// Orderly stop.
@@ -272,9 +252,7 @@ impl Bitcoind {
     /// # Errors
     /// It cannot be signalled.
     pub fn stop(&mut self) -> Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.stop(STOP_GRACE).map(drop))
+        self.process.take().map_or(Ok(()), |mut process| process.stop(STOP_GRACE).map(drop))
     }
 
     /// Freezes it: its RPC hangs.
@@ -282,10 +260,7 @@ impl Bitcoind {
     /// # Errors
     /// It is down.
     pub fn freeze(&mut self) -> Result<()> {
-        self.process
-            .as_mut()
-            .context("it is down")?
-            .signal(Signal::Stop)
+        self.process.as_mut().context("it is down")?.signal(Signal::Stop)
     }
 
     /// Lets it go on.
@@ -293,10 +268,7 @@ impl Bitcoind {
     /// # Errors
     /// It is down.
     pub fn thaw(&mut self) -> Result<()> {
-        self.process
-            .as_mut()
-            .context("it is down")?
-            .signal(Signal::Continue)
+        self.process.as_mut().context("it is down")?.signal(Signal::Continue)
     }
 }
 
@@ -307,10 +279,7 @@ impl Bitcoind {
 pub fn wait_for_same_tip(nodes: &[Bitcoind]) -> Result<()> {
     let deadline = Instant::now() + SYNC_TIMEOUT;
     loop {
-        let tips = nodes
-            .iter()
-            .map(Bitcoind::tip)
-            .collect::<Result<Vec<_>>>()?;
+        let tips = nodes.iter().map(Bitcoind::tip).collect::<Result<Vec<_>>>()?;
         if tips.windows(2).all(|pair| pair[0] == pair[1]) {
             return Ok(());
         }
@@ -323,8 +292,6 @@ pub fn wait_for_same_tip(nodes: &[Bitcoind]) -> Result<()> {
 
 /// Core 31 and later can say what spent an output.
 fn has_spender_index(program: &Path) -> bool {
-    let help = Command::new(program)
-        .args(["-help", "-help-debug"])
-        .output();
+    let help = Command::new(program).args(["-help", "-help-debug"]).output();
     help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("-txospenderindex"))
 }

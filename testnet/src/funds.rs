@@ -6,10 +6,7 @@ use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Message, Secp256k1, SecretKey};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, CompressedPublicKey, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
-    ecdsa,
-};
+use bitcoin::{Amount, CompressedPublicKey, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, ecdsa};
 
 use crate::bitcoind::Bitcoind;
 
@@ -42,12 +39,7 @@ impl Funds {
         let key = SecretKey::from_slice(digest.as_byte_array())?;
         let public = CompressedPublicKey(key.public_key(&secp));
         let script = ScriptBuf::new_p2wpkh(&public.wpubkey_hash());
-        Ok(Self {
-            secp,
-            key,
-            script,
-            coins: Vec::new(),
-        })
+        Ok(Self { secp, key, script, coins: Vec::new() })
     }
 
     /// Where its coins lie; mine here.
@@ -69,16 +61,9 @@ impl Funds {
         bitcoind.mine(coinbases + COINBASE_MATURITY, &self.script)?;
         for height in first..first + coinbases {
             let block = bitcoind.block_at(height)?;
-            let coinbase = block
-                .txdata
-                .first()
-                .context("a block without transactions")?;
-            let output = coinbase
-                .output
-                .first()
-                .context("a coinbase without outputs")?;
-            self.coins
-                .push((OutPoint::new(coinbase.compute_txid(), 0), output.value));
+            let coinbase = block.txdata.first().context("a block without transactions")?;
+            let output = coinbase.output.first().context("a coinbase without outputs")?;
+            self.coins.push((OutPoint::new(coinbase.compute_txid(), 0), output.value));
         }
         Ok(())
     }
@@ -87,18 +72,10 @@ impl Funds {
     ///
     /// # Errors
     /// There are too few coins, or bitcoind refuses it.
-    pub fn fan_out(
-        &mut self,
-        bitcoind: &Bitcoind,
-        outputs: &[(ScriptBuf, Amount)],
-    ) -> Result<Transaction> {
+    pub fn fan_out(&mut self, bitcoind: &Bitcoind, outputs: &[(ScriptBuf, Amount)]) -> Result<Transaction> {
         let transaction = self.build(outputs)?;
         bitcoind.send(&transaction)?;
-        let spent: Vec<OutPoint> = transaction
-            .input
-            .iter()
-            .map(|input| input.previous_output)
-            .collect();
+        let spent: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
         self.coins.retain(|(outpoint, _)| !spent.contains(outpoint));
         let txid = transaction.compute_txid();
         for (vout, output) in (0..).zip(&transaction.output) {
@@ -126,24 +103,12 @@ impl Funds {
                 break;
             }
         }
-        ensure!(
-            total >= wanted + fee,
-            "{wanted} wanted and {} there",
-            self.balance()
-        );
-        let mut output: Vec<TxOut> = outputs
-            .iter()
-            .map(|(script, value)| TxOut {
-                value: *value,
-                script_pubkey: script.clone(),
-            })
-            .collect();
+        ensure!(total >= wanted + fee, "{wanted} wanted and {} there", self.balance());
+        let mut output: Vec<TxOut> =
+            outputs.iter().map(|(script, value)| TxOut { value: *value, script_pubkey: script.clone() }).collect();
         let change = total - wanted - fee;
         if change >= self.script.minimal_non_dust() {
-            output.push(TxOut {
-                value: change,
-                script_pubkey: self.script.clone(),
-            });
+            output.push(TxOut { value: change, script_pubkey: self.script.clone() });
         }
         self.sign(&chosen, output)
     }
@@ -157,31 +122,20 @@ impl Funds {
                 ..TxIn::default()
             })
             .collect();
-        let unsigned = Transaction {
-            version: Version::TWO,
-            lock_time: LockTime::ZERO,
-            input,
-            output,
-        };
+        let unsigned = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input, output };
         let public = self.key.public_key(&self.secp);
         let mut cache = SighashCache::new(unsigned);
         for (index, (_, value)) in coins.iter().enumerate() {
-            let sighash =
-                cache.p2wpkh_signature_hash(index, &self.script, *value, EcdsaSighashType::All)?;
-            let signature = self
-                .secp
-                .sign_ecdsa(&Message::from_digest(sighash.to_byte_array()), &self.key);
+            let sighash = cache.p2wpkh_signature_hash(index, &self.script, *value, EcdsaSighashType::All)?;
+            let signature = self.secp.sign_ecdsa(&Message::from_digest(sighash.to_byte_array()), &self.key);
             let witness = Witness::p2wpkh(&ecdsa::Signature::sighash_all(signature), &public);
-            *cache
-                .witness_mut(index)
-                .context("an input that is not there")? = witness;
+            *cache.witness_mut(index).context("an input that is not there")? = witness;
         }
         Ok(cache.into_transaction())
     }
 }
 
 fn fee(inputs: usize, outputs: usize) -> Result<Amount> {
-    let size_vb =
-        OVERHEAD_VB + INPUT_VB * u64::try_from(inputs)? + OUTPUT_VB * u64::try_from(outputs)?;
+    let size_vb = OVERHEAD_VB + INPUT_VB * u64::try_from(inputs)? + OUTPUT_VB * u64::try_from(outputs)?;
     Ok(Amount::from_sat(size_vb * FEERATE_SAT_VB))
 }

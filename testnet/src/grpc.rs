@@ -23,15 +23,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// # Errors
 /// A certificate cannot be read. (No address is tried yet.)
 pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel> {
-    let read = |path| {
-        fs::read(path).with_context(|| format!("cannot read {}", std::path::Path::display(path)))
-    };
+    let read = |path| fs::read(path).with_context(|| format!("cannot read {}", std::path::Path::display(path)));
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(&credentials.ca)?))
-        .identity(Identity::from_pem(
-            read(&credentials.cert)?,
-            read(&credentials.key)?,
-        ))
+        .identity(Identity::from_pem(read(&credentials.cert)?, read(&credentials.key)?))
         .domain_name("localhost");
     let endpoint = Endpoint::from_shared(format!("https://localhost:{}", address.port()))?
         .tls_config(tls)?
@@ -64,9 +59,7 @@ pub fn meaning(status: &Status) -> Meaning {
         | Code::Unknown
         | Code::Internal
         | Code::DataLoss => Meaning::Unknown,
-        Code::FailedPrecondition | Code::Aborted | Code::ResourceExhausted | Code::NotFound => {
-            Meaning::NotNow
-        }
+        Code::FailedPrecondition | Code::Aborted | Code::ResourceExhausted | Code::NotFound => Meaning::NotNow,
         Code::Ok
         | Code::InvalidArgument
         | Code::AlreadyExists
@@ -103,11 +96,7 @@ where
     loop {
         let status = match call(request_id.clone()).await {
             Ok(answer) => {
-                return Ok(Answered {
-                    answer,
-                    at: Instant::now(),
-                    was_unknown,
-                });
+                return Ok(Answered { answer, at: Instant::now(), was_unknown });
             }
             Err(status) => status,
         };
@@ -117,11 +106,7 @@ where
             Meaning::Never => bail!("refused: {} {}", status.code(), status.message()),
         }
         if Instant::now() >= deadline {
-            bail!(
-                "no answer in time; the last one: {} {}",
-                status.code(),
-                status.message()
-            );
+            bail!("no answer in time; the last one: {} {}", status.code(), status.message());
         }
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);
@@ -156,9 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_outcome_is_asked_again_with_the_same_id() {
-        let (ids, answered) = ids_for(&[Code::Unavailable, Code::DeadlineExceeded])
-            .await
-            .unwrap();
+        let (ids, answered) = ids_for(&[Code::Unavailable, Code::DeadlineExceeded]).await.unwrap();
         assert_eq!(ids.len(), 3);
         assert!(ids.iter().all(|id| *id == ids[0]));
         assert!(answered.was_unknown);
@@ -173,17 +156,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_for_good_and_a_long_silence_end_it() {
-        assert!(
-            ids_for(&[Code::PermissionDenied])
-                .await
-                .unwrap_err()
-                .to_string()
-                .contains("told so")
-        );
+        assert!(ids_for(&[Code::PermissionDenied]).await.unwrap_err().to_string().contains("told so"));
         let past = Instant::now();
-        let silent =
-            until_answered::<(), _, _>(past, |_| async { Err(Status::unavailable("nobody")) })
-                .await;
+        let silent = until_answered::<(), _, _>(past, |_| async { Err(Status::unavailable("nobody")) }).await;
         assert!(silent.unwrap_err().to_string().contains("nobody"));
     }
 }

@@ -43,26 +43,15 @@ impl Haproxy {
     /// # Errors
     /// HAProxy is not installed, refuses the file, or does not listen.
     pub fn start(folder: &Path, backends: &[Backend]) -> Result<Self> {
-        let listen =
-            || -> Result<SocketAddr> { Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?))) };
+        let listen = || -> Result<SocketAddr> { Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?))) };
         let (primary, read_only) = (listen()?, listen()?);
         let config = folder.join("haproxy.cfg");
-        fs::write(&config, configuration(primary, read_only, backends))
-            .context("cannot write haproxy.cfg")?;
+        fs::write(&config, configuration(primary, read_only, backends)).context("cannot write haproxy.cfg")?;
         let program = programs::in_path("haproxy")?;
         check(&program, &config)?;
-        let args = [
-            "-db".to_owned(),
-            "-f".to_owned(),
-            config.display().to_string(),
-        ];
+        let args = ["-db".to_owned(), "-f".to_owned(), config.display().to_string()];
         let process = Process::spawn("haproxy", &program, &args, &folder.join("haproxy.log"))?;
-        let mut haproxy = Self {
-            primary,
-            read_only,
-            config,
-            process,
-        };
+        let mut haproxy = Self { primary, read_only, config, process };
         haproxy.wait_until_it_listens()?;
         Ok(haproxy)
     }
@@ -72,10 +61,7 @@ impl Haproxy {
         while TcpStream::connect(self.primary).is_err() {
             self.process.must_run()?;
             if Instant::now() >= deadline {
-                bail!(
-                    "haproxy does not listen after {START_TIMEOUT:?}\n{}",
-                    self.process.log_tail()
-                );
+                bail!("haproxy does not listen after {START_TIMEOUT:?}\n{}", self.process.log_tail());
             }
             thread::sleep(POLL);
         }
@@ -100,11 +86,7 @@ impl Haproxy {
 
 /// `haproxy -c`: whether it would start with this file.
 fn check(program: &Path, config: &Path) -> Result<()> {
-    let output = Command::new(program)
-        .arg("-c")
-        .arg("-f")
-        .arg(config)
-        .output()?;
+    let output = Command::new(program).arg("-c").arg("-f").arg(config).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || said.contains("[WARNING]") {
         bail!("haproxy does not like {}:\n{said}", config.display());

@@ -44,10 +44,7 @@ pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<Ans
     parse(&bytes).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!(
-                "not a whole HTTP answer: {:?}",
-                String::from_utf8_lossy(&bytes)
-            ),
+            format!("not a whole HTTP answer: {:?}", String::from_utf8_lossy(&bytes)),
         )
     })
 }
@@ -61,22 +58,13 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
-    let status = lines
-        .next()?
-        .strip_prefix("HTTP/1.1 ")?
-        .get(..3)?
-        .parse()
-        .ok()?;
+    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     let length = lines.find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>())
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
     })?;
     // The interface promises complete answers with Content-Length, so a short one is a fault.
-    (body.len() == length.ok()?).then(|| Answer {
-        status,
-        body: body.to_owned(),
-    })
+    (body.len() == length.ok()?).then(|| Answer { status, body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -86,7 +74,8 @@ mod tests {
 
     #[test]
     fn a_whole_answer_is_read() {
-        let answer = parse(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 20\r\n\r\n{\"reason\":\"replica\"}").unwrap();
+        let answer =
+            parse(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 20\r\n\r\n{\"reason\":\"replica\"}").unwrap();
         assert_eq!(answer.status, 503);
         assert!(!answer.is_ok());
         assert_eq!(answer.json()["reason"], "replica");
@@ -94,10 +83,7 @@ mod tests {
 
     #[test]
     fn a_short_or_foreign_answer_is_refused() {
-        assert_eq!(
-            parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc"),
-            None
-        );
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc"), None);
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\nno length"), None);
         assert_eq!(parse(b"SSH-2.0-x\r\n\r\n"), None);
         assert_eq!(parse(b"HTTP/1.1 200"), None);

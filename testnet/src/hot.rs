@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bitcoin::{Amount, ScriptBuf};
 use onespend_proto::v1::wallet_service_client::WalletServiceClient;
-use onespend_proto::v1::{
-    GetBalanceRequest, NewAddressRequest, RegisterWalletRequest, WalletLimits,
-};
+use onespend_proto::v1::{GetBalanceRequest, NewAddressRequest, RegisterWalletRequest, WalletLimits};
 use tonic::transport::Channel;
 
 use crate::bitcoind::wait_for_same_tip;
@@ -35,12 +33,8 @@ pub async fn prepare(cluster: &mut Cluster, coins: usize, value: Amount) -> Resu
     let mut client = WalletServiceClient::new(channel);
     register(&mut client, cluster.wallet().public_descriptor()).await?;
     let scripts = addresses(&mut client).await?;
-    let outputs: Vec<(ScriptBuf, Amount)> = scripts
-        .iter()
-        .cycle()
-        .take(coins)
-        .map(|script| (script.clone(), value))
-        .collect();
+    let outputs: Vec<(ScriptBuf, Amount)> =
+        scripts.iter().cycle().take(coins).map(|script| (script.clone(), value)).collect();
     let (funds, bitcoind) = cluster.funds()?;
     for chunk in outputs.chunks(OUTPUTS_PER_TRANSACTION) {
         funds.fan_out(bitcoind, chunk)?;
@@ -77,20 +71,12 @@ async fn addresses(client: &mut WalletServiceClient<Channel>) -> Result<Vec<Scri
     for _ in 0..ADDRESSES {
         let deadline = Instant::now() + CALL_PATIENCE;
         let address = until_answered(deadline, |request_id| {
-            let request = NewAddressRequest {
-                request_id,
-                wallet_id: WALLET.to_owned(),
-                ..NewAddressRequest::default()
-            };
+            let request =
+                NewAddressRequest { request_id, wallet_id: WALLET.to_owned(), ..NewAddressRequest::default() };
             let mut client = client.clone();
             async move { client.new_address(request).await }
         });
-        let script = address
-            .await
-            .context("NewAddress")?
-            .answer
-            .into_inner()
-            .script;
+        let script = address.await.context("NewAddress")?.answer.into_inner().script;
         scripts.push(ScriptBuf::from_bytes(script.to_vec()));
     }
     Ok(scripts)
@@ -99,27 +85,15 @@ async fn addresses(client: &mut WalletServiceClient<Channel>) -> Result<Vec<Scri
 async fn wait_for_coins(client: &mut WalletServiceClient<Channel>, coins: usize) -> Result<()> {
     let deadline = Instant::now() + COINS_PATIENCE;
     loop {
-        let request = GetBalanceRequest {
-            wallet_id: WALLET.to_owned(),
-            ..GetBalanceRequest::default()
-        };
+        let request = GetBalanceRequest { wallet_id: WALLET.to_owned(), ..GetBalanceRequest::default() };
         let seen = match client.get_balance(request).await {
-            Ok(answer) => {
-                answer
-                    .into_inner()
-                    .balance
-                    .unwrap_or_default()
-                    .available_count
-            }
+            Ok(answer) => answer.into_inner().balance.unwrap_or_default().available_count,
             Err(_) => 0, // asked again until the deadline
         };
         if seen >= u64::try_from(coins)? {
             return Ok(());
         }
-        ensure!(
-            Instant::now() < deadline,
-            "the cluster sees {seen} of {coins} coins after {COINS_PATIENCE:?}"
-        );
+        ensure!(Instant::now() < deadline, "the cluster sees {seen} of {coins} coins after {COINS_PATIENCE:?}");
         tokio::time::sleep(POLL).await;
     }
 }

@@ -90,53 +90,17 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     let or_fresh = |chosen: Option<u64>| chosen.unwrap_or_else(seed::fresh);
     match command {
-        Command::Up {
-            nodes,
-            dir,
-            block_every_s,
-            seed,
-            detach,
-        } => {
-            let plan = up::Plan {
-                nodes,
-                dir,
-                block_every_s,
-                seed: or_fresh(seed),
-            };
-            if detach {
-                up::run_detached(&plan)
-            } else {
-                up::run(&plan)
-            }
+        Command::Up { nodes, dir, block_every_s, seed, detach } => {
+            let plan = up::Plan { nodes, dir, block_every_s, seed: or_fresh(seed) };
+            if detach { up::run_detached(&plan) } else { up::run(&plan) }
         }
         Command::Down { dir } => up::down(&dir),
-        Command::Demo {
-            nodes,
-            payments,
-            callers,
-            seed,
-            report,
-        } => {
-            let plan = demo::Plan {
-                nodes,
-                payments,
-                callers,
-                seed: or_fresh(seed),
-            };
+        Command::Demo { nodes, payments, callers, seed, report } => {
+            let plan = demo::Plan { nodes, payments, callers, seed: or_fresh(seed) };
             demo::run(plan, Some(&report))
         }
-        Command::Bench {
-            nodes,
-            seconds,
-            seed,
-            report,
-        } => bench::run(
-            bench::Plan {
-                nodes,
-                seconds,
-                seed: or_fresh(seed),
-            },
-            Some(&report),
-        ),
+        Command::Bench { nodes, seconds, seed, report } => {
+            bench::run(bench::Plan { nodes, seconds, seed: or_fresh(seed) }, Some(&report))
+        }
     }
 }

@@ -29,8 +29,7 @@ impl Miner {
     /// # Errors
     /// The script has no address.
     pub fn start(bitcoinds: &[Bitcoind], script: &ScriptBuf, pace: Duration) -> Result<Self> {
-        let address =
-            Address::from_script(script, Network::Regtest).context("no address for this script")?;
+        let address = Address::from_script(script, Network::Regtest).context("no address for this script")?;
         let callers: Vec<Caller> = bitcoinds.iter().map(Bitcoind::caller).collect();
         let (stop, pace) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(pace)));
         let (stopped, paced) = (Arc::clone(&stop), Arc::clone(&pace));
@@ -46,11 +45,7 @@ impl Miner {
                 }
             }
         });
-        Ok(Self {
-            stop,
-            pace,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, pace, thread: Some(thread) })
     }
 
     /// From now on a block every `pace`.
@@ -86,10 +81,7 @@ fn wait_until_spread(all: &[Caller], miner: &Caller) {
     let tip = |caller: &Caller| caller.call::<BlockHash>("getbestblockhash", &[]).ok();
     while Instant::now() < deadline {
         let mined = tip(miner);
-        if all
-            .iter()
-            .all(|caller| tip(caller).is_none_or(|other| Some(other) == mined))
-        {
+        if all.iter().all(|caller| tip(caller).is_none_or(|other| Some(other) == mined)) {
             return;
         }
         thread::sleep(POLL);

@@ -19,9 +19,7 @@ static NEXT: Mutex<Option<u16>> = Mutex::new(None);
 /// # Errors
 /// All of them are taken.
 pub fn free_port() -> Result<u16> {
-    let mut next = NEXT
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut next = NEXT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut port = next.unwrap_or_else(start);
     for _ in FIRST..LAST {
         port = if port + 1 < LAST { port + 1 } else { FIRST };
@@ -35,11 +33,8 @@ pub fn free_port() -> Result<u16> {
 
 /// Two harnesses on one machine start at different places.
 fn start() -> u16 {
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.subsec_nanos());
-    let offset =
-        nanos.wrapping_add(std::process::id().wrapping_mul(7_919)) % u32::from(LAST - FIRST);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let offset = nanos.wrapping_add(std::process::id().wrapping_mul(7_919)) % u32::from(LAST - FIRST);
     FIRST + u16::try_from(offset).unwrap_or(0)
 }
 

@@ -63,19 +63,10 @@ impl Process {
         let out = open().with_context(|| format!("cannot open {}", log.display()))?;
         let err = out.try_clone()?;
         let mut command = bound_to_this_process(program);
-        command
-            .args(args)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err);
+        command.args(args).process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
         let child = spawn_from_lasting_thread(command)
             .with_context(|| format!("cannot start {name} ({})", program.display()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_path_buf(),
-        })
+        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf() })
     }
 
     /// What it is called in messages.
@@ -110,11 +101,7 @@ impl Process {
             .status()?;
         if status.success() || self.child.try_wait()?.is_some() {
             // Every thread stops at its own next moment; until then it may still answer.
-            if signal == Signal::Stop {
-                self.wait_until_frozen()
-            } else {
-                Ok(())
-            }
+            if signal == Signal::Stop { self.wait_until_frozen() } else { Ok(()) }
         } else {
             bail!("cannot send SIG{} to {}", signal.name(), self.name)
         }
@@ -155,11 +142,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
-                bail!(
-                    "{} still runs after {timeout:?}\n{}",
-                    self.name,
-                    self.log_tail()
-                );
+                bail!("{} still runs after {timeout:?}\n{}", self.name, self.log_tail());
             }
             thread::sleep(WAIT_POLL);
         }
@@ -205,9 +188,7 @@ impl Process {
         let Some(status) = self.child.try_wait()? else {
             return Ok(());
         };
-        let how = status
-            .signal()
-            .map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
+        let how = status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
         Err(anyhow!("{} ended ({how})\n{}", self.name, self.log_tail()))
     }
 }
@@ -226,9 +207,7 @@ fn threads_are_frozen(pid: u32) -> bool {
     };
     tasks.flatten().all(|task| {
         let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('T'))
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
     })
 }
 
@@ -268,9 +247,7 @@ fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
         sender
     });
     let (answer, child) = mpsc::channel();
-    spawner
-        .send((command, answer))
-        .map_err(|_| anyhow!("the spawner thread is gone"))?;
+    spawner.send((command, answer)).map_err(|_| anyhow!("the spawner thread is gone"))?;
     Ok(child.recv()??)
 }
 
@@ -315,9 +292,7 @@ mod tests {
     fn a_process_outlives_the_thread_that_asked_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let mut process = thread::spawn(move || shell("sleep 100", &log))
-            .join()
-            .unwrap();
+        let mut process = thread::spawn(move || shell("sleep 100", &log)).join().unwrap();
         thread::sleep(Duration::from_millis(100));
         assert!(process.is_running());
     }
@@ -325,10 +300,7 @@ mod tests {
     /// A shell that is past its first line.
     fn ready_shell(script: &str, folder: &Path) -> Process {
         let log = folder.join("log");
-        let process = shell(
-            &format!("{script}; echo ready; while :; do sleep 0.02; done"),
-            &log,
-        );
+        let process = shell(&format!("{script}; echo ready; while :; do sleep 0.02; done"), &log);
         while !fs::read_to_string(&log).unwrap().contains("ready") {
             thread::sleep(WAIT_POLL);
         }
@@ -374,10 +346,7 @@ mod tests {
             .spawn()
             .unwrap();
         while !file.exists() {
-            assert!(
-                harness.try_wait().unwrap().is_none(),
-                "the second process ended"
-            );
+            assert!(harness.try_wait().unwrap().is_none(), "the second process ended");
             thread::sleep(WAIT_POLL);
         }
         let child: u32 = fs::read_to_string(&file).unwrap().parse().unwrap();

@@ -28,16 +28,9 @@ pub fn onespend() -> Result<PathBuf> {
     }
     let this = env::current_exe().context("cannot tell where this program lies")?;
     // A test lies one folder deeper, in deps/.
-    let mut beside = this
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("onespend"));
+    let mut beside = this.ancestors().skip(1).take(2).map(|folder| folder.join("onespend"));
     beside.find(|candidate| candidate.is_file()).ok_or_else(|| {
-        anyhow!(
-            "no onespend beside {}: build it with `make build`, or set ONESPEND_EXE",
-            this.display()
-        )
+        anyhow!("no onespend beside {}: build it with `make build`, or set ONESPEND_EXE", this.display())
     })
 }
 
@@ -50,8 +43,7 @@ pub fn bitcoind() -> Result<PathBuf> {
     if let Some(chosen) = env::var_os("BITCOIND_EXE") {
         return existing(PathBuf::from(chosen), "BITCOIND_EXE");
     }
-    let found =
-        FOUND.get_or_init(|| from_script("bitcoind.sh").map_err(|error| format!("{error:#}")));
+    let found = FOUND.get_or_init(|| from_script("bitcoind.sh").map_err(|error| format!("{error:#}")));
     found.clone().map_err(|message| anyhow!(message))
 }
 
@@ -80,11 +72,7 @@ pub fn in_path(name: &str) -> Result<PathBuf> {
 }
 
 fn existing(path: PathBuf, named_by: &str) -> Result<PathBuf> {
-    if path.is_file() {
-        Ok(path)
-    } else {
-        bail!("{named_by}={} is not a file", path.display())
-    }
+    if path.is_file() { Ok(path) } else { bail!("{named_by}={} is not a file", path.display()) }
 }
 
 /// Runs a script of this crate that prints one path. Its progress goes to our stderr.

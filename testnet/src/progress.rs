@@ -31,20 +31,14 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self {
-            bar,
-            total: 0,
-            printed: 0,
-            started: Instant::now(),
-        }
+        Self { bar, total: 0, printed: 0, started: Instant::now() }
     }
 
     /// A count from 0 to `total`, named `what`.
     pub fn count(what: &'static str, total: u64) -> Self {
         let bar = on_terminal().then(|| {
             let bar = ProgressBar::new(total);
-            let template =
-                "  {prefix:<10} [{bar:40.green}] {pos:>4}/{len}  {elapsed_precise}  {msg}";
+            let template = "  {prefix:<10} [{bar:40.green}] {pos:>4}/{len}  {elapsed_precise}  {msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸ "));
             }
@@ -52,22 +46,14 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self {
-            bar,
-            total,
-            printed: 0,
-            started: Instant::now(),
-        }
+        Self { bar, total, printed: 0, started: Instant::now() }
     }
 
     /// What happens next.
     pub fn step(&mut self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(format!("{text} …")),
-            None => say(&format!(
-                "  {:>5.1} s  {text}",
-                self.started.elapsed().as_secs_f64()
-            )),
+            None => say(&format!("  {:>5.1} s  {text}", self.started.elapsed().as_secs_f64())),
         }
     }
 
@@ -80,11 +66,7 @@ impl Progress {
         let tenth = done * LINES / self.total.max(1);
         if tenth > self.printed {
             self.printed = tenth;
-            say(&format!(
-                "  {:>5.1} s  {done}/{}",
-                self.started.elapsed().as_secs_f64(),
-                self.total
-            ));
+            say(&format!("  {:>5.1} s  {done}/{}", self.started.elapsed().as_secs_f64(), self.total));
         }
     }
 
@@ -92,10 +74,7 @@ impl Progress {
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(format!("  {text}")),
-            None => say(&format!(
-                "  {:>5.1} s  {text}",
-                self.started.elapsed().as_secs_f64()
-            )),
+            None => say(&format!("  {:>5.1} s  {text}", self.started.elapsed().as_secs_f64())),
         }
     }
 

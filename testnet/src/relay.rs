@@ -96,8 +96,7 @@ impl Relay {
     /// # Errors
     /// The port is taken.
     pub fn start(listen: SocketAddr, target: SocketAddr) -> Result<Self> {
-        let listener =
-            TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
         let for_accept = Arc::clone(&shared);
@@ -194,21 +193,13 @@ fn pass(from: TcpStream, to: TcpStream, direction: Direction, shared: &Arc<Share
 fn read(mut from: TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>) {
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if sender
-            .send((Instant::now(), buffer[..count].to_vec()))
-            .is_err()
-        {
+        if sender.send((Instant::now(), buffer[..count].to_vec())).is_err() {
             break;
         }
     }
 }
 
-fn write(
-    mut to: TcpStream,
-    direction: Direction,
-    chunks: &Receiver<(Instant, Vec<u8>)>,
-    shared: &Shared,
-) {
+fn write(mut to: TcpStream, direction: Direction, chunks: &Receiver<(Instant, Vec<u8>)>, shared: &Shared) {
     for (read_at, bytes) in chunks {
         if !wait_for_turn(read_at, direction, shared) || to.write_all(&bytes).is_err() {
             let _broken_already = to.shutdown(Shutdown::Both);
@@ -235,16 +226,9 @@ fn wait_for_turn(read_at: Instant, direction: Direction, shared: &Shared) -> boo
             return true;
         }
         state = if wait == Duration::MAX {
-            shared
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner)
+            shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
         } else {
-            shared
-                .changed
-                .wait_timeout(state, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0
+            shared.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
         };
     }
 }

@@ -38,9 +38,7 @@ impl Seeded {
 
 /// A seed for a run that did not name one: short enough to type.
 pub fn fresh() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let low = u64::try_from(now & u128::from(u64::MAX)).unwrap_or(0);
     Seeded::new(low).next_u64() % 1_000_000
 }

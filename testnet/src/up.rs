@@ -47,11 +47,7 @@ pub struct Plan {
 /// # Errors
 /// One runs there already, or something does not come up.
 pub fn run(plan: &Plan) -> Result<()> {
-    ensure!(
-        running(&plan.dir).is_none(),
-        "a cluster runs in {} already: stop it with `down`",
-        plan.dir.display()
-    );
+    ensure!(running(&plan.dir).is_none(), "a cluster runs in {} already: stop it with `down`", plan.dir.display());
     say(&format!("seed {}", plan.seed));
     programs::check_all()?;
     let folder = Folder::named(&plan.dir)?;
@@ -64,9 +60,7 @@ pub fn run(plan: &Plan) -> Result<()> {
     runtime.block_on(hot::prepare(&mut cluster, COINS, COIN))?;
     steps.finish();
     let pace = Duration::from_secs(plan.block_every_s);
-    let miner = (plan.block_every_s > 0)
-        .then(|| cluster.start_miner(pace))
-        .transpose()?;
+    let miner = (plan.block_every_s > 0).then(|| cluster.start_miner(pace)).transpose()?;
 
     let text = how_to_reach(&cluster, &dir, pace);
     say(&text);
@@ -86,22 +80,13 @@ pub fn run(plan: &Plan) -> Result<()> {
 /// # Errors
 /// It did not become ready; the message has its log.
 pub fn run_detached(plan: &Plan) -> Result<()> {
-    ensure!(
-        running(&plan.dir).is_none(),
-        "a cluster runs in {} already: stop it with `down`",
-        plan.dir.display()
-    );
+    ensure!(running(&plan.dir).is_none(), "a cluster runs in {} already: stop it with `down`", plan.dir.display());
     let dir = Folder::named(&plan.dir)?.path().to_path_buf();
     let log = dir.with_extension(LOG); // beside the folder, which the other process empties
     let out = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("up")
-        .args([
-            "--nodes",
-            &plan.nodes.to_string(),
-            "--seed",
-            &plan.seed.to_string(),
-        ])
+        .args(["--nodes", &plan.nodes.to_string(), "--seed", &plan.seed.to_string()])
         .args(["--block-every-s", &plan.block_every_s.to_string(), "--dir"])
         .arg(&dir)
         .stdin(Stdio::null())
@@ -139,16 +124,11 @@ pub fn down(dir: &Path) -> Result<()> {
         say(&format!("no cluster runs in {}", dir.display()));
         return Ok(());
     };
-    let status = Command::new("sh")
-        .args(["-c", "kill -s TERM \"$1\"", "kill", &pid.to_string()])
-        .status()?;
+    let status = Command::new("sh").args(["-c", "kill -s TERM \"$1\"", "kill", &pid.to_string()]).status()?;
     ensure!(status.success(), "cannot signal process {pid}");
     let deadline = Instant::now() + STOP_TIMEOUT;
     while running(dir) == Some(pid) {
-        ensure!(
-            Instant::now() < deadline,
-            "process {pid} still runs after {STOP_TIMEOUT:?}"
-        );
+        ensure!(Instant::now() < deadline, "process {pid} still runs after {STOP_TIMEOUT:?}");
         thread::sleep(POLL);
     }
     say("stopped");
@@ -157,11 +137,7 @@ pub fn down(dir: &Path) -> Result<()> {
 
 /// The process that keeps a cluster in `dir`. Process ids are used again, so its command line is looked at too.
 fn running(dir: &Path) -> Option<u32> {
-    let pid: u32 = fs::read_to_string(dir.join(PID))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let pid: u32 = fs::read_to_string(dir.join(PID)).ok()?.trim().parse().ok()?;
     if pid == std::process::id() {
         return None;
     }
@@ -183,34 +159,17 @@ async fn until_told_to_stop() -> Result<()> {
 
 fn how_to_reach(cluster: &Cluster, dir: &Path, pace: Duration) -> String {
     let client = cluster.client();
-    let (ca, cert, key) = (
-        client.ca.display(),
-        client.cert.display(),
-        client.key.display(),
-    );
+    let (ca, cert, key) = (client.ca.display(), client.cert.display(), client.key.display());
     let front = format!("localhost:{}", cluster.primary_address().port());
     let mut nodes = String::new();
     for node in cluster.nodes() {
-        let (
-            name,
-            Addresses {
-                data,
-                control,
-                health,
-            },
-        ) = (node.name(), node.addresses());
-        let _infallible = writeln!(
-            nodes,
-            "  {name}     data {data}   control {control}   health http://{health}"
-        );
+        let (name, Addresses { data, control, health }) = (node.name(), node.addresses());
+        let _infallible = writeln!(nodes, "  {name}     data {data}   control {control}   health http://{health}");
     }
     let address = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"; // BIP 173's example key, on regtest
     let tls = format!("--ca {ca} --cert {cert} --key {key}");
-    let blocks = if pace.is_zero() {
-        "no blocks are mined".to_owned()
-    } else {
-        format!("a block every {} s", pace.as_secs())
-    };
+    let blocks =
+        if pace.is_zero() { "no blocks are mined".to_owned() } else { format!("a block every {} s", pace.as_secs()) };
     format!(
         "
 A cluster of {count} nodes runs; {blocks}. Wallet \"{wallet}\" has {COINS} coins of {coin} sat.

@@ -23,10 +23,7 @@ pub struct HotWallet {
 
 impl std::fmt::Debug for HotWallet {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("HotWallet")
-            .field("public", &self.public)
-            .finish_non_exhaustive()
+        formatter.debug_struct("HotWallet").field("public", &self.public).finish_non_exhaustive()
     }
 }
 
@@ -59,11 +56,7 @@ impl HotWallet {
     /// # Errors
     /// The file is there already or cannot be written.
     pub fn write_signer_file(&self, path: &Path) -> Result<()> {
-        let open = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
+        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = open.with_context(|| format!("cannot make {}", path.display()))?;
         writeln!(file, "{}", self.private)?;
         Ok(())
@@ -79,14 +72,8 @@ mod tests {
     #[test]
     fn keys_follow_from_the_seed_and_secrets_stay_in_the_file() {
         let wallet = HotWallet::new(7).unwrap();
-        assert_eq!(
-            wallet.public_descriptor(),
-            HotWallet::new(7).unwrap().public_descriptor()
-        );
-        assert_ne!(
-            wallet.public_descriptor(),
-            HotWallet::new(8).unwrap().public_descriptor()
-        );
+        assert_eq!(wallet.public_descriptor(), HotWallet::new(7).unwrap().public_descriptor());
+        assert_ne!(wallet.public_descriptor(), HotWallet::new(8).unwrap().public_descriptor());
         assert!(wallet.public_descriptor().contains("]tpub"));
         assert!(!format!("{wallet:?}").contains("tprv"));
 
@@ -95,14 +82,7 @@ mod tests {
         wallet.write_signer_file(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(
-            std::fs::read_to_string(&path)
-                .unwrap()
-                .starts_with("wpkh([")
-        );
-        assert!(
-            wallet.write_signer_file(&path).is_err(),
-            "never overwritten"
-        );
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("wpkh(["));
+        assert!(wallet.write_signer_file(&path).is_err(), "never overwritten");
     }
 }

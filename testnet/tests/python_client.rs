@@ -16,26 +16,8 @@ fn pay(endpoint: &str, pem: &Path) -> Output {
     let to = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
     Command::new(programs::python().unwrap())
         .arg(script())
-        .args([
-            "--endpoint",
-            endpoint,
-            "--ca",
-            pem,
-            "--cert",
-            pem,
-            "--key",
-            pem,
-        ])
-        .args([
-            "--wallet",
-            "hot",
-            "--payment-id",
-            "p1",
-            "--to",
-            to,
-            "--amount-sat",
-            "10000",
-        ])
+        .args(["--endpoint", endpoint, "--ca", pem, "--cert", pem, "--key", pem])
+        .args(["--wallet", "hot", "--payment-id", "p1", "--to", to, "--amount-sat", "10000"])
         .output()
         .unwrap()
 }

@@ -22,13 +22,7 @@ fn recipient(number: u8) -> ScriptBuf {
 fn blocks_and_payments_reach_every_peer_and_the_oracle_reads_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut nodes: Vec<Bitcoind> = (1..=2)
-        .map(|id| {
-            Bitcoind::start(
-                &format!("bitcoind-{id}"),
-                &folder.path().join(id.to_string()),
-            )
-            .unwrap()
-        })
+        .map(|id| Bitcoind::start(&format!("bitcoind-{id}"), &folder.path().join(id.to_string())).unwrap())
         .collect();
     let (first, rest) = nodes.split_at_mut(1);
     rest[0].peer_with(&first[0]).unwrap();
@@ -41,40 +35,21 @@ fn blocks_and_payments_reach_every_peer_and_the_oracle_reads_them() {
 
     // More than one coinbase is worth, so both are spent; the change is spent by the next one.
     let amount = Amount::from_sat(60 * 100_000_000);
-    let outputs: Vec<_> = vec![
-        (recipient(1), amount),
-        (recipient(2), Amount::from_sat(1_000)),
-    ];
+    let outputs: Vec<_> = vec![(recipient(1), amount), (recipient(2), Amount::from_sat(1_000))];
     let transaction = funds.fan_out(&nodes[0], &outputs).unwrap();
     assert_eq!(transaction.input.len(), 2);
-    funds
-        .fan_out(&nodes[0], &[(recipient(3), Amount::from_sat(5_000))])
-        .unwrap();
-    assert!(
-        funds.fan_out(&nodes[0], &[(recipient(4), amount)]).is_err(),
-        "more than there is"
-    );
+    funds.fan_out(&nodes[0], &[(recipient(3), Amount::from_sat(5_000))]).unwrap();
+    assert!(funds.fan_out(&nodes[0], &[(recipient(4), amount)]).is_err(), "more than there is");
     nodes[0].mine(2, funds.script()).unwrap();
     wait_for_same_tip(&nodes).unwrap();
 
     let mut orders = chain::Orders::default();
     orders.add(recipient(1), "p1", amount).unwrap();
-    orders
-        .add(recipient(2), "p1", Amount::from_sat(1_000))
-        .unwrap();
-    orders
-        .add(recipient(3), "p2", Amount::from_sat(5_001))
-        .unwrap(); // one more than was paid
+    orders.add(recipient(2), "p1", Amount::from_sat(1_000)).unwrap();
+    orders.add(recipient(3), "p2", Amount::from_sat(5_001)).unwrap(); // one more than was paid
     let blocks = chain::read_blocks(&nodes[1], 1).unwrap();
     let verdict = chain::judge(&blocks, &orders, 2);
-    assert_eq!(
-        verdict
-            .settled
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>(),
-        ["p1"]
-    );
+    assert_eq!(verdict.settled.iter().map(String::as_str).collect::<Vec<_>>(), ["p1"]);
     assert_eq!(verdict.wrong_amounts.len(), 1);
     assert!(chain::judge(&blocks, &orders, 3).settled.is_empty());
 }
@@ -86,19 +61,11 @@ fn a_reorg_takes_a_payment_out_and_reconsidering_brings_it_back() {
     let mut funds = Funds::new(8).unwrap();
     funds.mine(&node, 1).unwrap();
     let fork = node.mine(1, funds.script()).unwrap()[0];
-    funds
-        .fan_out(&node, &[(recipient(1), Amount::from_sat(5_000))])
-        .unwrap();
+    funds.fan_out(&node, &[(recipient(1), Amount::from_sat(5_000))]).unwrap();
     node.mine(1, funds.script()).unwrap();
     let mut orders = chain::Orders::default();
-    orders
-        .add(recipient(1), "p1", Amount::from_sat(5_000))
-        .unwrap();
-    let confirmed = || {
-        chain::judge(&chain::read_blocks(&node, 1).unwrap(), &orders, 1)
-            .confirmed
-            .len()
-    };
+    orders.add(recipient(1), "p1", Amount::from_sat(5_000)).unwrap();
+    let confirmed = || chain::judge(&chain::read_blocks(&node, 1).unwrap(), &orders, 1).confirmed.len();
     assert_eq!(confirmed(), 1);
 
     node.invalidate(fork).unwrap();
@@ -135,11 +102,7 @@ fn a_frozen_bitcoind_answers_only_after_it_is_thawed() {
     let frozen_for = Duration::from_millis(400);
     let caller = node.caller();
     let asked = Instant::now();
-    let call = thread::spawn(move || {
-        caller
-            .call::<Value>("getblockcount", &[])
-            .map(|_| asked.elapsed())
-    });
+    let call = thread::spawn(move || caller.call::<Value>("getblockcount", &[]).map(|_| asked.elapsed()));
     thread::sleep(frozen_for);
     assert!(!call.is_finished());
     node.thaw().unwrap();
@@ -151,9 +114,7 @@ fn bitcoind_understands_the_wallets_descriptor() {
     let folder = tempfile::tempdir().unwrap();
     let node = Bitcoind::start("bitcoind", folder.path()).unwrap();
     let descriptor = HotWallet::new(7).unwrap().public_descriptor().to_owned();
-    let info: Value = node
-        .call("getdescriptorinfo", &[json!(descriptor)])
-        .unwrap();
+    let info: Value = node.call("getdescriptorinfo", &[json!(descriptor)]).unwrap();
     assert_eq!(info["hasprivatekeys"], false);
     assert_eq!(info["multipath_expansion"].as_array().unwrap().len(), 2);
 }
@@ -161,9 +122,8 @@ fn bitcoind_understands_the_wallets_descriptor() {
 #[test]
 fn the_miner_takes_turns_without_a_fork_and_includes_what_any_mempool_has() {
     let folder = tempfile::tempdir().unwrap();
-    let mut nodes: Vec<Bitcoind> = (1..=2)
-        .map(|id| Bitcoind::start("bitcoind", &folder.path().join(id.to_string())).unwrap())
-        .collect();
+    let mut nodes: Vec<Bitcoind> =
+        (1..=2).map(|id| Bitcoind::start("bitcoind", &folder.path().join(id.to_string())).unwrap()).collect();
     let (first, rest) = nodes.split_at_mut(1);
     rest[0].peer_with(&first[0]).unwrap();
     let mut funds = Funds::new(10).unwrap();
@@ -175,17 +135,9 @@ fn the_miner_takes_turns_without_a_fork_and_includes_what_any_mempool_has() {
     let mut orders = chain::Orders::default();
     for number in 1..=5 {
         let amount = Amount::from_sat(5_000);
-        funds
-            .fan_out(&nodes[0], &[(recipient(number), amount)])
-            .unwrap();
-        orders
-            .add(recipient(number), &number.to_string(), amount)
-            .unwrap();
-        let confirmed = || {
-            chain::judge(&chain::read_blocks(&nodes[1], 102).unwrap(), &orders, 1)
-                .confirmed
-                .len()
-        };
+        funds.fan_out(&nodes[0], &[(recipient(number), amount)]).unwrap();
+        orders.add(recipient(number), &number.to_string(), amount).unwrap();
+        let confirmed = || chain::judge(&chain::read_blocks(&nodes[1], 102).unwrap(), &orders, 1).confirmed.len();
         while confirmed() < usize::from(number) {
             assert!(Instant::now() < deadline, "payment {number} is in no block");
             thread::sleep(Duration::from_millis(10));

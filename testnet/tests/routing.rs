@@ -33,11 +33,8 @@ impl FakeNode {
     fn start(name: &'static str) -> Self {
         let data = TcpListener::bind("127.0.0.1:0").unwrap();
         let health = TcpListener::bind("127.0.0.1:0").unwrap();
-        let backend = Backend {
-            name: name.to_owned(),
-            data: data.local_addr().unwrap(),
-            health: health.local_addr().unwrap(),
-        };
+        let backend =
+            Backend { name: name.to_owned(), data: data.local_addr().unwrap(), health: health.local_addr().unwrap() };
         let role = Arc::new(Role::default());
         thread::spawn(move || {
             for stream in data.incoming() {
@@ -78,13 +75,8 @@ fn answer_check(mut stream: TcpStream, role: &Role) {
         _ => false,
     };
     role.asked.lock().unwrap().insert(path);
-    let status = if ok {
-        "200 OK"
-    } else {
-        "503 Service Unavailable"
-    };
-    let _gone =
-        stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
+    let status = if ok { "200 OK" } else { "503 Service Unavailable" };
+    let _gone = stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
 }
 
 /// Who answers behind a front end; `None` if nobody does.
@@ -92,9 +84,7 @@ fn who(front: SocketAddr) -> Option<(String, TcpStream)> {
     let stream = TcpStream::connect(front).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut line = String::new();
-    BufReader::new(stream.try_clone().ok()?)
-        .read_line(&mut line)
-        .ok()?;
+    BufReader::new(stream.try_clone().ok()?).read_line(&mut line).ok()?;
     (!line.is_empty()).then(|| (line.trim().to_owned(), stream))
 }
 
@@ -105,10 +95,7 @@ fn wait_for(front: SocketAddr, wanted: Option<&str>) -> Option<TcpStream> {
         if found.as_ref().map(|(name, _)| name.as_str()) == wanted {
             return found.map(|(_, stream)| stream);
         }
-        assert!(
-            Instant::now() < deadline,
-            "{wanted:?} wanted, {found:?} found"
-        );
+        assert!(Instant::now() < deadline, "{wanted:?} wanted, {found:?} found");
         thread::sleep(POLL);
     }
 }
@@ -124,9 +111,7 @@ fn connections_follow_the_primary_and_old_ones_are_cut() {
     let haproxy = Haproxy::start(folder.path(), &backends).unwrap();
 
     let mut open = wait_for(haproxy.primary(), Some("node-1")).unwrap();
-    let readers: BTreeSet<String> = (0..30)
-        .filter_map(|_| who(haproxy.read_only()).map(|(name, _)| name))
-        .collect();
+    let readers: BTreeSet<String> = (0..30).filter_map(|_| who(haproxy.read_only()).map(|(name, _)| name)).collect();
     assert_eq!(readers.len(), 3, "reads go everywhere: {readers:?}");
 
     nodes[0].set(false, true);
@@ -141,10 +126,7 @@ fn connections_follow_the_primary_and_old_ones_are_cut() {
     wait_for(haproxy.primary(), None);
     wait_for(haproxy.read_only(), None);
     let asked = nodes[2].role.asked.lock().unwrap().clone();
-    assert_eq!(
-        asked,
-        BTreeSet::from(["/primary".to_owned(), "/read-only".to_owned()])
-    );
+    assert_eq!(asked, BTreeSet::from(["/primary".to_owned(), "/read-only".to_owned()]));
 }
 
 #[test]
@@ -153,9 +135,6 @@ fn the_health_client_reads_what_a_check_would() {
     let status = |path| health::status(node.backend.health, path, PATIENCE);
     node.set(true, false);
     assert_eq!((status("/primary"), status("/read-only")), (200, 503));
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert_eq!(health::status(nobody, "/primary", PATIENCE), 0);
 }

@@ -23,15 +23,8 @@ impl Folder {
     /// # Errors
     /// It cannot be made.
     pub fn temporary(name: &str) -> Result<Self> {
-        let path = tempfile::Builder::new()
-            .prefix(&format!("onespend-{name}-"))
-            .tempdir()?
-            .keep();
-        Ok(Self {
-            path,
-            temporary: true,
-            succeeded: false,
-        })
+        let path = tempfile::Builder::new().prefix(&format!("onespend-{name}-")).tempdir()?.keep();
+        Ok(Self { path, temporary: true, succeeded: false })
     }
 
     /// A folder that the user named: made when missing, emptied when an earlier cluster left it.
@@ -43,24 +36,16 @@ impl Folder {
             let ours = path.join(MARKER).is_file();
             let empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
             if !ours && !empty {
-                bail!(
-                    "{} holds something else; name another folder",
-                    path.display()
-                );
+                bail!("{} holds something else; name another folder", path.display());
             }
             if ours {
-                fs::remove_dir_all(path)
-                    .with_context(|| format!("cannot empty {}", path.display()))?;
+                fs::remove_dir_all(path).with_context(|| format!("cannot empty {}", path.display()))?;
             }
         }
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         fs::write(path.join(MARKER), "")?;
         let path = path.canonicalize()?; // processes get absolute paths
-        Ok(Self {
-            path,
-            temporary: false,
-            succeeded: false,
-        })
+        Ok(Self { path, temporary: false, succeeded: false })
     }
 
     /// Where it is.

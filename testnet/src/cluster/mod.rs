@@ -56,16 +56,8 @@ impl Cluster {
     ///
     /// # Errors
     /// A program is missing or does not come up. The folder stays, and says so.
-    pub fn start(
-        folder: Folder,
-        nodes: usize,
-        seed: u64,
-        step: &mut dyn FnMut(&str),
-    ) -> Result<Self> {
-        ensure!(
-            (1..=MAX_NODES).contains(&nodes),
-            "1 to {MAX_NODES} nodes, not {nodes}"
-        );
+    pub fn start(folder: Folder, nodes: usize, seed: u64, step: &mut dyn FnMut(&str)) -> Result<Self> {
+        ensure!((1..=MAX_NODES).contains(&nodes), "1 to {MAX_NODES} nodes, not {nodes}");
         let root = folder.path();
         step("certificates");
         pki::init(&root.join("pki"))?;
@@ -84,16 +76,7 @@ impl Cluster {
         let nodes = start_nodes(root, &bitcoinds, &wallet)?;
         let backends: Vec<Backend> = nodes.iter().map(Node::backend).collect();
         let haproxy = Haproxy::start(root, &backends)?;
-        let mut cluster = Self {
-            haproxy,
-            nodes,
-            bitcoinds,
-            funds,
-            wallet,
-            operator,
-            client,
-            folder,
-        };
+        let mut cluster = Self { haproxy, nodes, bitcoinds, funds, wallet, operator, client, folder };
         step("the first election");
         cluster.wait_for_primary(PRIMARY_TIMEOUT)?;
         Ok(cluster)
@@ -114,10 +97,7 @@ impl Cluster {
                 node.must_run()?;
             }
             if Instant::now() >= deadline {
-                bail!(
-                    "no node is primary after {timeout:?}:\n{}",
-                    self.opinions("/primary")
-                );
+                bail!("no node is primary after {timeout:?}:\n{}", self.opinions("/primary"));
             }
             thread::sleep(POLL);
         }
@@ -125,28 +105,16 @@ impl Cluster {
 
     /// Index of a node whose health port answers 200 on `path`.
     pub fn find(&self, path: &str) -> Option<usize> {
-        self.nodes
-            .iter()
-            .position(|node| health::status(node.addresses().health, path, HEALTH_TIMEOUT) == 200)
+        self.nodes.iter().position(|node| health::status(node.addresses().health, path, HEALTH_TIMEOUT) == 200)
     }
 
     fn opinions(&self, path: &str) -> String {
-        let opinion = |node: &Node| match health::get(node.addresses().health, path, HEALTH_TIMEOUT)
-        {
-            Ok(answer) => format!(
-                "  {}: {} {}",
-                node.name(),
-                answer.status,
-                answer.body.trim()
-            ),
+        let opinion = |node: &Node| match health::get(node.addresses().health, path, HEALTH_TIMEOUT) {
+            Ok(answer) => format!("  {}: {} {}", node.name(), answer.status, answer.body.trim()),
             Err(error) => format!("  {}: {error}", node.name()),
         };
         let all: Vec<String> = self.nodes.iter().map(opinion).collect();
-        format!(
-            "{}\n{}",
-            all.join("\n"),
-            self.nodes.first().map_or_else(String::new, Node::log_tail)
-        )
+        format!("{}\n{}", all.join("\n"), self.nodes.first().map_or_else(String::new, Node::log_tail))
     }
 
     /// The nodes, in order of their ids.
@@ -159,9 +127,7 @@ impl Cluster {
     /// # Errors
     /// There is no such node.
     pub fn node(&mut self, index: usize) -> Result<&mut Node> {
-        self.nodes
-            .get_mut(index)
-            .with_context(|| format!("no node at index {index}"))
+        self.nodes.get_mut(index).with_context(|| format!("no node at index {index}"))
     }
 
     /// The bitcoinds, in the order of the nodes.
@@ -174,9 +140,7 @@ impl Cluster {
     /// # Errors
     /// There is no such bitcoind.
     pub fn bitcoind(&mut self, index: usize) -> Result<&mut Bitcoind> {
-        self.bitcoinds
-            .get_mut(index)
-            .with_context(|| format!("no bitcoind at index {index}"))
+        self.bitcoinds.get_mut(index).with_context(|| format!("no bitcoind at index {index}"))
     }
 
     /// The harness's coins, with a bitcoind to send through.
@@ -184,10 +148,7 @@ impl Cluster {
     /// # Errors
     /// There is no bitcoind.
     pub fn funds(&mut self) -> Result<(&mut Funds, &Bitcoind)> {
-        Ok((
-            &mut self.funds,
-            self.bitcoinds.first().context("no bitcoind")?,
-        ))
+        Ok((&mut self.funds, self.bitcoinds.first().context("no bitcoind")?))
     }
 
     /// Mines in the background, to the harness's key, a block every `pace`.
@@ -261,21 +222,13 @@ fn start_bitcoinds(root: &Path, count: usize) -> Result<Vec<Bitcoind>> {
 }
 
 fn start_nodes(root: &Path, bitcoinds: &[Bitcoind], wallet: &HotWallet) -> Result<Vec<Node>> {
-    let addresses = bitcoinds
-        .iter()
-        .map(|_| Addresses::free())
-        .collect::<Result<Vec<_>>>()?;
+    let addresses = bitcoinds.iter().map(|_| Addresses::free()).collect::<Result<Vec<_>>>()?;
     let mut nodes = Vec::new();
     for (index, bitcoind) in bitcoinds.iter().enumerate() {
         pki::issue(&root.join("pki"), "node", &(index + 1).to_string())?;
         let cookie_file = bitcoind.cookie_file();
-        let config = NodeConfig {
-            root,
-            index,
-            addresses: &addresses,
-            rpc: bitcoind.rpc_address(),
-            cookie_file: &cookie_file,
-        };
+        let config =
+            NodeConfig { root, index, addresses: &addresses, rpc: bitcoind.rpc_address(), cookie_file: &cookie_file };
         nodes.push(Node::start(&config, wallet)?);
     }
     Ok(nodes)

@@ -35,13 +35,8 @@ impl Addresses {
     /// # Errors
     /// All ports are taken.
     pub fn free() -> Result<Self> {
-        let listen =
-            || -> Result<SocketAddr> { Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?))) };
-        Ok(Self {
-            data: listen()?,
-            control: listen()?,
-            health: listen()?,
-        })
+        let listen = || -> Result<SocketAddr> { Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?))) };
+        Ok(Self { data: listen()?, control: listen()?, health: listen()? })
     }
 }
 
@@ -75,10 +70,7 @@ impl NodeConfig<'_> {
         let (folder, pki) = (folder.display(), pki.display());
         let mut peers = String::new();
         for (id, Addresses { control, data, .. }) in (1..).zip(self.addresses) {
-            let _infallible = write!(
-                peers,
-                "\n[[peers]]\nid = {id}\ncontrol = '{control}'\ndata = '{data}'\n"
-            );
+            let _infallible = write!(peers, "\n[[peers]]\nid = {id}\ncontrol = '{control}'\ndata = '{data}'\n");
         }
         format!(
             "[cluster]
@@ -137,18 +129,10 @@ impl Node {
     pub fn start(config: &NodeConfig<'_>, wallet: &HotWallet) -> Result<Self> {
         let folder = config.folder();
         fs::create_dir_all(folder.join("data"))?;
-        let addresses = *config
-            .addresses
-            .get(config.index)
-            .context("no addresses for this node")?;
+        let addresses = *config.addresses.get(config.index).context("no addresses for this node")?;
         fs::write(folder.join("config.toml"), config.text(&addresses))?;
         wallet.write_signer_file(&folder.join("hot.xprv"))?;
-        let mut node = Self {
-            name: format!("node-{}", config.id()),
-            folder,
-            addresses,
-            process: None,
-        };
+        let mut node = Self { name: format!("node-{}", config.id()), folder, addresses, process: None };
         node.restart()?;
         Ok(node)
     }
@@ -161,18 +145,9 @@ impl Node {
         if self.process.as_mut().is_some_and(Process::is_running) {
             return Ok(());
         }
-        let args = [
-            "serve".to_owned(),
-            "--config".to_owned(),
-            self.config_file().display().to_string(),
-        ];
+        let args = ["serve".to_owned(), "--config".to_owned(), self.config_file().display().to_string()];
         let log = self.folder.join("node.log");
-        self.process = Some(Process::spawn(
-            &self.name,
-            &programs::onespend()?,
-            &args,
-            &log,
-        )?);
+        self.process = Some(Process::spawn(&self.name, &programs::onespend()?, &args, &log)?);
         Ok(())
     }
 
@@ -181,9 +156,7 @@ impl Node {
     /// # Errors
     /// It cannot be waited for.
     pub fn kill(&mut self) -> Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.kill().map(drop))
+        self.process.take().map_or(Ok(()), |mut process| process.kill().map(drop))
     }
 
     /// SIGTERM: it hands leadership over and drains.
@@ -191,9 +164,7 @@ impl Node {
     /// # Errors
     /// It cannot be signalled.
     pub fn stop(&mut self) -> Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.stop(STOP_GRACE).map(drop))
+        self.process.take().map_or(Ok(()), |mut process| process.stop(STOP_GRACE).map(drop))
     }
 
     /// Freezes or thaws it.
@@ -201,10 +172,7 @@ impl Node {
     /// # Errors
     /// It is down.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        self.process
-            .as_mut()
-            .with_context(|| format!("{} is down", self.name))?
-            .signal(signal)
+        self.process.as_mut().with_context(|| format!("{} is down", self.name))?.signal(signal)
     }
 
     /// Fails when it has ended by itself; one that the harness took down is fine.
@@ -242,18 +210,12 @@ impl Node {
 
     /// The end of its log, for messages.
     pub fn log_tail(&self) -> String {
-        self.process
-            .as_ref()
-            .map_or_else(String::new, Process::log_tail)
+        self.process.as_ref().map_or_else(String::new, Process::log_tail)
     }
 
     /// How HAProxy sees it.
     pub fn backend(&self) -> Backend {
-        Backend {
-            name: self.name.clone(),
-            data: self.addresses.data,
-            health: self.addresses.health,
-        }
+        Backend { name: self.name.clone(), data: self.addresses.data, health: self.addresses.health }
     }
 }
 
@@ -268,35 +230,14 @@ mod tests {
         let rpc = addresses[0].data;
         let root = Path::new("/tmp/a cluster");
         let cookie_file = Path::new("/tmp/a cluster/bitcoind-2/regtest/.cookie");
-        let config = NodeConfig {
-            root,
-            index: 1,
-            addresses: &addresses,
-            rpc,
-            cookie_file,
-        };
+        let config = NodeConfig { root, index: 1, addresses: &addresses, rpc, cookie_file };
         let parsed: toml::Table = config.text(&addresses[1]).parse().unwrap();
         assert_eq!(parsed["node"]["id"].as_integer(), Some(2));
         assert_eq!(parsed["peers"].as_array().unwrap().len(), 2);
-        assert_eq!(
-            parsed["peers"][1]["control"].as_str().unwrap(),
-            addresses[1].control.to_string()
-        );
-        assert_eq!(
-            parsed["listen"]["health"].as_str().unwrap(),
-            addresses[1].health.to_string()
-        );
-        assert_eq!(
-            parsed["tls"]["key"].as_str().unwrap(),
-            "/tmp/a cluster/pki/node-2.key"
-        );
-        assert_eq!(
-            parsed["bitcoind"]["cookie_file"].as_str().unwrap(),
-            cookie_file.to_str().unwrap()
-        );
-        assert_eq!(
-            parsed["signers"][0]["audit_log"].as_str().unwrap(),
-            "/tmp/a cluster/node-2/signer.log"
-        );
+        assert_eq!(parsed["peers"][1]["control"].as_str().unwrap(), addresses[1].control.to_string());
+        assert_eq!(parsed["listen"]["health"].as_str().unwrap(), addresses[1].health.to_string());
+        assert_eq!(parsed["tls"]["key"].as_str().unwrap(), "/tmp/a cluster/pki/node-2.key");
+        assert_eq!(parsed["bitcoind"]["cookie_file"].as_str().unwrap(), cookie_file.to_str().unwrap());
+        assert_eq!(parsed["signers"][0]["audit_log"].as_str().unwrap(), "/tmp/a cluster/node-2/signer.log");
     }
 }

@@ -24,14 +24,7 @@ pub struct Credentials {
 /// # Errors
 /// There is no `onespend`, or it refuses.
 pub fn init(folder: &Path) -> Result<()> {
-    run(&[
-        "pki",
-        "init",
-        "--dir",
-        &folder.display().to_string(),
-        "--cluster",
-        CLUSTER_ID,
-    ])?;
+    run(&["pki", "init", "--dir", &folder.display().to_string(), "--cluster", CLUSTER_ID])?;
     ensure!(folder.join("ca.pem").is_file(), "pki init made no ca.pem");
     Ok(())
 }
@@ -63,17 +56,10 @@ pub fn issue(folder: &Path, kind: &str, name: &str) -> Result<Credentials> {
 
 fn run(args: &[&str]) -> Result<()> {
     let program = programs::onespend()?;
-    let output = Command::new(&program)
-        .args(args)
-        .output()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+    let output =
+        Command::new(&program).args(args).output().with_context(|| format!("cannot run {}", program.display()))?;
     if !output.status.success() {
-        bail!(
-            "onespend {}: {}\n{}",
-            args.join(" "),
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("onespend {}: {}\n{}", args.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

@@ -46,15 +46,10 @@ pub type Queue = Arc<Mutex<VecDeque<Order>>>;
 pub async fn work(channel: Channel, queue: Queue, events: Sender<Event>) {
     let client = PaymentServiceClient::new(channel);
     loop {
-        let next = queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front();
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(order) = next else { return };
         let paid = pay(&client, &order).await;
-        let event = paid
-            .with_context(|| order.payment_id.clone())
-            .unwrap_or_else(Event::Failed);
+        let event = paid.with_context(|| order.payment_id.clone()).unwrap_or_else(Event::Failed);
         if events.send(event).is_err() {
             return; // the demo is over
         }
@@ -69,10 +64,7 @@ async fn pay(client: &PaymentServiceClient<Channel>, order: &Order) -> Result<Ev
             request_id,
             wallet_id: WALLET.to_owned(),
             payment_id: order.payment_id.clone(),
-            recipients: vec![Recipient {
-                amount_sat,
-                destination: Some(Destination::Address(order.address.clone())),
-            }],
+            recipients: vec![Recipient { amount_sat, destination: Some(Destination::Address(order.address.clone())) }],
             fee: Some(Fee::FeerateSatVb(FEERATE_SAT_VB)),
             ..CreatePaymentRequest::default()
         };
@@ -82,15 +74,8 @@ async fn pay(client: &PaymentServiceClient<Channel>, order: &Order) -> Result<Ev
     .await?;
     let answer = answered.answer.into_inner();
     let payment = answer.payment.context("an answer without a payment")?;
-    anyhow::ensure!(
-        payment.payment_id == order.payment_id,
-        "the answer is for {}",
-        payment.payment_id
-    );
-    anyhow::ensure!(
-        payment.state() != PaymentState::Unspecified,
-        "the answer has no state"
-    );
+    anyhow::ensure!(payment.payment_id == order.payment_id, "the answer is for {}", payment.payment_id);
+    anyhow::ensure!(payment.state() != PaymentState::Unspecified, "the answer has no state");
     Ok(Event::Acknowledged {
         term: answer.term,
         at: answered.at,

@@ -55,29 +55,13 @@ pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
     let mut steps = Progress::steps();
     let mut cluster = Cluster::start(folder, plan.nodes, plan.seed, &mut |step| steps.step(step))?;
     steps.step("a wallet with coins");
-    runtime.block_on(hot::prepare(
-        &mut cluster,
-        plan.payments + SPARE_COINS,
-        COIN,
-    ))?;
+    runtime.block_on(hot::prepare(&mut cluster, plan.payments + SPARE_COINS, COIN))?;
     steps.finish();
 
     let orders = orders::make(plan.payments, plan.seed)?;
-    let first_height = cluster
-        .bitcoinds()
-        .first()
-        .context("no bitcoind")?
-        .height()?
-        + 1;
+    let first_height = cluster.bitcoinds().first().context("no bitcoind")?.height()? + 1;
     let miner = cluster.start_miner(BLOCK_PACE)?;
-    let story = story::play(
-        &mut cluster,
-        &runtime,
-        &orders,
-        plan.callers,
-        &miner,
-        first_height,
-    )?;
+    let story = story::play(&mut cluster, &runtime, &orders, plan.callers, &miner, first_height)?;
     drop(miner);
 
     let findings = outcome::judge(&cluster, &orders, first_height)?;

@@ -35,12 +35,7 @@ pub fn make(count: usize, seed: u64) -> Result<Vec<Order>> {
             let script = script(&mut seeded);
             let address = Address::from_script(&script, Network::Regtest)?.to_string();
             let amount = Amount::from_sat(seeded.between(LEAST_SAT, MOST_SAT));
-            Ok(Order {
-                payment_id: format!("demo-{seed}-{number:04}"),
-                script,
-                address,
-                amount,
-            })
+            Ok(Order { payment_id: format!("demo-{seed}-{number:04}"), script, address, amount })
         })
         .collect()
 }
@@ -80,10 +75,6 @@ mod tests {
         assert_eq!(for_judge(&orders).unwrap().payment_ids().len(), 300);
         let lengths: BTreeSet<usize> = orders.iter().map(|order| order.script.len()).collect();
         assert_eq!(lengths.len(), 3, "three kinds of addresses");
-        assert!(
-            orders
-                .iter()
-                .all(|order| (LEAST_SAT..MOST_SAT).contains(&order.amount.to_sat()))
-        );
+        assert!(orders.iter().all(|order| (LEAST_SAT..MOST_SAT).contains(&order.amount.to_sat())));
     }
 }

@@ -53,24 +53,14 @@ pub struct Findings {
 
 impl Findings {
     fn duplicates(&self) -> BTreeSet<String> {
-        let could_pay_twice = self
-            .signers
-            .payments_without_anchor
-            .iter()
-            .chain(&self.signers.attempts_with_two_transactions);
-        self.chain
-            .duplicates
-            .iter()
-            .chain(could_pay_twice)
-            .cloned()
-            .collect()
+        let could_pay_twice =
+            self.signers.payments_without_anchor.iter().chain(&self.signers.attempts_with_two_transactions);
+        self.chain.duplicates.iter().chain(could_pay_twice).cloned().collect()
     }
 
     fn double_spends(&self) -> BTreeSet<String> {
         let on_chain = self.chain.double_spent.iter().map(ToString::to_string);
-        on_chain
-            .chain(self.signers.outpoints_for_two_payments.iter().cloned())
-            .collect()
+        on_chain.chain(self.signers.outpoints_for_two_payments.iter().cloned()).collect()
     }
 
     /// Fails when something happened that never may, or did not happen that should; names everything.
@@ -81,29 +71,12 @@ impl Findings {
         let (duplicates, double_spends) = (self.duplicates(), self.double_spends());
         ensure!(duplicates.is_empty(), "paid twice: {duplicates:?}");
         ensure!(double_spends.is_empty(), "spent twice: {double_spends:?}");
-        ensure!(
-            self.chain.wrong_amounts.is_empty(),
-            "wrong amounts: {:?}",
-            self.chain.wrong_amounts
-        );
-        let unlogged: Vec<_> = self
-            .chain
-            .confirmed
-            .difference(&self.signers.payments)
-            .collect();
-        ensure!(
-            unlogged.is_empty(),
-            "paid, but in no signer's log: {unlogged:?}"
-        );
+        ensure!(self.chain.wrong_amounts.is_empty(), "wrong amounts: {:?}", self.chain.wrong_amounts);
+        let unlogged: Vec<_> = self.chain.confirmed.difference(&self.signers.payments).collect();
+        ensure!(unlogged.is_empty(), "paid, but in no signer's log: {unlogged:?}");
         let (settled, requested) = (report.payments_settled, report.payments_requested);
-        ensure!(
-            settled == requested,
-            "{settled} of {requested} payments are settled"
-        );
-        ensure!(
-            report.leader_kills >= 1 && report.failover_ms.is_some(),
-            "no failover was seen"
-        );
+        ensure!(settled == requested, "{settled} of {requested} payments are settled");
+        ensure!(report.leader_kills >= 1 && report.failover_ms.is_some(), "no failover was seen");
         Ok(())
     }
 }
@@ -115,19 +88,12 @@ impl Findings {
 pub fn judge(cluster: &Cluster, orders: &[Order], first_height: u32) -> Result<Findings> {
     let bitcoind = cluster.bitcoinds().first().context("no bitcoind")?;
     let blocks = chain::read_blocks(bitcoind, first_height)?;
-    let chain = chain::judge(
-        &blocks,
-        &orders::for_judge(orders)?,
-        usize::try_from(FINALITY_DEPTH)?,
-    );
+    let chain = chain::judge(&blocks, &orders::for_judge(orders)?, usize::try_from(FINALITY_DEPTH)?);
     let mut signatures = Vec::new();
     for node in cluster.nodes() {
         signatures.extend(signer_log::read(&node.signer_log())?);
     }
-    Ok(Findings {
-        chain,
-        signers: signer_log::judge(&signatures),
-    })
+    Ok(Findings { chain, signers: signer_log::judge(&signatures) })
 }
 
 impl Report {
@@ -153,8 +119,7 @@ impl Report {
     /// It cannot be written.
     pub fn write(&self, file: &Path) -> Result<()> {
         if let Some(folder) = file.parent() {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let text = serde_json::to_string_pretty(self)?;
         fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))
@@ -171,9 +136,7 @@ pub fn print(report: &Report, findings: &Findings, story: &Story) {
 fn summary(report: &Report, findings: &Findings, story: &Story) -> Vec<String> {
     let mark = |good: bool| if good { "✔" } else { "✘" };
     let all = report.payments_settled == report.payments_requested;
-    let failover = report
-        .failover_ms
-        .map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
+    let failover = report.failover_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
     let quick = report.failover_ms.is_some_and(|ms| ms < FAILOVER_GOAL_MS);
     let mut latencies = story.latencies.clone();
     latencies.sort_unstable();
@@ -236,51 +199,26 @@ mod tests {
     }
 
     fn clean() -> (Findings, Report) {
-        let chain = ChainVerdict {
-            confirmed: ids(&["p1"]),
-            settled: ids(&["p1"]),
-            ..ChainVerdict::default()
-        };
-        let signers = SignerVerdict {
-            signatures: 1,
-            payments: ids(&["p1"]),
-            ..SignerVerdict::default()
-        };
+        let chain = ChainVerdict { confirmed: ids(&["p1"]), settled: ids(&["p1"]), ..ChainVerdict::default() };
+        let signers = SignerVerdict { signatures: 1, payments: ids(&["p1"]), ..SignerVerdict::default() };
         let findings = Findings { chain, signers };
         (findings.clone(), report_of(&findings))
     }
 
     fn report_of(findings: &Findings) -> Report {
-        let plan = Plan {
-            nodes: 3,
-            payments: 1,
-            callers: 1,
-            seed: 7,
-        };
-        let story = Story {
-            leader_kills: 1,
-            failover: Some(Duration::from_millis(420)),
-            ..Story::default()
-        };
+        let plan = Plan { nodes: 3, payments: 1, callers: 1, seed: 7 };
+        let story = Story { leader_kills: 1, failover: Some(Duration::from_millis(420)), ..Story::default() };
         Report::new(&plan, findings, &story, Duration::from_millis(12_340))
     }
 
     #[test]
     fn the_report_has_the_fields_that_are_promised() {
         let json = serde_json::to_value(clean().1).unwrap();
-        let names: BTreeSet<&str> = json
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let names: BTreeSet<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let promised = "seed nodes payments_requested payments_settled duplicate_payments double_spent_outpoints \
              unknown_outcomes_resolved leader_kills failover_ms wall_s";
         assert_eq!(names, promised.split_whitespace().collect());
-        assert_eq!(
-            (&json["failover_ms"], &json["wall_s"]),
-            (&420.into(), &12.3.into())
-        );
+        assert_eq!((&json["failover_ms"], &json["wall_s"]), (&420.into(), &12.3.into()));
     }
 
     #[test]
@@ -299,15 +237,9 @@ mod tests {
         for (number, fault) in faults.iter().enumerate() {
             let mut faulty = findings.clone();
             fault(&mut faulty);
-            assert!(
-                faulty.must_be_clean(&report_of(&faulty)).is_err(),
-                "fault {number}"
-            );
+            assert!(faulty.must_be_clean(&report_of(&faulty)).is_err(), "fault {number}");
         }
-        let unseen = Report {
-            failover_ms: None,
-            ..report
-        };
+        let unseen = Report { failover_ms: None, ..report };
         assert!(findings.must_be_clean(&unseen).is_err());
     }
 
@@ -316,10 +248,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a/b/report.json");
         clean().1.write(&file).unwrap();
-        assert!(
-            fs::read_to_string(&file)
-                .unwrap()
-                .contains("\"payments_settled\": 1")
-        );
+        assert!(fs::read_to_string(&file).unwrap().contains("\"payments_settled\": 1"));
     }
 }

@@ -61,43 +61,26 @@ pub fn play(
     let started = Instant::now();
     let events = start_callers(cluster, runtime, orders, callers)?;
     let mut progress = Progress::count("paid", u64::try_from(orders.len())?);
-    let mut scene = Scene {
-        cluster,
-        story: Story::default(),
-        acknowledged: 0,
-        term: 0,
-        killed: None,
-        restarted: false,
-    };
+    let mut scene =
+        Scene { cluster, story: Story::default(), acknowledged: 0, term: 0, killed: None, restarted: false };
     while scene.acknowledged < orders.len() {
         scene.next(&events, orders.len(), &progress)?;
         progress.reach(u64::try_from(scene.acknowledged)?);
     }
     scene.restart_the_dead(&progress)?;
-    let Scene {
-        story: mut seen, ..
-    } = scene;
+    let Scene { story: mut seen, .. } = scene;
     progress.finish();
     seen.paying = started.elapsed();
 
     miner.set_pace(SETTLE_PACE);
     wait_until_settled_on_chain(cluster, orders, first_height)?;
     runtime.block_on(wait_until_service_agrees(cluster, orders.len()))?;
-    let tip = cluster
-        .bitcoinds()
-        .first()
-        .context("no bitcoind")?
-        .height()?;
+    let tip = cluster.bitcoinds().first().context("no bitcoind")?.height()?;
     seen.blocks = tip + 1 - first_height;
     Ok(seen)
 }
 
-fn start_callers(
-    cluster: &Cluster,
-    runtime: &Runtime,
-    orders: &[Order],
-    callers: usize,
-) -> Result<Receiver<Event>> {
+fn start_callers(cluster: &Cluster, runtime: &Runtime, orders: &[Order], callers: usize) -> Result<Receiver<Event>> {
     let queue = Arc::new(Mutex::new(orders.iter().cloned().collect()));
     let (sender, events) = channel();
     for _ in 0..callers {
@@ -123,12 +106,7 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn next(&mut self, events: &Receiver<Event>, total: usize, progress: &Progress) -> Result<()> {
         match events.recv_timeout(POLL) {
-            Ok(Event::Acknowledged {
-                term,
-                at,
-                took,
-                was_unknown,
-            }) => {
+            Ok(Event::Acknowledged { term, at, took, was_unknown }) => {
                 self.acknowledged += 1;
                 self.term = self.term.max(term);
                 self.story.latencies.push(took);
@@ -161,11 +139,7 @@ impl Scene<'_> {
         let node = self.cluster.node(leader)?;
         let at = Instant::now();
         node.kill()?;
-        progress.note(&format!(
-            "kill -9 of the leader, {}, after {} payments",
-            node.name(),
-            self.acknowledged
-        ));
+        progress.note(&format!("kill -9 of the leader, {}, after {} payments", node.name(), self.acknowledged));
         self.killed = Some((leader, at, self.term));
         self.story.leader_kills += 1;
         Ok(())
@@ -194,11 +168,7 @@ impl Scene<'_> {
     }
 }
 
-fn wait_until_settled_on_chain(
-    cluster: &Cluster,
-    orders: &[Order],
-    first_height: u32,
-) -> Result<()> {
+fn wait_until_settled_on_chain(cluster: &Cluster, orders: &[Order], first_height: u32) -> Result<()> {
     let expected = orders::for_judge(orders)?;
     let bitcoind = cluster.bitcoinds().first().context("no bitcoind")?;
     let depth = usize::try_from(FINALITY_DEPTH)?;
@@ -209,11 +179,7 @@ fn wait_until_settled_on_chain(
         let now = bitcoind.tip()?;
         if tip != Some(now) {
             tip = Some(now);
-            let verdict = chain::judge(
-                &chain::read_blocks(bitcoind, first_height)?,
-                &expected,
-                depth,
-            );
+            let verdict = chain::judge(&chain::read_blocks(bitcoind, first_height)?, &expected, depth);
             progress.reach(u64::try_from(verdict.settled.len())?);
             // A duplicate never settles; the report will name it.
             if verdict.settled.len() == orders.len() || !verdict.is_clean() {
@@ -233,8 +199,7 @@ fn wait_until_settled_on_chain(
 /// The chain has the last word, but a service that cannot say that everything is paid is of no use either.
 async fn wait_until_service_agrees(cluster: &Cluster, payments: usize) -> Result<()> {
     let deadline = Instant::now() + SETTLE_PATIENCE;
-    let mut client =
-        PaymentServiceClient::new(grpc::channel(cluster.primary_address(), cluster.client())?);
+    let mut client = PaymentServiceClient::new(grpc::channel(cluster.primary_address(), cluster.client())?);
     loop {
         let counted = count_settled(&mut client).await;
         if counted.as_ref().is_ok_and(|settled| *settled >= payments) {
@@ -247,9 +212,7 @@ async fn wait_until_service_agrees(cluster: &Cluster, payments: usize) -> Result
     }
 }
 
-async fn count_settled(
-    client: &mut PaymentServiceClient<tonic::transport::Channel>,
-) -> Result<usize, tonic::Status> {
+async fn count_settled(client: &mut PaymentServiceClient<tonic::transport::Channel>) -> Result<usize, tonic::Status> {
     let mut settled = 0;
     let mut page_token = String::new();
     loop {

@@ -19,13 +19,8 @@ impl Orders {
     /// # Errors
     /// The script is a recipient already: blocks could not tell the two apart.
     pub fn add(&mut self, script: ScriptBuf, payment_id: &str, amount: Amount) -> Result<()> {
-        let before = self
-            .by_script
-            .insert(script, (payment_id.to_owned(), amount));
-        ensure!(
-            before.is_none(),
-            "a script of {payment_id} is ordered twice"
-        );
+        let before = self.by_script.insert(script, (payment_id.to_owned(), amount));
+        ensure!(before.is_none(), "a script of {payment_id} is ordered twice");
         Ok(())
     }
 
@@ -74,9 +69,7 @@ pub fn judge(blocks: &[Block], orders: &Orders, finality_depth: usize) -> ChainV
 /// A call failed.
 pub fn read_blocks(bitcoind: &Bitcoind, first_height: u32) -> Result<Vec<Block>> {
     let tip = bitcoind.height()?;
-    (first_height..=tip)
-        .map(|height| bitcoind.block_at(height))
-        .collect()
+    (first_height..=tip).map(|height| bitcoind.block_at(height)).collect()
 }
 
 #[derive(Default)]
@@ -93,14 +86,9 @@ impl<'a> Ledger<'a> {
         let txid = transaction.compute_txid();
         let mut paid_here = BTreeSet::new();
         for output in &transaction.output {
-            if let Some((script, (payment_id, _))) =
-                orders.by_script.get_key_value(&output.script_pubkey)
-            {
+            if let Some((script, (payment_id, _))) = orders.by_script.get_key_value(&output.script_pubkey) {
                 *self.received.entry(script).or_default() += output.value;
-                self.payers
-                    .entry(payment_id)
-                    .or_default()
-                    .insert(txid, depth);
+                self.payers.entry(payment_id).or_default().insert(txid, depth);
                 paid_here.insert(payment_id);
             }
         }
@@ -108,10 +96,7 @@ impl<'a> Ledger<'a> {
             return;
         }
         for input in &transaction.input {
-            self.spenders
-                .entry(input.previous_output)
-                .or_default()
-                .insert(txid);
+            self.spenders.entry(input.previous_output).or_default().insert(txid);
             if paid_here.len() > 1 {
                 self.mixed.insert(input.previous_output);
             }
@@ -119,25 +104,15 @@ impl<'a> Ledger<'a> {
     }
 
     fn verdict(self, orders: &Orders, finality_depth: usize) -> ChainVerdict {
-        let mut verdict = ChainVerdict {
-            double_spent: self.mixed,
-            ..ChainVerdict::default()
-        };
-        verdict.double_spent.extend(
-            self.spenders
-                .iter()
-                .filter(|(_, by)| by.len() > 1)
-                .map(|(outpoint, _)| *outpoint),
-        );
+        let mut verdict = ChainVerdict { double_spent: self.mixed, ..ChainVerdict::default() };
+        verdict.double_spent.extend(self.spenders.iter().filter(|(_, by)| by.len() > 1).map(|(outpoint, _)| *outpoint));
         let mut wrong = BTreeSet::new();
         for (script, (payment_id, ordered)) in &orders.by_script {
             let received = self.received.get(script).copied().unwrap_or_default();
             // Nothing at all is an open payment, unless another of its recipients was paid.
             if received != *ordered && self.payers.contains_key(payment_id.as_str()) {
                 wrong.insert(payment_id.as_str());
-                verdict.wrong_amounts.push(format!(
-                    "{payment_id}: {received} instead of {ordered} to {script}"
-                ));
+                verdict.wrong_amounts.push(format!("{payment_id}: {received} instead of {ordered} to {script}"));
             }
         }
         for (payment_id, transactions) in &self.payers {
@@ -182,19 +157,10 @@ mod tests {
         Transaction {
             version: Version::TWO,
             lock_time: LockTime::ZERO,
-            input: spends
-                .iter()
-                .map(|number| TxIn {
-                    previous_output: coin(*number),
-                    ..TxIn::default()
-                })
-                .collect(),
+            input: spends.iter().map(|number| TxIn { previous_output: coin(*number), ..TxIn::default() }).collect(),
             output: pays
                 .iter()
-                .map(|(to, amount)| TxOut {
-                    value: sats(*amount),
-                    script_pubkey: script(*to),
-                })
+                .map(|(to, amount)| TxOut { value: sats(*amount), script_pubkey: script(*to) })
                 .collect(),
         }
     }
@@ -238,15 +204,9 @@ mod tests {
         assert!(verdict.is_clean());
         assert_eq!(verdict.settled, ids(&["p1", "p2"]));
 
-        let young = vec![
-            block(vec![transaction(&[1], &[(1, 1_000)])]),
-            block(Vec::new()),
-        ];
+        let young = vec![block(vec![transaction(&[1], &[(1, 1_000)])]), block(Vec::new())];
         let verdict = judge(&young, &orders(), DEPTH);
-        assert_eq!(
-            (verdict.confirmed, verdict.settled),
-            (ids(&["p1"]), ids(&[]))
-        );
+        assert_eq!((verdict.confirmed, verdict.settled), (ids(&["p1"]), ids(&[])));
     }
 
     #[test]
@@ -267,10 +227,7 @@ mod tests {
 
     #[test]
     fn a_payment_made_twice_in_one_transaction_is_caught_by_its_amount() {
-        let verdict = verdict_of(vec![block(vec![transaction(
-            &[1],
-            &[(1, 1_000), (1, 1_000)],
-        )])]);
+        let verdict = verdict_of(vec![block(vec![transaction(&[1], &[(1, 1_000), (1, 1_000)])])]);
         assert_eq!(verdict.wrong_amounts.len(), 1);
         assert!(verdict.settled.is_empty());
     }
@@ -294,20 +251,14 @@ mod tests {
 
     #[test]
     fn one_transaction_for_two_payments_is_caught() {
-        let verdict = verdict_of(vec![block(vec![transaction(
-            &[1],
-            &[(1, 1_000), (2, 500), (3, 700)],
-        )])]);
+        let verdict = verdict_of(vec![block(vec![transaction(&[1], &[(1, 1_000), (2, 500), (3, 700)])])]);
         assert_eq!(verdict.double_spent, BTreeSet::from([coin(1)]));
     }
 
     #[test]
     fn coinbases_share_an_input_and_that_is_no_double_spend() {
         let mut coinbase = transaction(&[], &[(9, 1)]);
-        coinbase.input = vec![TxIn {
-            previous_output: OutPoint::null(),
-            ..TxIn::default()
-        }];
+        coinbase.input = vec![TxIn { previous_output: OutPoint::null(), ..TxIn::default() }];
         let mut other = coinbase.clone();
         other.lock_time = LockTime::from_consensus(7);
         assert!(verdict_of(vec![block(vec![coinbase]), block(vec![other])]).is_clean());

@@ -64,14 +64,10 @@ pub fn read(path: &Path) -> Result<Vec<Signature>> {
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     // The line is an object without objects in it, so only a whole one ends like this.
-    let whole = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.ends_with('}'));
+    let whole = text.lines().enumerate().filter(|(_, line)| line.ends_with('}'));
     whole
         .map(|(number, line)| {
-            serde_json::from_str(line)
-                .with_context(|| format!("{} line {}: {line}", path.display(), number + 1))
+            serde_json::from_str(line).with_context(|| format!("{} line {}: {line}", path.display(), number + 1))
         })
         .collect()
 }
@@ -81,10 +77,7 @@ type AttemptKey<'a> = (&'a str, &'a str, u32);
 
 /// Judges the signatures of all nodes together: the order between nodes does not matter.
 pub fn judge(signatures: &[Signature]) -> SignerVerdict {
-    let mut verdict = SignerVerdict {
-        signatures: signatures.len(),
-        ..SignerVerdict::default()
-    };
+    let mut verdict = SignerVerdict { signatures: signatures.len(), ..SignerVerdict::default() };
     let mut owners: BTreeMap<&str, BTreeSet<(&str, &str)>> = BTreeMap::new();
     let mut attempts: BTreeMap<AttemptKey, BTreeSet<(&str, &str, u64)>> = BTreeMap::new();
     let mut common: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
@@ -94,21 +87,15 @@ pub fn judge(signatures: &[Signature]) -> SignerVerdict {
         for outpoint in &outpoints {
             owners.entry(outpoint).or_default().insert(payment);
         }
-        let attempt = attempts
-            .entry((payment.0, payment.1, signature.attempt))
-            .or_default();
-        verdict.repeated +=
-            usize::from(!attempt.insert((&signature.txid, &signature.digest, signature.fence)));
+        let attempt = attempts.entry((payment.0, payment.1, signature.attempt)).or_default();
+        verdict.repeated += usize::from(!attempt.insert((&signature.txid, &signature.digest, signature.fence)));
         let shared = common.entry(payment).or_insert_with(|| outpoints.clone());
         *shared = &*shared & &outpoints;
         verdict.payments.insert(signature.payment_id.clone());
     }
     let name = |wallet: &str, payment: &str| format!("{wallet}/{payment}");
-    verdict.outpoints_for_two_payments = owners
-        .into_iter()
-        .filter(|(_, by)| by.len() > 1)
-        .map(|(outpoint, _)| outpoint.to_owned())
-        .collect();
+    verdict.outpoints_for_two_payments =
+        owners.into_iter().filter(|(_, by)| by.len() > 1).map(|(outpoint, _)| outpoint.to_owned()).collect();
     verdict.attempts_with_two_transactions = attempts
         .into_iter()
         .filter(|(_, transactions)| transactions.len() > 1)
@@ -135,10 +122,7 @@ mod tests {
             txid: txid.into(),
             digest: format!("d{txid}"),
             fence: u64::from(attempt) * 10,
-            outpoints: outpoints
-                .iter()
-                .map(|outpoint| (*outpoint).to_owned())
-                .collect(),
+            outpoints: outpoints.iter().map(|outpoint| (*outpoint).to_owned()).collect(),
         }
     }
 
@@ -147,10 +131,7 @@ mod tests {
         let one = signature("p1", 1, "aa", &["c:0", "d:1"]);
         let verdict = judge(&[one.clone(), one, signature("p2", 1, "bb", &["e:0"])]);
         assert!(verdict.is_clean());
-        assert_eq!(
-            (verdict.signatures, verdict.repeated, verdict.payments.len()),
-            (3, 1, 2)
-        );
+        assert_eq!((verdict.signatures, verdict.repeated, verdict.payments.len()), (3, 1, 2));
     }
 
     #[test]
@@ -161,14 +142,8 @@ mod tests {
 
     #[test]
     fn an_outpoint_for_two_payments_is_caught() {
-        let verdict = judge(&[
-            signature("p1", 1, "aa", &["c:0"]),
-            signature("p2", 1, "bb", &["c:0"]),
-        ]);
-        assert_eq!(
-            verdict.outpoints_for_two_payments,
-            BTreeSet::from(["c:0".to_owned()])
-        );
+        let verdict = judge(&[signature("p1", 1, "aa", &["c:0"]), signature("p2", 1, "bb", &["c:0"])]);
+        assert_eq!(verdict.outpoints_for_two_payments, BTreeSet::from(["c:0".to_owned()]));
         assert!(!verdict.is_clean());
     }
 
@@ -188,16 +163,9 @@ mod tests {
         other_fence.fence += 1;
         let mut other_digest = one.clone();
         other_digest.digest.push('0');
-        for other in [
-            signature("p1", 1, "bb", &["c:0"]),
-            other_fence,
-            other_digest,
-        ] {
+        for other in [signature("p1", 1, "bb", &["c:0"]), other_fence, other_digest] {
             let verdict = judge(&[one.clone(), other]);
-            assert_eq!(
-                verdict.attempts_with_two_transactions,
-                BTreeSet::from(["hot/p1#1".to_owned()])
-            );
+            assert_eq!(verdict.attempts_with_two_transactions, BTreeSet::from(["hot/p1#1".to_owned()]));
         }
     }
 
@@ -209,10 +177,7 @@ mod tests {
             signature("p1", 2, "bb", &["c:0"]),
             signature("p1", 3, "cc", &["d:0"]),
         ]);
-        assert_eq!(
-            verdict.payments_without_anchor,
-            BTreeSet::from(["hot/p1".to_owned()])
-        );
+        assert_eq!(verdict.payments_without_anchor, BTreeSet::from(["hot/p1".to_owned()]));
     }
 
     #[test]
@@ -227,10 +192,7 @@ mod tests {
         );
         let torn = &line[..40];
         fs::write(&path, format!("{line}\n{torn}\n{line}\n{torn}")).unwrap();
-        assert_eq!(
-            read(&path).unwrap(),
-            vec![signature("p1", 1, "aa", &["c:0"]); 2]
-        );
+        assert_eq!(read(&path).unwrap(), vec![signature("p1", 1, "aa", &["c:0"]); 2]);
         fs::write(&path, "{\"wallet\":\"hot\"}\n").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("line 1"));
     }

@@ -11,28 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rules::{
-    ARROWS, arrow_faults, name_faults, openraft_faults, purity_faults, size_faults,
-    wildcard_arm_faults, word_faults,
+    ARROWS, arrow_faults, is_tests, name_faults, openraft_faults, purity_faults, size_faults, wildcard_arm_faults,
+    word_faults,
 };
 use rust_text::before_tests;
 
 /// What clippy.toml must say.
 const FUNCTION_LINES: &str = "too-many-lines-threshold = 70";
-const TOP_LEVEL: [&str; 7] = [
-    "coordinator",
-    "adapters",
-    "proto",
-    "policies",
-    "testnet",
-    "docs",
-    "target",
-];
+const TOP_LEVEL: [&str; 7] = ["coordinator", "adapters", "proto", "policies", "testnet", "docs", "target"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
 /// Every `.rs` file below `folder`, with its path relative to the root.
@@ -57,44 +46,23 @@ fn rust_files(folder: &str) -> Vec<(String, String)> {
 }
 
 fn all_rust_files() -> Vec<(String, String)> {
-    let files: Vec<_> = ARROWS
-        .iter()
-        .flat_map(|(_, folder, _)| rust_files(folder))
-        .collect();
-    assert!(
-        files.len() >= ARROWS.len(),
-        "the scan found almost nothing: {files:?}"
-    );
+    let files: Vec<_> = ARROWS.iter().flat_map(|(_, folder, _)| rust_files(folder)).collect();
+    assert!(files.len() >= ARROWS.len(), "the scan found almost nothing: {files:?}");
     files
 }
 
 fn assert_none(faults: &[String]) {
-    assert!(
-        faults.is_empty(),
-        "{} faults:\n{}",
-        faults.len(),
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
 #[test]
 fn crates_depend_only_along_the_arrows() {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--offline",
-        ])
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut dependencies = BTreeMap::new();
     for package in metadata["packages"].as_array().unwrap() {
@@ -103,17 +71,10 @@ fn crates_depend_only_along_the_arrows() {
         let found = found.filter(|dependency| dependency["kind"] != "dev");
         dependencies.insert(
             package["name"].as_str().unwrap().to_owned(),
-            found
-                .map(|dependency| dependency["name"].as_str().unwrap().to_owned())
-                .collect(),
+            found.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect(),
         );
     }
-    assert_eq!(
-        dependencies.len(),
-        ARROWS.len(),
-        "crates: {:?}",
-        dependencies.keys()
-    );
+    assert_eq!(dependencies.len(), ARROWS.len(), "crates: {:?}", dependencies.keys());
     assert_none(&arrow_faults(&dependencies));
 }
 
@@ -122,27 +83,13 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     for (package, folder, _) in ARROWS {
         let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
         let flat: String = manifest.split_whitespace().collect();
-        assert!(
-            flat.contains("[lints]workspace=true"),
-            "{package} has no [lints] workspace = true"
-        );
+        assert!(flat.contains("[lints]workspace=true"), "{package} has no [lints] workspace = true");
     }
     let clippy = fs::read_to_string(root().join("clippy.toml")).unwrap();
-    assert!(
-        clippy.contains(FUNCTION_LINES),
-        "clippy.toml does not say {FUNCTION_LINES}"
-    );
+    assert!(clippy.contains(FUNCTION_LINES), "clippy.toml does not say {FUNCTION_LINES}");
     let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    for lint in [
-        "unsafe_code = \"forbid\"",
-        "too_many_lines = ",
-        "unwrap_used = ",
-        "expect_used = ",
-    ] {
-        assert!(
-            workspace.contains(lint),
-            "the workspace's lints lack {lint}"
-        );
+    for lint in ["unsafe_code = \"forbid\"", "too_many_lines = ", "unwrap_used = ", "expect_used = "] {
+        assert!(workspace.contains(lint), "the workspace's lints lack {lint}");
     }
 }
 
@@ -151,10 +98,7 @@ fn the_top_level_holds_only_the_folders_of_the_design() {
     for entry in fs::read_dir(root()).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
         if entry.path().is_dir() && !name.starts_with('.') {
-            assert!(
-                TOP_LEVEL.contains(&name.as_str()),
-                "{name}/ is not a folder of the design"
-            );
+            assert!(TOP_LEVEL.contains(&name.as_str()), "{name}/ is not a folder of the design");
         }
     }
 }
@@ -164,7 +108,7 @@ fn files_are_named_by_nouns_and_stay_small() {
     let mut faults = Vec::new();
     for (path, text) in all_rust_files() {
         faults.extend(name_faults(&path));
-        if !path.contains("/tests/") {
+        if !is_tests(&path) {
             faults.extend(size_faults(&path, &text));
             if before_tests(&text).contains("allow(clippy::too_many_lines") {
                 faults.push(format!("{path} switches the ceiling for functions off"));
@@ -178,29 +122,19 @@ fn files_are_named_by_nouns_and_stay_small() {
 fn core_has_no_clock_randomness_io_or_unordered_map() {
     let files = rust_files("coordinator/core/src");
     assert!(!files.is_empty());
-    assert_none(
-        &files
-            .iter()
-            .flat_map(|(path, text)| purity_faults(path, text))
-            .collect::<Vec<_>>(),
-    );
+    assert_none(&files.iter().flat_map(|(path, text)| purity_faults(path, text)).collect::<Vec<_>>());
 }
 
 #[test]
 fn only_the_raft_folder_names_openraft() {
-    let faults: Vec<_> = all_rust_files()
-        .iter()
-        .flat_map(|(path, text)| openraft_faults(path, text))
-        .collect();
+    let faults: Vec<_> = all_rust_files().iter().flat_map(|(path, text)| openraft_faults(path, text)).collect();
     assert_none(&faults);
 }
 
 #[test]
 fn nothing_is_unsafe() {
-    let faults: Vec<_> = all_rust_files()
-        .iter()
-        .flat_map(|(path, text)| word_faults(path, text, &["unsafe"]))
-        .collect();
+    let faults: Vec<_> =
+        all_rust_files().iter().flat_map(|(path, text)| word_faults(path, text, &["unsafe"])).collect();
     assert_none(&faults);
 }
 

@@ -6,30 +6,15 @@ use crate::rust_text::{before_tests, code_of, words};
 
 /// Lines of a file before its tests.
 pub const MAX_FILE_LINES: usize = 500;
-pub const BANNED_NAMES: [&str; 8] = [
-    "util", "utils", "common", "helper", "helpers", "manager", "managers", "misc",
-];
+pub const BANNED_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "manager", "managers", "misc"];
 /// Package, its folder, the packages of this workspace that it may depend on.
 pub const ARROWS: [(&str, &str, &[&str]); 6] = [
     ("onespend-core", "coordinator/core", &[]),
     ("onespend-adapters", "adapters", &["onespend-core"]),
     ("onespend-policies", "policies", &["onespend-core"]),
     ("onespend-proto", "proto", &[]),
-    (
-        "onespend",
-        "coordinator/node",
-        &[
-            "onespend-adapters",
-            "onespend-policies",
-            "onespend-proto",
-            "onespend-core",
-        ],
-    ),
-    (
-        "onespend-testnet",
-        "testnet",
-        &["onespend", "onespend-proto", "onespend-core"],
-    ),
+    ("onespend", "coordinator/node", &["onespend-adapters", "onespend-policies", "onespend-proto", "onespend-core"]),
+    ("onespend-testnet", "testnet", &["onespend", "onespend-proto", "onespend-core"]),
 ];
 /// Everything that core may use; its manifest proves that it cannot block, wait or fail.
 pub const CORE_DEPENDENCIES: [&str; 4] = ["bitcoin", "miniscript", "minicbor", "thiserror"];
@@ -55,12 +40,7 @@ pub const IMPURE: [&str; 15] = [
 pub const IMPURE_STD: [&str; 7] = ["time", "fs", "net", "env", "io", "process", "thread"];
 
 /// The crates that only the raft folder may name.
-pub const OPENRAFT: [&str; 4] = [
-    "openraft",
-    "openraft_macros",
-    "openraft_rt",
-    "openraft_rt_tokio",
-];
+pub const OPENRAFT: [&str; 4] = ["openraft", "openraft_macros", "openraft_rt", "openraft_rt_tokio"];
 
 pub fn arrow_faults(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let mut faults = Vec::new();
@@ -71,9 +51,7 @@ pub fn arrow_faults(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String>
         };
         for dependency in found {
             if dependency.starts_with("onespend") && !allowed.contains(&dependency.as_str()) {
-                faults.push(format!(
-                    "{package} → {dependency} is not an arrow of the design"
-                ));
+                faults.push(format!("{package} → {dependency} is not an arrow of the design"));
             }
             if package == "onespend-core" && !CORE_DEPENDENCIES.contains(&dependency.as_str()) {
                 faults.push(format!("core depends on {dependency}"));
@@ -94,29 +72,26 @@ pub fn name_faults(path: &str) -> Vec<String> {
         .collect()
 }
 
+/// Whether a file holds nothing but tests: in a tests folder, or `tests.rs` or `…_tests.rs` beside what it tests.
+pub fn is_tests(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    path.contains("/tests/") || name == "tests.rs" || name.ends_with("_tests.rs")
+}
+
 pub fn size_faults(path: &str, text: &str) -> Vec<String> {
     let lines = before_tests(text).lines().count();
-    if lines > MAX_FILE_LINES {
-        vec![format!("{path}: {lines} lines before its tests")]
-    } else {
-        Vec::new()
-    }
+    if lines > MAX_FILE_LINES { vec![format!("{path}: {lines} lines before its tests")] } else { Vec::new() }
 }
 
 pub fn word_faults(path: &str, text: &str, banned: &[&str]) -> Vec<String> {
     let code = code_of(text);
-    words(&code)
-        .filter(|word| banned.contains(word))
-        .map(|word| format!("{path} names {word}"))
-        .collect()
+    words(&code).filter(|word| banned.contains(word)).map(|word| format!("{path} names {word}")).collect()
 }
 
 pub fn purity_faults(path: &str, text: &str) -> Vec<String> {
     let code = code_of(before_tests(text));
-    let mut faults: Vec<String> = words(&code)
-        .filter(|word| IMPURE.contains(word))
-        .map(|word| format!("{path} names {word}"))
-        .collect();
+    let mut faults: Vec<String> =
+        words(&code).filter(|word| IMPURE.contains(word)).map(|word| format!("{path} names {word}")).collect();
     let flat: String = code.split_whitespace().collect();
     for module in IMPURE_STD {
         let imports = [
@@ -137,10 +112,7 @@ pub fn openraft_faults(path: &str, text: &str) -> Vec<String> {
         return Vec::new();
     }
     let code = code_of(text);
-    words(&code)
-        .filter(|word| OPENRAFT.contains(word))
-        .map(|word| format!("{path} names {word}"))
-        .collect()
+    words(&code).filter(|word| OPENRAFT.contains(word)).map(|word| format!("{path} names {word}")).collect()
 }
 
 pub fn wildcard_arm_faults(path: &str, text: &str) -> Vec<String> {
@@ -156,11 +128,7 @@ pub fn wildcard_arm_faults(path: &str, text: &str) -> Vec<String> {
 #[test]
 fn a_wrong_arrow_is_caught() {
     let faults = |package: &str, dependency: &str| {
-        arrow_faults(&BTreeMap::from([(
-            package.to_owned(),
-            vec![dependency.to_owned()],
-        )]))
-        .len()
+        arrow_faults(&BTreeMap::from([(package.to_owned(), vec![dependency.to_owned()])])).len()
     };
     assert_eq!(faults("onespend-adapters", "onespend"), 1);
     assert_eq!(faults("onespend-core", "tokio"), 1);
@@ -174,12 +142,11 @@ fn a_meaningless_name_and_a_huge_file_are_caught() {
     assert_eq!(name_faults("adapters/src/utils.rs").len(), 1);
     assert_eq!(name_faults("adapters/src/helpers/mod.rs").len(), 1);
     assert_eq!(name_faults("adapters/src/store/mod.rs").len(), 0);
+    assert!(is_tests("adapters/tests/chain.rs") && is_tests("coordinator/node/src/pki_tests.rs"));
+    assert!(!is_tests("testnet/src/oracle/attests.rs"));
     let long = "// a line\n".repeat(MAX_FILE_LINES + 1);
     assert_eq!(size_faults("a.rs", &long).len(), 1);
-    assert_eq!(
-        size_faults("a.rs", &format!("#[cfg(test)]\n{long}")).len(),
-        0
-    );
+    assert_eq!(size_faults("a.rs", &format!("#[cfg(test)]\n{long}")).len(), 0);
 }
 
 #[test]
@@ -207,40 +174,16 @@ fn impure_code_is_caught_and_comments_about_it_are_not() {
 
 #[test]
 fn openraft_and_unsafe_in_the_wrong_place_are_caught() {
-    assert_eq!(
-        openraft_faults("coordinator/node/src/app.rs", "use openraft::Raft;").len(),
-        1
-    );
-    assert_eq!(
-        openraft_faults("coordinator/node/src/raft/log.rs", "use openraft::Raft;").len(),
-        0
-    );
-    assert_eq!(
-        openraft_faults("coordinator/node/src/app.rs", "// openraft is behind raft/").len(),
-        0
-    );
-    assert_eq!(
-        word_faults("a.rs", "let x = unsafe { y };", &["unsafe"]).len(),
-        1
-    );
-    assert_eq!(
-        word_faults("a.rs", "#![forbid(unsafe_code)]", &["unsafe"]).len(),
-        0
-    );
+    assert_eq!(openraft_faults("coordinator/node/src/app.rs", "use openraft::Raft;").len(), 1);
+    assert_eq!(openraft_faults("coordinator/node/src/raft/log.rs", "use openraft::Raft;").len(), 0);
+    assert_eq!(openraft_faults("coordinator/node/src/app.rs", "// openraft is behind raft/").len(), 0);
+    assert_eq!(word_faults("a.rs", "let x = unsafe { y };", &["unsafe"]).len(), 1);
+    assert_eq!(word_faults("a.rs", "#![forbid(unsafe_code)]", &["unsafe"]).len(), 0);
 }
 
 #[test]
 fn a_wildcard_arm_is_caught() {
-    assert_eq!(
-        wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ => 2,\n}").len(),
-        1
-    );
-    assert_eq!(
-        wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ if y => 2,\n}").len(),
-        1
-    );
-    assert_eq!(
-        wildcard_arm_faults("a.rs", "match x { A | B => 1, C(_, y) => y }").len(),
-        0
-    );
+    assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ => 2,\n}").len(), 1);
+    assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ if y => 2,\n}").len(), 1);
+    assert_eq!(wildcard_arm_faults("a.rs", "match x { A | B => 1, C(_, y) => y }").len(), 0);
 }

@@ -8,11 +8,7 @@ pub fn code_of(text: &str) -> String {
     while at < chars.len() {
         let end = literal_or_comment_end(&chars, at);
         if end > at {
-            code.extend(
-                chars[at..end]
-                    .iter()
-                    .map(|c| if *c == '\n' { '\n' } else { ' ' }),
-            );
+            code.extend(chars[at..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
             at = end;
         } else {
             code.push(chars[at]);
@@ -52,9 +48,7 @@ pub fn literal_or_comment_end(chars: &[char], at: usize) -> usize {
             if peek(1 + hashes) != '"' {
                 return at; // a raw identifier
             }
-            let close: Vec<char> = std::iter::once('"')
-                .chain(std::iter::repeat_n('#', hashes))
-                .collect();
+            let close: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
             (find(at + 2 + hashes, &close) + close.len()).min(chars.len())
         }
         _ => at,
@@ -66,6 +60,5 @@ pub fn before_tests(text: &str) -> &str {
 }
 
 pub fn words(code: &str) -> impl Iterator<Item = &str> {
-    code.split(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .filter(|word| !word.is_empty())
+    code.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
 }
