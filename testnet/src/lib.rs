@@ -13,7 +13,7 @@
 //! | [`cluster`] | all of it together, with certificates and configuration |
 //! | [`wallet`], [`hot`] | the wallet's keys; registering it and sending it coins |
 //! | [`grpc`], [`miner`], [`seed`], [`progress`] | a caller, blocks, reproducible randomness, what people see |
-//! | [`up`], [`demo`], [`bench`] | the commands |
+//! | [`up`], [`demo`], [`mod@bench`] | the commands |
 //! | [`oracle`] | the judges: the chain and the signer's log |
 
 pub mod bench;
