@@ -14,6 +14,7 @@
 
 mod agreement;
 mod alarms;
+pub mod app;
 mod bitcoind;
 pub mod config;
 mod grpc;
@@ -23,8 +24,10 @@ pub mod identity;
 mod leader;
 pub mod metrics;
 mod parts;
+mod peers;
 pub mod pki;
 pub mod raft;
+mod replica;
 mod selection;
 pub mod shutdown;
 pub mod telemetry;

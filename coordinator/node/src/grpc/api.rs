@@ -22,7 +22,9 @@ use super::turns::Turns;
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::leader::sign::Signing;
-use crate::raft::{Applied, RaftNode};
+use crate::peers::Peers;
+use crate::raft::Applied;
+use crate::replica::Replica;
 use crate::selection::Busy;
 
 /// How often facts are gathered again when they were out of date.
@@ -32,7 +34,8 @@ const READY_WAIT: Duration = Duration::from_secs(2);
 
 /// What the rpcs work with.
 pub(crate) struct Api {
-    pub(crate) raft: Arc<RaftNode>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) forward: Forward,
     pub(crate) signing: Arc<Signing>,
@@ -170,7 +173,7 @@ impl Api {
     /// for that.
     async fn leads(&self, deadline: Instant) -> bool {
         let wait = READY_WAIT.min(deadline.saturating_duration_since(Instant::now()));
-        self.raft.leads_ready(wait).await
+        self.replica.leads_ready(wait).await
     }
 
     async fn pass_on<Req, Res, Pass, PassFuture>(
@@ -184,14 +187,14 @@ impl Api {
         Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture,
         PassFuture: Future<Output = Result<Response<Res>, Status>>,
     {
-        let hint = self.raft.leader_hint();
+        let hint = self.replica.leader_hint();
         let Some(leader) = hint.as_ref().filter(|_| self.settings.forward_writes && !caller.forwarded) else {
             return Err(status::not_leader(hint.as_ref()));
         };
         let clients = self.forward.to(leader)?;
         let request = Forward::dress(request, caller, deadline);
         let answer = pass(clients, request).await.map_err(super::forward::answer)?;
-        Ok(super::observe::name_leader(answer, &leader.data_address))
+        Ok(super::observe::name_leader(answer, &leader.addresses.data))
     }
 
     /// Proposes what `gather` drafts until it is decided. The answer to a request that was decided before is the
@@ -209,11 +212,11 @@ impl Api {
         let _turn = self.turns.take(request.key.clone()).await;
         let mut last = String::new();
         for _ in 0..MAX_ROUNDS {
-            if let Some(outcome) = self.raft.read(|state| dedup::earlier(state, &request)) {
-                return accepted(self.raft.applied(outcome));
+            if let Some(outcome) = self.replica.read(|state| dedup::earlier(state, &request)) {
+                return accepted(self.replica.applied(outcome));
             }
             let draft = gather().await?;
-            let proposed = self.raft.propose(Some(request.clone()), draft.command, call.deadline).await;
+            let proposed = self.replica.propose(Some(request.clone()), draft.command, call.deadline).await;
             let applied = proposed.map_err(|error| status::proposing(&error))?;
             match &applied.outcome {
                 Outcome::Rejected(rejection) if rejection.is_transient() => last = rejection.to_string(),
@@ -240,7 +243,7 @@ impl Api {
 
     /// Logical time as this leader would propose it, for showing what remains.
     pub(crate) fn now(&self) -> Millis {
-        self.raft.now()
+        self.replica.now()
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn get_balance(
     let mut fields = Fields::default();
     let id = fields.wallet_id(&message.wallet_id);
     let id = fields.finish(id)?;
-    api.raft.read(|state| {
+    api.replica.read(|state| {
         state.wallet(&id).map_err(|rejection| status::rejected(&rejection))?;
         let mut sums = Sums::default();
         for (_, utxo) in state.utxos().filter(|(_, utxo)| utxo.wallet == id) {

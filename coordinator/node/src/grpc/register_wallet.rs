@@ -33,7 +33,7 @@ pub(super) async fn register_wallet(
     let request = call.request(parsed.request.clone());
     let applied = api.decide(&call, request, || draft(&api, &parsed)).await?;
     let wallet =
-        api.raft.read(|state| state.wallet(&parsed.wallet).ok().map(|w| wallet_view::wallet(&parsed.wallet, w)));
+        api.replica.read(|state| state.wallet(&parsed.wallet).ok().map(|w| wallet_view::wallet(&parsed.wallet, w)));
     Ok(v1::RegisterWalletResponse { wallet, applied_index: applied.index.0, term: applied.term })
 }
 

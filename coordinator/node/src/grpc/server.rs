@@ -37,7 +37,7 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Binds early, so that a port that is taken is known before anything else starts.
-    pub(crate) async fn bind(address: &str) -> std::io::Result<Self> {
+    pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })

@@ -169,8 +169,8 @@ impl ChainService for Services {
     }
 
     async fn get_node_views(&self, r: Request<v1::GetNodeViewsRequest>) -> Answer<v1::GetNodeViewsResponse> {
-        let (_, call) = self.0.admit(Action::GetNodeViews, &r)?;
-        get_node_views(Arc::clone(&self.0), call).await.map(Response::new)
+        self.0.admit(Action::GetNodeViews, &r)?;
+        get_node_views(Arc::clone(&self.0)).await.map(Response::new)
     }
 }
 

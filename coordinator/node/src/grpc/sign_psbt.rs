@@ -62,7 +62,7 @@ fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed)
 fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
     api.demand_synced_chain()?;
     let transaction = parsed.proposal.transaction.clone();
-    let change = api.raft.read(|state| {
+    let change = api.replica.read(|state| {
         let wallet = state.wallet(&parsed.key.wallet).map_err(|rejection| status::rejected(&rejection))?;
         check_claims(state, parsed).map_err(|fault| psbt_status::refused(&fault))?;
         find_change(&transaction, &parsed.recipients, wallet).map_err(|rejection| status::rejected(&rejection))

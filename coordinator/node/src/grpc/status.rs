@@ -64,14 +64,14 @@ pub(crate) fn not_leader(hint: Option<&LeaderHint>) -> Status {
     let mut metadata = vec![];
     if let Some(hint) = hint {
         metadata.push(("leader_id", hint.node_id.to_string()));
-        metadata.push(("leader_data_addr", hint.data_address.clone()));
-        metadata.push(("leader_control_addr", hint.control_address.clone()));
+        metadata.push(("leader_data_addr", hint.addresses.data.clone()));
+        metadata.push(("leader_control_addr", hint.addresses.control.clone()));
         metadata.push(("term", hint.term.to_string()));
     }
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(QUORUM_RETRY));
     let message = match hint {
-        Some(hint) => format!("this node does not lead; node {} does, at {}", hint.node_id, hint.data_address),
+        Some(hint) => format!("this node does not lead; node {} does, at {}", hint.node_id, hint.addresses.data),
         None => "this node does not lead, and no leader is known now".to_owned(),
     };
     build(Code::FailedPrecondition, ErrorReason::NotLeader, message, metadata, details)
@@ -80,9 +80,10 @@ pub(crate) fn not_leader(hint: Option<&LeaderHint>) -> Status {
 /// What came of a proposal that has no outcome.
 pub(crate) fn proposing(error: &ProposeError) -> Status {
     match error {
-        ProposeError::NotLeader(hint) => not_leader(hint.as_ref()),
-        ProposeError::Overloaded => overloaded("more requests wait for the log than this node takes"),
+        ProposeError::NotLeader { hint } => not_leader(hint.as_ref()),
+        ProposeError::Overloaded { .. } => overloaded("more requests wait for the log than this node takes"),
         ProposeError::Unknown => unknown("the leader lost its quorum or its lead before the request was decided"),
+        ProposeError::TooLarge { .. } => invalid(ErrorReason::FieldInvalid, "request", error.to_string(), vec![]),
         ProposeError::Stopped => {
             refuse(Code::Unavailable, ErrorReason::NotServing, "this node is stopping; ask another one", vec![])
         }

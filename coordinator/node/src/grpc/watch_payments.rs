@@ -47,7 +47,7 @@ async fn follow(
     mut seen: LogIndex,
     sender: mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
 ) {
-    let mut applied = api.raft.applied_index();
+    let mut applied = api.replica.positions();
     loop {
         // Marked before the state is read: what is applied after that wakes the next round.
         applied.borrow_and_update();
@@ -76,7 +76,7 @@ async fn follow(
 
 /// The next changes after an index, the index that they reach to, and whether there are more.
 fn changes(api: &Api, filter: &Filter, seen: LogIndex) -> (Vec<v1::WatchPaymentsResponse>, LogIndex, bool) {
-    api.raft.read(|state| {
+    api.replica.read(|state| {
         let mut batch = Vec::new();
         let mut reached = state.applied();
         let mut later = state.payments_changed_after(seen).peekable();

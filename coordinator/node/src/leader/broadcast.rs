@@ -59,7 +59,7 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
 }
 
 async fn offer_all(duty: &Arc<Duty>, term: &LeaderTerm) {
-    let open: BTreeSet<(PaymentKey, AttemptNo)> = duty.raft.read(|state| {
+    let open: BTreeSet<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
         let mut open = BTreeSet::new();
         for key in state.open_payments() {
             let Some(payment) = state.payment(&key) else { continue };
@@ -76,7 +76,7 @@ async fn offer_all(duty: &Arc<Duty>, term: &LeaderTerm) {
 }
 
 async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: AttemptNo) {
-    let signed = duty.raft.read(|state| {
+    let signed = duty.replica.read(|state| {
         let attempt = state.payment(&key)?.attempt(number)?;
         Some((attempt.signed.clone()?, attempt.relay.clone()))
     });
@@ -99,7 +99,7 @@ async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: Att
             warn!(payment = %key, %txid, why, "bitcoind refuses the transaction; it is offered again")
         }
     }
-    if let Err(error) = duty.raft.propose_as(term, Command::RecordRelay { key, attempt: number, relay }).await {
+    if let Err(error) = duty.replica.propose_as(term, Command::RecordRelay { key, attempt: number, relay }).await {
         debug!(%txid, %error, "what bitcoind said is not recorded");
     }
 }

@@ -18,14 +18,14 @@ use tracing::{Instrument, error, info, info_span, warn};
 use super::broadcast::Outbox;
 use crate::grpc::turns::Turns;
 use crate::metrics;
-use crate::raft::RaftNode;
+use crate::replica::Replica;
 
 /// Most signatures that are made at once on this node.
 const MAX_AT_ONCE: usize = 16;
 
 /// The way to the signers of this node.
 pub struct Signing {
-    raft: Arc<RaftNode>,
+    replica: Arc<Replica>,
     signers: BTreeMap<String, Arc<dyn Signer>>,
     outbox: Outbox,
     turns: Turns<(PaymentKey, AttemptNo)>,
@@ -34,9 +34,9 @@ pub struct Signing {
 
 impl Signing {
     /// Signers by the names that wallets refer to.
-    pub fn new(raft: Arc<RaftNode>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox) -> Self {
+    pub fn new(replica: Arc<Replica>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox) -> Self {
         Self {
-            raft,
+            replica,
             signers: signers.into_iter().map(|signer| (signer.name().to_owned(), signer)).collect(),
             outbox,
             turns: Turns::default(),
@@ -74,7 +74,7 @@ impl Signing {
 
     async fn work(&self, key: &PaymentKey, attempt: AttemptNo) {
         let _turn = self.turns.take((key.clone(), attempt)).await;
-        let Some(permit) = self.raft.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
+        let Some(permit) = self.replica.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
             return;
         };
         match self.call(permit).await {
@@ -100,13 +100,13 @@ impl Signing {
     }
 
     async fn record(&self, key: &PaymentKey, attempt: AttemptNo, transaction: Transaction) {
-        let Some(term) = self.raft.leader_term() else {
+        let Some(term) = self.replica.leader_term() else {
             // The next leader signs the same bytes again.
             return;
         };
         let txid = transaction.compute_txid();
         let command = Command::RecordSignature { key: key.clone(), attempt, transaction };
-        match self.raft.propose_as(&term, command).await {
+        match self.replica.propose_as(&term, command).await {
             Ok(applied) if applied.outcome == Outcome::Recorded => {
                 info!(%txid, log_index = applied.index.0, "signed");
                 self.outbox.put(key.clone(), attempt);
@@ -123,7 +123,7 @@ const RECONCILE: Duration = Duration::from_secs(1);
 /// The leader's duty: drives on every intent that has no signature, those of earlier leaders too.
 pub(super) async fn run(duty: Arc<super::Duty>) {
     loop {
-        let waiting: Vec<(PaymentKey, AttemptNo)> = duty.raft.read(|state| {
+        let waiting: Vec<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
             let open = state.open_payments().into_iter();
             open.flat_map(|key| {
                 let payment = state.payment(&key);
