@@ -1,1 +1,3 @@
 //! Ports of onespend and their implementations: chain, signer, store.
+
+pub mod store;

@@ -1,1 +1,37 @@
 //! The gRPC interface of onespend and its leader-following client.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`v1`] | messages and services for wallet back ends and operators |
+//! | [`peer::v1`] | Raft between the nodes of one cluster |
+//! | [`reason`] | the reasons of errors, as they stand in `google.rpc.ErrorInfo` |
+//!
+//! The `.proto` files under `proto/` are the source of truth and document every field. `build.rs` compiles them
+//! with protox, so building needs no protoc.
+
+pub mod reason;
+
+/// Messages and services for wallet back ends and operators (package `onespend.v1`).
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("onespend.v1");
+}
+
+/// What the nodes of one cluster say to each other.
+pub mod peer {
+    /// Raft (package `onespend.peer.v1`).
+    #[allow(missing_docs, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        tonic::include_proto!("onespend.peer.v1");
+    }
+}
+
+/// The encoded `FileDescriptorSet` of both packages and their imports, with comments: for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("onespend_descriptor");
+
+/// Metadata key under which a peer request names its cluster.
+pub const CLUSTER_METADATA_KEY: &str = "onespend-cluster";
+
+/// Metadata key under which a node that forwards a request names the caller, such as `client/payouts`. Only a node
+/// certificate may set it.
+pub const CALLER_METADATA_KEY: &str = "onespend-caller";
