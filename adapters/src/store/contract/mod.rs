@@ -5,3 +5,4 @@
 #![allow(clippy::needless_pass_by_value)]
 
 pub(crate) mod log;
+pub(crate) mod state;

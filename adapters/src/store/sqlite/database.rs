@@ -1,17 +1,14 @@
 //! Opening one database: is it ours, whole, and not newer than we are?
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use rusqlite_migration::{M, Migrations};
 
-use super::folder::{Identity, check_format, sync_folder_of};
-use crate::store::StoreError;
+use crate::store::identity::{Identity, check_format};
+use crate::store::{StoreError, durable};
 
-/// Marks the files of this project, in the header field that SQLite keeps for it.
-const APPLICATION_ID: i32 = 0x6f6e_7370;
 /// Other connections of this process only read; a writer waits for them at most this long.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
 /// Pages (4 KiB) in the write-ahead log before they are copied into the database.
@@ -30,6 +27,8 @@ const IDENTITY_TABLE: &str = "CREATE TABLE identity(
 /// What tells one of our databases from the other.
 pub(crate) struct Schema {
     pub(crate) file: &'static str,
+    /// In the header field that SQLite keeps for it: tells our files from others, and from each other.
+    pub(crate) application_id: i32,
     /// After the identity table, which is the same in all. Append only: the position is the stored version.
     pub(crate) steps: &'static [M<'static>],
     /// `FULL` waits for the disk at every commit, `NORMAL` only at checkpoints.
@@ -55,7 +54,7 @@ pub(crate) fn create(path: &Path, schema: &Schema, identity: &Identity) -> Resul
     let failed = StoreError::sqlite(path);
     let mut db = Connection::open(path).map_err(&failed)?;
     settle(&db, schema).map_err(&failed)?;
-    db.pragma_update(None, "application_id", APPLICATION_ID)
+    db.pragma_update(None, "application_id", schema.application_id)
         .map_err(&failed)?;
     schema
         .migrations()
@@ -63,7 +62,7 @@ pub(crate) fn create(path: &Path, schema: &Schema, identity: &Identity) -> Resul
         .map_err(|e| migration_failed(path, e))?;
     write_identity(&db, identity).map_err(&failed)?;
     db.close().map_err(|(_, cause)| failed(cause))?;
-    sync_folder_of(path)
+    durable::sync_folder_of(path)
 }
 
 /// Opens a database of this folder after checking all of it.
@@ -99,8 +98,11 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(), StoreError> {
     let failed = StoreError::sqlite(path);
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    if number("application_id").map_err(&failed)? != i64::from(APPLICATION_ID) {
-        return Err(StoreError::corrupt(path, "not a database of onespend"));
+    if number("application_id").map_err(&failed)? != i64::from(schema.application_id) {
+        return Err(StoreError::corrupt(
+            path,
+            format!("not a {} of onespend", schema.file),
+        ));
     }
     let version = number("user_version").map_err(&failed)?;
     if version > schema.version() {
@@ -177,18 +179,8 @@ pub(crate) fn holds_anything(path: &Path, schema: &Schema) -> Result<bool, Store
 
 /// Removes a database and what SQLite keeps beside it.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
-    for path in [
-        with_suffix(path, "-wal"),
-        with_suffix(path, "-shm"),
-        with_suffix(path, "-journal"),
-        path.to_path_buf(),
-    ] {
-        match fs::remove_file(&path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::io(&path, "remove")(cause));
-            }
-            _ => {}
-        }
+    for suffix in ["-wal", "-shm", "-journal", ""] {
+        durable::remove(&with_suffix(path, suffix))?;
     }
     Ok(())
 }

@@ -1,88 +1,22 @@
 //! The data folder: one process, one owner, one life.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::database::{self, Schema};
 use super::log::LOG_SCHEMA;
-use crate::store::{Owner, StoreError};
-
-/// The newest format of the files that this version reads, and the one that it writes.
-pub const FORMAT_VERSION: u32 = 1;
+use super::state::STATE_SCHEMA;
+use crate::store::identity::{Identity, check_format};
+use crate::store::{Owner, StoreError, durable};
 
 const LOCK_FILE: &str = "onespend.lock";
 const IDENTITY_FILE: &str = "identity.json";
-const SCHEMAS: [&Schema; 1] = [&LOG_SCHEMA];
-
-/// Whose files these are. Every file of the folder carries it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) format_version: u32,
-    pub(crate) cluster_id: String,
-    pub(crate) node_id: u64,
-    /// Made new with the folder, so that files of two folders of the same node cannot be mixed.
-    pub(crate) instance: String,
-}
-
-impl Identity {
-    fn fresh(owner: &Owner) -> Self {
-        Self {
-            format_version: FORMAT_VERSION,
-            cluster_id: owner.cluster_id.clone(),
-            node_id: owner.node_id,
-            instance: uuid::Uuid::new_v4().to_string(),
-        }
-    }
-
-    pub(crate) fn owner(&self) -> Owner {
-        Owner {
-            cluster_id: self.cluster_id.clone(),
-            node_id: self.node_id,
-        }
-    }
-
-    /// Refuses a file that this version cannot read or that is not `owner`'s.
-    pub(crate) fn check_owner(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
-        check_format(path, self.format_version)?;
-        if self.owner() != *owner {
-            return Err(StoreError::Foreign {
-                path: path.to_path_buf(),
-                found: self.owner(),
-                expected: owner.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Refuses a file of another life of this folder as well.
-    pub(crate) fn check_same(&self, path: &Path, folder: &Self) -> Result<(), StoreError> {
-        self.check_owner(path, &folder.owner())?;
-        if self.instance != folder.instance {
-            return Err(StoreError::OtherInstance {
-                path: path.to_path_buf(),
-                found: self.instance.clone(),
-                expected: folder.instance.clone(),
-            });
-        }
-        Ok(())
-    }
-}
-
-pub(crate) fn check_format(path: &Path, found: u32) -> Result<(), StoreError> {
-    if found > FORMAT_VERSION {
-        return Err(StoreError::NewerFormat {
-            path: path.to_path_buf(),
-            found,
-            supported: FORMAT_VERSION,
-        });
-    }
-    Ok(())
-}
+const SCHEMAS: [&Schema; 2] = [&LOG_SCHEMA, &STATE_SCHEMA];
 
 /// A data folder that this process holds alone, for as long as a clone of this value lives.
 #[derive(Debug, Clone)]
@@ -206,31 +140,6 @@ fn make_databases(folder: &Path, owner: &Owner) -> Result<Identity, StoreError> 
     let text = serde_json::to_vec_pretty(&identity).map_err(|cause| {
         StoreError::io(&folder.join(IDENTITY_FILE), "encode")(io::Error::other(cause))
     })?;
-    replace_file(&folder.join(IDENTITY_FILE), &text)?;
+    durable::replace_file(&folder.join(IDENTITY_FILE), &text)?;
     Ok(identity)
-}
-
-/// Writes a small file so that a crash leaves the old content or the new one, never a part.
-pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::options()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(StoreError::io(&temporary, "create"))?;
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(StoreError::io(&temporary, "write"))?;
-    fs::rename(&temporary, path).map_err(StoreError::io(path, "rename to"))?;
-    sync_folder_of(path)
-}
-
-/// Makes renames and removals in the folder of `path` durable.
-pub(crate) fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(StoreError::io(folder, "sync"))
 }

@@ -8,9 +8,15 @@
 //! | `identity.json` | whose folder it is; written last when the folder is made | once |
 //! | `onespend.lock` | the exclusive lock of the process | |
 
+#[cfg(test)]
+mod crash_tests;
 mod database;
 mod folder;
+#[cfg(test)]
+mod folder_tests;
 mod log;
+mod state;
 
-pub use folder::{DataFolder, FORMAT_VERSION};
+pub use folder::DataFolder;
 pub use log::{LogOptions, SqliteLog};
+pub use state::SqliteState;

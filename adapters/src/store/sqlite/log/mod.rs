@@ -169,7 +169,11 @@ impl LogStore for SqliteLog {
 
     fn stop(&self) {
         self.queue.stop();
-        if let Some(writer) = lock(&self.writer).take() {
+        let writer = lock(&self.writer).take();
+        // A callback may hold the last handle to the log; its thread cannot wait for itself.
+        if let Some(writer) = writer
+            && writer.thread().id() != std::thread::current().id()
+        {
             // A panic of the thread was reported through the failure when it happened.
             let _ = writer.join();
         }

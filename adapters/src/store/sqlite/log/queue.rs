@@ -123,6 +123,12 @@ impl LogQueue {
         look(&lock(&self.inner).tail)
     }
 
+    /// Changes that the writer has not taken yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.inner).waiting.len()
+    }
+
     /// Makes a change visible and queues it, or refuses it. Blocks while the queue is full.
     pub(super) fn push(&self, change: Change, done: Callback) {
         let mut inner = lock(&self.inner);

@@ -14,6 +14,7 @@ use crate::store::{LogKey, Purged, Record, StoreError, checksum};
 
 pub(crate) const LOG_SCHEMA: Schema = Schema {
     file: "raft.db",
+    application_id: 0x6f6e_736c,
     steps: &[M::up(
         "CREATE TABLE entry(
             idx INTEGER PRIMARY KEY,

@@ -56,7 +56,7 @@ impl Writer {
     fn run(mut self) {
         loop {
             let written = match self.queue.next(self.purging.then_some(PURGE_PAUSE)) {
-                Next::End => return,
+                Next::End => return self.tidy_up(),
                 Next::Idle => self.commit(&[], &BTreeMap::new()),
                 Next::Write(group) => self.write(group),
             };
@@ -65,6 +65,16 @@ impl Writer {
                 tracing::error!(error = %error, "the log cannot be written");
                 return;
             }
+        }
+    }
+
+    /// Leaves all in the database file. Only to have less to do at the next start: everything is durable already.
+    fn tidy_up(self) {
+        let done = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = done {
+            tracing::warn!(error = %error, "the write-ahead log of the log stays for the next start");
         }
     }
 
