@@ -119,3 +119,23 @@ fn a_mutation_without_its_promises_is_a_fault() {
     ];
     assert_eq!(lint_text("onespend/v1/thing.proto", bad), expected);
 }
+
+#[test]
+fn the_guide_names_every_rpc_and_every_reason() {
+    let guide = include_str!("../../docs/src/api.md");
+    let files = own_files();
+    let public = files
+        .file
+        .iter()
+        .filter(|file| file.package() == "onespend.v1");
+    let rpcs = public
+        .flat_map(|file| &file.service)
+        .flat_map(|service| &service.method)
+        .map(prost_types::MethodDescriptorProto::name);
+    for name in rpcs.chain(onespend_proto::reason::ALL) {
+        assert!(
+            guide.contains(&format!("`{name}`")),
+            "docs/src/api.md does not name {name}"
+        );
+    }
+}
