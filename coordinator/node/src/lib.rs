@@ -1,1 +1,3 @@
 //! The onespend daemon and command line.
+
+pub mod raft;
