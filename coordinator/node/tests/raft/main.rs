@@ -1,0 +1,10 @@
+//! Three nodes in one process: Raft over real stores, real TLS and real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod certificates;
+mod cluster;
+mod failover;
+mod relay;
+mod replication;
+mod strangers;
+mod wallet;
