@@ -41,14 +41,17 @@ where
 pub(crate) async fn open<S>(
     stub: PeerStub,
     letterhead: &Letterhead,
-    input: S,
+    mut input: S,
 ) -> Result<BoxStream<'static, AppendAnswer>, RpcError>
 where
-    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
+    // openraft makes its pause after a failure where it hands out the next request. A stream that is opened before that
+    // would fail again at once, thousands of times a second.
+    let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
-    let requests = input.map(move |request| {
+    let requests = stream::iter([first]).chain(input).map(move |request| {
         counter.fetch_add(1, Ordering::Relaxed);
         wire::append_request(request)
     });

@@ -21,7 +21,7 @@ pub struct LeaderHint {
     pub node_id: NodeId,
     /// Where it is reached.
     pub addresses: Addresses,
-    /// The term in which it leads.
+    /// The term in which it leads; 0 when not known.
     pub term: u64,
 }
 

@@ -20,6 +20,8 @@ mod lag;
 mod leadership;
 mod linearizable;
 mod log_store;
+#[cfg(test)]
+mod machine_tests;
 mod network;
 mod node;
 mod observer;

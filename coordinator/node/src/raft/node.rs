@@ -103,6 +103,7 @@ struct Inner {
     log: Arc<dyn LogStore>,
     state: Arc<dyn StateStore>,
     behind: Arc<WriteBehind>,
+    machine_gone: CancellationToken,
     ended: watch::Receiver<bool>,
 }
 
@@ -117,7 +118,7 @@ impl RaftNode {
         let appended = AppendTimes::default();
         let machine = StateMachine::open(Arc::clone(&parts.state), appended.clone(), Arc::clone(&parts.observer))
             .map_err(StartError::Stored)?;
-        let (view, behind) = (machine.view().clone(), machine.behind());
+        let (view, behind, machine_gone) = (machine.view().clone(), machine.behind(), machine.gone());
         let store_failure = watch_failures(&*parts.log, &*parts.state);
         let log = RaftLog::new(Arc::clone(&parts.log), appended);
         let network = Network::new(&parts.cluster_id, Channels::new(parts.tls))
@@ -145,6 +146,7 @@ impl RaftNode {
             log: parts.log,
             state: parts.state,
             behind,
+            machine_gone,
             ended,
         })))
     }
@@ -165,7 +167,8 @@ impl RaftNode {
         }
     }
 
-    /// What to serve on the control port.
+    /// What to serve on the control port. The server's sockets need TCP_NODELAY: without it an answer waits up to 40 ms for
+    /// the sender's delayed acknowledgement, and an election several times that.
     pub fn peer_service(&self, identity: PeerIdentity, view: NodeView) -> PeerService {
         PeerService {
             cluster_id: self.0.cluster_id.clone(),
@@ -198,7 +201,7 @@ impl RaftNode {
     pub fn status(&self) -> RaftStatus {
         // Cloned at once: holding the borrow would hold up Raft itself.
         let metrics = self.0.raft.metrics().borrow_watched().clone();
-        RaftStatus::of(&metrics)
+        RaftStatus::of(&metrics, self.0.view.position())
     }
 
     /// Waits until the state here holds everything that was acknowledged before the call; on the leader only.
@@ -242,6 +245,10 @@ impl RaftNode {
         self.0.stopping.cancel();
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.raft.shutdown()).await.is_err() {
             tracing::warn!("raft did not stop in time");
+        }
+        // Entries that were committed just before may still be on their way into the state.
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.machine_gone.cancelled()).await.is_err() {
+            tracing::warn!("the state machine did not stop in time");
         }
         // It ends with Raft, and says that nobody leads any more: that lets go of the last term's handle.
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.ended.clone().wait_for(|ended| *ended)).await.is_err() {

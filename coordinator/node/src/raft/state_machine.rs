@@ -18,6 +18,8 @@ use onespend_core::table::StoredRow;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
+use tokio_util::sync::{CancellationToken, DropGuard};
+
 use super::codec::{self, Marker};
 use super::lag::AppendTimes;
 use super::log_store::io_error;
@@ -42,6 +44,8 @@ pub(crate) struct StateMachine {
     current: CurrentSnapshot,
     appended: AppendTimes,
     observer: Arc<dyn RaftObserver>,
+    gone: CancellationToken,
+    _tells_when_gone: DropGuard,
 }
 
 /// What was done under the lock, to be told after it.
@@ -61,6 +65,7 @@ impl StateMachine {
         let (state, marker) = load(&*store)?;
         let current = store.current_snapshot().map_err(io_error)?.map(snapshot_of).transpose()?;
         let behind = WriteBehind::start(Arc::clone(&store), WriteBehindOptions::default()).map_err(io_error)?;
+        let gone = CancellationToken::new();
         Ok(Self {
             view: StateView::new(state, position(marker.applied)),
             marker,
@@ -69,6 +74,8 @@ impl StateMachine {
             current: Arc::new(Mutex::new(current)),
             appended,
             observer,
+            _tells_when_gone: gone.clone().drop_guard(),
+            gone,
         })
     }
 
@@ -79,6 +86,11 @@ impl StateMachine {
     /// What writes the rows; to be stopped after Raft.
     pub(crate) fn behind(&self) -> Arc<WriteBehind> {
         Arc::clone(&self.behind)
+    }
+
+    /// Cancelled when this value is dropped: nothing is applied any more.
+    pub(crate) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     fn apply_some(&mut self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use openraft::{Instant as _, RaftMetrics, ServerState};
 
 use super::types::{Addresses, LogId, NodeId, TypeConfig};
+use super::view::Position;
 
 /// The part that a node has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,18 +80,20 @@ impl RaftStatus {
             .max_by_key(|member| (member.matched, u64::MAX - member.node_id))
     }
 
-    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
+    /// `position` is newer than what the metrics say of the state: they follow a moment later.
+    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>, position: Position) -> Self {
         let index = |id: &Option<LogId>| id.map(|id| id.index);
+        let applied = index(&metrics.last_applied).max(Some(position.index.0).filter(|index| *index > 0));
         Self {
             node_id: metrics.id,
             role: role(metrics),
             term: metrics.current_term,
             leader: metrics.current_leader,
             quorum_acked: metrics.last_quorum_acked.and_then(|at| ago(at.elapsed())),
-            own_term_applied: metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term),
+            own_term_applied: metrics.current_term > 0 && position.term == metrics.current_term,
             last_log: metrics.last_log_index,
-            committed: index(&metrics.local_committed).max(index(&metrics.cluster_committed)),
-            applied: index(&metrics.last_applied),
+            committed: index(&metrics.local_committed).max(index(&metrics.cluster_committed)).max(applied),
+            applied,
             snapshot: index(&metrics.snapshot),
             purged: index(&metrics.purged),
             members: members(metrics),

@@ -214,3 +214,113 @@ pub(crate) fn read_transfer_response(
         }),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use onespend_core::command::{Command, Entry};
+    use onespend_core::ids::{Millis, ReservationId};
+    use prost::Message;
+
+    use super::*;
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId::new(CommittedLeader::new(term), index)
+    }
+
+    fn members() -> Membership {
+        let node = |n: u64| (n, Addresses { control: format!("10.0.0.{n}:7801"), data: format!("10.0.0.{n}:7800") });
+        let nodes: BTreeMap<_, _> = [1, 2, 3].map(node).into();
+        Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])], nodes).unwrap()
+    }
+
+    /// Through the bytes, as between two nodes.
+    fn carry<M: Message + Default>(message: &M) -> M {
+        M::decode(message.encode_to_vec().as_slice()).unwrap()
+    }
+
+    fn append() -> AppendEntriesRequest<TypeConfig> {
+        let command = Command::Release { reservation: ReservationId(7) };
+        let entry = Entry { at: Millis(5), wall_ms: 6, request: None, command };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 2),
+            prev_log_id: Some(id(2, 9)),
+            entries: vec![
+                LogEntry { log_id: id(3, 10), payload: EntryPayload::Blank },
+                LogEntry { log_id: id(3, 11), payload: EntryPayload::Membership(members()) },
+                LogEntry { log_id: id(3, 12), payload: EntryPayload::Normal(Proposal::new(entry)) },
+            ],
+            leader_commit: Some(id(2, 8)),
+        }
+    }
+
+    #[test]
+    fn appends_arrive_as_they_were_sent() {
+        let sent = append();
+        let got = read_append_request(carry(&append_request(sent.clone()))).unwrap();
+        assert_eq!((got.vote, got.prev_log_id, got.leader_commit), (sent.vote, sent.prev_log_id, sent.leader_commit));
+        assert_eq!(got.entries, sent.entries);
+        for result in [
+            Ok(None),
+            Ok(Some(id(3, 12))),
+            Err(StreamAppendError::Conflict(id(2, 9))),
+            Err(StreamAppendError::HigherVote(Vote::new(4, 1))),
+        ] {
+            assert_eq!(read_append_result(carry(&append_result(&result))).unwrap(), result);
+        }
+    }
+
+    #[test]
+    fn ballots_snapshots_and_transfers_arrive_as_they_were_sent() {
+        let mut request = VoteRequest::new(Vote::new(4, 1), Some(id(3, 12)));
+        request.leadership_transfer = true;
+        assert_eq!(read_ballot(Some(carry(&ballot(&request)))).unwrap(), request);
+        let response = VoteResponse::new(Vote::new(4, 1), None, true);
+        assert_eq!(read_ballot_result(Some(carry(&ballot_result(&response)))).unwrap(), response);
+        let last_membership = StoredMembership::new(Some(id(1, 1)), members());
+        for meta in [SnapshotMeta { last_log_id: Some(id(3, 9)), last_membership }, SnapshotMeta::default()] {
+            assert_eq!(read_snapshot_meta(Some(carry(&snapshot_meta(&meta)))).unwrap(), meta);
+        }
+        let transfer = TransferLeaderRequest::new(Vote::new_committed(3, 2), 1, Some(id(3, 9)));
+        assert_eq!(read_transfer_request(carry(&transfer_request(&transfer))).unwrap(), transfer);
+        for answer in [
+            Ok(()),
+            Err(TransferLeaderError::VoteChanged { expected: Vote::new(1, 1), actual: Vote::new(2, 2) }),
+            Err(TransferLeaderError::LogNotFlushed { expected: Some(id(1, 1)), actual: None }),
+        ] {
+            assert_eq!(read_transfer_response(carry(&transfer_response(&answer))).unwrap(), answer);
+        }
+    }
+
+    #[test]
+    fn messages_that_break_the_protocol_are_refused() {
+        let good = append_request(append());
+        let spoil: [fn(&mut wire::AppendStreamRequest); 6] = [
+            |m| m.vote = None,
+            |m| m.entries[0].log_id = None,
+            |m| m.entries[1].payload = None,
+            |m| drop(m.entries.remove(1)),
+            |m| m.prev_log_id = Some(wire::LogId { term: 2, index: u64::MAX }),
+            |m| {
+                let orphan = wire::Membership {
+                    configs: vec![wire::VoterSet { node_ids: vec![9] }],
+                    nodes: std::collections::HashMap::default(),
+                };
+                m.entries[1].payload = Some(wire::entry::Payload::Membership(orphan));
+            },
+        ];
+        for spoil in spoil {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            read_append_request(bad).unwrap_err();
+        }
+        read_append_result(wire::AppendStreamResponse::default()).unwrap_err();
+        read_ballot(None).unwrap_err();
+        read_ballot_result(Some(wire::BallotResult::default())).unwrap_err();
+        read_snapshot_meta(Some(wire::SnapshotMeta::default())).unwrap_err();
+        read_transfer_request(wire::TransferLeaderRequest::default()).unwrap_err();
+        read_transfer_response(wire::TransferLeaderResponse::default()).unwrap_err();
+    }
+}

@@ -14,9 +14,9 @@ use onespend_proto::peer::v1::GetNodeViewResponse;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::certificates::{Authority, node_of};
 use crate::relay::Relay;
@@ -102,11 +102,9 @@ impl Cluster {
     pub async fn run(&mut self, id: u64) {
         let owner = Owner { cluster_id: CLUSTER.to_owned(), node_id: id };
         // A stopped node's stores are closed with the last handle to it, which some task may hold a moment longer.
-        let folder = until("the folder is free", async || {
-            match DataFolder::open(self.folders[&id].path(), &owner) {
-                Err(StoreError::Locked { .. }) => None,
-                opened => Some(opened.unwrap()),
-            }
+        let folder = until("the folder is free", async || match DataFolder::open(self.folders[&id].path(), &owner) {
+            Err(StoreError::Locked { .. }) => None,
+            opened => Some(opened.unwrap()),
         })
         .await;
         let log: Arc<dyn LogStore> = Arc::new(SqliteLog::open(&folder, LogOptions::default()).unwrap());
@@ -124,12 +122,12 @@ impl Cluster {
         .await
         .unwrap();
         let service = node.peer_service(Arc::new(node_of), Arc::new(GetNodeViewResponse::default)).into_server();
-        let listener = TcpListener::bind(self.addresses[&id]).await.unwrap();
+        let incoming = TcpIncoming::bind(self.addresses[&id]).unwrap().with_nodelay(Some(true));
         let server = Server::builder().tls_config(certificate.server()).unwrap().add_service(service);
         let draining = CancellationToken::new();
         let drained = draining.clone().cancelled_owned();
         let server = tokio::spawn(async move {
-            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), drained).await.unwrap();
+            server.serve_with_incoming_shutdown(incoming, drained).await.unwrap();
         });
         self.running.insert(id, Running { node, server, draining });
     }

@@ -133,7 +133,8 @@ async fn status_tells_who_is_who() {
     let leader = cluster.leader().await;
     let status = until("the leader has heard of all", async || {
         let status = cluster.node(leader).status();
-        let level = status.members.iter().all(|member| member.matched == status.last_log);
+        let level =
+            status.members.iter().all(|member| member.matched == status.last_log) && status.applied == status.last_log;
         level.then_some(status)
     })
     .await;

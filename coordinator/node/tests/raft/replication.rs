@@ -56,8 +56,14 @@ async fn a_thousand_reservations_leave_all_nodes_with_the_same_state() {
     let noted: Vec<_> = cluster.ids().into_iter().map(|id| cluster.node(id).view().hashes()).collect();
     assert!(noted[0].len() >= 7 && noted.iter().all(|hashes| *hashes == noted[0]), "{noted:?}");
 
-    // The same request gets the same answer; a coin that is taken is refused, as a value.
+    // A read that is confirmed by a quorum sees all of it.
     let leader = cluster.node(cluster.leader().await).clone();
+    let asked = Instant::now();
+    let reads = (0..200).map(|_| leader.linearizable(within(SOON)));
+    assert!(futures::future::join_all(reads).await.into_iter().all(|read| read.is_ok()));
+    println!("200 linearizable reads at once: {:?}", asked.elapsed());
+
+    // The same request gets the same answer; a coin that is taken is refused, as a value.
     let again = leader.proposer().propose(reserve(5), within(SOON)).await.unwrap();
     assert!(matches!(again.outcome, Outcome::Reserved { ref outpoints, .. } if *outpoints == [coin(5)]));
     let mut other = reserve(5);

@@ -10,7 +10,7 @@ use tonic::{Code, Request, Status};
 use crate::certificates::Issued;
 use crate::cluster::{CLUSTER, Cluster};
 
-async fn connect(cluster: &Cluster, to: u64, with: &Issued) -> RaftServiceClient<Channel> {
+fn connect(cluster: &Cluster, to: u64, with: &Issued) -> RaftServiceClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("https://{}", cluster.address(to))).unwrap();
     RaftServiceClient::new(endpoint.tls_config(with.client()).unwrap().connect_lazy())
 }
@@ -29,7 +29,7 @@ async fn ask(client: &mut RaftServiceClient<Channel>, in_cluster: &str, to: u64,
 async fn only_nodes_of_this_cluster_are_heard_and_only_for_themselves() {
     let cluster = Cluster::start(1, RaftConfig::default()).await;
     let two = cluster.authority().issue(CLUSTER, "node/2");
-    let mut client = connect(&cluster, 1, &two).await;
+    let mut client = connect(&cluster, 1, &two);
 
     // As it should be: the question is answered, and the leader keeps its office.
     assert!(!ask(&mut client, CLUSTER, 1, 2).await.unwrap());
@@ -43,15 +43,15 @@ async fn only_nodes_of_this_cluster_are_heard_and_only_for_themselves() {
     assert_eq!(for_another.code(), Code::PermissionDenied, "{for_another}");
 
     let twin = cluster.authority().issue(CLUSTER, "node/1");
-    let twin = ask(&mut connect(&cluster, 1, &twin).await, CLUSTER, 1, 1).await.unwrap_err();
+    let twin = ask(&mut connect(&cluster, 1, &twin), CLUSTER, 1, 1).await.unwrap_err();
     assert_eq!(twin.code(), Code::FailedPrecondition, "{twin}");
     let caller = cluster.authority().issue(CLUSTER, "client/payouts");
-    let caller = ask(&mut connect(&cluster, 1, &caller).await, CLUSTER, 1, 2).await.unwrap_err();
+    let caller = ask(&mut connect(&cluster, 1, &caller), CLUSTER, 1, 2).await.unwrap_err();
     assert_eq!(caller.code(), Code::PermissionDenied, "{caller}");
 
     // Another authority's certificate does not get past the handshake.
     let forged = crate::certificates::Authority::new().issue(CLUSTER, "node/2");
-    let forged = ask(&mut connect(&cluster, 1, &forged).await, CLUSTER, 1, 2).await.unwrap_err();
+    let forged = ask(&mut connect(&cluster, 1, &forged), CLUSTER, 1, 2).await.unwrap_err();
     assert_eq!(forged.code(), Code::Unavailable, "{forged}");
     cluster.end().await;
 }
