@@ -486,7 +486,7 @@ fn every_invariant_holds_after_every_command_and_the_history_is_right() {
         cases: u32::try_from(worlds).unwrap(),
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(seed),
-        max_shrink_iters: 2_000,
+        max_shrink_iters: 500,
         ..Config::default()
     };
     let seen = std::cell::Cell::new([0_usize; 4]);

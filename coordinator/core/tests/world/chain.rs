@@ -115,7 +115,9 @@ impl Chain {
         }
         self.pending = left;
         let mut header = previous.to_byte_array().to_vec();
-        block.iter().for_each(|transaction| header.extend(transaction.compute_txid().to_byte_array()));
+        for transaction in &block {
+            header.extend(transaction.compute_txid().to_byte_array());
+        }
         let hash = BlockHash::from_raw_hash(sha256d::Hash::hash(&header));
         let block = Block { at: BlockRef { height: Height(height), hash }, previous, transactions: block };
         self.blocks.push(block.clone());

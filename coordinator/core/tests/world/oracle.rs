@@ -234,7 +234,9 @@ impl Oracle {
         let attempt = state.payment(key).unwrap().attempt(*number).unwrap();
         let inputs: Vec<OutPoint> = attempt.transaction.input.iter().map(|input| input.previous_output).collect();
         self.assert_may_be_spent(key, &inputs, reservation);
-        inputs.iter().for_each(|outpoint| self.assert_spendable(*outpoint, wallet, chain));
+        for outpoint in &inputs {
+            self.assert_spendable(*outpoint, wallet, chain);
+        }
         let change = attempt.change.as_ref();
         assert_pays(&attempt.transaction, recipients, change, wallet);
         if let Some(change) = change {
