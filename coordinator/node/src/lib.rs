@@ -1,1 +1,9 @@
 //! The onespend daemon and command line.
+
+pub mod config;
+pub mod health;
+pub mod identity;
+pub mod pki;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;

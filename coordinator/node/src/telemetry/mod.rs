@@ -1,0 +1,5 @@
+//! Logs and traces.
+
+mod config;
+
+pub use config::{Config, LogConfig, LogFormat};
