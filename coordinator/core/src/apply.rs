@@ -4,6 +4,7 @@
 use crate::chain::{self, NewBlock};
 use crate::command::{BlockRef, Command, Entry, RegisterWallet, Request};
 use crate::dedup;
+use crate::facts;
 use crate::ids::{CallerId, LogIndex, Millis, WalletId};
 use crate::limits::ADDRESS_LOOKAHEAD;
 use crate::outcome::{Outcome, Rejection};
@@ -27,13 +28,19 @@ impl Context<'_> {
         self.request.map(Request::caller).ok_or_else(|| Rejection::StaleBasis { what: "nobody asked".to_owned() })
     }
 
+    /// Whether the entry may touch what this caller owns (safety 28). Nobody is not the owner.
     pub(crate) fn may_act_for(&self, owner: &CallerId) -> bool {
-        self.request.is_none_or(|request| request.for_others || request.caller() == owner)
+        self.request.is_some_and(|request| request.for_others || request.caller() == owner)
     }
 }
 
-/// Applies one entry of the log.
+/// Applies one entry of the log. Entries come in the order of their indices, each once; one that comes again, as
+/// after a restart from rows that were stored later than the log's marker, changes nothing.
 pub fn apply(state: &mut State, index: LogIndex, entry: &Entry) -> Outcome {
+    if index <= state.meta.applied && state.meta.applied > LogIndex(0) {
+        let what = format!("entry {index} was applied before: the state is at {}", state.meta.applied);
+        return Outcome::Rejected(Rejection::StaleBasis { what });
+    }
     state.meta.applied = index;
     state.meta.now = state.meta.now.max(entry.at);
     let ctx = Context { index, now: state.meta.now, wall_ms: entry.wall_ms, request: entry.request.as_ref() };
@@ -49,15 +56,15 @@ pub fn apply(state: &mut State, index: LogIndex, entry: &Entry) -> Outcome {
 
 /// Notes an entry that holds no command, such as a change of the members: only the index moves.
 pub fn skip(state: &mut State, index: LogIndex) {
-    state.meta.applied = index;
+    state.meta.applied = state.meta.applied.max(index);
 }
 
 fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Outcome, Rejection> {
     match command {
         Command::Start { network, tip } => start(state, *network, *tip),
         Command::ConnectBlock { block, previous, received, spent, wallets } => {
-            let new = NewBlock { block: *block, previous: *previous, received, spent, wallets: *wallets };
-            chain::connect(state, &new)
+            let (block, previous, wallets) = (*block, *previous, *wallets);
+            chain::connect(state, &NewBlock { block, previous, received, spent, wallets })
         }
         Command::DisconnectBlock { block } => chain::disconnect(state, *block),
         Command::RegisterWallet(command) => register(state, command),
@@ -68,7 +75,11 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::FreezeWallet { wallet, why } => {
             change_wallet(state, wallet, |wallet| wallet.frozen = Some(why.clone()))
         }
-        Command::UnfreezeWallet { wallet } => change_wallet(state, wallet, |wallet| wallet.frozen = None),
+        Command::UnfreezeWallet { wallet } => {
+            let changed = change_wallet(state, wallet, |wallet| wallet.frozen = None)?;
+            chain::free_quarantined(state, wallet);
+            Ok(changed)
+        }
         Command::GiveAddresses { wallet, keychain, count } => give_addresses(state, wallet, *keychain, *count),
         Command::Reserve(command) => reservation::reserve(state, ctx, command),
         Command::Renew { reservation, ttl, fence } => reservation::renew(state, ctx, *reservation, *ttl, *fence),
@@ -100,6 +111,7 @@ fn register(state: &mut State, command: &RegisterWallet) -> Result<Outcome, Reje
     if state.tip()? != command.basis {
         return Err(Rejection::StaleBasis { what: "the scan is of another tip".to_owned() });
     }
+    facts::check_found(state, command, &descriptor)?;
     let wallet = Wallet {
         descriptor,
         signer: command.signer.clone(),

@@ -1,16 +1,19 @@
 //! Blocks connected and disconnected, with undo (safety 17).
 
-use bitcoin::{BlockHash, OutPoint};
+use std::collections::BTreeSet;
+
+use bitcoin::{BlockHash, OutPoint, Txid};
 use minicbor::{Decode, Encode};
 
 use crate::codec;
 use crate::command::{BlockRef, Received, Spent};
-use crate::ids::{Height, PaymentKey};
+use crate::facts;
+use crate::ids::{Height, PaymentKey, WalletId};
 use crate::limits::UNDO_BLOCKS;
 use crate::outcome::{Outcome, Rejection};
-use crate::payment;
+use crate::payment::{self, AttemptEnd};
 use crate::state::State;
-use crate::utxo::{Claim, Spend, Utxo};
+use crate::utxo::{Claim, Spend, Utxo, depth};
 
 /// A block that is part of the chain, with what it did to our coins.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -35,17 +38,19 @@ pub(crate) struct NewBlock<'a> {
     pub(crate) previous: BlockHash,
     pub(crate) received: &'a [Received],
     pub(crate) spent: &'a [Spent],
-    pub(crate) wallets: u32,
+    pub(crate) wallets: u64,
 }
 
 pub(crate) fn connect(state: &mut State, new: &NewBlock<'_>) -> Result<Outcome, Rejection> {
     let tip = state.tip()?;
-    if new.previous != tip.hash || new.block.height.0 != tip.height.0 + 1 {
+    if new.previous != tip.hash || Some(new.block.height.0) != tip.height.0.checked_add(1) {
         return Err(stale(format!("block {} does not follow the tip at height {}", new.block.hash, tip.height)));
     }
-    if state.wallets().count() != new.wallets as usize {
-        return Err(stale(format!("the facts are of {} wallets", new.wallets)));
+    if new.wallets != state.wallet_count() {
+        return Err(stale("a wallet was registered since the block was searched".to_owned()));
     }
+    facts::check_received(state, new.block, new.received)?;
+    facts::check_spent(state, new.received, new.spent)?;
     let mut record = BlockRecord { hash: new.block.hash, received: Vec::new(), spent: Vec::new() };
     for output in new.received {
         receive(state, output);
@@ -72,8 +77,9 @@ pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, 
     if tip != block {
         return Err(stale(format!("block {} is not the tip", block.hash)));
     }
-    let below = Height(block.height.0.saturating_sub(1));
-    let Some(previous) = state.block(below).map(|record| record.hash) else {
+    let below = block.height.0.checked_sub(1).map(Height);
+    let previous = below.and_then(|below| Some(BlockRef { height: below, hash: state.block(below)?.hash }));
+    let Some(previous) = previous else {
         return Err(Rejection::OutOfBounds {
             what: "depth of the reorganisation in blocks".to_owned(),
             got: u64::from(UNDO_BLOCKS) + 1,
@@ -81,22 +87,24 @@ pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, 
             max: u64::from(UNDO_BLOCKS),
         });
     };
-    let Some(record) = state.take_tip(BlockRef { height: below, hash: previous }) else {
+    let undone = wallets_with_undone_ends(state, block.height);
+    let Some(record) = state.take_tip(previous) else {
         return Err(stale("the tip has no record".to_owned()));
     };
     for outpoint in &record.spent {
-        state.update_utxo(outpoint, |utxo| utxo.spent = None);
+        state.update_utxo(outpoint, take_back_spend);
     }
     for outpoint in &record.received {
         state.update_utxo(outpoint, |utxo| utxo.height = None);
     }
     let touched = exposing_payments(state, &record.spent);
     mark_changed(state, &touched);
-    freeze_after_deep_reorg(state, block.height);
+    freeze_after_deep_reorg(state, block.height, &undone);
     Ok(Outcome::Recorded)
 }
 
-/// Adds a coin, or gives one that a reorganisation took away its block again. Its claim stays (safety 17).
+/// Adds a coin, or gives one that a reorganisation took away its block again. Its claim stays (safety 17). Callers
+/// have checked the facts.
 pub(crate) fn receive(state: &mut State, output: &Received) {
     let known = state.update_utxo(&output.outpoint, |utxo| utxo.height = Some(output.height));
     if known.is_none() {
@@ -141,19 +149,60 @@ fn mark_changed(state: &mut State, keys: &[PaymentKey]) {
     }
 }
 
-/// A reorganisation deeper than a wallet's finality depth means that "settled" was not true: stop and let a human
-/// look (safety 17).
-fn freeze_after_deep_reorg(state: &mut State, disconnected: Height) {
-    let reorg_depth = state.highest().0.saturating_sub(disconnected.0) + 1;
+/// The coin is unspent again. If nobody here had a claim on it, somebody who has the keys spent it and may again:
+/// nobody gets it until an operator has looked (safety, Outpoint).
+fn take_back_spend(utxo: &mut Utxo) {
+    utxo.spent = None;
+    if utxo.claim == Claim::Free {
+        utxo.claim = Claim::Quarantined;
+    }
+}
+
+/// Wallets with a payment whose end rests on the block at a height: it was settled there, or an attempt was declared
+/// dead because of a spend there. The finality depth may have changed since, so depth alone does not tell.
+fn wallets_with_undone_ends(state: &State, height: Height) -> BTreeSet<WalletId> {
+    let Some(record) = state.block(height) else { return BTreeSet::new() };
+    let rests_here = |key: &PaymentKey, spender: Txid| {
+        state.payment(key).is_some_and(|payment| {
+            payment.attempts.iter().any(|attempt| match attempt.end {
+                Some(AttemptEnd::Settled(at)) => at == height,
+                Some(AttemptEnd::Dead(conflicting)) => conflicting == spender,
+                None => false,
+            })
+        })
+    };
+    record
+        .spent
+        .iter()
+        .filter_map(|outpoint| {
+            let utxo = state.utxo(outpoint)?;
+            let Claim::Exposed(payment) = &utxo.claim else { return None };
+            let key = PaymentKey { wallet: utxo.wallet.clone(), payment: payment.clone() };
+            rests_here(&key, utxo.spent.as_ref()?.txid).then_some(key.wallet)
+        })
+        .collect()
+}
+
+/// How every alarm of this kind begins.
+const REORG_ALARM: &str = "a reorganisation took away";
+
+/// A block that had a wallet's finality depth is gone: "settled" was not true. Stop and let a human look
+/// (safety 17).
+fn freeze_after_deep_reorg(state: &mut State, disconnected: Height, undone: &BTreeSet<WalletId>) {
+    let reorg_depth = depth(disconnected, state.highest());
     let hit: Vec<_> = state
         .wallets()
-        .filter(|(_, wallet)| wallet.frozen.is_none() && reorg_depth > wallet.limits.finality_depth)
-        .map(|(id, wallet)| (id.clone(), wallet.limits.finality_depth))
+        .filter(|(id, wallet)| reorg_depth >= wallet.limits.finality_depth || undone.contains(id))
+        .filter(|(_, wallet)| wallet.frozen.as_ref().is_none_or(|why| !why.starts_with(REORG_ALARM)))
+        .map(|(id, wallet)| (id.clone(), wallet.limits.finality_depth, wallet.frozen.clone()))
         .collect();
-    for (id, finality_depth) in hit {
-        let why = format!(
-            "a reorganisation took away {reorg_depth} blocks, down to height {disconnected}; finality depth is {finality_depth}"
+    for (id, finality_depth, earlier) in hit {
+        let mut why = format!(
+            "{REORG_ALARM} {reorg_depth} blocks, down to height {disconnected}; finality depth is {finality_depth}"
         );
+        if let Some(earlier) = earlier {
+            why = format!("{why}; it was frozen before: {earlier}");
+        }
         state.update_wallet(&id, |wallet| wallet.frozen = Some(why));
     }
 }
@@ -163,12 +212,31 @@ fn forget_deep_blocks(state: &mut State, tip: Height) {
     let Some(deep) = tip.0.checked_sub(UNDO_BLOCKS) else { return };
     let Some(record) = state.take_block(Height(deep)) else { return };
     for outpoint in record.spent {
-        let gone = state.utxo(&outpoint).is_some_and(|utxo| {
-            utxo.spent.as_ref().is_some_and(|spend| spend.height.0 <= deep) && !matches!(utxo.claim, Claim::Reserved(_))
-        });
-        if gone {
-            state.remove_utxo(&outpoint);
-        }
+        forget_buried(state, &outpoint);
+    }
+}
+
+/// Forgets a coin whose spend is too deep to come back, unless a reservation still names it.
+pub(crate) fn forget_buried(state: &mut State, outpoint: &OutPoint) {
+    let Ok(tip) = state.tip() else { return };
+    let buried = state.utxo(outpoint).is_some_and(|utxo| {
+        utxo.spent.as_ref().is_some_and(|spend| depth(spend.height, tip.height) > UNDO_BLOCKS)
+            && !matches!(utxo.claim, Claim::Reserved(_))
+    });
+    if buried {
+        state.remove_utxo(outpoint);
+    }
+}
+
+/// The wallet works again: an operator has looked, also at its coins that were held back.
+pub(crate) fn free_quarantined(state: &mut State, wallet: &WalletId) {
+    let held_back: Vec<OutPoint> = state
+        .utxos()
+        .filter(|(_, utxo)| utxo.wallet == *wallet && utxo.claim == Claim::Quarantined)
+        .map(|(outpoint, _)| *outpoint)
+        .collect();
+    for outpoint in held_back {
+        state.update_utxo(&outpoint, |utxo| utxo.claim = Claim::Free);
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) mod many {
 pub(crate) mod maybe {
     use super::{Decodable, DecodeError, Decoder, Encodable, EncodeError, Encoder, Write, many};
 
+    #[allow(clippy::ref_option)] // The derive macro passes a reference to the field.
     pub(crate) fn encode<T: Encodable, C, W: Write>(
         value: &Option<T>,
         encoder: &mut Encoder<W>,

@@ -150,7 +150,7 @@ pub struct RegisterWallet {
     /// The tip that `found` is true for; another tip is refused.
     #[n(4)]
     pub basis: BlockRef,
-    /// Unspent coins at the basis.
+    /// Unspent coins at the basis. Scripts are derived again, so a coin of another wallet or address is refused.
     #[n(5)]
     pub found: Vec<Received>,
 }
@@ -259,9 +259,10 @@ pub enum Command {
         /// Which coins were spent.
         #[n(3)]
         spent: Vec<Spent>,
-        /// How many wallets the facts were gathered for: a wallet that was registered meanwhile would miss its coins.
+        /// How many wallets were there when the block was searched ([`crate::state::State::wallet_count`]). If one
+        /// was registered since, the block has to be searched again.
         #[n(4)]
-        wallets: u32,
+        wallets: u64,
     },
     /// The tip was disconnected.
     #[n(2)]
@@ -293,7 +294,7 @@ pub enum Command {
         #[n(1)]
         why: String,
     },
-    /// The wallet works again.
+    /// The wallet works again. Coins that were held back for an operator are free again.
     #[n(6)]
     UnfreezeWallet {
         /// Which.
@@ -422,9 +423,15 @@ impl Entry {
     /// Reads the stored form.
     ///
     /// # Errors
-    /// [`UnreadableEntry`] for damage, and for commands of a later version.
+    /// [`UnreadableEntry`] for damage, and for commands or fields of a later version: skipping a field would decide
+    /// differently from the nodes that know it (safety 15, 32).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, UnreadableEntry> {
-        minicbor::decode(bytes).map_err(|error| UnreadableEntry { cause: error.to_string() })
+        let entry: Self = minicbor::decode(bytes).map_err(|error| UnreadableEntry { cause: error.to_string() })?;
+        if entry.to_bytes() != bytes {
+            let cause = "it holds more than this version knows, or is written differently".to_owned();
+            return Err(UnreadableEntry { cause });
+        }
+        Ok(entry)
     }
 }
 

@@ -102,6 +102,14 @@ number! {
     /// Logical milliseconds: time that moves only while a leader lives (safety, Time).
     Millis, u64
 }
+impl Millis {
+    /// That much later. Stays at the end of time, because an entry's numbers may be anything.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+}
+
 number! {
     /// Ordinal of an attempt within its payment, from 1.
     AttemptNo, u32

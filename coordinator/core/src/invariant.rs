@@ -1,14 +1,14 @@
 //! What must hold in every state, whatever happened (safety, Invariants). Numbers in the texts are those of the
 //! design's list; rules about more than one state are the harness's to check.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bitcoin::OutPoint;
 
 use crate::ids::{Height, PaymentKey, ReservationId};
 use crate::index::Index;
 use crate::limits::{MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS, UNDO_BLOCKS};
-use crate::payment::{AttemptEnd, Payment, binding_digest};
+use crate::payment::{Attempt, AttemptEnd, Payment, binding_digest};
 use crate::state::State;
 use crate::utxo::Claim;
 
@@ -43,11 +43,9 @@ fn broken(rule: u8, what: String) -> Result<(), Violation> {
 
 /// 1: an outpoint has at most one owner. A claim is one field; here: its owner knows of it.
 fn check_claims(state: &State) -> Result<(), Violation> {
-    let mut spenders: BTreeMap<(OutPoint, &PaymentKey), ()> = BTreeMap::new();
+    let mut spenders: BTreeSet<(OutPoint, &PaymentKey)> = BTreeSet::new();
     for (key, payment) in state.payments() {
-        for outpoint in payment.attempts.iter().flat_map(|attempt| attempt.inputs().collect::<Vec<_>>()) {
-            spenders.insert((outpoint, key), ());
-        }
+        spenders.extend(payment.attempts.iter().flat_map(Attempt::inputs).map(|outpoint| (outpoint, key)));
     }
     for (outpoint, utxo) in state.utxos() {
         let owned = match &utxo.claim {
@@ -55,7 +53,7 @@ fn check_claims(state: &State) -> Result<(), Violation> {
             Claim::Reserved(id) => state.reservation(*id).is_some_and(|r| r.outpoints.contains(outpoint)),
             Claim::Exposed(payment) => {
                 let key = PaymentKey { wallet: utxo.wallet.clone(), payment: payment.clone() };
-                state.payment(&key).is_some() && spenders.keys().any(|(o, k)| o == outpoint && **k == key)
+                spenders.contains(&(*outpoint, &key))
             }
         };
         if !owned {

@@ -14,7 +14,7 @@
 //! | [`reservation`] | reserve, renew, release, expire |
 //! | [`payment`], [`transaction`] | payments and attempts; building and checking unsigned transactions |
 //! | [`signing`] | intents, and the permits that signers demand |
-//! | [`chain`] | blocks connected and disconnected, with undo |
+//! | [`chain`] | blocks connected and disconnected, with undo; `facts` checks what they are said to bring |
 //! | [`limits`] | bounds and fee caps |
 //! | [`dedup`] | request id → earlier outcome |
 //! | [`invariant`] | what must always hold |
@@ -24,6 +24,7 @@ pub mod chain;
 mod codec;
 pub mod command;
 pub mod dedup;
+mod facts;
 pub mod ids;
 mod index;
 pub mod invariant;

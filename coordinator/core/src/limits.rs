@@ -19,7 +19,8 @@ pub const MAX_RECIPIENTS: usize = 1000;
 pub const MAX_CACHED_RESULTS: usize = 200_000;
 /// Most ended reservations that are remembered, so that a late caller hears "expired" and not "unknown".
 pub const MAX_ENDED_RESERVATIONS: usize = 10_000;
-/// Blocks whose undo is kept: a reorganisation deeper than this cannot be followed and stops signing.
+/// Blocks whose undo is kept. A reorganisation deeper than this, or to before the block that the cluster started
+/// from, cannot be followed: it is refused, and the state stays at the last block that it could take back.
 pub const UNDO_BLOCKS: u32 = 288;
 /// Addresses beyond the last one given out that are watched (gap limit).
 pub const ADDRESS_LOOKAHEAD: u32 = 1000;

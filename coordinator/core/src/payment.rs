@@ -1,5 +1,7 @@
 //! Payments: what is owed to whom, and the attempts that would settle it.
 
+use std::collections::BTreeSet;
+
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{Network, OutPoint, Transaction, Txid};
 use minicbor::{Decode, Encode};
@@ -138,7 +140,7 @@ impl Payment {
 
     /// Attempts with their numbers.
     pub fn numbered(&self) -> impl DoubleEndedIterator<Item = (AttemptNo, &Attempt)> {
-        self.attempts.iter().enumerate().map(|(at, attempt)| (AttemptNo(at as u32 + 1), attempt))
+        self.attempts.iter().enumerate().map(|(position, attempt)| (number_at(position), attempt))
     }
 
     /// The newest attempt that is not dead.
@@ -150,6 +152,11 @@ impl Payment {
     pub fn is_settled(&self) -> bool {
         self.attempts.iter().any(|attempt| matches!(attempt.end, Some(AttemptEnd::Settled(_))))
     }
+}
+
+/// The number of the attempt at a position of the list. There are never as many attempts as numbers.
+pub(crate) fn number_at(position: usize) -> AttemptNo {
+    AttemptNo(u32::try_from(position).map_or(u32::MAX, |position| position.saturating_add(1)))
 }
 
 /// The digest that binds a payment's name to network, scripts and amounts, in any order (safety 7).
@@ -173,6 +180,10 @@ pub(crate) fn create(state: &mut State, ctx: &Context, command: &CreatePayment) 
         return Ok(known);
     }
     let wallet = signable_wallet(state, &command.key)?;
+    if command.outpoints.is_empty() {
+        // The leader saw a payment that needed no coins; its attempt died before this entry.
+        return Err(Rejection::StaleBasis { what: "no coins were chosen".to_owned() });
+    }
     reservation::check_available(state, &command.key.wallet, &command.outpoints).map_err(reservation::choose_again)?;
     let input_sat = state.value_of(&command.outpoints);
     let needed_sat = paid_sat.saturating_add(command.fee_sat);
@@ -184,11 +195,13 @@ pub(crate) fn create(state: &mut State, ctx: &Context, command: &CreatePayment) 
     let (transaction, change_vout) = transaction::build(&command.outpoints, &command.recipients, change);
     let fee_sat = transaction::check_amounts(&transaction, input_sat, wallet, paid_sat)?;
     let change = change_vout.map(|vout| Change { vout, keychain: Keychain::Internal, index: change_index });
-    if change.is_some() {
+    let uses_change = change.is_some();
+    let proposal = Proposal { transaction, fee_sat, change, recipients: &command.recipients, digest };
+    let granted = signing::grant(state, ctx, &command.key, proposal)?;
+    if uses_change {
         state.use_index(&command.key.wallet, Keychain::Internal, change_index);
     }
-    let proposal = Proposal { transaction, fee_sat, change, recipients: &command.recipients, digest };
-    signing::grant(state, ctx, &command.key, proposal)
+    Ok(granted)
 }
 
 fn change_output(wallet: &Wallet, change_sat: u64, index: u32) -> Result<Option<(bitcoin::ScriptBuf, u64)>, Rejection> {
@@ -322,6 +335,9 @@ pub(crate) fn record_relay(
     relay: &Relay,
 ) -> Result<Outcome, Rejection> {
     let attempt = state.payment(key).and_then(|payment| payment.attempt(number)).ok_or(Rejection::PaymentUnknown)?;
+    if attempt.signed.is_none() {
+        return Err(Rejection::StaleBasis { what: "the attempt has no signature to relay".to_owned() });
+    }
     if attempt.relay.as_ref() != Some(relay) {
         state.change_payment(key, |payment| {
             if let Some(attempt) = payment.attempt_mut(number) {
@@ -391,9 +407,10 @@ pub(crate) fn settle(state: &mut State, key: &PaymentKey) {
 
 fn free_unneeded(state: &mut State, key: &PaymentKey) {
     let Some(payment) = state.payment(key) else { return };
-    let needed: Vec<OutPoint> = payment.attempts.iter().filter(|a| a.is_live()).flat_map(Attempt::inputs).collect();
-    let unneeded: Vec<OutPoint> =
-        payment.attempts.iter().flat_map(Attempt::inputs).filter(|outpoint| !needed.contains(outpoint)).collect();
+    let inputs = |live: bool| -> BTreeSet<OutPoint> {
+        payment.attempts.iter().filter(|attempt| attempt.is_live() == live).flat_map(Attempt::inputs).collect()
+    };
+    let unneeded: Vec<OutPoint> = inputs(false).difference(&inputs(true)).copied().collect();
     for outpoint in unneeded {
         state.update_utxo(&outpoint, |utxo| {
             if utxo.claim == Claim::Exposed(key.payment.clone()) && utxo.spent.is_none() {

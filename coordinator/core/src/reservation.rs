@@ -6,6 +6,7 @@ use bitcoin::OutPoint;
 use minicbor::{Decode, Encode};
 
 use crate::apply::Context;
+use crate::chain;
 use crate::codec;
 use crate::command::Reserve;
 use crate::ids::{CallerId, Fence, Millis, PaymentId, ReservationId, WalletId};
@@ -53,6 +54,7 @@ pub enum Ended {
 }
 
 pub(crate) fn reserve(state: &mut State, ctx: &Context, command: &Reserve) -> Result<Outcome, Rejection> {
+    let owner = ctx.caller()?.clone();
     let wallet = state.active_wallet(&command.wallet)?;
     let active = state.reservation_count(&command.wallet);
     if active >= u64::from(wallet.limits.max_reservations) {
@@ -63,7 +65,7 @@ pub(crate) fn reserve(state: &mut State, ctx: &Context, command: &Reserve) -> Re
         .map_err(|refusal| if command.selected { choose_again(refusal) } else { refusal })?;
 
     let id = ReservationId(ctx.index.0);
-    let expires = Millis(ctx.now.0 + command.ttl.0);
+    let expires = ctx.now.plus(command.ttl);
     for outpoint in &command.outpoints {
         state.update_utxo(outpoint, |utxo| utxo.claim = Claim::Reserved(id));
     }
@@ -71,7 +73,7 @@ pub(crate) fn reserve(state: &mut State, ctx: &Context, command: &Reserve) -> Re
         id,
         Reservation {
             wallet: command.wallet.clone(),
-            owner: ctx.caller()?.clone(),
+            owner,
             outpoints: command.outpoints.clone(),
             payment: command.payment.clone(),
             granted: ctx.now,
@@ -90,10 +92,10 @@ pub(crate) fn renew(
 ) -> Result<Outcome, Rejection> {
     check_ttl(ttl)?;
     let reservation = fenced(state, ctx, id, fence.unwrap_or(id.fence()))?;
-    let last = reservation.granted.0 + MAX_RESERVATION_LIFE.0;
-    let expires = Millis(ctx.now.0 + ttl.0);
-    if expires.0 > last {
-        let max = last.saturating_sub(ctx.now.0);
+    let last = reservation.granted.plus(MAX_RESERVATION_LIFE);
+    let expires = ctx.now.plus(ttl);
+    if expires > last {
+        let max = last.0.saturating_sub(ctx.now.0);
         return Err(Rejection::OutOfBounds { what: "ttl in ms (24 hours in all)".to_owned(), got: ttl.0, min: 0, max });
     }
     state.set_expiry(id, expires);
@@ -130,6 +132,7 @@ fn end(state: &mut State, id: ReservationId, how: Ended) {
                 utxo.claim = Claim::Free;
             }
         });
+        chain::forget_buried(state, outpoint);
     }
 }
 

@@ -1,15 +1,21 @@
 //! Intents and permits: the only way to a signature (safety 3, 8, 11, 14).
 
-use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash};
 
 use crate::apply::Context;
 use crate::command::{Change, Recipient};
 use crate::ids::{AttemptNo, Fence, PaymentKey};
 use crate::outcome::{Outcome, Rejection};
-use crate::payment::{Attempt, Payment};
+use crate::payment::{Attempt, Payment, number_at};
 use crate::state::State;
 use crate::utxo::Claim;
 use crate::wallet::{Keychain, SignerRef, WalletDescriptor};
+
+/// The sighash byte at the end of a signature (BIP-143); BIP-341 may leave it out for the same meaning.
+const SIGHASH_ALL: u8 = 1;
+/// A DER signature of at most 72 bytes, and its sighash byte.
+const MAX_ECDSA_LEN: usize = 73;
 
 /// A transaction that passed every check and asks for its intent.
 pub(crate) struct Proposal<'a> {
@@ -21,6 +27,7 @@ pub(crate) struct Proposal<'a> {
 }
 
 /// Commits the intent: the attempt exists, its coins are exposed. Callers have checked that the coins may be had.
+/// A refusal comes before the first change.
 pub(crate) fn grant(
     state: &mut State,
     ctx: &Context,
@@ -36,6 +43,7 @@ pub(crate) fn grant(
         relay: None,
         end: None,
     };
+    let owner = ctx.caller()?.clone();
     let inputs: Vec<OutPoint> = attempt.inputs().collect();
     let first =
         *inputs.first().ok_or_else(|| Rejection::TransactionInvalid { rule: "there are no inputs".to_owned() })?;
@@ -46,7 +54,7 @@ pub(crate) fn grant(
         state.put_payment(
             key.clone(),
             Payment {
-                owner: ctx.caller()?.clone(),
+                owner,
                 digest: proposal.digest,
                 recipients: proposal.recipients.to_vec(),
                 anchor: None,
@@ -60,7 +68,7 @@ pub(crate) fn grant(
     let number = state.change_payment(key, |payment| {
         payment.anchor.get_or_insert(first);
         payment.attempts.push(attempt);
-        AttemptNo(payment.attempts.len() as u32)
+        number_at(payment.attempts.len() - 1)
     });
     number.map(|attempt| Outcome::Permitted { payment: key.clone(), attempt }).ok_or(Rejection::PaymentUnknown)
 }
@@ -81,7 +89,7 @@ pub(crate) fn record(
             .collect(),
         ..signed.clone()
     };
-    if unsigned_again != attempt.transaction || signed.input.iter().any(|input| input.witness.is_empty()) {
+    if unsigned_again != attempt.transaction || !signed.input.iter().all(|input| is_plainly_signed(state, input)) {
         return Err(Rejection::SignatureMismatch);
     }
     if attempt.signed.is_none() {
@@ -92,6 +100,26 @@ pub(crate) fn record(
         });
     }
     Ok(Outcome::Recorded)
+}
+
+/// Whether the witness has the form of one signature over all inputs and outputs (safety 14, 20): a key's own script,
+/// no script path, no annex, no other sighash. Whether the signature is true is for the leader to check before.
+fn is_plainly_signed(state: &State, input: &TxIn) -> bool {
+    let Some(utxo) = state.utxo(&input.previous_output) else {
+        // The attempt ended long ago, and nothing can come of its signature any more.
+        return !input.witness.is_empty();
+    };
+    let items: Vec<&[u8]> = input.witness.iter().collect();
+    match items.as_slice() {
+        [signature, key] if utxo.script.is_p2wpkh() => {
+            let signs_all = signature.len() <= MAX_ECDSA_LEN && signature.last() == Some(&SIGHASH_ALL);
+            signs_all && key.len() == 33 && utxo.script == ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(key))
+        }
+        [signature] if utxo.script.is_p2tr() => {
+            signature.len() == 64 || (signature.len() == 65 && signature.last() == Some(&SIGHASH_ALL))
+        }
+        _ => false,
+    }
 }
 
 /// One coin that a permit lets a signer spend, from our own view of the chain (safety 18).
@@ -110,9 +138,19 @@ pub struct PermittedInput {
 /// The value that a signer demands. Only [`SigningPermit::for_attempt`] makes one, from an intent that is committed
 /// and applied on this node (safety 3).
 ///
-/// ```compile_fail
-/// // Its fields are private: nobody outside this module can make one up.
-/// let permit = onespend_core::signing::SigningPermit { fence: onespend_core::ids::Fence(1) };
+/// Anybody may read one:
+/// ```
+/// use onespend_core::{ids::Fence, signing::SigningPermit};
+/// fn read(permit: &SigningPermit) -> Fence {
+///     permit.fence()
+/// }
+/// ```
+/// Nobody outside this module can make one up, or change one: all that is wrong with this is that `fence` is private.
+/// ```compile_fail,E0451
+/// use onespend_core::{ids::Fence, signing::SigningPermit};
+/// fn forge(permit: SigningPermit) -> SigningPermit {
+///     SigningPermit { fence: Fence(1), ..permit }
+/// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningPermit {

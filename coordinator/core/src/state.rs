@@ -3,6 +3,7 @@
 //! `State` is a value: ordered tables, one row of facts about the whole, and indexes that are derived from the
 //! tables and never stored. Every change goes through the methods here, which keep the indexes true.
 
+use bitcoin::hex::DisplayHex;
 use bitcoin::{Network, OutPoint};
 use minicbor::{Decode, Encode};
 
@@ -149,6 +150,11 @@ impl State {
             Some(why) => Err(Rejection::WalletFrozen { why: why.clone() }),
             None => Ok(wallet),
         }
+    }
+
+    /// How many wallets there are; none is ever removed.
+    pub fn wallet_count(&self) -> u64 {
+        self.wallets.len() as u64
     }
 
     /// All wallets, by name.
@@ -310,7 +316,7 @@ impl State {
             id::BLOCKS => self.blocks.load(key, value),
             _ => None,
         };
-        read.ok_or_else(|| UnreadableRow { table, key: key.iter().map(|byte| format!("{byte:02x}")).collect() })
+        read.ok_or_else(|| UnreadableRow { table, key: key.to_lower_hex_string() })
     }
 
     /// Derives the indexes from the rows.

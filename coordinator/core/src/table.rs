@@ -55,11 +55,10 @@ pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     }
 }
 
-/// Decodes a whole buffer; `None` when it is damaged or longer than the value.
-pub(crate) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Option<T> {
-    let mut decoder = minicbor::Decoder::new(bytes);
-    let value = decoder.decode().ok()?;
-    (decoder.position() == bytes.len()).then_some(value)
+/// Decodes a whole buffer; `None` when it is damaged, or holds more than this version knows and would write again.
+pub(crate) fn decode<T: Encode<()> + for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Option<T> {
+    let value = minicbor::decode(bytes).ok()?;
+    (encode(&value) == bytes).then_some(value)
 }
 
 /// Hash of a set of rows that does not depend on their order, so it can follow each change: the sum of the rows'
@@ -105,7 +104,7 @@ impl RowsHash {
     }
 }
 
-/// An ordered map that knows which rows changed since [`Table::drain_touched`] and keeps their hash.
+/// An ordered map that knows which rows changed since they were last drained, and keeps their hash.
 #[derive(Debug, Clone)]
 pub struct Table<K, V> {
     id: u8,
@@ -202,10 +201,19 @@ impl<K: Key, V: Encode<()> + for<'b> Decode<'b, ()>> Table<K, V> {
     /// The hash computed anew from the rows, for [`crate::invariant::check`].
     pub(crate) fn recomputed_hash(&self) -> RowsHash {
         let mut sum = RowsHash::default();
-        for (key, value) in self.iter() {
+        for (key, value) in self {
             sum.add(RowsHash::of(self.id, &key.to_bytes(), &encode(value)));
         }
         sum
+    }
+}
+
+impl<'a, K: Key, V: Encode<()> + for<'b> Decode<'b, ()>> IntoIterator for &'a Table<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Rows<'a, K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 
@@ -45,7 +46,7 @@ pub fn build(
     change: Option<(ScriptBuf, u64)>,
 ) -> (Transaction, Option<u32>) {
     let mut inputs: Vec<OutPoint> = outpoints.to_vec();
-    inputs.sort_by_key(|outpoint| (outpoint.txid.to_string(), outpoint.vout));
+    inputs.sort_by_key(display_order);
     let mut outputs: Vec<(u64, ScriptBuf, bool)> =
         recipients.iter().map(|recipient| (recipient.amount_sat, recipient.script.clone(), false)).collect();
     outputs.extend(change.map(|(script, value)| (value, script, true)));
@@ -63,6 +64,13 @@ pub fn build(
     (transaction, change_at)
 }
 
+/// BIP-69 compares txids as they are shown, which is the reverse of their bytes.
+fn display_order(outpoint: &OutPoint) -> ([u8; 32], u32) {
+    let mut txid = outpoint.txid.to_byte_array();
+    txid.reverse();
+    (txid, outpoint.vout)
+}
+
 fn unsigned_input(previous_output: OutPoint) -> TxIn {
     TxIn {
         previous_output,
@@ -76,7 +84,8 @@ fn unsigned_input(previous_output: OutPoint) -> TxIn {
 /// for each input the count of its witness and the satisfaction itself.
 pub fn signed_weight(transaction: &Transaction, satisfaction_weight: u64) -> u64 {
     let inputs = transaction.input.len() as u64;
-    transaction.weight().to_wu() + 2 + inputs * (1 + satisfaction_weight)
+    let witnesses = inputs.saturating_mul(satisfaction_weight.saturating_add(1));
+    transaction.weight().to_wu().saturating_add(2).saturating_add(witnesses)
 }
 
 /// Checks a transaction that a caller built against the coins it may spend and what the payment orders.

@@ -20,7 +20,8 @@ pub enum Claim {
     /// A payment of the coin's wallet whose intent is committed; time does not free it (safety 5).
     #[n(2)]
     Exposed(#[n(0)] PaymentId),
-    /// Nobody may have it until an operator has looked.
+    /// Nobody may have it until an operator has looked, which unfreezing the wallet says: a transaction that is not
+    /// ours spent it, and a reorganisation took that transaction away.
     #[n(3)]
     Quarantined,
 }
@@ -119,5 +120,5 @@ impl Utxo {
 
 /// Confirmations of a block at `height` when the chain's tip is at `tip`; the tip itself has 1.
 pub fn depth(height: Height, tip: Height) -> u32 {
-    (tip.0 + 1).saturating_sub(height.0)
+    tip.0.checked_sub(height.0).map_or(0, |above| above.saturating_add(1))
 }

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod health;
 pub mod identity;
+pub mod metrics;
 pub mod pki;
 pub mod shutdown;
 pub mod telemetry;
