@@ -1,5 +1,6 @@
 //! The onespend daemon and command line.
 
+pub mod cli;
 pub mod config;
 pub mod health;
 pub mod identity;
