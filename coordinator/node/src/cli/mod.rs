@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the commands, and how one is run |
 //! | `pki`, `config_check`, `manual` | commands that need no cluster |
+//! | `doctor/` | what is wrong with this machine |
 //! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `cluster` | commands that talk to a cluster |
 //! | `connection`, `profile`, `session` | how to reach it |
 //! | `values`, `words` | what may be written on the command line |
@@ -16,6 +17,7 @@ mod answer;
 mod cluster;
 mod config_check;
 mod connection;
+mod doctor;
 mod exit;
 mod failure;
 mod format;
@@ -69,6 +71,8 @@ enum Command {
     /// Look at configuration files
     #[command(subcommand)]
     Config(config_check::Command),
+    /// Check this machine: configuration, certificates, disk, ports, bitcoind, clock, peers
+    Doctor(doctor::Doctor),
     /// Show the whole cluster in one screen
     Status(status::Status),
     /// Register and look after wallets
@@ -121,6 +125,7 @@ impl Command {
         match self {
             Self::Pki(command) => command.run(output),
             Self::Config(command) => command.run(output),
+            Self::Doctor(command) => command.run(output),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
             Self::Status(command) => with_runtime(command.run(session)),
