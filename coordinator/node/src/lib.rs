@@ -9,6 +9,7 @@
 //! | `selection` | which coins, over the leader's view |
 //! | `leader` | what only the leader does |
 //! | `bitcoind` | what is known of this node's bitcoind |
+//! | [`cli`] | the command line |
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
@@ -16,6 +17,7 @@ mod agreement;
 mod alarms;
 pub mod app;
 mod bitcoind;
+pub mod cli;
 pub mod config;
 mod grpc;
 pub mod health;
