@@ -54,16 +54,28 @@ fn assert_none(faults: &[String]) {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// The text without its fenced blocks.
-fn prose(text: &str) -> String {
-    text.split("\n```").step_by(2).collect::<Vec<_>>().join("\n")
+/// The text without its fenced blocks, and the blocks of shell commands.
+fn parts(text: &str) -> (String, String) {
+    let (mut prose, mut shell, mut fence) = (String::new(), String::new(), None);
+    for line in text.lines() {
+        match (fence, line.trim_start().strip_prefix("```")) {
+            (None, Some(language)) => fence = Some(language),
+            (Some(_), Some(_)) => fence = None,
+            (None, None) => prose.extend([line, "\n"]),
+            (Some("sh"), None) => shell.extend([line.trim_start(), "\n"]),
+            (Some(_), None) => {}
+        }
+    }
+    (prose, shell)
 }
 
-/// The lines of fenced blocks of shell commands, those that end in a backslash joined with the next.
+fn prose(text: &str) -> String {
+    parts(text).0
+}
+
+/// Shell commands; those that end in a backslash are joined with the next line.
 fn shell_lines(text: &str) -> Vec<String> {
-    let blocks = format!("\n{text}");
-    let blocks = blocks.split("\n```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
-    blocks.flat_map(|block| block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    parts(text).1.replace("\\\n", "").lines().map(str::to_owned).collect()
 }
 
 /// The targets of the links of a page.
@@ -74,9 +86,9 @@ fn links(text: &str) -> Vec<String> {
 
 /// The anchors that mdBook and GitHub make of headings.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = format!("\n{}", prose(text));
-    let headings = headings.lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
-    headings.iter().map(|heading| slug(heading.trim_start_matches('#').trim())).collect()
+    let prose = prose(text);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings.map(|heading| slug(heading.trim_start_matches('#').trim())).collect()
 }
 
 fn slug(heading: &str) -> String {
@@ -109,7 +121,8 @@ fn link_faults(page: &str, text: &str, read: impl Fn(&Path) -> Option<String>) -
 fn named_paths(text: &str) -> Vec<String> {
     let prose = prose(text);
     let words = prose.split('`').skip(1).step_by(2);
-    let is_path = |word: &&str| !word.contains(['<', '*', ' ', '$', ':']) && PATH_ENDS.iter().any(|end| word.ends_with(end));
+    let is_path =
+        |word: &&str| !word.contains(['<', '*', ' ', '$', ':']) && PATH_ENDS.iter().any(|end| word.ends_with(end));
     words.filter(is_path).map(str::to_owned).collect()
 }
 
@@ -121,8 +134,8 @@ fn is_there(tree: &BTreeSet<String>, named: &str) -> bool {
 /// The sections of the map: the folder in the heading, and what is named below it.
 fn map_sections(text: &str) -> Vec<(String, Vec<String>)> {
     let map = text.split("\n## ").find(|section| section.starts_with("The map")).unwrap();
-    let sections = map.split("\n### `").skip(1);
-    sections.map(|section| (section.split_once('`').unwrap().0.to_owned(), named_paths(section))).collect()
+    let sections = map.split("\n### `").skip(1).map(|section| section.split_once('`').unwrap());
+    sections.map(|(folder, text)| (folder.to_owned(), named_paths(text))).collect()
 }
 
 /// The modules of a crate: what lies in its `src`, tests and the entries of folders apart.
@@ -191,7 +204,8 @@ fn make_has_every_target_that_is_named() {
     for (page, text) in pages(&tree()) {
         let lines = shell_lines(&text);
         let in_backticks = text.split('`').map(str::to_owned);
-        let named = lines.into_iter().chain(in_backticks).filter_map(|line| line.strip_prefix("make ").map(str::to_owned));
+        let named =
+            lines.into_iter().chain(in_backticks).filter_map(|line| line.strip_prefix("make ").map(str::to_owned));
         let targets = named.filter_map(|line| line.split_whitespace().next().map(str::to_owned));
         let missing = targets.filter(|target| !makefile.contains(&format!("\n{target}:")));
         faults.extend(missing.map(|target| format!("{page} names make {target}")));
@@ -255,5 +269,5 @@ fn a_dead_link_and_a_missing_file_are_caught() {
     assert!(is_there(&tree, "src/b.rs") && is_there(&tree, "c/") && !is_there(&tree, "rc/b.rs"));
     assert_eq!(named_paths("`b.rs` and `c/`, but `let x` and `Vec<u8>/` and `raft.db`"), ["b.rs", "c/"]);
     assert_eq!(modules(&tree, "a"), ["src/b.rs", "src/c/"]);
-    assert_eq!(shell_lines("x\n```sh\none \\\n  two\n```\n```text\nthree\n```"), ["one    two"]);
+    assert_eq!(shell_lines("x\n  ```sh\n  one \\\n  two\n  ```\n```text\nthree\n```"), ["one two"]);
 }
