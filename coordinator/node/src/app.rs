@@ -203,6 +203,10 @@ fn settings(config: &Config) -> Settings {
         forward_writes: config.api.forward_writes,
         request_timeout: config.api.request_timeout,
         started: Instant::now(),
-        warnings: config.warnings.iter().map(|fault| format!("{}: {} ({})", fault.key, fault.what, fault.why)).collect(),
+        warnings: config
+            .warnings
+            .iter()
+            .map(|fault| format!("{}: {} ({})", fault.key, fault.what, fault.why))
+            .collect(),
     }
 }

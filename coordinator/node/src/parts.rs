@@ -182,9 +182,6 @@ pub(crate) fn node_view(api: &Arc<Api>) -> NodeView {
     Arc::new(move || {
         let hashes = api.replica.hashes();
         let hash = |at: &crate::raft::HashAt| v1::StateHash { index: at.index.0, hash: at.hash.to_vec().into() };
-        GetNodeViewResponse {
-            view: Some(crate::grpc::own_view(&api)),
-            state_hashes: hashes.iter().map(hash).collect(),
-        }
+        GetNodeViewResponse { view: Some(crate::grpc::own_view(&api)), state_hashes: hashes.iter().map(hash).collect() }
     })
 }

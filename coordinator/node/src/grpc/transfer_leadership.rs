@@ -22,11 +22,8 @@ pub(super) async fn transfer_leadership(
         return Err(status::not_leader(hint.as_ref()));
     }
     let to = (message.node_id != 0).then_some(message.node_id);
-    let leader = api
-        .replica
-        .transfer(to, call.deadline)
-        .await
-        .map_err(|error| status::transfer_refused(&error.to_string()))?;
+    let leader =
+        api.replica.transfer(to, call.deadline).await.map_err(|error| status::transfer_refused(&error.to_string()))?;
     let applied_index = api.replica.read(|state| state.applied().0);
     Ok(v1::TransferLeadershipResponse { leader_id: leader.node_id, applied_index, term: leader.term })
 }
