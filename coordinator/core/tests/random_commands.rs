@@ -96,14 +96,14 @@ fn steps() -> impl Strategy<Value = Step> {
         5 => (1..30_000_u64).prop_map(Step::Wait),
         12 => (wallet.clone(), 0..12_u32, 20_000..500_000_u64)
             .prop_map(|(wallet, address, sat)| Step::Fund { wallet, address, sat }),
-        3 => some().prop_map(Step::SpendOutside),
+        4 => some().prop_map(Step::SpendOutside),
         14 => (any::<u32>(), prop::option::weighted(0.1, wallet.clone()))
             .prop_map(|(wanted, coinbase_to)| Step::Mine { wanted, coinbase_to }),
         2 => (deep, 0..3_usize, any::<u32>())
             .prop_map(|(depth, more, wanted)| Step::Reorganise { depth, mined: depth + more - 1, wanted }),
         2 => (0..12_u8, any::<u32>()).prop_map(|(kind, wanted)| Step::WrongFacts { kind, wanted }),
         1 => (wallet.clone(), 1..5_u32).prop_map(|(wallet, depth)| Step::Register { wallet, depth }),
-        1 => (wallet.clone(), 0..5_u32).prop_map(|(wallet, depth)| Step::Limit { wallet, depth }),
+        2 => (wallet.clone(), 0..8_u32).prop_map(|(wallet, depth)| Step::Limit { wallet, depth }),
         1 => wallet.clone().prop_map(Step::Freeze),
         5 => wallet.prop_map(Step::Unfreeze),
         3 => (first.clone(), any::<bool>(), 0..4_u32)
@@ -189,11 +189,16 @@ fn take(world: &mut World, step: &Step) {
             world.chain.fund(fixtures()[*wallet].script(Keychain::External, *address), *sat);
         }
         Step::SpendOutside(at) => {
-            // Every second one robs an attempt.
-            let exposed: Vec<OutPoint> =
-                attempts(world).iter().flat_map(|a| a.2.input.iter().map(|input| input.previous_output)).collect();
+            // Most rob an attempt or a reservation.
+            let signed_for = attempts(world).into_iter().flat_map(|(.., transaction)| transaction.input);
+            let exposed: Vec<OutPoint> = signed_for.map(|input| input.previous_output).collect();
+            let held = world.state.reservations_from(ReservationId(0)).flat_map(|(_, held)| held.outpoints.clone());
+            let robbed = match at % 4 {
+                0 | 1 => pick(&exposed, at / 4),
+                2 => pick(&held.collect::<Vec<_>>(), at / 4),
+                _ => None,
+            };
             let coins: Vec<OutPoint> = world.chain.coins.keys().copied().collect();
-            let robbed = pick(&exposed, at / 2).filter(|_| at.is_multiple_of(2));
             if let Some(coin) = robbed.or_else(|| pick(&coins, *at)) {
                 world.chain.spend(&[coin]);
             }
