@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`v1`] | messages and services for wallet back ends and operators |
 //! | [`peer::v1`] | Raft between the nodes of one cluster |
+//! | [`client`] | the leader-following client |
 //! | [`reason`] | the reasons of errors, as they stand in `google.rpc.ErrorInfo` |
 //!
 //! The `.proto` files under `proto/` are the source of truth and document every field. `build.rs` compiles them
 //! with protox, so building needs no protoc.
 
+pub mod client;
 pub mod reason;
 
 /// Messages and services for wallet back ends and operators (package `onespend.v1`).
@@ -35,3 +37,26 @@ pub const CLUSTER_METADATA_KEY: &str = "onespend-cluster";
 /// Metadata key under which a node that forwards a request names the caller, such as `client/payouts`. Only a node
 /// certificate may set it.
 pub const CALLER_METADATA_KEY: &str = "onespend-caller";
+
+/// Metadata key of an answer under which a replica that forwarded a request names the leader's data port, so that the
+/// caller can go there directly next time.
+pub const LEADER_METADATA_KEY: &str = "onespend-leader";
+
+/// Keys of `ErrorInfo.metadata` that programs read; errors.proto says which reason carries which.
+pub mod detail {
+    /// NOT_LEADER: id of the leader's node.
+    pub const LEADER_ID: &str = "leader_id";
+    /// NOT_LEADER: `host:port` of the leader's data port.
+    pub const LEADER_DATA_ADDR: &str = "leader_data_addr";
+    /// NOT_LEADER: `host:port` of the leader's control port.
+    pub const LEADER_CONTROL_ADDR: &str = "leader_control_addr";
+    /// NOT_LEADER: the term.
+    pub const TERM: &str = "term";
+    /// Reasons about coins: comma-separated `txid:vout`, all of them.
+    pub const OUTPOINTS: &str = "outpoints";
+}
+
+// Compiles the Rust examples of the API guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/api.md")]
+struct ApiGuide;

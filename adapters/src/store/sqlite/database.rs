@@ -1,0 +1,183 @@
+//! Opening one database: is it ours, whole, and not newer than we are?
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite_migration::{M, Migrations};
+
+use crate::store::identity::{Identity, check_format};
+use crate::store::{StoreError, durable};
+
+/// Other connections of this process only read; a writer waits for them at most this long.
+const BUSY_TIMEOUT_MS: u32 = 5_000;
+/// Pages (4 KiB) in the write-ahead log before they are copied into the database.
+const CHECKPOINT_PAGES: u32 = 2_000;
+/// The write-ahead log is cut back to this after a large transaction.
+const WAL_LIMIT_BYTES: u32 = 64 << 20;
+
+const IDENTITY_TABLE: &str = "CREATE TABLE identity(
+    one INTEGER PRIMARY KEY CHECK(one = 1),
+    format_version INTEGER NOT NULL,
+    cluster_id TEXT NOT NULL,
+    node_id INTEGER NOT NULL,
+    instance TEXT NOT NULL
+) STRICT;";
+
+/// What tells one of our databases from the other.
+pub(crate) struct Schema {
+    pub(crate) file: &'static str,
+    /// In the header field that SQLite keeps for it: tells our files from others, and from each other.
+    pub(crate) application_id: i32,
+    /// After the identity table, which is the same in all. Append only: the position is the stored version.
+    pub(crate) steps: &'static [M<'static>],
+    /// `FULL` waits for the disk at every commit, `NORMAL` only at checkpoints.
+    pub(crate) synchronous: &'static str,
+    /// A query with one row that says whether anything was ever stored.
+    pub(crate) holds_anything: &'static str,
+}
+
+impl Schema {
+    fn migrations(&self) -> Migrations<'static> {
+        let mut steps = vec![M::up(IDENTITY_TABLE)];
+        steps.extend_from_slice(self.steps);
+        Migrations::new(steps)
+    }
+
+    fn version(&self) -> i64 {
+        i64::try_from(self.steps.len() + 1).unwrap_or(i64::MAX)
+    }
+}
+
+/// Makes a new database that carries `identity`.
+pub(crate) fn create(path: &Path, schema: &Schema, identity: &Identity) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path);
+    let mut db = Connection::open(path).map_err(&failed)?;
+    settle(&db, schema).map_err(&failed)?;
+    db.pragma_update(None, "application_id", schema.application_id).map_err(&failed)?;
+    schema.migrations().to_latest(&mut db).map_err(|e| migration_failed(path, e))?;
+    write_identity(&db, identity).map_err(&failed)?;
+    db.close().map_err(|(_, cause)| failed(cause))?;
+    durable::sync_folder_of(path)
+}
+
+/// Opens a database of this folder after checking all of it.
+pub(crate) fn open(path: &Path, schema: &Schema, identity: &Identity) -> Result<Connection, StoreError> {
+    let failed = StoreError::sqlite(path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags).map_err(&failed)?;
+    check(&db, path, schema)?;
+    settle(&db, schema).map_err(&failed)?;
+    schema.migrations().to_latest(&mut db).map_err(|e| migration_failed(path, e))?;
+    read_identity(&db, path)?.check_same(path, identity)?;
+    Ok(db)
+}
+
+/// A second connection, for reading.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let failed = StoreError::sqlite(path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(&failed)?;
+    db.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS).map_err(&failed)?;
+    Ok(db)
+}
+
+/// Ours, not newer, not damaged. Changes nothing.
+pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path);
+    let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    if number("application_id").map_err(&failed)? != i64::from(schema.application_id) {
+        return Err(StoreError::corrupt(path, format!("not a {} of onespend", schema.file)));
+    }
+    let version = number("user_version").map_err(&failed)?;
+    if version > schema.version() {
+        return Err(StoreError::NewerFormat {
+            path: path.to_path_buf(),
+            found: u32::try_from(version).unwrap_or(u32::MAX),
+            supported: u32::try_from(schema.version()).unwrap_or(u32::MAX),
+        });
+    }
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
+    if verdict != "ok" {
+        return Err(StoreError::corrupt(path, verdict));
+    }
+    Ok(())
+}
+
+/// Whose database it is.
+pub(crate) fn read_identity(db: &Connection, path: &Path) -> Result<Identity, StoreError> {
+    let found = db
+        .query_row("SELECT format_version, cluster_id, node_id, instance FROM identity", [], |row| {
+            Ok(Identity {
+                format_version: row.get(0)?,
+                cluster_id: row.get(1)?,
+                node_id: row.get::<_, i64>(2)?.cast_unsigned(),
+                instance: row.get(3)?,
+            })
+        })
+        .optional()
+        .map_err(StoreError::sqlite(path))?;
+    let found = found.ok_or_else(|| StoreError::corrupt(path, "it does not say whose it is"))?;
+    check_format(path, found.format_version)?;
+    Ok(found)
+}
+
+/// Says whose database it is from now on.
+pub(crate) fn write_identity(db: &Connection, identity: &Identity) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT OR REPLACE INTO identity(one, format_version, cluster_id, node_id, instance) VALUES(1, ?1, ?2, ?3, ?4)",
+        params![identity.format_version, identity.cluster_id, identity.node_id.cast_signed(), identity.instance],
+    )?;
+    Ok(())
+}
+
+/// Was anything stored in a database that an interrupted first start may have left?
+pub(crate) fn holds_anything(path: &Path, schema: &Schema) -> Result<bool, StoreError> {
+    let empty = fs::metadata(path).map_or(0, |file| file.len()) == 0;
+    if empty && !with_suffix(path, "-wal").exists() {
+        return Ok(false);
+    }
+    let failed = StoreError::sqlite(path);
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(&failed)?;
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&failed)?;
+    if version == 0 {
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;
+        return Ok(tables > 0);
+    }
+    if version < schema.version() {
+        return Ok(false);
+    }
+    db.query_row(schema.holds_anything, [], |row| row.get(0)).map_err(&failed)
+}
+
+/// Removes a database and what SQLite keeps beside it.
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["-wal", "-shm", "-journal", ""] {
+        durable::remove(&with_suffix(path, suffix))?;
+    }
+    Ok(())
+}
+
+/// The name of a file that SQLite keeps beside a database.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn settle(db: &Connection, schema: &Schema) -> rusqlite::Result<()> {
+    db.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", schema.synchronous)?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    db.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(())
+}
+
+fn migration_failed(path: &Path, error: rusqlite_migration::Error) -> StoreError {
+    match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => StoreError::sqlite(path)(err),
+        other => StoreError::corrupt(path, other.to_string()),
+    }
+}

@@ -1,0 +1,136 @@
+//! The data folder: one process, one owner, one life.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::database::{self, Schema};
+use super::log::LOG_SCHEMA;
+use super::state::STATE_SCHEMA;
+use crate::store::identity::{Identity, check_format};
+use crate::store::{Owner, StoreError, durable};
+
+const LOCK_FILE: &str = "onespend.lock";
+const IDENTITY_FILE: &str = "identity.json";
+const SCHEMAS: [&Schema; 2] = [&LOG_SCHEMA, &STATE_SCHEMA];
+
+/// A data folder that this process holds alone, for as long as a clone of this value lives.
+#[derive(Debug, Clone)]
+pub struct DataFolder(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    path: PathBuf,
+    identity: Identity,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Locks the folder, and makes it and its databases when there is none yet. Refuses a folder that is in use, of
+    /// another owner, of a newer format, or incomplete.
+    pub fn open(path: &Path, owner: &Owner) -> Result<Self, StoreError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path, "create"))?;
+        let lock = take_lock(path)?;
+        let identity = match read_identity(path)? {
+            Some(identity) => {
+                identity.check_owner(&path.join(IDENTITY_FILE), owner)?;
+                require_databases(path)?;
+                identity
+            }
+            None => make_databases(path, owner)?,
+        };
+        Ok(Self(Arc::new(Held { path: path.to_path_buf(), identity, _lock: lock })))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        self.0.identity.owner()
+    }
+
+    /// A name (UUID) that was made with this folder and never occurs in another.
+    pub fn instance(&self) -> &str {
+        &self.0.identity.instance
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+}
+
+fn take_lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StoreError::io(&path, "open"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
+        Err(TryLockError::Error(cause)) => Err(StoreError::io(&path, "lock")(cause)),
+    }
+}
+
+fn read_identity(folder: &Path) -> Result<Option<Identity>, StoreError> {
+    /// Read before the rest, which a newer format may write differently.
+    #[derive(Deserialize)]
+    struct Format {
+        format_version: u32,
+    }
+    let path = folder.join(IDENTITY_FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(StoreError::io(&path, "read")(cause)),
+    };
+    let damaged = |cause: serde_json::Error| StoreError::corrupt(&path, cause.to_string());
+    let format: Format = serde_json::from_slice(&text).map_err(damaged)?;
+    check_format(&path, format.format_version)?;
+    serde_json::from_slice(&text).map(Some).map_err(damaged)
+}
+
+/// A folder with an identity was complete once: a database that is gone now took votes or state with it.
+fn require_databases(folder: &Path) -> Result<(), StoreError> {
+    for schema in SCHEMAS {
+        let path = folder.join(schema.file);
+        if !path.exists() {
+            return Err(StoreError::Missing {
+                path,
+                why: "this data folder was used before; a lost disk must come back under a new node id",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the databases, then the identity: so a folder without one never acknowledged anything. What an interrupted first
+/// start left is made again; a database that already holds something is refused.
+fn make_databases(folder: &Path, owner: &Owner) -> Result<Identity, StoreError> {
+    let identity = Identity::fresh(owner);
+    for schema in SCHEMAS {
+        let path = folder.join(schema.file);
+        if database::holds_anything(&path, schema)? {
+            return Err(StoreError::Missing {
+                path: folder.join(IDENTITY_FILE),
+                why: "the databases beside it hold data",
+            });
+        }
+        database::remove(&path)?;
+        database::create(&path, schema, &identity)?;
+    }
+    let text = serde_json::to_vec_pretty(&identity)
+        .map_err(|cause| StoreError::io(&folder.join(IDENTITY_FILE), "encode")(io::Error::other(cause)))?;
+    durable::replace_file(&folder.join(IDENTITY_FILE), &text)?;
+    Ok(identity)
+}

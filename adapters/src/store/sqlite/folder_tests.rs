@@ -1,0 +1,140 @@
+//! Whose folder is it, and is all of it there?
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::{DataFolder, LogOptions, SqliteLog, SqliteState};
+use crate::store::contract::log::append;
+use crate::store::contract::state::batch;
+use crate::store::{Owner, StateStore, StoreError};
+
+fn owner(cluster_id: &str, node_id: u64) -> Owner {
+    Owner { cluster_id: cluster_id.into(), node_id }
+}
+
+/// Opens everything, as a node does.
+fn open(path: &Path) -> Result<(SqliteLog, SqliteState), StoreError> {
+    let folder = DataFolder::open(path, &owner("demo", 1))?;
+    Ok((SqliteLog::open(&folder, LogOptions::default())?, SqliteState::open(&folder)?))
+}
+
+fn refusal(path: &Path) -> StoreError {
+    open(path).map(|_| ()).unwrap_err()
+}
+
+/// A folder that was used, closed.
+fn used() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let (log, state) = open(folder.path()).unwrap();
+    append(&log, 0..3, "a");
+    state.write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_is_made_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = TempDir::new().unwrap();
+    let path = parent.path().join("deep/down");
+    open(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(DataFolder::open(&path, &owner("demo", 1)).unwrap().owner(), owner("demo", 1));
+}
+
+#[test]
+fn only_one_holds_it_at_a_time() {
+    let folder = TempDir::new().unwrap();
+    let stores = open(folder.path()).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, StoreError::Locked { .. }) && error.is_retryable(), "{error}");
+    drop(stores);
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn another_owner_is_refused_naming_both() {
+    let folder = used();
+    for other in [owner("other", 1), owner("demo", 2)] {
+        let error = DataFolder::open(folder.path(), &other).unwrap_err();
+        assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("node 1 of cluster \"demo\"") && text.contains(&other.to_string()), "{text}");
+    }
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_file_of_another_folder_is_refused() {
+    for file in ["raft.db", "state.db"] {
+        let (one, other) = (used(), used());
+        fs::copy(other.path().join(file), one.path().join(file)).unwrap();
+        let error = refusal(one.path());
+        assert!(matches!(error, StoreError::OtherInstance { .. }), "{error}");
+        assert!(error.to_string().contains(file), "{error}");
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_naming_the_file() {
+    for file in ["raft.db", "state.db"] {
+        for sql in ["PRAGMA user_version = 99", "UPDATE identity SET format_version = 99"] {
+            let folder = used();
+            Connection::open(folder.path().join(file)).unwrap().execute_batch(sql).unwrap();
+            let error = refusal(folder.path());
+            assert!(matches!(error, StoreError::NewerFormat { found: 99, .. }), "{sql}: {error}");
+            assert!(error.to_string().contains(file), "{error}");
+        }
+    }
+    let folder = used();
+    fs::write(folder.path().join("identity.json"), r#"{"format_version": 99, "strange": true}"#).unwrap();
+    assert!(matches!(refusal(folder.path()), StoreError::NewerFormat { found: 99, .. }));
+}
+
+#[test]
+fn a_database_in_the_place_of_the_other_is_refused() {
+    let folder = used();
+    fs::copy(folder.path().join("raft.db"), folder.path().join("state.db")).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.is_corruption() && error.to_string().contains("not a state.db"), "{error}");
+}
+
+#[test]
+fn a_lost_file_is_refused_and_not_made_again() {
+    for file in ["raft.db", "state.db", "identity.json"] {
+        let folder = used();
+        fs::remove_file(folder.path().join(file)).unwrap();
+        for _ in 0..2 {
+            let error = refusal(folder.path());
+            assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+            assert!(error.to_string().contains(file), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_identity_is_refused() {
+    for content in ["", "{", "{\"format_version\": 1}", "once upon a time"] {
+        let folder = used();
+        fs::write(folder.path().join("identity.json"), content).unwrap();
+        let error = refusal(folder.path());
+        assert!(error.is_corruption() && error.to_string().contains("identity.json"), "{error}");
+    }
+}
+
+#[test]
+fn a_first_start_that_was_interrupted_is_made_again() {
+    let folder = TempDir::new().unwrap();
+    drop(open(folder.path()).unwrap());
+    fs::remove_file(folder.path().join("identity.json")).unwrap();
+    fs::remove_file(folder.path().join("state.db")).unwrap();
+    drop(open(folder.path()).unwrap());
+    fs::remove_file(folder.path().join("identity.json")).unwrap();
+    fs::write(folder.path().join("raft.db"), "").unwrap();
+    fs::write(folder.path().join("identity.tmp"), "{").unwrap();
+    open(folder.path()).unwrap();
+}

@@ -1,0 +1,155 @@
+//! The rows of the state in `state.db`, and its snapshots.
+
+mod install;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rusqlite::{Connection, OpenFlags};
+
+pub(crate) use self::table::STATE_SCHEMA;
+use super::{DataFolder, database};
+use crate::store::failure::{Failure, lock};
+use crate::store::shelf::Shelf;
+use crate::store::snapshot::sha256_of;
+use crate::store::{
+    FailureWatcher, IncomingSnapshot, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile, StateStore, StoreError,
+    durable,
+};
+
+/// The state in a data folder.
+pub struct SqliteState {
+    path: PathBuf,
+    /// `None` only after an installation that failed half-way; then the failure is set, too.
+    db: Mutex<Option<Connection>>,
+    /// Held while a snapshot is made or installed: one at a time. Always taken before `db`.
+    shelf: Mutex<Shelf>,
+    failure: Failure,
+    folder: DataFolder,
+}
+
+impl SqliteState {
+    /// Opens the state. First completes an installation that a crash interrupted.
+    pub fn open(folder: &DataFolder) -> Result<Self, StoreError> {
+        let path = folder.path().join(STATE_SCHEMA.file);
+        let db = database::open(&path, &STATE_SCHEMA, folder.identity())?;
+        let shelf = Shelf::open(folder.path(), &folder.owner().cluster_id)?;
+        let state = Self {
+            path,
+            db: Mutex::new(Some(db)),
+            shelf: Mutex::new(shelf),
+            failure: Failure::default(),
+            folder: folder.clone(),
+        };
+        state.complete_installation()?;
+        Ok(state)
+    }
+
+    /// Runs `work` on the open database, unless something failed before.
+    fn with_db<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.failure.check()?;
+        let mut db = lock(&self.db);
+        let db = db.as_mut().ok_or(StoreError::Stopped)?;
+        work(db)
+    }
+
+    /// Remembers an error that leaves in doubt what is on disk.
+    fn fatal<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result {
+            self.failure.set(error);
+        }
+        result
+    }
+
+    /// Copies the state as it is now into a file, on a connection of its own so that writing goes on.
+    fn copy_to(&self, target: &Path) -> Result<SnapshotDigest, StoreError> {
+        let source = database::open_reader(&self.path)?;
+        let name = target
+            .to_str()
+            .ok_or_else(|| StoreError::io(target, "name")(std::io::Error::other("the path is not valid UTF-8")))?;
+        source.execute("VACUUM INTO ?1", [name]).map_err(StoreError::sqlite(&self.path))?;
+        durable::sync_file(target)?;
+        let marker = table::read_marker(&open_snapshot(target)?, target)?;
+        let (sha256, size_bytes) =
+            std::fs::File::open(target).and_then(sha256_of).map_err(StoreError::io(target, "read"))?;
+        Ok(SnapshotDigest { marker: marker.unwrap_or_default(), sha256, size_bytes })
+    }
+
+    /// Waits until all that was written is in the database file and on disk. Without it a power failure could set the state
+    /// back to before a snapshot up to which the log was purged.
+    fn checkpoint(db: &Connection, path: &Path) -> Result<(), StoreError> {
+        let busy: i64 =
+            db.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0)).map_err(StoreError::sqlite(path))?;
+        if busy != 0 {
+            let cause = std::io::Error::other("a reader holds it");
+            return Err(StoreError::io(path, "checkpoint")(cause));
+        }
+        Ok(())
+    }
+}
+
+/// Opens a snapshot for reading.
+fn open_snapshot(path: &Path) -> Result<Connection, StoreError> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(StoreError::sqlite(path))
+}
+
+impl StateStore for SqliteState {
+    fn load(&self, visit: &mut RowVisitor<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with_db(|db| table::load(db, &self.path, visit))
+    }
+
+    fn write(&self, batch: &RowBatch) -> Result<(), StoreError> {
+        self.with_db(|db| self.fatal(table::write(db, batch).map_err(StoreError::sqlite(&self.path))))
+    }
+
+    fn snapshot(&self) -> Result<Option<SnapshotFile>, StoreError> {
+        let shelf = lock(&self.shelf);
+        if self.with_db(|db| table::read_marker(db, &self.path))?.is_none() {
+            return Ok(None);
+        }
+        let workplace = shelf.workplace()?;
+        let digest = self.copy_to(&workplace)?;
+        // After the copy, so that the state on disk is at least as new.
+        self.with_db(|db| self.fatal(Self::checkpoint(db, &self.path)))?;
+        let shelved = shelf.put(&workplace, digest, false)?;
+        shelf.retire()?;
+        Ok(Some(shelved.file))
+    }
+
+    fn current_snapshot(&self) -> Result<Option<SnapshotFile>, StoreError> {
+        Ok(lock(&self.shelf).current()?.map(|shelved| shelved.file))
+    }
+
+    fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError> {
+        lock(&self.shelf).receive(announced)
+    }
+
+    fn verify(&self, snapshot: &SnapshotFile) -> Result<(), StoreError> {
+        snapshot.check_content()?;
+        let db = open_snapshot(&snapshot.path)?;
+        database::check(&db, &snapshot.path, &STATE_SCHEMA)?;
+        // Any node of the cluster may have made it.
+        database::read_identity(&db, &snapshot.path)?.check_cluster(&snapshot.path, &self.folder.owner())?;
+        if table::read_marker(&db, &snapshot.path)?.as_ref() != Some(&snapshot.digest.marker) {
+            return Err(StoreError::corrupt(&snapshot.path, "it is of another place in the history than announced"));
+        }
+        Ok(())
+    }
+
+    fn install(&self, snapshot: &SnapshotFile) -> Result<SnapshotFile, StoreError> {
+        self.install_verified(snapshot)
+    }
+
+    fn failed(&self) -> Option<StoreError> {
+        self.failure.get()
+    }
+
+    fn on_failure(&self, watcher: FailureWatcher) {
+        self.failure.watch(watcher);
+    }
+}

@@ -1,0 +1,72 @@
+//! Compares state hashes with the other nodes, all the time (safety 31): replicas that applied the same entries must
+//! have the same state. The node that most others contradict stops serving.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::alarms::Alarms;
+use crate::peers::Peers;
+use crate::raft::HashAt;
+use crate::replica::Replica;
+
+/// How often the others are asked.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The alarm's code.
+pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
+
+/// Compares until the token is cancelled. A mismatch stays an alarm until the node is restarted: its state cannot
+/// heal by itself.
+pub async fn run(replica: Arc<Replica>, peers: Arc<Peers>, alarms: Arc<Alarms>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        let theirs = peers.hashes(&replica.status().others()).await;
+        let ours = replica.hashes();
+        if let Some(index) = outvoted(&ours, &theirs) {
+            let message = format!("this node's state at log index {index} differs from what most others have");
+            alarms.raise(MISMATCH, message);
+        }
+    }
+}
+
+/// The first index at which more nodes contradict our hash than hold it, this node included.
+fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
+    ours.iter().find_map(|own| {
+        let at_index = theirs.iter().filter_map(|peer| peer.iter().find(|hash| hash.index == own.index));
+        let (mut agree, mut differ) = (1, 0);
+        for hash in at_index {
+            if hash.hash == own.hash { agree += 1 } else { differ += 1 }
+        }
+        (differ > agree).then_some(own.index.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use onespend_core::ids::LogIndex;
+
+    use super::*;
+
+    fn at(index: u64, byte: u8) -> HashAt {
+        HashAt { index: LogIndex(index), hash: [byte; 32] }
+    }
+
+    #[test]
+    fn the_node_that_all_others_contradict_is_outvoted() {
+        assert_eq!(outvoted(&[at(128, 1)], &[vec![at(128, 2)], vec![at(128, 2)]]), Some(128));
+    }
+
+    #[test]
+    fn a_node_with_one_ally_is_not_outvoted_by_one_other() {
+        assert_eq!(outvoted(&[at(128, 1)], &[vec![at(128, 1)], vec![at(128, 2)]]), None);
+    }
+
+    #[test]
+    fn hashes_of_other_indexes_say_nothing() {
+        assert_eq!(outvoted(&[at(128, 1)], &[vec![at(256, 2)], vec![]]), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! One probe of bitcoind: facts, compared with the chain that the log follows.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bitcoin::{BlockHash, Network};
+use onespend_adapters::chain::{ChainError, ChainView};
+use onespend_core::ids::Height;
+
+use super::{BitcoindWatch, Heard};
+use crate::health::bitcoind_sync::{FORK_DEPTH, ProbeFacts, ProbeFailure};
+use crate::metrics;
+
+impl BitcoindWatch {
+    pub(super) fn probe(&self, heard: &mut Heard) {
+        let now = Instant::now();
+        let probed = self.chain.probe();
+        let (facts, logged) = match probed {
+            Ok(view) => {
+                self.publish(view.tip);
+                let (fork_depth, logged) = self.fork_depth(&view);
+                let facts = facts(&view, fork_depth);
+                heard.answered = Some(now);
+                heard.error = None;
+                heard.view = Some(view);
+                (Ok(facts), logged)
+            }
+            Err(error) => {
+                heard.error = Some(error.to_string());
+                (Err(failure(&error)), self.logged().0)
+            }
+        };
+        heard.judgement = heard.judgement.next(facts, logged, &self.rules, now);
+        metrics::bitcoind(&heard.judgement.view());
+    }
+
+    /// Height of the log's tip, and the hashes of its last blocks, highest first.
+    fn logged(&self) -> (Option<u32>, Vec<(u32, BlockHash)>) {
+        let mut found = (None, Vec::new());
+        (self.read)(&mut |state| {
+            let Ok(tip) = state.tip() else { return };
+            let lowest = tip.height.0.saturating_sub(FORK_DEPTH);
+            let blocks = (lowest..=tip.height.0).rev();
+            let hashes = blocks.filter_map(|height| Some((height, state.block(Height(height))?.hash))).collect();
+            found = (Some(tip.height.0), hashes);
+        });
+        found
+    }
+
+    /// How many of the log's newest blocks this bitcoind has other blocks for, up to [`FORK_DEPTH`], and the height
+    /// of the log. Blocks that it does not have yet are lag, not a fork.
+    fn fork_depth(&self, view: &ChainView) -> (u32, Option<u32>) {
+        let (tip, blocks) = self.logged();
+        let mut depth = 0;
+        for (height, hash) in blocks {
+            if height > view.tip.height {
+                continue;
+            }
+            match self.chain.block_hash_at(height) {
+                Ok(Some(theirs)) if theirs != hash => depth += 1,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        (depth, tip)
+    }
+}
+
+fn facts(view: &ChainView, fork_depth: u32) -> ProbeFacts {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    ProbeFacts {
+        chain: chain_name(view.network).to_owned(),
+        genesis: view.genesis.to_string(),
+        initial_block_download: view.initial_block_download,
+        blocks: view.tip.height,
+        headers: view.headers,
+        peers: view.peers,
+        tip_age: now.saturating_sub(Duration::from_secs(view.tip_time_s)),
+        fork_depth,
+    }
+}
+
+/// A network by the name that Bitcoin Core gives it.
+pub(super) fn chain_name(network: Network) -> &'static str {
+    network.to_core_arg()
+}
+
+fn failure(error: &ChainError) -> ProbeFailure {
+    match error {
+        ChainError::Starting { .. } => ProbeFailure::Starting,
+        ChainError::Unauthorized { .. } => ProbeFailure::Unauthorized,
+        ChainError::Timeout { .. } => ProbeFailure::Timeout,
+        _ => ProbeFailure::Unreachable,
+    }
+}

@@ -1,0 +1,57 @@
+//! The configuration file, as `config check` sees it; its faults are sorted by what they are about.
+
+use std::path::Path;
+
+use super::findings::{Area, Findings};
+use crate::config::{Config, Fault, Severity};
+
+/// The configuration, unless it says too little to look at anything else.
+pub fn check(file: &Path, findings: &mut Findings) -> Option<Config> {
+    match Config::load(file) {
+        Ok(config) => {
+            let what = format!(
+                "{} is valid: node {} of cluster {} on {}",
+                file.display(),
+                config.node.id,
+                config.cluster.id,
+                config.cluster.network
+            );
+            findings.ok(Area::Configuration, what);
+            tell(&config.warnings, file, findings);
+            Some(config)
+        }
+        Err(faults) => {
+            tell(&faults.faults, file, findings);
+            without_files(file)
+        }
+    }
+}
+
+/// What the file says if only the files that it names are at fault.
+fn without_files(file: &Path) -> Option<Config> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Config::parse(&text, file, &environment).ok()
+}
+
+fn tell(faults: &[Fault], file: &Path, findings: &mut Findings) {
+    for fault in faults {
+        let area = about(&fault.key);
+        match fault.severity {
+            Severity::Error => findings.fail(area, fault.line(file), &fault.why),
+            Severity::Warning => findings.warn(area, fault.line(file), &fault.why),
+        }
+    }
+}
+
+fn about(key: &str) -> Area {
+    match key {
+        "tls.ca" | "tls.cert" | "tls.key" => Area::Certificates,
+        "node.data_dir" => Area::DataFolder,
+        key if key.starts_with("signers[") => Area::Signers,
+        key if key.starts_with("bitcoind.") => Area::Bitcoind,
+        _ => Area::Configuration,
+    }
+}

@@ -1,0 +1,193 @@
+//! Why a command did not end well, and how a person or a script is told.
+
+use std::fmt::{self, Write as _};
+
+use onespend_proto::client::{ClientError, Rejection};
+use onespend_proto::reason;
+use serde_json::{Value, json};
+
+use super::exit::Exit;
+use super::remedy;
+
+/// One plain sentence, then facts, then what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What went wrong, without a full stop.
+    pub sentence: String,
+    /// Facts by name, in the order in which they are shown. A name may come several times.
+    pub details: Vec<(String, String)>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(exit: Exit, sentence: impl Into<String>) -> Self {
+        Self { exit, sentence: sentence.into(), details: Vec::new(), remedy: None }
+    }
+
+    /// The command line or a file is wrong.
+    pub fn usage(sentence: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, sentence)
+    }
+
+    /// Adds a fact.
+    pub fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.details.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Says what to do.
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// A mutation without a good answer. `request_id` is what it was sent with.
+    pub fn of_mutation(error: ClientError, request_id: &str) -> Self {
+        match error {
+            ClientError::Unknown { tries, last, .. } => {
+                Self::unknown(request_id).with("tries", tries).with("last", last)
+            }
+            ClientError::Rejected(rejection) if rejection.after_unknown => {
+                let facts = Self::of_rejection(&rejection);
+                let mut failure = Self::unknown(request_id);
+                failure.details.push(("refusal".to_owned(), facts.sentence));
+                failure.details.extend(facts.details);
+                failure
+            }
+            other => Self::of_read(other),
+        }
+    }
+
+    /// A read without a good answer: nothing can have been applied.
+    pub fn of_read(error: ClientError) -> Self {
+        match error {
+            ClientError::Config(what) => Self::usage(format!("the connection cannot be made: {what}")),
+            ClientError::Rejected(rejection) => Self::of_rejection(&rejection),
+            ClientError::Unreachable { tries, last } => {
+                Self::new(Exit::Unreachable, "no node could be reached, so nothing was sent")
+                    .with("tries", tries)
+                    .with("last", last)
+                    .remedy("check that the nodes run, the addresses and the certificates")
+            }
+            ClientError::Unknown { tries, last, .. } => Self::new(Exit::Unreachable, "no node answered in time")
+                .with("tries", tries)
+                .with("last", last)
+                .remedy("ask again, or read an older state with --max-lag; see `onespend status`"),
+        }
+    }
+
+    /// A mutation that was sent and had no answer.
+    pub fn unknown(request_id: &str) -> Self {
+        Self::new(Exit::Unknown, "the outcome is unknown: it may have been applied, or may be later")
+            .with("request_id", request_id)
+            .remedy(format!("repeat the same command with --request-id {request_id} until there is an answer"))
+    }
+
+    fn of_rejection(rejection: &Rejection) -> Self {
+        let why = match rejection.message.as_str() {
+            "" => format!("{:?}", rejection.code),
+            message => message.to_owned(),
+        };
+        let mut failure = Self::new(Exit::Refused, format!("refused: {why}"));
+        failure = match rejection.reason.as_str() {
+            "" => failure.with("code", format!("{:?}", rejection.code)),
+            reason => failure.with("reason", reason),
+        };
+        for (name, value) in &rejection.metadata {
+            for item in value.split(',') {
+                failure = failure.with(name, item.trim());
+            }
+        }
+        for fault in &rejection.field_violations {
+            failure = failure.with("field", format!("{}: {}", fault.field, fault.description));
+        }
+        if let Some(wait) = rejection.retry_after {
+            failure = failure.with("retry_after_ms", wait.as_millis());
+        }
+        failure.remedy = reason::parse(&rejection.reason).and_then(remedy::of).map(str::to_owned);
+        failure
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = format!("onespend: {}\n", self.sentence);
+        for (name, value) in &self.details {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {name}: {value}");
+        }
+        if let Some(remedy) = &self.remedy {
+            let _ = writeln!(text, "  remedy: {remedy}");
+        }
+        text
+    }
+
+    /// For programs: `{"error": {exit_code, message, details: [{name, value}], remedy}}`.
+    pub fn json(&self) -> Value {
+        let details: Vec<Value> =
+            self.details.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+        json!({ "error": {
+            "exit_code": self.exit.code(),
+            "message": self.sentence,
+            "details": details,
+            "remedy": self.remedy,
+        }})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn rejection(after_unknown: bool) -> ClientError {
+        ClientError::Rejected(Box::new(Rejection {
+            code: tonic::Code::Aborted,
+            reason: reason::OUTPOINT_RESERVED.to_owned(),
+            message: "coins are claimed by others".to_owned(),
+            metadata: BTreeMap::from([("outpoints".to_owned(), "aa:0,bb:1".to_owned())]),
+            field_violations: Vec::new(),
+            retry_after: None,
+            after_unknown,
+        }))
+    }
+
+    #[test]
+    fn a_refusal_is_one_sentence_then_facts_then_a_remedy() {
+        let failure = Failure::of_mutation(rejection(false), "id-1");
+        assert_eq!(failure.exit, Exit::Refused);
+        let text = failure.text();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[..4],
+            [
+                "onespend: refused: coins are claimed by others",
+                "  reason: OUTPOINT_RESERVED",
+                "  outpoints: aa:0",
+                "  outpoints: bb:1",
+            ]
+        );
+        assert!(lines[4].starts_with("  remedy: ") && lines.len() == 5, "{text}");
+        assert_eq!(failure.json()["error"]["details"][0]["value"], "OUTPOINT_RESERVED");
+    }
+
+    #[test]
+    fn a_refusal_after_a_silent_try_does_not_claim_that_nothing_happened() {
+        let failure = Failure::of_mutation(rejection(true), "id-1");
+        assert_eq!(failure.exit, Exit::Unknown);
+        assert!(failure.text().contains("--request-id id-1") && failure.text().contains("OUTPOINT_RESERVED"));
+    }
+
+    #[test]
+    fn only_mutations_can_have_an_unknown_outcome() {
+        let silent = || ClientError::Unknown { request_id: String::new(), tries: 3, last: "silence".to_owned() };
+        assert_eq!(Failure::of_mutation(silent(), "id-2").exit, Exit::Unknown);
+        assert_eq!(Failure::of_read(silent()).exit, Exit::Unreachable);
+        let nobody = ClientError::Unreachable { tries: 1, last: "refused".to_owned() };
+        assert_eq!(Failure::of_mutation(nobody, "id-2").exit, Exit::Unreachable);
+    }
+}

@@ -1,0 +1,165 @@
+//! The command line: one file per group of commands.
+//!
+//! | files | hold |
+//! |---|---|
+//! | `mod.rs` | the commands, and how one is run |
+//! | `pki`, `config_check`, `manual` | commands that need no cluster |
+//! | `doctor/` | what is wrong with this machine |
+//! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `cluster` | commands that talk to a cluster |
+//! | `connection`, `profile`, `session` | how to reach it |
+//! | `values`, `words` | what may be written on the command line |
+//! | `output`, `view/`, `answer`, `table`, `format` | how answers look, for people and as JSON |
+//! | `failure`, `remedy`, `exit` | what is said when there is no good answer |
+//!
+//! Standard output carries answers and nothing else; everything else goes to standard error.
+
+mod answer;
+mod cluster;
+mod config_check;
+mod connection;
+mod doctor;
+mod exit;
+mod failure;
+mod format;
+mod manual;
+mod output;
+mod pay;
+mod payment;
+mod pki;
+mod profile;
+mod progress;
+mod remedy;
+mod reserve;
+mod serve;
+mod session;
+mod status;
+mod table;
+mod utxo;
+mod values;
+mod view;
+mod wallet;
+mod words;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use connection::Connection;
+use exit::Exit;
+use failure::Failure;
+use output::{Format, Output};
+use session::Session;
+
+/// Reserves UTXOs and pays from them, so that no coin is spent twice and no payment is paid twice.
+#[derive(Debug, Parser)]
+#[command(name = "onespend", version, propagate_version = true, after_help = exit::help(), max_term_width = 100)]
+struct Cli {
+    /// How answers are written
+    #[arg(short, long, value_enum, default_value = "table", env = "ONESPEND_OUTPUT", global = true)]
+    output: Format,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::Serve),
+    /// Make certificates
+    #[command(subcommand)]
+    Pki(pki::Command),
+    /// Look at configuration files
+    #[command(subcommand)]
+    Config(config_check::Command),
+    /// Check this machine: configuration, certificates, disk, ports, bitcoind, clock, peers
+    Doctor(doctor::Doctor),
+    /// Show the whole cluster in one screen
+    Status(status::Status),
+    /// Register and look after wallets
+    #[command(subcommand)]
+    Wallet(wallet::Command),
+    /// Look at coins
+    #[command(subcommand)]
+    Utxo(utxo::Command),
+    /// Claim coins for a while
+    #[command(subcommand)]
+    Reserve(reserve::Command),
+    /// Pay: choose coins, sign, broadcast
+    Pay(pay::Pay),
+    /// Look at payments, or have a PSBT signed
+    #[command(subcommand)]
+    Payment(payment::Command),
+    /// Administer the cluster
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Write a shell's completions to standard output
+    Completions(manual::Completions),
+    /// Write man pages into a folder
+    Man(manual::Man),
+}
+
+/// Runs one command line. The process must have a rustls provider.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            // Help and version go to standard output and are no failure; clap knows which is which.
+            let _ = refusal.print();
+            return if refusal.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let output = Output { format: cli.output };
+    let session = Session { output, connection: cli.connection };
+    cli.command
+        .run(&session)
+        .unwrap_or_else(|failure| {
+            output.fail(&failure);
+            failure.exit
+        })
+        .into()
+}
+
+impl Command {
+    fn run(self, session: &Session) -> Result<Exit, Failure> {
+        let output = session.output;
+        match self {
+            Self::Serve(command) => command.run(),
+            Self::Pki(command) => command.run(output),
+            Self::Config(command) => command.run(output),
+            Self::Doctor(command) => command.run(output),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
+            Self::Status(command) => with_runtime(command.run(session)),
+            Self::Wallet(command) => with_runtime(command.run(session)),
+            Self::Utxo(command) => with_runtime(command.run(session)),
+            Self::Reserve(command) => with_runtime(command.run(session)),
+            Self::Pay(command) => with_runtime(command.run(session)),
+            Self::Payment(command) => with_runtime(command.run(session)),
+            Self::Cluster(command) => with_runtime(command.run(session)),
+        }
+    }
+}
+
+/// Runs a command that talks to a cluster.
+fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::usage(format!("cannot start: {error}")))?;
+    runtime.block_on(command).map(|()| Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

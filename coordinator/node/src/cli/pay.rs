@@ -1,0 +1,207 @@
+//! `onespend pay`: order a payment, and wait for it if asked.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use onespend_proto::client::Client;
+use onespend_proto::v1::{self, PaymentState as S};
+
+use super::answer::Changed;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::output;
+use super::progress::Progress;
+use super::session::{Repeat, Session, mutation, present};
+use super::view::payment::Payment;
+use super::words::Word as _;
+use super::{values, words};
+
+/// The same payment id with the same recipients is the same payment, however often it is ordered.
+#[derive(Debug, Args)]
+pub struct Pay {
+    /// The wallet that pays
+    #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
+    wallet: String,
+    /// Whom to pay, and how many satoshi; may be repeated
+    #[arg(long = "to", required = true, value_name = "ADDRESS=SAT", value_parser = values::recipient)]
+    recipients: Vec<v1::Recipient>,
+    /// Your own key for this payment, such as the order's number: it is paid at most once
+    #[arg(long, value_name = "ID", value_parser = values::payment_id)]
+    payment_id: String,
+    /// Feerate, in satoshi per virtual byte
+    #[arg(long, value_name = "SAT/VB", value_parser = values::feerate_sat_vb, conflicts_with = "target_blocks")]
+    feerate: Option<f64>,
+    /// Pay what bitcoind estimates for confirmation within so many blocks [default: 6]
+    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..=1008))]
+    target_blocks: Option<u32>,
+    /// Greatest fee, in satoshi [default: the wallet's limit]
+    #[arg(long, value_name = "SAT", value_parser = values::amount_sat)]
+    max_fee_sat: Option<i64>,
+    /// Least confirmations of the coins to spend
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    min_depth: u32,
+    /// How to choose coins [default: lowest_fee]
+    #[arg(long, value_parser = words::parser::<v1::SelectionStrategy>())]
+    strategy: Option<v1::SelectionStrategy>,
+    /// Return only when the payment is that far
+    #[arg(long, value_enum, value_name = "UNTIL")]
+    wait: Option<Milestone>,
+    /// Wait no longer than this [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = values::duration, requires = "wait")]
+    wait_timeout: Option<Duration>,
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+/// How far a payment shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Milestone {
+    /// The mempool of the leader's bitcoind has accepted it
+    Broadcast,
+    /// It is in a block
+    Confirmed,
+    /// It is final
+    Settled,
+}
+
+impl Milestone {
+    fn reached(self, state: S) -> bool {
+        let states: &[S] = match self {
+            Self::Broadcast => &[S::Broadcast, S::Confirming, S::Settled],
+            Self::Confirmed => &[S::Confirming, S::Settled],
+            Self::Settled => &[S::Settled],
+        };
+        states.contains(&state)
+    }
+}
+
+impl Pay {
+    /// Orders it.
+    pub async fn run(self, session: &Session) -> Result<(), Failure> {
+        let client = session.data()?;
+        let request_id = self.repeat.id();
+        let (wait, timeout) = (self.wait, self.wait_timeout);
+        let progress = Progress::start(format!("paying {}", self.payment_id));
+        let answer = mutation(&request_id, client.create_payment(self.request(&request_id))).await?;
+        let (applied_index, term) = (answer.applied_index, answer.term);
+        let mut payment = present(answer.payment)?;
+        let outcome = match wait {
+            Some(until) => follow(&client, &mut payment, until, timeout, &progress).await,
+            None => Ok(()),
+        };
+        drop(progress);
+        let state = payment.state();
+        session.output.show(&Changed { resource: Payment::from(payment), applied_index, term, request_id })?;
+        if wait.is_none() && state == S::Signing {
+            output::note("not signed yet; the service goes on by itself: `onespend payment watch`");
+        }
+        outcome
+    }
+
+    fn request(self, request_id: &str) -> v1::CreatePaymentRequest {
+        use v1::create_payment_request::Fee;
+        let target = self.target_blocks.map(Fee::ConfirmTargetBlocks);
+        v1::CreatePaymentRequest {
+            request_id: request_id.to_owned(),
+            wallet_id: self.wallet,
+            payment_id: self.payment_id,
+            recipients: self.recipients,
+            fee: self.feerate.map(Fee::FeerateSatVb).or(target),
+            max_fee_sat: self.max_fee_sat.unwrap_or_default(),
+            min_depth: self.min_depth,
+            strategy: self.strategy.unwrap_or_default().into(),
+        }
+    }
+}
+
+/// Follows a payment that is ordered until it is far enough or cannot get there any more. `payment` is kept up to date.
+async fn follow(
+    client: &Client,
+    payment: &mut v1::Payment,
+    until: Milestone,
+    timeout: Option<Duration>,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let ordered = Ordered { wallet: payment.wallet_id.clone(), payment: payment.payment_id.clone() };
+    let limit = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let why = tokio::select! {
+        outcome = watch(client, payment, until, progress) => match outcome {
+            Ok(()) => return Ok(()),
+            Err(Stop::Over(failure)) => return Err(failure),
+            Err(Stop::Lost(why)) => why,
+        },
+        () = limit => "the time of --wait-timeout is over".to_owned(),
+        Ok(()) = tokio::signal::ctrl_c() => "interrupted".to_owned(),
+    };
+    Err(ordered.not_followed(&why))
+}
+
+/// Why following ended early.
+enum Stop {
+    /// It will never be paid.
+    Over(Failure),
+    /// Nobody told how it goes on.
+    Lost(String),
+}
+
+async fn watch(client: &Client, payment: &mut v1::Payment, until: Milestone, progress: &Progress) -> Result<(), Stop> {
+    let mut watch = client.watch_payments(v1::WatchPaymentsRequest {
+        wallet_id: payment.wallet_id.clone(),
+        payment_id: payment.payment_id.clone(),
+        from_index: payment.update_index,
+    });
+    loop {
+        let state = payment.state();
+        if until.reached(state) {
+            return Ok(());
+        }
+        if matches!(state, S::Cancelled | S::Dead) {
+            let sentence = format!("not paid: the payment is {}", state.word());
+            return Err(Stop::Over(Failure::new(Exit::Refused, sentence).with("payment_id", &payment.payment_id)));
+        }
+        progress.say(Payment::from(payment.clone()).line());
+        let message = watch.next().await.map_err(|error| Stop::Lost(error.to_string()))?;
+        if let Some(changed) = message.payment {
+            *payment = changed;
+        }
+    }
+}
+
+/// Names a payment that is ordered, whatever becomes of following it.
+struct Ordered {
+    wallet: String,
+    payment: String,
+}
+
+impl Ordered {
+    fn not_followed(&self, why: &str) -> Failure {
+        let Self { wallet, payment } = self;
+        Failure::new(Exit::Unknown, "the payment is ordered and goes on by itself, but it was not followed to the end")
+            .with("payment_id", payment)
+            .with("why", why)
+            .remedy(format!("onespend payment watch --wallet {wallet} --payment-id {payment}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milestones_are_reached_in_order() {
+        let reached =
+            |state| [Milestone::Broadcast, Milestone::Confirmed, Milestone::Settled].map(|until| until.reached(state));
+        assert_eq!(reached(S::Signed), [false, false, false]);
+        assert_eq!(reached(S::Broadcast), [true, false, false]);
+        assert_eq!(reached(S::Confirming), [true, true, false]);
+        assert_eq!(reached(S::Settled), [true, true, true]);
+        for state in [S::Signing, S::Conflicted, S::Dead, S::Cancelled] {
+            assert_eq!(reached(state), [false, false, false]);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a person can do about each reason of a refusal.
+
+use onespend_proto::v1::ErrorReason;
+
+/// A remedy in the imperative; `None` where the refusal says it all.
+pub fn of(reason: ErrorReason) -> Option<&'static str> {
+    state_of_the_cluster(reason).or_else(|| coins_and_payments(reason)).or_else(|| the_request(reason))
+}
+
+fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
+    use ErrorReason as R;
+    Some(match reason {
+        R::NotLeader => "give all nodes as --endpoint, or a load balancer that asks /primary",
+        R::ChainNotSynced => "look at the leader's bitcoind (`onespend status`), then repeat",
+        R::RecoveryMode => "an operator must reconcile and confirm the restored cluster first",
+        R::TransferRefused => "choose a voter that has caught up: `onespend status`",
+        R::WrongCluster => "use the addresses and certificates of one cluster",
+        R::Overloaded => "repeat after the time that is named",
+        R::NoQuorum | R::ResultUnknown => "repeat with the same --request-id; see `onespend status`",
+        R::TooStale => "allow more with --max-lag, or leave it out",
+        R::NotServing => "ask another node",
+        R::CallerUnknown => "use a certificate that `onespend pki issue` made for this cluster",
+        R::Role => "use a certificate whose role may do this, such as an operator's",
+        R::NodeUnknown => "the members are listed by `onespend status`",
+        _ => return None,
+    })
+}
+
+fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
+    use ErrorReason as R;
+    Some(match reason {
+        R::ReservationExpired | R::ReservationReleased => "reserve again",
+        R::ReservationUsed => "follow the payment: `onespend payment show`",
+        R::ReservedForOther => "reserve coins for this payment, or leave --payment-id out when reserving",
+        R::StaleFence => "take the fence from `onespend reserve show`",
+        R::OutpointSpent | R::OutpointReserved => "choose other coins: `onespend utxo list --state available`",
+        R::OutpointImmature => "wait until the coins have matured, or choose others",
+        R::OutpointUnknown => "the wallet's coins are listed by `onespend utxo list`",
+        R::ReplacementMissingAnchor => "spend the outpoint that is named in every attempt of this payment",
+        R::PaymentUnresolved => "wait: an earlier attempt may still confirm",
+        R::WalletFrozen => "`onespend wallet unfreeze`, once the cause is understood",
+        R::WalletWatchOnly | R::SignerExternal => "pay from a wallet that the service signs for",
+        R::InsufficientFunds => "look at `onespend wallet balance` and `onespend reserve list`",
+        R::PaymentIdReused => "this id was ordered with other recipients before: `onespend payment show`",
+        R::WalletExists => "`onespend wallet list`",
+        R::FeeLimit => "lower the feerate, or change the wallet's limits: `onespend wallet limits`",
+        R::NotOwner => "act as its owner, or as an operator",
+        R::PaymentUnknown => "`onespend payment list` names the wallet's payments",
+        R::WalletUnknown => "`onespend wallet list` names them",
+        R::ReservationUnknown => "`onespend reserve list` names the active ones",
+        R::ReservationQuota => "release what is not needed: `onespend reserve list`",
+        _ => return None,
+    })
+}
+
+fn the_request(reason: ErrorReason) -> Option<&'static str> {
+    use ErrorReason as R;
+    Some(match reason {
+        R::RequestIdReused => "use a new --request-id for a new request",
+        R::WrongNetwork | R::AddressInvalid => "check the address with whoever gave it",
+        R::SignerUnknown => "name one of [[signers]] in the nodes' configuration, `external`, or none",
+        R::InputMissing | R::ForeignInput | R::DuplicateInput => "spend exactly the reserved coins, each once",
+        R::PrevoutMismatch => "take values and scripts from `onespend reserve show`",
+        R::SighashNotAllowed => "leave the sighash type out of the PSBT",
+        R::OutputInvalid => "pay exactly the recipients, and change to an address of `wallet address --change`",
+        _ => return None,
+    })
+}

@@ -1,0 +1,84 @@
+//! `onespend status`: every node's word, in one screen.
+
+use clap::Args;
+use futures::future::join_all;
+use onespend_proto::client::{Client, ClientConfig};
+use onespend_proto::v1;
+
+use super::connection::Need;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::output;
+use super::session::{Freshness, Session};
+use super::view::chain::NodeViews;
+use super::view::status::Cluster;
+
+/// Asks every node on its control port, also those that only other nodes know of. With data ports alone it shows the
+/// tip and every node's bitcoind.
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    freshness: Freshness,
+}
+
+impl Status {
+    /// Shows it.
+    pub async fn run(self, session: &Session) -> Result<(), Failure> {
+        let config = session.connection.settings(Need::Any)?;
+        let client = Client::connect(config.clone()).map_err(Failure::of_read)?;
+        if config.control_endpoints.is_empty() {
+            return self.ask_data_ports(&client, session).await;
+        }
+        let answers = ask_all(&client, &config).await;
+        if answers.iter().all(|(_, answer)| answer.is_err()) {
+            let none = Failure::new(Exit::Unreachable, "no node answered on its control port");
+            return Err(answers
+                .into_iter()
+                .fold(none, |failure, (address, answer)| failure.with(&address, answer.err().unwrap_or_default()))
+                .remedy("check that the nodes run, the addresses, and that the certificate is an operator's"));
+        }
+        session.output.show(&Cluster::new(answers))
+    }
+
+    async fn ask_data_ports(&self, client: &Client, session: &Session) -> Result<(), Failure> {
+        let views = client.get_node_views(v1::GetNodeViewsRequest {}).await.map_err(Failure::of_read)?;
+        let tip = client.get_tip(v1::GetTipRequest { consistency: self.freshness.consistency() }).await;
+        let tip = match tip {
+            Ok(answer) => answer.tip,
+            Err(error) => {
+                output::note(&format!("the tip is not known: {error}"));
+                None
+            }
+        };
+        session.output.show(&NodeViews::new(tip, views))?;
+        output::note("with --control and an operator's certificate there is more to see");
+        Ok(())
+    }
+}
+
+type Answer = (String, Result<v1::GetStatusResponse, String>);
+
+/// The nodes that are configured, then the members that these name and that were not asked yet.
+async fn ask_all(client: &Client, config: &ClientConfig) -> Vec<Answer> {
+    let mut answers = ask(client, config.control_endpoints.clone()).await;
+    let known = |answers: &[Answer], member: &v1::Member| {
+        answers.iter().any(|(address, answer)| {
+            *address == member.control_address || answer.as_ref().is_ok_and(|answer| answer.node_id == member.node_id)
+        })
+    };
+    let members = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).flat_map(|answer| &answer.members);
+    let mut others: Vec<String> =
+        members.filter(|member| !known(&answers, member)).map(|member| member.control_address.clone()).collect();
+    others.sort_unstable();
+    others.dedup();
+    answers.extend(ask(client, others).await);
+    answers
+}
+
+async fn ask(client: &Client, addresses: Vec<String>) -> Vec<Answer> {
+    let each = addresses.into_iter().map(|address| async {
+        let answer = client.get_status_of(&address).await.map_err(|error| error.to_string());
+        (address, answer)
+    });
+    join_all(each).await
+}

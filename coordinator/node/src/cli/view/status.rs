@@ -1,0 +1,189 @@
+//! The whole cluster in one screen: every node's answer to GetStatus.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use onespend_proto::v1;
+use serde::Serialize;
+
+use super::chain::{Bitcoind, Block};
+use super::node_status::{StateHash, Status};
+use crate::cli::format::{counted, span};
+use crate::cli::output::Show;
+use crate::cli::table::{self, Column};
+use crate::cli::words::Word;
+
+/// Every node that was asked, in order of the members' ids; those that are not members come last.
+#[derive(Debug, Serialize)]
+pub struct Cluster {
+    cluster_id: Option<String>,
+    network: Option<String>,
+    finality_depth: Option<u32>,
+    /// The leader that the newest term knows; null if none.
+    leader_id: Option<u64>,
+    nodes: Vec<Node>,
+    /// What a human must look at.
+    alarms: Vec<String>,
+    /// What is degraded and recovers by itself.
+    warnings: Vec<String>,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+pub struct Node {
+    /// Control address that was asked.
+    address: String,
+    /// Null if it did not answer.
+    status: Option<Status>,
+    /// Why it did not answer.
+    error: Option<String>,
+}
+
+impl Cluster {
+    /// Of the answers by address. At least one should be good.
+    pub fn new(answers: Vec<(String, Result<v1::GetStatusResponse, String>)>) -> Self {
+        let first = answers.iter().find_map(|(_, answer)| answer.as_ref().ok());
+        let (cluster_id, network, finality_depth) = match first {
+            Some(first) => (Some(first.cluster_id.clone()), Some(first.network.clone()), Some(first.finality_depth)),
+            None => (None, None, None),
+        };
+        let mut nodes: Vec<Node> = answers.into_iter().map(|(address, answer)| Node::new(address, answer)).collect();
+        nodes.sort_by_key(|node| node.status.as_ref().map_or(u64::MAX, |status| status.node_id));
+        let newest =
+            nodes.iter().filter_map(|node| node.status.as_ref()).max_by_key(|status| (status.term, status.leader_id));
+        let leader_id = newest.map(|status| status.leader_id).filter(|leader| *leader != 0);
+        let told = |what: fn(&Status) -> &[String]| {
+            let of = |status: &Status| -> Vec<String> {
+                what(status).iter().map(|text| format!("node {}: {text}", status.node_id)).collect()
+            };
+            nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(of).collect::<Vec<_>>()
+        };
+        let (mut alarms, warnings) = (told(|status| &status.alarms), told(|status| &status.warnings));
+        alarms.extend(differing_hashes(&nodes));
+        Self { cluster_id, network, finality_depth, leader_id, nodes, alarms, warnings }
+    }
+
+    /// The one whose word counts most: the leader if it answered, else the node that is furthest.
+    fn best(&self) -> Option<&Status> {
+        let answered = || self.nodes.iter().filter_map(|node| node.status.as_ref());
+        answered()
+            .find(|status| status.role == v1::NodeRole::Leader.word())
+            .or_else(|| answered().max_by_key(|status| status.applied_index))
+    }
+}
+
+impl Node {
+    fn new(address: String, answer: Result<v1::GetStatusResponse, String>) -> Self {
+        match answer {
+            Ok(answer) => Self { address, status: Some(answer.into()), error: None },
+            Err(error) => Self { address, status: None, error: Some(error) },
+        }
+    }
+}
+
+/// Equal indices must have equal hashes (safety.md 31).
+fn differing_hashes(nodes: &[Node]) -> Vec<String> {
+    let mut seen: BTreeMap<u64, (&str, u64)> = BTreeMap::new();
+    let mut alarms = Vec::new();
+    for status in nodes.iter().filter_map(|node| node.status.as_ref()) {
+        let Some(StateHash { index, hash }) = &status.state_hash else { continue };
+        let (first, node) = *seen.entry(*index).or_insert((hash, status.node_id));
+        if first != hash {
+            alarms.push(format!("nodes {node} and {} differ in their state at index {index}", status.node_id));
+        }
+    }
+    alarms
+}
+
+impl Show for Cluster {
+    fn text(&self) -> String {
+        let mut text = self.summary();
+        let columns = [
+            Column::Number("NODE"),
+            Column::Whole("ROLE"),
+            Column::Number("TERM"),
+            Column::Number("APPLIED"),
+            Column::Number("LAG"),
+            Column::Text("BITCOIND"),
+            Column::Whole("UPTIME"),
+            Column::Text("VERSION"),
+        ];
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n\n{}", table::list(columns, self.nodes.iter().map(|node| self.row(node)), "no nodes"));
+        for (kind, lines) in [("alarm", &self.alarms), ("warning", &self.warnings)] {
+            for line in lines {
+                let _ = write!(text, "\n{kind}: {line}");
+            }
+        }
+        for node in &self.nodes {
+            if let Some(error) = &node.error {
+                let _ = write!(text, "\nno answer from {}: {error}", node.address);
+            }
+        }
+        text
+    }
+}
+
+impl Cluster {
+    fn summary(&self) -> String {
+        let Some(best) = self.best() else { return "no node answered".to_owned() };
+        let leader = match (self.leader_id, best.quorum_age_ms) {
+            (Some(id), Some(age)) => {
+                format!("node {id}, term {}, quorum {} ago", best.term, span(Duration::from_millis(age)))
+            }
+            (Some(id), None) => format!("node {id}, term {}", best.term),
+            (None, _) => "none: no writes and no linearizable reads".to_owned(),
+        };
+        let counts = |counts: &BTreeMap<&'static str, u64>| {
+            let counts: Vec<String> = counts
+                .iter()
+                .filter(|(_, count)| **count > 0)
+                .map(|(state, count)| format!("{count} {state}"))
+                .collect();
+            if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+        };
+        table::card([
+            (
+                "cluster",
+                format!(
+                    "{}, {}, settled after {}",
+                    self.cluster_id.as_deref().unwrap_or_default(),
+                    self.network.as_deref().unwrap_or_default(),
+                    counted(self.finality_depth.unwrap_or_default() as usize, "block", "blocks")
+                ),
+            ),
+            ("leader", leader),
+            ("tip", best.tip.as_ref().map_or_else(|| "no block yet".to_owned(), Block::line)),
+            ("wallets", best.wallets.to_string()),
+            ("reservations", counts(&best.reservations)),
+            ("payments", counts(&best.payments)),
+        ])
+    }
+
+    fn row(&self, node: &Node) -> [String; 8] {
+        let Some(status) = &node.status else {
+            let id =
+                self.best().and_then(|best| best.members.iter().find(|member| member.control_address == node.address));
+            let id = id.map_or_else(|| "?".to_owned(), |member| member.node_id.to_string());
+            let blank = String::new;
+            return [id, "no answer".to_owned(), blank(), blank(), blank(), blank(), blank(), blank()];
+        };
+        let committed = self.best().map_or(0, |best| best.committed_index);
+        let role = if status.draining { format!("{}, draining", status.role) } else { status.role.to_owned() };
+        [
+            status.node_id.to_string(),
+            role,
+            status.term.to_string(),
+            status.applied_index.to_string(),
+            committed.saturating_sub(status.applied_index).to_string(),
+            status.bitcoind.as_ref().map(Bitcoind::line).unwrap_or_default(),
+            status.uptime_ms.map(|ms| span(Duration::from_millis(ms))).unwrap_or_default(),
+            status.version.clone(),
+        ]
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

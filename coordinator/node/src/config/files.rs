@@ -1,0 +1,146 @@
+//! What the configuration names on disk: present, readable, private, and meant for this node.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::reader::Reading;
+use super::{BitcoindLogin, Config, SignerKeys};
+use crate::identity::{Identity, Party};
+use crate::tls;
+
+/// Read, write or search by anyone but the owner.
+const OTHERS_AND_GROUP: u32 = 0o077;
+/// Read, write or search by users outside the owner's group.
+const OTHERS: u32 = 0o007;
+
+/// A certificate with less than this left is warned about.
+const RENEW_WITHIN_DAYS: i64 = 30;
+
+/// Looks at every file and folder that the configuration names.
+pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: &mut Reading) {
+    data_dir(config, reading);
+    certificates(config, reading);
+    bitcoind(config, reading);
+    for (at, signer) in config.signers.iter().enumerate() {
+        match &signer.keys {
+            Some(SignerKeys::File(file)) => {
+                private(&format!("signers[{at}].file"), file, OTHERS_AND_GROUP, reading);
+            }
+            Some(SignerKeys::Environment(name)) => {
+                let set = environment.iter().any(|(known, value)| known == name && !value.trim().is_empty());
+                if !set {
+                    let what = format!("the variable {name} is not set");
+                    let why = "the signer would have no keys";
+                    reading.refuse(&format!("signers[{at}].env"), &[], what, why);
+                }
+            }
+            None => {}
+        }
+        if let Some(log) = &signer.audit_log {
+            folder_of(&format!("signers[{at}].audit_log"), log, reading);
+        }
+    }
+}
+
+fn data_dir(config: &Config, reading: &mut Reading) {
+    let folder = &config.node.data_dir;
+    if folder.exists() && !folder.is_dir() {
+        let what = format!("{} is not a folder", folder.display());
+        reading.refuse("node.data_dir", &[], what, "the databases live in it");
+    }
+}
+
+fn certificates(config: &Config, reading: &mut Reading) {
+    let files = &config.tls;
+    let present = exists("tls.ca", &files.ca, reading)
+        & exists("tls.cert", &files.cert, reading)
+        & private("tls.key", &files.key, OTHERS, reading);
+    if !present {
+        return;
+    }
+    match tls::Material::load(files) {
+        Err(error) => {
+            let why = "peers and callers could not connect";
+            reading.refuse(error.key(), &[], error.to_string(), why);
+        }
+        Ok(material) => match material.identity() {
+            Err(error) => {
+                let why = "a node's certificate names its cluster and id: onespend pki issue node";
+                reading.refuse("tls.cert", &[], error.to_string(), why);
+            }
+            Ok(identity) => {
+                holder(config, &identity, reading);
+                let left = material.days_left();
+                if left < RENEW_WITHIN_DAYS {
+                    let why = "without it the node is cut off: onespend pki issue node";
+                    reading.warn("tls.cert", &[], format!("expires in {left} days"), why);
+                }
+            }
+        },
+    }
+}
+
+fn holder(config: &Config, identity: &Identity, reading: &mut Reading) {
+    if identity.cluster != config.cluster.id {
+        let what = format!("is of cluster {:?}", identity.cluster);
+        let why = format!("this is cluster {:?}", config.cluster.id);
+        reading.refuse("tls.cert", &["cluster.id"], what, &why);
+    } else if identity.party != Party::Node(config.node.id) {
+        let what = format!("is for {}", identity.party);
+        let why = format!("this is node/{}", config.node.id);
+        reading.refuse("tls.cert", &["node.id"], what, &why);
+    }
+}
+
+fn bitcoind(config: &Config, reading: &mut Reading) {
+    match &config.bitcoind.login {
+        Some(BitcoindLogin::Cookie(file)) if !file.exists() => {
+            let what = format!("{} does not exist", file.display());
+            let why = "bitcoind writes it at its start; until then this node is out of sync";
+            reading.warn("bitcoind.cookie_file", &[], what, why);
+        }
+        Some(BitcoindLogin::User { password_file, .. }) => {
+            private("bitcoind.password_file", password_file, OTHERS, reading);
+        }
+        _ => {}
+    }
+}
+
+fn exists(key: &str, file: &Path, reading: &mut Reading) -> bool {
+    match std::fs::File::open(file).and_then(|open| open.metadata()) {
+        Ok(metadata) if metadata.is_file() => true,
+        Ok(_) => {
+            let what = format!("{} is not a file", file.display());
+            reading.refuse(key, &[], what, "it must be a plain file");
+            false
+        }
+        Err(error) => {
+            let what = format!("{}: {error}", file.display());
+            reading.refuse(key, &[], what, "the node must be able to read it");
+            false
+        }
+    }
+}
+
+fn private(key: &str, file: &Path, forbidden: u32, reading: &mut Reading) -> bool {
+    if !exists(key, file, reading) {
+        return false;
+    }
+    let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & forbidden != 0 {
+        let what = format!("{} has mode {:04o}", file.display(), mode & 0o7777);
+        let why = format!("others could read a secret: chmod 600 {}", file.display());
+        reading.refuse(key, &[], what, &why);
+        return false;
+    }
+    true
+}
+
+fn folder_of(key: &str, file: &Path, reading: &mut Reading) {
+    let folder = file.parent().unwrap_or_else(|| Path::new("."));
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if !folder.is_dir() {
+        let what = format!("{} is not a folder", folder.display());
+        reading.refuse(key, &[], what, "the file is created in it");
+    }
+}

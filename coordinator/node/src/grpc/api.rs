@@ -1,0 +1,281 @@
+//! What every rpc goes through before and after its own file: who calls, may they, does this node lead, and what
+//! became of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::Network;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use onespend_core::command::{Command, Request as CoreRequest};
+use onespend_core::dedup;
+use onespend_core::ids::{CallerId, Millis, RequestId, RequestKey};
+use onespend_core::outcome::Outcome;
+use onespend_policies::{Action, Authorized, Policy, Resource};
+use onespend_proto::v1;
+use tonic::{Request, Response, Status};
+use tracing::Instrument;
+
+use super::caller::{self, Caller};
+use super::forward::{Forward, LeaderClients};
+use super::status;
+use super::turns::Turns;
+use crate::alarms::Alarms;
+use crate::bitcoind::BitcoindWatch;
+use crate::leader::sign::Signing;
+use crate::peers::Peers;
+use crate::raft::Applied;
+use crate::replica::Replica;
+use crate::selection::Busy;
+
+/// How often facts are gathered again when they were out of date.
+const MAX_ROUNDS: usize = 8;
+/// How long a fresh leader's callers wait until it has applied what earlier leaders committed.
+const READY_WAIT: Duration = Duration::from_secs(2);
+
+/// What the rpcs work with.
+pub(crate) struct Api {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) forward: Forward,
+    pub(crate) signing: Arc<Signing>,
+    pub(crate) bitcoind: Arc<BitcoindWatch>,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) busy: Busy,
+    pub(crate) turns: Turns<RequestKey>,
+    pub(crate) settings: Settings,
+}
+
+/// What the rpcs need of the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) cluster_id: String,
+    pub(crate) network: Network,
+    pub(crate) node_id: u64,
+    /// Depth at which payments of new wallets settle, in blocks.
+    pub(crate) finality_depth: u32,
+    /// Whether writes that reach a replica are passed on to the leader.
+    pub(crate) forward_writes: bool,
+    /// How long one request may take when the caller sets no deadline.
+    pub(crate) request_timeout: Duration,
+    /// When the process started.
+    pub(crate) started: Instant,
+    /// What is doubtful about the configuration.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One admitted call.
+pub(crate) struct Call {
+    /// Who calls.
+    pub(crate) caller: CallerId,
+    /// That they may: the permit of the policy.
+    pub(crate) authorized: Authorized,
+    /// SHA-256 of what is asked.
+    digest: [u8; 32],
+    /// When the answer is no use any more.
+    pub(crate) deadline: Instant,
+}
+
+impl Call {
+    /// The call under the caller's name for it.
+    pub(crate) fn request(&self, request: RequestId) -> CoreRequest {
+        CoreRequest {
+            key: RequestKey { caller: self.caller.clone(), request },
+            digest: self.digest,
+            for_others: self.authorized.any_owner(),
+        }
+    }
+}
+
+impl Api {
+    /// Runs a mutation on the leader: here, or there.
+    pub(crate) async fn mutate<Req, Res, Run, RunFuture, Pass, PassFuture>(
+        self: &Arc<Self>,
+        action: Action,
+        request: Request<Req>,
+        run: Run,
+        pass: Pass,
+    ) -> Result<Response<Res>, Status>
+    where
+        Req: prost::Message + Clone + 'static,
+        Run: FnOnce(Arc<Self>, Call, Req) -> RunFuture + Send,
+        RunFuture: Future<Output = Result<Res, Status>> + Send,
+        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
+        PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
+    {
+        let observed = super::observe::start(action, &request);
+        let span = observed.span();
+        let answer = async {
+            let (caller, call) = self.admit(action, &request)?;
+            if !self.leads(call.deadline).await {
+                return self.pass_on(&caller, call.deadline, request, pass).await;
+            }
+            run(Arc::clone(self), call, request.into_inner()).await.map(Response::new)
+        }
+        .instrument(span)
+        .await;
+        observed.end(answer)
+    }
+
+    /// Runs a read with the consistency that it asks for.
+    pub(crate) async fn read<Req, Res, Run, Pass, PassFuture>(
+        self: &Arc<Self>,
+        action: Action,
+        consistency: Option<v1::ReadConsistency>,
+        request: Request<Req>,
+        run: Run,
+        pass: Pass,
+    ) -> Result<Response<Res>, Status>
+    where
+        Req: prost::Message + Clone + 'static,
+        Run: FnOnce(&Self, v1::ReadInfo, Req) -> Result<Res, Status> + Send,
+        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
+        PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
+    {
+        let observed = super::observe::start(action, &request);
+        let span = observed.span();
+        let answer = async {
+            let (caller, call) = self.admit(action, &request)?;
+            let bound = super::reads::staleness_bound(consistency.as_ref());
+            if bound.is_none() && !self.leads(call.deadline).await {
+                return self.pass_on(&caller, call.deadline, request, pass).await;
+            }
+            let info = super::reads::confirm(self, bound, call.deadline).await?;
+            run(self, info, request.into_inner()).map(Response::new)
+        }
+        .instrument(span)
+        .await;
+        observed.end(answer)
+    }
+
+    /// Who calls, and may they.
+    pub(crate) fn admit<Req: prost::Message>(
+        &self,
+        action: Action,
+        request: &Request<Req>,
+    ) -> Result<(Caller, Call), Status> {
+        let caller = caller::identify(request, &self.settings.cluster_id)?;
+        let authorized = self.policy.authorize(&caller.subject(), action, &Resource::Cluster).map_err(|denied| {
+            crate::metrics::policy_denied(&denied);
+            status::denied(caller.id.as_str(), action.name())
+        })?;
+        let asked = super::observe::timeout(request).unwrap_or(self.settings.request_timeout);
+        let call = Call {
+            caller: caller.id.clone(),
+            authorized,
+            digest: digest(action, request.get_ref()),
+            deadline: Instant::now() + asked.min(self.settings.request_timeout),
+        };
+        Ok((caller, call))
+    }
+
+    /// Whether this node leads and has applied all that earlier leaders committed. A node that has just won waits
+    /// for that.
+    async fn leads(&self, deadline: Instant) -> bool {
+        let wait = READY_WAIT.min(deadline.saturating_duration_since(Instant::now()));
+        self.replica.leads_ready(wait).await
+    }
+
+    async fn pass_on<Req, Res, Pass, PassFuture>(
+        &self,
+        caller: &Caller,
+        deadline: Instant,
+        request: Request<Req>,
+        pass: Pass,
+    ) -> Result<Response<Res>, Status>
+    where
+        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture,
+        PassFuture: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let hint = self.replica.leader_hint();
+        let Some(leader) = hint.as_ref().filter(|_| self.settings.forward_writes && !caller.forwarded) else {
+            return Err(status::not_leader(hint.as_ref()));
+        };
+        let clients = self.forward.to(leader)?;
+        let request = Forward::dress(request, caller, deadline);
+        let answer = pass(clients, request).await.map_err(super::forward::answer)?;
+        Ok(super::observe::name_leader(answer, &leader.addresses.data))
+    }
+
+    /// Proposes what `gather` drafts until it is decided. The answer to a request that was decided before is the
+    /// same again; facts that were out of date are gathered anew.
+    pub(crate) async fn decide<Gather, GatherFuture>(
+        &self,
+        call: &Call,
+        request: CoreRequest,
+        mut gather: Gather,
+    ) -> Result<Applied, Status>
+    where
+        Gather: FnMut() -> GatherFuture + Send,
+        GatherFuture: Future<Output = Result<Draft, Status>> + Send,
+    {
+        let _turn = self.turns.take(request.key.clone()).await;
+        let mut last = String::new();
+        for _ in 0..MAX_ROUNDS {
+            if let Some(outcome) = self.replica.read(|state| dedup::earlier(state, &request)) {
+                return accepted(self.replica.applied(outcome));
+            }
+            let draft = gather().await?;
+            let proposed = self.replica.propose(Some(request.clone()), draft.command, call.deadline).await;
+            let applied = proposed.map_err(|error| status::proposing(&error))?;
+            match &applied.outcome {
+                Outcome::Rejected(rejection) if rejection.is_transient() => last = rejection.to_string(),
+                _ => return accepted(applied),
+            }
+        }
+        Err(status::chain_not_synced(&last))
+    }
+
+    /// The same for a command that rests on no facts.
+    pub(crate) async fn decide_plain(
+        &self,
+        call: &Call,
+        request: CoreRequest,
+        command: Command,
+    ) -> Result<Applied, Status> {
+        self.decide(call, request, || std::future::ready(Ok(Draft::of(command.clone())))).await
+    }
+
+    /// Coins may be given out only while this node's bitcoind can be believed.
+    pub(crate) fn demand_synced_chain(&self) -> Result<(), Status> {
+        self.bitcoind.in_sync().map_err(|reason| status::chain_not_synced(&reason))
+    }
+
+    /// Logical time as this leader would propose it, for showing what remains.
+    pub(crate) fn now(&self) -> Millis {
+        self.replica.now()
+    }
+}
+
+/// A command, with what has to stay held until it is decided.
+pub(crate) struct Draft {
+    pub(crate) command: Command,
+    _held: Option<crate::selection::Selected>,
+}
+
+impl Draft {
+    pub(crate) fn of(command: Command) -> Self {
+        Self { command, _held: None }
+    }
+
+    /// Coins that were chosen stay unavailable to other selections until the command is decided.
+    pub(crate) fn holding(command: Command, held: crate::selection::Selected) -> Self {
+        Self { command, _held: Some(held) }
+    }
+}
+
+fn accepted(applied: Applied) -> Result<Applied, Status> {
+    match &applied.outcome {
+        Outcome::Rejected(rejection) => Err(status::rejected(rejection)),
+        _ => Ok(applied),
+    }
+}
+
+/// SHA-256 of what is asked: the same request id with another digest is another request.
+fn digest<Req: prost::Message>(action: Action, message: &Req) -> [u8; 32] {
+    let mut engine = sha256::Hash::engine();
+    engine.input(action.name().as_bytes());
+    engine.input(&[0]);
+    engine.input(&message.encode_to_vec());
+    sha256::Hash::from_engine(engine).to_byte_array()
+}

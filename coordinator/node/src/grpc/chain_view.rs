@@ -1,0 +1,62 @@
+//! GetTip, EstimateFee, GetNodeViews: what the log and the nodes know of the chain.
+
+use std::sync::Arc;
+
+use onespend_core::state::State;
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::Api;
+use super::fields::Fields;
+use super::status;
+
+/// The tip that the replicated state stands on.
+pub(super) fn tip(state: &State) -> Option<v1::BlockRef> {
+    let tip = state.tip().ok()?;
+    Some(v1::BlockRef { height: tip.height.0, hash: tip.hash.to_string(), time: None })
+}
+
+pub(super) fn get_tip(api: &Api, info: v1::ReadInfo, _: v1::GetTipRequest) -> Result<v1::GetTipResponse, Status> {
+    let tip = api.replica.read(tip).ok_or_else(|| status::chain_not_synced("not_started"))?;
+    Ok(v1::GetTipResponse { tip: Some(tip), read_info: Some(info) })
+}
+
+#[allow(clippy::cast_precision_loss)] // Feerates are far below 2^53 sat per 1000 vB.
+pub(super) fn estimate_fee(
+    api: &Api,
+    info: v1::ReadInfo,
+    message: v1::EstimateFeeRequest,
+) -> Result<v1::EstimateFeeResponse, Status> {
+    let mut fields = Fields::default();
+    let blocks = u16::try_from(message.confirm_target_blocks).ok().filter(|blocks| (1..=1008).contains(blocks));
+    if blocks.is_none() {
+        fields.fault("confirm_target_blocks", format!("{}: must be 1 to 1008", message.confirm_target_blocks));
+    }
+    let blocks = fields.finish(blocks)?;
+    Ok(v1::EstimateFeeResponse {
+        feerate_sat_vb: api.bitcoind.feerate_sat_kvb(blocks) as f64 / 1000.0,
+        confirm_target_blocks: u32::from(blocks),
+        read_info: Some(info),
+    })
+}
+
+/// Every node's view of its own bitcoind; a node that does not answer is shown as such.
+pub(super) async fn get_node_views(api: Arc<Api>) -> Result<v1::GetNodeViewsResponse, Status> {
+    let mut views = api.peers.views(&api.replica.status().others()).await;
+    views.push(own_view(&api));
+    views.sort_by_key(|view| view.node_id);
+    let applied_index = api.replica.read(|state| state.applied().0);
+    let info = v1::ReadInfo { applied_index, staleness_ms: 0, served_by: api.settings.node_id };
+    Ok(v1::GetNodeViewsResponse { views, read_info: Some(info) })
+}
+
+/// This node's view of its own bitcoind.
+pub(crate) fn own_view(api: &Api) -> v1::NodeView {
+    v1::NodeView {
+        node_id: api.settings.node_id,
+        reachable: true,
+        bitcoind: Some(api.bitcoind.view()),
+        applied_index: api.replica.read(|state| state.applied().0),
+        error: String::new(),
+    }
+}

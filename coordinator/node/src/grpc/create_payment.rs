@@ -1,0 +1,113 @@
+//! CreatePayment: selects, reserves, builds and permits by one entry of the log, then signs and broadcasts.
+
+use std::sync::Arc;
+
+use onespend_core::command::{Command, CreatePayment, Recipient};
+use onespend_core::ids::PaymentKey;
+use onespend_core::outcome::Rejection;
+use onespend_core::transaction::check_recipients;
+use onespend_proto::v1::{self, create_payment_request::Fee};
+use tonic::Status;
+
+use super::api::{Api, Call, Draft};
+use super::fields::Fields;
+use super::reserve_utxos::strategy;
+use super::{sign_payment, status};
+use crate::selection::{self, Order, Strategy};
+
+/// Blocks within which a payment should confirm when the caller does not say.
+const DEFAULT_TARGET_BLOCKS: u16 = 6;
+
+struct Parsed {
+    key: PaymentKey,
+    recipients: Vec<Recipient>,
+    fee: FeeRule,
+    max_fee_sat: Option<u64>,
+    min_depth: u32,
+    strategy: Strategy,
+}
+
+#[derive(Clone, Copy)]
+enum FeeRule {
+    Rate(u64),
+    Target(u16),
+}
+
+pub(super) async fn create_payment(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::CreatePaymentRequest,
+) -> Result<v1::CreatePaymentResponse, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let parsed = parse(&api, &mut fields, &message)?;
+    let (request, parsed) = fields.finish(request.zip(parsed))?;
+    check_recipients(&parsed.recipients).map_err(|rejection| status::rejected(&rejection))?;
+    let applied = api.decide(&call, call.request(request), || std::future::ready(draft(&api, &parsed))).await?;
+    let (payment, _) = sign_payment::finish(&api, &call, &applied).await?;
+    Ok(v1::CreatePaymentResponse { payment: Some(payment), applied_index: applied.index.0, term: applied.term })
+}
+
+fn parse(api: &Api, fields: &mut Fields, message: &v1::CreatePaymentRequest) -> Result<Option<Parsed>, Status> {
+    let wallet = fields.wallet_id(&message.wallet_id);
+    let payment = fields.payment_id(&message.payment_id);
+    let recipients = fields.recipients(&message.recipients, api.settings.network)?;
+    let fee = match message.fee {
+        Some(Fee::FeerateSatVb(rate)) => fields.feerate_sat_kvb("feerate_sat_vb", rate).map(FeeRule::Rate),
+        Some(Fee::ConfirmTargetBlocks(blocks)) => match u16::try_from(blocks) {
+            Ok(blocks @ 1..=1008) => Some(FeeRule::Target(blocks)),
+            _ => {
+                fields.fault("confirm_target_blocks", format!("{blocks} blocks: must be 1 to 1008"));
+                None
+            }
+        },
+        None => Some(FeeRule::Target(DEFAULT_TARGET_BLOCKS)),
+    };
+    let max_fee_sat = match message.max_fee_sat {
+        0 => Some(None),
+        sat => fields.positive_sat("max_fee_sat", sat).map(Some),
+    };
+    let parsed = || {
+        Some(Parsed {
+            key: PaymentKey { wallet: wallet?, payment: payment? },
+            recipients: recipients?,
+            fee: fee?,
+            max_fee_sat: max_fee_sat?,
+            min_depth: message.min_depth,
+            strategy: strategy(message.strategy()),
+        })
+    };
+    Ok(parsed())
+}
+
+fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
+    let command = |outpoints, fee_sat| {
+        let (key, recipients) = (parsed.key.clone(), parsed.recipients.clone());
+        Command::CreatePayment(CreatePayment { key, recipients, outpoints, fee_sat })
+    };
+    // A payment that is there already needs no coins: `apply` compares and answers with its attempt.
+    let is_known =
+        api.replica.read(|state| state.payment(&parsed.key).is_some_and(|payment| payment.live_attempt().is_some()));
+    if is_known {
+        return Ok(Draft::of(command(Vec::new(), 0)));
+    }
+    api.demand_synced_chain()?;
+    let feerate_sat_kvb = match parsed.fee {
+        FeeRule::Rate(rate) => rate,
+        FeeRule::Target(blocks) => api.bitcoind.feerate_sat_kvb(blocks),
+    };
+    let order = Order {
+        wallet: &parsed.key.wallet,
+        recipients: &parsed.recipients,
+        feerate_sat_kvb,
+        min_depth: parsed.min_depth,
+        strategy: parsed.strategy,
+    };
+    let selected = api.replica.read(|state| selection::select(state, &api.busy, &order));
+    let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
+    if let Some(bound) = parsed.max_fee_sat.filter(|max| selected.fee_sat > *max) {
+        let limit = onespend_core::outcome::FeeLimit::Fee;
+        return Err(status::rejected(&Rejection::FeeLimit { limit, got: selected.fee_sat, bound }));
+    }
+    Ok(Draft::holding(command(selected.outpoints.clone(), selected.fee_sat), selected))
+}

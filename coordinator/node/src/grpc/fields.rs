@@ -1,0 +1,228 @@
+//! Wire to domain types. A [`Fields`] collects every fault of a message, so a caller learns of all of them at once.
+
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, Network, OutPoint, ScriptBuf, Txid};
+use onespend_core::command::Recipient;
+use onespend_core::ids::{InvalidName, Millis, PaymentId, RequestId, ReservationId, WalletId};
+use onespend_core::limits::{
+    DEFAULT_RESERVATION_TTL, MAX_OUTPOINTS, MAX_RECIPIENTS, MIN_FEERATE_SAT_KVB, WalletLimits,
+};
+use onespend_proto::v1;
+use tonic::Status;
+use tonic_types::FieldViolation;
+
+use super::status;
+
+/// Most rows of one page.
+const MAX_PAGE: usize = 1000;
+/// Rows of a page when the caller names no number.
+const DEFAULT_PAGE: usize = 100;
+/// Highest feerate that is read at all, in sat/vB: above it, it is a mistake of units.
+const MAX_FEERATE_SAT_VB: f64 = 1_000_000.0;
+
+/// Reads fields and collects what is wrong with them.
+#[derive(Default)]
+pub(crate) struct Fields {
+    faults: Vec<FieldViolation>,
+}
+
+impl Fields {
+    /// Notes a fault.
+    pub(crate) fn fault(&mut self, field: &str, what: impl Into<String>) {
+        self.faults.push(FieldViolation::new(field, what));
+    }
+
+    /// The value, unless anything was wrong with any field.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Status> {
+        match value {
+            Some(value) if self.faults.is_empty() => Ok(value),
+            _ => Err(status::invalid_fields(self.faults)),
+        }
+    }
+
+    fn name<T>(&mut self, field: &str, parsed: Result<T, InvalidName>) -> Option<T> {
+        parsed.map_err(|error| self.fault(field, error.to_string())).ok()
+    }
+
+    pub(crate) fn wallet_id(&mut self, text: &str) -> Option<WalletId> {
+        self.name("wallet_id", WalletId::parse(text))
+    }
+
+    pub(crate) fn payment_id(&mut self, text: &str) -> Option<PaymentId> {
+        self.name("payment_id", PaymentId::parse(text))
+    }
+
+    pub(crate) fn request_id(&mut self, text: &str) -> Option<RequestId> {
+        self.name("request_id", RequestId::parse(text))
+    }
+
+    pub(crate) fn reservation_id(&mut self, text: &str) -> Option<ReservationId> {
+        self.name("reservation_id", ReservationId::parse(text))
+    }
+
+    pub(crate) fn optional_payment_id(&mut self, text: &str) -> Option<Option<PaymentId>> {
+        if text.is_empty() { Some(None) } else { self.payment_id(text).map(Some) }
+    }
+
+    /// An amount that must be at least 1 sat.
+    pub(crate) fn positive_sat(&mut self, field: &str, value: i64) -> Option<u64> {
+        match u64::try_from(value) {
+            Ok(sat) if sat > 0 => Some(sat),
+            _ => {
+                self.fault(field, format!("{value} sat: must be at least 1"));
+                None
+            }
+        }
+    }
+
+    /// A feerate from sat/vB to sat per 1000 vB, rounded up.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Checked against bounds first.
+    pub(crate) fn feerate_sat_kvb(&mut self, field: &str, sat_vb: f64) -> Option<u64> {
+        if !(0.1..=MAX_FEERATE_SAT_VB).contains(&sat_vb) {
+            self.fault(field, format!("{sat_vb} sat/vB: must be 0.1 to {MAX_FEERATE_SAT_VB}"));
+            return None;
+        }
+        Some(((sat_vb * 1000.0).ceil() as u64).max(MIN_FEERATE_SAT_KVB))
+    }
+
+    /// A list of coins: not empty, not too long, each well formed. Doubles are the state machine's to refuse.
+    pub(crate) fn outpoints(&mut self, field: &str, list: &[v1::Outpoint]) -> Option<Vec<OutPoint>> {
+        if list.is_empty() || list.len() > MAX_OUTPOINTS {
+            self.fault(field, format!("{} outpoints: must be 1 to {MAX_OUTPOINTS}", list.len()));
+            return None;
+        }
+        let mut parsed = Vec::with_capacity(list.len());
+        for (position, outpoint) in list.iter().enumerate() {
+            match Txid::from_str(&outpoint.txid) {
+                Ok(txid) => parsed.push(OutPoint { txid, vout: outpoint.vout }),
+                Err(error) => self.fault(
+                    &format!("{field}[{position}].txid"),
+                    format!("{:?} is not a txid of 64 hexadecimal digits: {error}", clip(&outpoint.txid)),
+                ),
+            }
+        }
+        (parsed.len() == list.len()).then_some(parsed)
+    }
+
+    /// A time to live: as a duration, or until a time of the wall clock.
+    pub(crate) fn ttl(&mut self, ttl: Option<Ttl>) -> Option<Millis> {
+        match ttl {
+            None => Some(DEFAULT_RESERVATION_TTL),
+            Some(Ttl::For(ttl)) => match u64::try_from(ttl.seconds).ok().zip(u64::try_from(ttl.nanos).ok()) {
+                Some((seconds, nanos)) => Some(Millis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000))),
+                None => {
+                    self.fault("ttl", "must not be negative");
+                    None
+                }
+            },
+            Some(Ttl::Until(time)) => self.until(time),
+        }
+    }
+
+    fn until(&mut self, time: prost_types::Timestamp) -> Option<Millis> {
+        let left = SystemTime::try_from(time).ok().and_then(|at| at.duration_since(SystemTime::now()).ok());
+        if left.is_none() {
+            self.fault("expire_time", "is in the past, or is not a time");
+        }
+        left.map(millis)
+    }
+
+    /// Recipients by address or by script.
+    pub(crate) fn recipients(
+        &mut self,
+        list: &[v1::Recipient],
+        network: Network,
+    ) -> Result<Option<Vec<Recipient>>, Status> {
+        if list.is_empty() || list.len() > MAX_RECIPIENTS {
+            self.fault("recipients", format!("{} recipients: must be 1 to {MAX_RECIPIENTS}", list.len()));
+            return Ok(None);
+        }
+        let mut parsed = Vec::with_capacity(list.len());
+        for (position, recipient) in list.iter().enumerate() {
+            let field = format!("recipients[{position}]");
+            let script = match &recipient.destination {
+                Some(v1::recipient::Destination::Address(text)) => Some(address(&field, text, network)?),
+                Some(v1::recipient::Destination::Script(bytes)) if !bytes.is_empty() && bytes.len() <= 10_000 => {
+                    Some(ScriptBuf::from_bytes(bytes.to_vec()))
+                }
+                Some(v1::recipient::Destination::Script(_)) => {
+                    self.fault(&format!("{field}.script"), "must be 1 to 10000 bytes");
+                    None
+                }
+                None => {
+                    self.fault(&field, "names neither an address nor a script");
+                    None
+                }
+            };
+            let amount_sat = self.positive_sat(&format!("{field}.amount_sat"), recipient.amount_sat);
+            parsed.extend(script.zip(amount_sat).map(|(script, amount_sat)| Recipient { script, amount_sat }));
+        }
+        Ok((parsed.len() == list.len()).then_some(parsed))
+    }
+
+    /// A wallet's caps; zero and absent mean the default.
+    pub(crate) fn limits(&mut self, limits: Option<&v1::WalletLimits>, finality_depth: u32) -> Option<WalletLimits> {
+        let default = WalletLimits { finality_depth, ..WalletLimits::default() };
+        let Some(given) = limits else { return Some(default) };
+        let max_fee_sat = match given.max_fee_sat {
+            0 => Some(default.max_fee_sat),
+            sat => self.positive_sat("limits.max_fee_sat", sat),
+        };
+        let max_feerate = if given.max_feerate_sat_vb == 0.0 {
+            Some(default.max_feerate_sat_kvb)
+        } else {
+            self.feerate_sat_kvb("limits.max_feerate_sat_vb", given.max_feerate_sat_vb)
+        };
+        let or = |value: u32, default: u32| if value == 0 { default } else { value };
+        Some(WalletLimits {
+            max_fee_sat: max_fee_sat?,
+            max_feerate_sat_kvb: max_feerate?,
+            max_fee_percent: or(given.max_fee_percent, default.max_fee_percent),
+            finality_depth: or(given.finality_depth, default.finality_depth),
+            max_reservations: or(given.max_reservations, default.max_reservations),
+        })
+    }
+
+    /// How many rows a page has.
+    pub(crate) fn page_size(&mut self, size: i32) -> Option<usize> {
+        match usize::try_from(size) {
+            Ok(0) => Some(DEFAULT_PAGE),
+            Ok(size) => Some(size.min(MAX_PAGE)),
+            Err(_) => {
+                self.fault("page_size", "must not be negative");
+                None
+            }
+        }
+    }
+}
+
+/// A time to live as the wire has it.
+pub(crate) enum Ttl {
+    For(prost_types::Duration),
+    Until(prost_types::Timestamp),
+}
+
+/// Reads an address and checks its network.
+fn address(field: &str, text: &str, network: Network) -> Result<ScriptBuf, Status> {
+    use onespend_proto::v1::ErrorReason::{AddressInvalid, WrongNetwork};
+    let field = format!("{field}.address");
+    let parsed: Address<NetworkUnchecked> = text.parse().map_err(|error| {
+        status::invalid(AddressInvalid, &field, format!("{:?} is not an address: {error}", clip(text)), vec![])
+    })?;
+    parsed.require_network(network).map(|address| address.script_pubkey()).map_err(|_| {
+        let rule = format!("{:?} is not an address of {network}", clip(text));
+        status::invalid(WrongNetwork, &field, rule, vec![("network", network.to_string())])
+    })
+}
+
+/// Whole milliseconds of a duration.
+pub(crate) fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(100).collect()
+}

@@ -1,0 +1,41 @@
+//! ListPayments, by wallet and name.
+
+use onespend_core::ids::{PaymentId, PaymentKey, WalletId};
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::Api;
+use super::fields::Fields;
+use super::{page, payment_view};
+
+pub(super) fn list_payments(
+    api: &Api,
+    info: v1::ReadInfo,
+    message: v1::ListPaymentsRequest,
+) -> Result<v1::ListPaymentsResponse, Status> {
+    let mut fields = Fields::default();
+    let size = fields.page_size(message.page_size);
+    let wallet = if message.wallet_id.is_empty() { Some(None) } else { fields.wallet_id(&message.wallet_id).map(Some) };
+    let (size, wallet) = fields.finish(size.zip(wallet))?;
+    let first = page::start(&message.page_token, read_key)?;
+    let (payments, next_page_token) = api.replica.read(|state| {
+        let rows = state
+            .payments()
+            .skip_while(|(key, _)| first.as_ref().is_some_and(|first| *key < first))
+            .filter(|(key, _)| wallet.as_ref().is_none_or(|wallet| key.wallet == *wallet))
+            .filter(|(_, payment)| message.owner.is_empty() || payment.owner.as_str() == message.owner)
+            .filter(|(_, payment)| {
+                let shown = payment_view::payment_state(state, payment);
+                message.states.is_empty() || message.states.contains(&shown.into())
+            })
+            .map(|(key, payment)| (key, payment_view::payment(state, key, payment)));
+        page::take(rows, size, |key| key.to_string())
+    });
+    Ok(v1::ListPaymentsResponse { payments, next_page_token, read_info: Some(info) })
+}
+
+/// The form that `PaymentKey` is shown in: a wallet's name holds no slash.
+fn read_key(text: &str) -> Option<PaymentKey> {
+    let (wallet, payment) = text.split_once('/')?;
+    Some(PaymentKey { wallet: WalletId::parse(wallet).ok()?, payment: PaymentId::parse(payment).ok()? })
+}

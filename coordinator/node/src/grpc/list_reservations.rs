@@ -1,0 +1,39 @@
+//! ListReservations: the active ones; those past their time are shown as expired until the leader frees them.
+
+use onespend_core::ids::ReservationId;
+use onespend_core::reservation::Reservation;
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::Api;
+use super::fields::Fields;
+use super::{page, reservation_view};
+
+pub(super) fn list_reservations(
+    api: &Api,
+    info: v1::ReadInfo,
+    message: v1::ListReservationsRequest,
+) -> Result<v1::ListReservationsResponse, Status> {
+    let mut fields = Fields::default();
+    let size = fields.page_size(message.page_size);
+    let size = fields.finish(size)?;
+    let first = page::start(&message.page_token, |text| ReservationId::parse(text).ok())?;
+    let now = api.now();
+    let (reservations, next_page_token) = api.replica.read(|state| {
+        let rows = state
+            .reservations_from(first.unwrap_or(ReservationId(0)))
+            .filter(|(_, reservation)| matches(reservation, &message))
+            .map(|(id, reservation)| (*id, reservation_view::active(state, *id, reservation, now)))
+            .filter(|(_, shown)| message.states.is_empty() || message.states.contains(&shown.state));
+        page::take(rows, size, ReservationId::to_string)
+    });
+    Ok(v1::ListReservationsResponse { reservations, next_page_token, read_info: Some(info) })
+}
+
+fn matches(reservation: &Reservation, wanted: &v1::ListReservationsRequest) -> bool {
+    let same = |filter: &str, value: &str| filter.is_empty() || filter == value;
+    let payment = reservation.payment.as_ref().map_or("", |payment| payment.as_str());
+    same(&wanted.wallet_id, reservation.wallet.as_str())
+        && same(&wanted.owner, reservation.owner.as_str())
+        && same(&wanted.payment_id, payment)
+}

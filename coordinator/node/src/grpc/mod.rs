@@ -1,0 +1,52 @@
+//! The gRPC servers: the data plane for wallet back ends, the control plane for nodes and operators.
+//!
+//! A request goes down these files once and comes up once:
+//!
+//! | step | file |
+//! |---|---|
+//! | which rpc, and where it runs | `services.rs` |
+//! | who calls; may they; does this node lead, else pass it on | `api.rs`, `caller.rs`, `forward.rs`, `reads.rs` |
+//! | wire to domain types, every fault named | `fields.rs`, then the rpc's own file |
+//! | the decision, by the log | `api.rs`: `decide` |
+//! | domain types to wire | `*_view.rs`, `page.rs` |
+//! | refusals to status codes | `status.rs`, `psbt_status.rs` |
+
+pub(crate) mod api;
+mod caller;
+mod chain_view;
+mod change_wallet;
+mod create_payment;
+mod fields;
+pub(crate) mod forward;
+mod get_balance;
+mod get_payment;
+mod get_reservation;
+mod get_status;
+mod get_wallet;
+mod list_payments;
+mod list_reservations;
+mod list_utxos;
+mod list_wallets;
+mod new_address;
+mod observe;
+mod page;
+pub(crate) mod payment_view;
+mod psbt_status;
+mod reads;
+mod register_wallet;
+mod release_reservation;
+mod renew_reservation;
+mod reservation_view;
+mod reserve_utxos;
+pub(crate) mod server;
+mod services;
+mod sign_payment;
+mod sign_psbt;
+mod status;
+mod transfer_leadership;
+pub(crate) mod turns;
+mod utxo_view;
+mod wallet_view;
+mod watch_payments;
+
+pub(crate) use chain_view::own_view;

@@ -1,0 +1,43 @@
+//! How fresh a read is: linearizable through the leader, or as old as the caller allows.
+
+use std::time::{Duration, Instant};
+
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::Api;
+use super::status;
+
+/// The age that a read allows; `None` for a linearizable one, which is the default.
+pub(crate) fn staleness_bound(consistency: Option<&v1::ReadConsistency>) -> Option<Duration> {
+    match consistency.and_then(|consistency| consistency.level.as_ref()) {
+        Some(v1::read_consistency::Level::BoundedStaleness(bound)) => {
+            Some(Duration::from_millis(u64::from(bound.max_lag_ms)))
+        }
+        Some(v1::read_consistency::Level::Linearizable(_)) | None => None,
+    }
+}
+
+/// Waits until this node may answer: by a round to a quorum (`ReadIndex`, section 6.4 of the Raft dissertation), or at
+/// once when it is young enough.
+pub(crate) async fn confirm(api: &Api, bound: Option<Duration>, deadline: Instant) -> Result<v1::ReadInfo, Status> {
+    let staleness_ms = match bound {
+        None => {
+            api.replica.linearizable(deadline).await.map_err(|_| status::no_quorum())?;
+            0
+        }
+        Some(bound) => {
+            let staleness = api.replica.staleness();
+            if staleness > bound {
+                return Err(status::too_stale(whole_ms(staleness), whole_ms(bound)));
+            }
+            whole_ms(staleness)
+        }
+    };
+    let applied_index = api.replica.read(|state| state.applied().0);
+    Ok(v1::ReadInfo { applied_index, staleness_ms, served_by: api.settings.node_id })
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,80 @@
+//! RegisterWallet: scans the chain for the wallet's coins, and commits the result on the tip that it is true for.
+
+use std::sync::Arc;
+
+use onespend_core::command::{Command, RegisterWallet};
+use onespend_core::ids::{RequestId, WalletId};
+use onespend_core::limits::WalletLimits;
+use onespend_core::outcome::Rejection;
+use onespend_core::wallet::{SignerRef, WalletDescriptor};
+use onespend_proto::v1::{self, ErrorReason};
+use tonic::Status;
+
+use super::api::{Api, Call, Draft};
+use super::fields::Fields;
+use super::status;
+use super::wallet_view::{self, EXTERNAL_SIGNER};
+
+struct Parsed {
+    request: RequestId,
+    wallet: WalletId,
+    limits: WalletLimits,
+    signer: SignerRef,
+    descriptor: WalletDescriptor,
+}
+
+pub(super) async fn register_wallet(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::RegisterWalletRequest,
+) -> Result<v1::RegisterWalletResponse, Status> {
+    let parsed = parse(&api, &message)?;
+    api.demand_synced_chain()?;
+    let request = call.request(parsed.request.clone());
+    let applied = api.decide(&call, request, || draft(&api, &parsed)).await?;
+    let wallet =
+        api.replica.read(|state| state.wallet(&parsed.wallet).ok().map(|w| wallet_view::wallet(&parsed.wallet, w)));
+    Ok(v1::RegisterWalletResponse { wallet, applied_index: applied.index.0, term: applied.term })
+}
+
+fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let wallet = fields.wallet_id(&message.wallet_id);
+    let limits = fields.limits(message.limits.as_ref(), api.settings.finality_depth);
+    let (request, wallet, limits) = fields.finish(request.zip(wallet).zip(limits).map(|((r, w), l)| (r, w, l)))?;
+    let descriptor = WalletDescriptor::parse(&message.descriptor, api.settings.network)
+        .map_err(|fault| status::rejected(&Rejection::DescriptorInvalid(fault)))?;
+    let signer = match message.signer.as_str() {
+        "" => SignerRef::WatchOnly,
+        EXTERNAL_SIGNER => SignerRef::External,
+        name if api.signing.knows(name) => SignerRef::Named(name.to_owned()),
+        name => {
+            let rule = format!("no signer {name:?} is configured on the leader");
+            let metadata = vec![("signer", name.to_owned())];
+            return Err(status::invalid(ErrorReason::SignerUnknown, "signer", rule, metadata));
+        }
+    };
+    if let SignerRef::Named(name) = &signer {
+        api.signing.holds(name, &descriptor).map_err(|rule| {
+            status::invalid(ErrorReason::DescriptorInvalid, "descriptor", rule.clone(), vec![("rule", rule)])
+        })?;
+    }
+    Ok(Parsed { request, wallet, limits, signer, descriptor })
+}
+
+async fn draft(api: &Arc<Api>, parsed: &Parsed) -> Result<Draft, Status> {
+    let found = api
+        .bitcoind
+        .scan(&parsed.wallet, &parsed.descriptor)
+        .await
+        .map_err(|error| status::chain_not_synced(&error.to_string()))?;
+    Ok(Draft::of(Command::RegisterWallet(RegisterWallet {
+        wallet: parsed.wallet.clone(),
+        descriptor: parsed.descriptor.as_str().to_owned(),
+        signer: parsed.signer.clone(),
+        limits: parsed.limits.clone(),
+        basis: found.basis,
+        found: found.coins,
+    })))
+}

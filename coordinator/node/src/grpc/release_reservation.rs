@@ -1,0 +1,28 @@
+//! ReleaseReservation: the coins go back.
+
+use std::sync::Arc;
+
+use onespend_core::command::Command;
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::{Api, Call};
+use super::fields::Fields;
+use super::renew_reservation::fence;
+use super::reservation_view;
+
+pub(super) async fn release_reservation(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::ReleaseReservationRequest,
+) -> Result<v1::ReleaseReservationResponse, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let id = fields.reservation_id(&message.reservation_id);
+    let (request, id) = fields.finish(request.zip(id))?;
+    let command = Command::Release { reservation: id, fence: fence(message.fence) };
+    let applied = api.decide_plain(&call, call.request(request), command).await?;
+    let now = api.now();
+    let reservation = api.replica.read(|state| reservation_view::any(state, id, now));
+    Ok(v1::ReleaseReservationResponse { reservation, applied_index: applied.index.0, term: applied.term })
+}

@@ -1,0 +1,120 @@
+//! The two listeners: what each serves, and its bounds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onespend_proto::FILE_DESCRIPTOR_SET;
+use onespend_proto::peer::v1::raft_service_server::{RaftService, RaftServiceServer};
+use onespend_proto::v1::chain_service_server::ChainServiceServer;
+use onespend_proto::v1::cluster_service_server::ClusterServiceServer;
+use onespend_proto::v1::payment_service_server::PaymentServiceServer;
+use onespend_proto::v1::reservation_service_server::ReservationServiceServer;
+use onespend_proto::v1::wallet_service_server::WalletServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use super::api::Api;
+use super::services::Services;
+
+/// How often an idle connection is probed.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A connection whose probe is not answered in this time is closed.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of one connection that may be under way at once.
+const MAX_STREAMS: u32 = 1024;
+/// Longest handshake before the connection is closed.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A bound listener.
+pub(crate) struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listening {
+    /// Binds early, so that a port that is taken is known before anything else starts.
+    pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// What both servers share.
+#[derive(Clone)]
+pub(crate) struct Bounds {
+    pub(crate) tls: ServerTlsConfig,
+    pub(crate) max_message_bytes: usize,
+}
+
+fn builder(bounds: &Bounds) -> Result<Server, tonic::transport::Error> {
+    Server::builder().tls_config(bounds.tls.clone()).map(|server| {
+        server
+            .tcp_nodelay(true)
+            .timeout(Duration::from_secs(3600))
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(MAX_STREAMS)
+    })
+}
+
+macro_rules! data_plane {
+    ($router:expr, $services:expr, $limit:expr) => {
+        $router
+            .add_service(WalletServiceServer::new($services.clone()).max_decoding_message_size($limit))
+            .add_service(ReservationServiceServer::new($services.clone()).max_decoding_message_size($limit))
+            .add_service(PaymentServiceServer::new($services.clone()).max_decoding_message_size($limit))
+            .add_service(ChainServiceServer::new($services.clone()).max_decoding_message_size($limit))
+    };
+}
+
+/// Serves wallet back ends until the token is cancelled and every request has its answer.
+pub(crate) async fn serve_data<H: Health>(
+    listening: Listening,
+    bounds: Bounds,
+    api: Arc<Api>,
+    health: HealthServer<H>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let services = Services(api);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let router = builder(&bounds)?.add_service(health).add_service(reflection);
+    data_plane!(router, services, bounds.max_message_bytes)
+        .serve_with_incoming_shutdown(incoming(listening.listener), stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// Serves nodes and operators: Raft, the cluster's administration, and what other nodes pass on.
+pub(crate) async fn serve_control<R: RaftService>(
+    listening: Listening,
+    bounds: Bounds,
+    api: Arc<Api>,
+    raft: RaftServiceServer<R>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let services = Services(api);
+    let router = builder(&bounds)?
+        .add_service(raft)
+        .add_service(ClusterServiceServer::new(services.clone()).max_decoding_message_size(bounds.max_message_bytes));
+    data_plane!(router, services, bounds.max_message_bytes)
+        .serve_with_incoming_shutdown(incoming(listening.listener), stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(HANDSHAKE_TIMEOUT * 12))
+}

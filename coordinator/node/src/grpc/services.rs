@@ -1,0 +1,191 @@
+//! The tonic services: one line per rpc, which says what it is and where it runs. The work is in each rpc's own file.
+
+use std::sync::Arc;
+
+use onespend_policies::Action;
+use onespend_proto::v1;
+use onespend_proto::v1::chain_service_server::ChainService;
+use onespend_proto::v1::cluster_service_server::ClusterService;
+use onespend_proto::v1::payment_service_server::PaymentService;
+use onespend_proto::v1::reservation_service_server::ReservationService;
+use onespend_proto::v1::wallet_service_server::WalletService;
+use tonic::{Request, Response, Status};
+
+use super::api::Api;
+use super::chain_view::{estimate_fee, get_node_views, get_tip};
+use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
+use super::create_payment::create_payment;
+use super::get_balance::get_balance;
+use super::get_payment::get_payment;
+use super::get_reservation::get_reservation;
+use super::get_status::get_status;
+use super::get_wallet::get_wallet;
+use super::list_payments::list_payments;
+use super::list_reservations::list_reservations;
+use super::list_utxos::list_utxos;
+use super::list_wallets::list_wallets;
+use super::new_address::new_address;
+use super::register_wallet::register_wallet;
+use super::release_reservation::release_reservation;
+use super::renew_reservation::renew_reservation;
+use super::reserve_utxos::reserve_utxos;
+use super::sign_psbt::sign_psbt;
+use super::transfer_leadership::transfer_leadership;
+use super::watch_payments::{Changes, watch_payments};
+
+/// All services, over one [`Api`].
+#[derive(Clone)]
+pub(crate) struct Services(pub(crate) Arc<Api>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// A mutation: runs on the leader, here or there.
+macro_rules! mutation {
+    ($self:ident, $request:ident, $action:ident, $run:path, $client:ident . $method:ident) => {
+        $self
+            .0
+            .mutate(Action::$action, $request, $run, |mut leader, request| async move {
+                leader.$client.$method(request).await
+            })
+            .await
+    };
+}
+
+/// A read with the consistency that its caller names.
+macro_rules! read {
+    ($self:ident, $request:ident, $action:ident, $run:path, $client:ident . $method:ident) => {{
+        let consistency = $request.get_ref().consistency.clone();
+        read!($self, $request, $action, $run, $client.$method, consistency)
+    }};
+    ($self:ident, $request:ident, $action:ident, $run:path, $client:ident . $method:ident, $consistency:expr) => {
+        $self
+            .0
+            .read(Action::$action, $consistency, $request, $run, |mut leader, request| async move {
+                leader.$client.$method(request).await
+            })
+            .await
+    };
+}
+
+#[tonic::async_trait]
+impl WalletService for Services {
+    async fn register_wallet(&self, r: Request<v1::RegisterWalletRequest>) -> Answer<v1::RegisterWalletResponse> {
+        mutation!(self, r, RegisterWallet, register_wallet, wallet.register_wallet)
+    }
+
+    async fn get_wallet(&self, r: Request<v1::GetWalletRequest>) -> Answer<v1::GetWalletResponse> {
+        read!(self, r, GetWallet, get_wallet, wallet.get_wallet)
+    }
+
+    async fn list_wallets(&self, r: Request<v1::ListWalletsRequest>) -> Answer<v1::ListWalletsResponse> {
+        read!(self, r, ListWallets, list_wallets, wallet.list_wallets)
+    }
+
+    async fn get_balance(&self, r: Request<v1::GetBalanceRequest>) -> Answer<v1::GetBalanceResponse> {
+        read!(self, r, GetBalance, get_balance, wallet.get_balance)
+    }
+
+    async fn list_utxos(&self, r: Request<v1::ListUtxosRequest>) -> Answer<v1::ListUtxosResponse> {
+        read!(self, r, ListUtxos, list_utxos, wallet.list_utxos)
+    }
+
+    async fn new_address(&self, r: Request<v1::NewAddressRequest>) -> Answer<v1::NewAddressResponse> {
+        mutation!(self, r, NewAddress, new_address, wallet.new_address)
+    }
+
+    async fn set_limits(&self, r: Request<v1::SetLimitsRequest>) -> Answer<v1::SetLimitsResponse> {
+        mutation!(self, r, SetLimits, set_limits, wallet.set_limits)
+    }
+
+    async fn freeze_wallet(&self, r: Request<v1::FreezeWalletRequest>) -> Answer<v1::FreezeWalletResponse> {
+        mutation!(self, r, FreezeWallet, freeze_wallet, wallet.freeze_wallet)
+    }
+
+    async fn unfreeze_wallet(&self, r: Request<v1::UnfreezeWalletRequest>) -> Answer<v1::UnfreezeWalletResponse> {
+        mutation!(self, r, UnfreezeWallet, unfreeze_wallet, wallet.unfreeze_wallet)
+    }
+}
+
+#[tonic::async_trait]
+impl ReservationService for Services {
+    async fn reserve_utxos(&self, r: Request<v1::ReserveUtxosRequest>) -> Answer<v1::ReserveUtxosResponse> {
+        mutation!(self, r, ReserveUtxos, reserve_utxos, reservation.reserve_utxos)
+    }
+
+    async fn renew_reservation(&self, r: Request<v1::RenewReservationRequest>) -> Answer<v1::RenewReservationResponse> {
+        mutation!(self, r, RenewReservation, renew_reservation, reservation.renew_reservation)
+    }
+
+    async fn release_reservation(
+        &self,
+        r: Request<v1::ReleaseReservationRequest>,
+    ) -> Answer<v1::ReleaseReservationResponse> {
+        mutation!(self, r, ReleaseReservation, release_reservation, reservation.release_reservation)
+    }
+
+    async fn get_reservation(&self, r: Request<v1::GetReservationRequest>) -> Answer<v1::GetReservationResponse> {
+        read!(self, r, GetReservation, get_reservation, reservation.get_reservation)
+    }
+
+    async fn list_reservations(&self, r: Request<v1::ListReservationsRequest>) -> Answer<v1::ListReservationsResponse> {
+        read!(self, r, ListReservations, list_reservations, reservation.list_reservations)
+    }
+}
+
+#[tonic::async_trait]
+impl PaymentService for Services {
+    type WatchPaymentsStream = Changes;
+
+    async fn create_payment(&self, r: Request<v1::CreatePaymentRequest>) -> Answer<v1::CreatePaymentResponse> {
+        mutation!(self, r, CreatePayment, create_payment, payment.create_payment)
+    }
+
+    async fn sign_psbt(&self, r: Request<v1::SignPsbtRequest>) -> Answer<v1::SignPsbtResponse> {
+        mutation!(self, r, SignPsbt, sign_psbt, payment.sign_psbt)
+    }
+
+    async fn get_payment(&self, r: Request<v1::GetPaymentRequest>) -> Answer<v1::GetPaymentResponse> {
+        read!(self, r, GetPayment, get_payment, payment.get_payment, None)
+    }
+
+    async fn list_payments(&self, r: Request<v1::ListPaymentsRequest>) -> Answer<v1::ListPaymentsResponse> {
+        read!(self, r, ListPayments, list_payments, payment.list_payments)
+    }
+
+    async fn watch_payments(&self, r: Request<v1::WatchPaymentsRequest>) -> Answer<Changes> {
+        self.0.admit(Action::WatchPayments, &r)?;
+        watch_payments(&self.0, r.get_ref()).map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl ChainService for Services {
+    async fn get_tip(&self, r: Request<v1::GetTipRequest>) -> Answer<v1::GetTipResponse> {
+        read!(self, r, GetTip, get_tip, chain.get_tip)
+    }
+
+    async fn estimate_fee(&self, r: Request<v1::EstimateFeeRequest>) -> Answer<v1::EstimateFeeResponse> {
+        read!(self, r, EstimateFee, estimate_fee, chain.estimate_fee, None)
+    }
+
+    async fn get_node_views(&self, r: Request<v1::GetNodeViewsRequest>) -> Answer<v1::GetNodeViewsResponse> {
+        self.0.admit(Action::GetNodeViews, &r)?;
+        get_node_views(Arc::clone(&self.0)).await.map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl ClusterService for Services {
+    async fn get_status(&self, r: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
+        self.0.admit(Action::GetStatus, &r)?;
+        Ok(Response::new(get_status(&self.0)))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        r: Request<v1::TransferLeadershipRequest>,
+    ) -> Answer<v1::TransferLeadershipResponse> {
+        let (_, call) = self.0.admit(Action::TransferLeadership, &r)?;
+        transfer_leadership(Arc::clone(&self.0), call, r.into_inner()).await.map(Response::new)
+    }
+}

@@ -1,0 +1,127 @@
+//! SignPsbt: the same path for callers that build their own transaction on a reservation.
+
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Transaction, TxOut};
+use onespend_adapters::psbt::{self, PsbtFaults, PsbtLimits, PsbtProposal};
+use onespend_core::command::{Change, Command, PayReserved, Recipient};
+use onespend_core::ids::{Fence, PaymentKey, RequestId, ReservationId};
+use onespend_core::outcome::Rejection;
+use onespend_core::state::State;
+use onespend_core::transaction::check_recipients;
+use onespend_core::wallet::{Keychain, Wallet};
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::{Api, Call, Draft};
+use super::fields::Fields;
+use super::{psbt_status, sign_payment, status};
+
+struct Parsed {
+    key: PaymentKey,
+    recipients: Vec<Recipient>,
+    reservation: ReservationId,
+    fence: Fence,
+    proposal: PsbtProposal,
+}
+
+pub(super) async fn sign_psbt(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::SignPsbtRequest,
+) -> Result<v1::SignPsbtResponse, Status> {
+    let (request, parsed) = parse(&api, &message)?;
+    let applied = api.decide(&call, call.request(request), || std::future::ready(draft(&api, &parsed))).await?;
+    let (payment, attempt) = sign_payment::finish(&api, &call, &applied).await?;
+    Ok(v1::SignPsbtResponse {
+        payment: Some(payment),
+        attempt_number: attempt.0,
+        applied_index: applied.index.0,
+        term: applied.term,
+    })
+}
+
+fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed), Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let wallet = fields.wallet_id(&message.wallet_id);
+    let payment = fields.payment_id(&message.payment_id);
+    let reservation = fields.reservation_id(&message.reservation_id);
+    let recipients = fields.recipients(&message.recipients, api.settings.network)?;
+    if message.fence == 0 {
+        fields.fault("fence", "must be the fence that ReserveUtxos returned");
+    }
+    let names = wallet.zip(payment).map(|(wallet, payment)| PaymentKey { wallet, payment });
+    let ((request, key), (reservation, recipients)) =
+        fields.finish(request.zip(names).zip(reservation.zip(recipients)))?;
+    check_recipients(&recipients).map_err(|rejection| status::rejected(&rejection))?;
+    let proposal = psbt::intake(&message.psbt, &PsbtLimits::default()).map_err(|fault| psbt_status::refused(&fault))?;
+    Ok((request, Parsed { key, recipients, reservation, fence: Fence(message.fence), proposal }))
+}
+
+fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
+    api.demand_synced_chain()?;
+    let transaction = parsed.proposal.transaction.clone();
+    let change = api.replica.read(|state| {
+        let wallet = state.wallet(&parsed.key.wallet).map_err(|rejection| status::rejected(&rejection))?;
+        check_claims(state, parsed).map_err(|fault| psbt_status::refused(&fault))?;
+        find_change(&transaction, &parsed.recipients, wallet).map_err(|rejection| status::rejected(&rejection))
+    })?;
+    Ok(Draft::of(Command::PayReserved(PayReserved {
+        key: parsed.key.clone(),
+        recipients: parsed.recipients.clone(),
+        reservation: parsed.reservation,
+        fence: parsed.fence,
+        transaction,
+        change,
+    })))
+}
+
+/// What the PSBT says of the coins against what our own chain view says (safety 18).
+fn check_claims(state: &State, parsed: &Parsed) -> Result<(), PsbtFaults> {
+    let view = |outpoint: &OutPoint| {
+        let utxo = state.utxo(outpoint).filter(|utxo| utxo.wallet == parsed.key.wallet)?;
+        Some(TxOut { value: bitcoin::Amount::from_sat(utxo.value_sat), script_pubkey: utxo.script.clone() })
+    };
+    psbt::check_claims(&parsed.proposal, view)
+}
+
+/// The output that is no recipient's, if it goes to an address of the wallet that was given out. `apply` checks it
+/// once more.
+fn find_change(
+    transaction: &Transaction,
+    recipients: &[Recipient],
+    wallet: &Wallet,
+) -> Result<Option<Change>, Rejection> {
+    let mut owed: Vec<&Recipient> = recipients.iter().collect();
+    let mut rest = Vec::new();
+    for (vout, output) in (0_u32..).zip(&transaction.output) {
+        let paid =
+            owed.iter().position(|one| one.script == output.script_pubkey && one.amount_sat == output.value.to_sat());
+        match paid {
+            Some(position) => drop(owed.swap_remove(position)),
+            None => rest.push((vout, output)),
+        }
+    }
+    match rest.as_slice() {
+        [] => Ok(None),
+        [(vout, output)] => {
+            let given_out = [Keychain::Internal, Keychain::External].into_iter().find_map(|keychain| {
+                // The newest addresses first: change goes to one that was just given out.
+                let index = (0..wallet.next_index(keychain))
+                    .rev()
+                    .find(|index| wallet.descriptor.script(keychain, *index).as_ref() == Some(&output.script_pubkey))?;
+                Some(Change { vout: *vout, keychain, index })
+            });
+            given_out.map(Some).ok_or_else(|| Rejection::OutputInvalid {
+                vout: *vout,
+                rule: "is neither a recipient with its amount nor change to an address that NewAddress gave out"
+                    .to_owned(),
+            })
+        }
+        [_, (vout, _), ..] => {
+            let rule = "is a second output that is no recipient's; one change output is allowed".to_owned();
+            Err(Rejection::OutputInvalid { vout: *vout, rule })
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! TransferLeadership: planned work hands the lead over without a failed request.
+
+use std::sync::Arc;
+
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::{Api, Call};
+use super::fields::Fields;
+use super::status;
+
+pub(super) async fn transfer_leadership(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::TransferLeadershipRequest,
+) -> Result<v1::TransferLeadershipResponse, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    fields.finish(request)?;
+    let hint = api.replica.leader_hint();
+    if hint.as_ref().is_none_or(|leader| leader.node_id != api.settings.node_id) {
+        return Err(status::not_leader(hint.as_ref()));
+    }
+    let to = (message.node_id != 0).then_some(message.node_id);
+    let leader =
+        api.replica.transfer(to, call.deadline).await.map_err(|error| status::transfer_refused(&error.to_string()))?;
+    let applied_index = api.replica.read(|state| state.applied().0);
+    Ok(v1::TransferLeadershipResponse { leader_id: leader.node_id, applied_index, term: leader.term })
+}

@@ -1,0 +1,107 @@
+//! WatchPayments: every payment that changed after an index, then each change as it is applied. A caller that lost
+//! its stream resumes on any node from the last index that it saw, without a gap.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onespend_core::ids::{LogIndex, PaymentId, PaymentKey, WalletId};
+use onespend_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::api::Api;
+use super::fields::Fields;
+use super::payment_view;
+
+/// Payments that wait for a slow reader; then the stream waits with it and skips to the newest states.
+const BUFFER: usize = 256;
+/// Most payments that are read from the state at once.
+const BATCH: usize = 256;
+/// How often a stream without changes says that it is alive, and up to which index nothing changed.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchPaymentsResponse, Status>> + Send>>;
+
+struct Filter {
+    wallet: Option<WalletId>,
+    payment: Option<PaymentId>,
+}
+
+pub(super) fn watch_payments(api: &Arc<Api>, message: &v1::WatchPaymentsRequest) -> Result<Changes, Status> {
+    let mut fields = Fields::default();
+    let wallet = if message.wallet_id.is_empty() { Some(None) } else { fields.wallet_id(&message.wallet_id).map(Some) };
+    let payment = fields.optional_payment_id(&message.payment_id);
+    let (wallet, payment) = fields.finish(wallet.zip(payment))?;
+    let (sender, receiver) = mpsc::channel(BUFFER);
+    let filter = Filter { wallet, payment };
+    tokio::spawn(follow(Arc::clone(api), filter, LogIndex(message.from_index), sender));
+    Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+async fn follow(
+    api: Arc<Api>,
+    filter: Filter,
+    mut seen: LogIndex,
+    sender: mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
+) {
+    let mut applied = api.replica.positions();
+    loop {
+        // Marked before the state is read: what is applied after that wakes the next round.
+        applied.borrow_and_update();
+        let (batch, up_to, more) = changes(&api, &filter, seen);
+        for change in batch {
+            if sender.send(Ok(change)).await.is_err() {
+                return;
+            }
+        }
+        seen = up_to;
+        if more {
+            continue;
+        }
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = sender.closed() => return,
+            () = tokio::time::sleep(PROGRESS) => {
+                let progress = v1::WatchPaymentsResponse { payment: None, applied_index: seen.0 };
+                if sender.send(Ok(progress)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The next changes after an index, the index that they reach to, and whether there are more.
+fn changes(api: &Api, filter: &Filter, seen: LogIndex) -> (Vec<v1::WatchPaymentsResponse>, LogIndex, bool) {
+    api.replica.read(|state| {
+        let mut batch = Vec::new();
+        let mut reached = state.applied();
+        let mut later = state.payments_changed_after(seen).peekable();
+        let mut count = 0;
+        while let Some((index, key)) = later.next() {
+            count += 1;
+            if filter.wants(key)
+                && let Some(payment) = state.payment(key)
+            {
+                let payment = Some(payment_view::payment(state, key, payment));
+                batch.push(v1::WatchPaymentsResponse { payment, applied_index: index.0 });
+            }
+            // Never between two payments of one entry: resuming after its index would miss the second.
+            if count >= BATCH && later.peek().is_some_and(|(next, _)| *next != index) {
+                reached = index;
+                return (batch, reached, true);
+            }
+        }
+        (batch, reached, false)
+    })
+}
+
+impl Filter {
+    fn wants(&self, key: &PaymentKey) -> bool {
+        self.wallet.as_ref().is_none_or(|wallet| key.wallet == *wallet)
+            && self.payment.as_ref().is_none_or(|payment| key.payment == *payment)
+    }
+}

@@ -1,0 +1,139 @@
+//! The JSON of answers.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::progress::Pulse;
+use super::snapshot::{BitcoindView, LeaderInfo, Snapshot};
+
+/// The body of every yes-or-no answer. `reason` is null on 200.
+pub(crate) fn answer(snapshot: &Snapshot, reason: Option<&str>) -> Value {
+    json!({
+        "role": snapshot.role.word(),
+        "term": snapshot.term,
+        "leader": snapshot.leader.as_ref().map(leader),
+        "applied_lag": snapshot.applied_lag(),
+        "bitcoind": bitcoind(&snapshot.bitcoind),
+        "reason": reason,
+    })
+}
+
+/// The body of `/livez`: the common fields and every loop.
+pub(crate) fn live(snapshot: &Snapshot, reason: Option<&str>, pulses: &[Pulse]) -> Value {
+    let loops: Vec<Value> = pulses
+        .iter()
+        .map(|pulse| {
+            json!({
+                "name": pulse.name,
+                "alive": pulse.alive,
+                "age_ms": pulse.age.as_millis(),
+                "bound_ms": pulse.bound.as_millis(),
+            })
+        })
+        .collect();
+    with(answer(snapshot, reason), "loops", Value::Array(loops))
+}
+
+/// The body of a request that is not a question.
+pub(crate) fn refusal(reason: &str, message: &str) -> Value {
+    json!({ "reason": reason, "message": message })
+}
+
+/// `/status`: everything about this node.
+pub(crate) fn status(snapshot: &Snapshot, stale: bool, now: Instant) -> Value {
+    let age = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then).as_millis());
+    let alarms: Vec<Value> =
+        snapshot.alarms.iter().map(|alarm| json!({ "code": alarm.code, "message": alarm.message })).collect();
+    json!({
+        "cluster_id": snapshot.cluster_id,
+        "node_id": snapshot.node_id,
+        "version": snapshot.version,
+        "tags": snapshot.tags,
+        "snapshot_age_ms": age(Some(snapshot.taken_at)),
+        "snapshot_stale": stale,
+        "role": snapshot.role.word(),
+        "term": snapshot.term,
+        "leader": snapshot.leader.as_ref().map(leader),
+        "last_quorum_ack_age_ms": age(snapshot.last_quorum_ack),
+        "leader_contact_age_ms": age(snapshot.leader_contact),
+        "own_term_applied": snapshot.own_term_applied,
+        "committed_index": snapshot.committed_index,
+        "applied_index": snapshot.applied_index,
+        "applied_lag": snapshot.applied_lag(),
+        "recovered": snapshot.recovered,
+        "draining": snapshot.draining,
+        "bitcoind": bitcoind(&snapshot.bitcoind),
+        "bitcoind_judged_age_ms": age(snapshot.bitcoind.judged_at),
+        "alarms": alarms,
+        "counts": {
+            "wallets": snapshot.counts.wallets,
+            "reservations": snapshot.counts.reservations,
+            "payments": snapshot.counts.payments,
+        },
+    })
+}
+
+/// `/cluster`: the members as this node knows them.
+pub(crate) fn cluster(snapshot: &Snapshot) -> Value {
+    let leader_id = snapshot.leader.as_ref().map(|leader| leader.id);
+    let members: Vec<Value> = snapshot
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "id": member.id,
+                "leader": leader_id == Some(member.id),
+                "voter": member.voter,
+                "control": member.control,
+                "data": member.data,
+                "lag_entries": member.lag_entries,
+            })
+        })
+        .collect();
+    json!({
+        "cluster_id": snapshot.cluster_id,
+        "seen_by": snapshot.node_id,
+        "term": snapshot.term,
+        "leader": snapshot.leader.as_ref().map(leader),
+        "members": members,
+    })
+}
+
+/// `/history`: changes of leadership, oldest first.
+pub(crate) fn history(snapshot: &Snapshot) -> Value {
+    let changes: Vec<Value> = snapshot
+        .history
+        .iter()
+        .map(|change| {
+            json!({
+                "term": change.term,
+                "leader_id": change.leader_id,
+                "at_unix_ms": change.at_unix_ms,
+            })
+        })
+        .collect();
+    json!({ "seen_by": snapshot.node_id, "leadership": changes })
+}
+
+fn leader(leader: &LeaderInfo) -> Value {
+    json!({ "id": leader.id, "control": leader.control, "data": leader.data })
+}
+
+fn bitcoind(view: &BitcoindView) -> Value {
+    json!({
+        "in_sync": view.in_sync,
+        "reason": view.reason.map(super::bitcoind_sync::SyncReason::word),
+        "height": view.height,
+        "headers": view.headers,
+        "lag_blocks": view.lag_blocks,
+        "peers": view.peers,
+    })
+}
+
+fn with(mut object: Value, key: &str, value: Value) -> Value {
+    if let Value::Object(fields) = &mut object {
+        fields.insert(key.to_owned(), value);
+    }
+    object
+}

@@ -1,0 +1,101 @@
+//! What load balancers, Prometheus and people may know, over HTTP.
+//!
+//! A [`Snapshot`] of the node is published several times a second; a server on its own thread and
+//! runtime answers from it. So a node that is overloaded or stuck still answers, and says so: a
+//! snapshot that nobody renews is itself a reason for 503. Decisions are pure functions of the
+//! question, the snapshot and the moment ([`verdict()`]), for HTTP and `grpc.health.v1` alike.
+
+pub mod bitcoind_sync;
+mod body;
+mod progress;
+mod question;
+mod server;
+mod snapshot;
+mod verdict;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::config::Section;
+
+pub use progress::{Beat, Progress, Pulse};
+pub use question::{Check, Question, Refusal};
+pub use server::{HealthError, HealthServer, MAX_CONNECTIONS};
+pub use snapshot::{Alarm, BitcoindView, Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
+pub use verdict::{Limits, Reason, Verdict, verdict};
+
+/// `[health]`: when a node counts as healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// A replica further behind the leader's commit than this is not for reading.
+    pub max_lag_entries: u64,
+    /// A bitcoind further behind its headers, or the cluster, than this is out of sync.
+    pub max_lag_blocks: u32,
+}
+
+impl Config {
+    /// Reads the section.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            max_lag_entries: section.integer("max_lag_entries", 0..=1_000_000_000, Some(1_000)),
+            max_lag_blocks: section.integer32("max_lag_blocks", 0..=1_000, 2),
+        }
+    }
+}
+
+/// The node's health: where it is published, and where answers come from. Cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    limits: Limits,
+    progress: Progress,
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Health {
+    /// Begins with a first snapshot. `metrics` renders the Prometheus text.
+    pub fn new(first: Snapshot, limits: Limits, metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self {
+            snapshot: Arc::new(ArcSwap::from_pointee(first)),
+            limits,
+            progress: Progress::default(),
+            metrics: Arc::new(metrics),
+        }
+    }
+
+    /// Replaces the snapshot. To be done at least every [`Health::PUBLISH_EVERY`] and at every
+    /// change of role; answers that rest on one older than [`Limits::snapshot`] are refused.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// How often a snapshot should be published.
+    pub const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Answers one check now; what `grpc.health.v1` asks too.
+    pub fn verdict(&self, check: &Check) -> Verdict {
+        verdict(check, &self.snapshot.load(), &self.limits, Instant::now())
+    }
+
+    /// Where loops register their heartbeats for `/livez`.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Health")
+            .field("snapshot", &self.snapshot.load())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,31 @@
+//! Proposes the end of reservations that are past their time. Time frees nothing by itself (safety, Time).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onespend_core::command::Command;
+use tracing::debug;
+
+use super::Duty;
+use crate::raft::LeaderTerm;
+
+/// How late a reservation may end.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Most reservations that one entry ends.
+const BATCH: usize = 500;
+
+pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
+    loop {
+        let now = duty.replica.now();
+        let due = duty.replica.read(|state| state.due_reservations(now, BATCH));
+        let full = due.len() == BATCH;
+        if !due.is_empty() {
+            debug!(count = due.len(), "reservations expire");
+            // Lost leadership ends this duty; anything else is tried again in the next round.
+            let _ = duty.replica.propose_as(&term, Command::Expire { reservations: due }).await;
+        }
+        if !full {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}

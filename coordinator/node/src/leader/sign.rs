@@ -1,0 +1,146 @@
+//! From a committed intent to a recorded signature: permit, signer, log. The same bytes whoever asks and however
+//! often (safety 3, 13, 14).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::Transaction;
+use onespend_adapters::signer::{Signer, SignerError};
+use onespend_core::command::Command;
+use onespend_core::ids::{AttemptNo, PaymentKey};
+use onespend_core::outcome::Outcome;
+use onespend_core::signing::SigningPermit;
+use onespend_core::wallet::{SignerRef, WalletDescriptor};
+use tokio::sync::Semaphore;
+use tracing::{Instrument, error, info, info_span, warn};
+
+use super::broadcast::Outbox;
+use crate::grpc::turns::Turns;
+use crate::metrics;
+use crate::replica::Replica;
+
+/// Most signatures that are made at once on this node.
+const MAX_AT_ONCE: usize = 16;
+
+/// The way to the signers of this node.
+pub struct Signing {
+    replica: Arc<Replica>,
+    signers: BTreeMap<String, Arc<dyn Signer>>,
+    outbox: Outbox,
+    turns: Turns<(PaymentKey, AttemptNo)>,
+    places: Arc<Semaphore>,
+}
+
+impl Signing {
+    /// Signers by the names that wallets refer to.
+    pub fn new(replica: Arc<Replica>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox) -> Self {
+        Self {
+            replica,
+            signers: signers.into_iter().map(|signer| (signer.name().to_owned(), signer)).collect(),
+            outbox,
+            turns: Turns::default(),
+            places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+        }
+    }
+
+    /// Whether a signer of this name is configured.
+    pub fn knows(&self, name: &str) -> bool {
+        self.signers.contains_key(name)
+    }
+
+    /// Whether the signer can sign for a wallet of this descriptor, so that a wallet with the wrong keys is refused
+    /// when it is registered and not when it pays.
+    ///
+    /// # Errors
+    /// What it has instead, in words.
+    pub fn holds(&self, name: &str, descriptor: &WalletDescriptor) -> Result<(), String> {
+        let signer = self.signers.get(name).ok_or_else(|| format!("signer {name} is not configured on this node"))?;
+        if signer.holds(descriptor) {
+            return Ok(());
+        }
+        Err(format!("signer {name} has no private key for this descriptor; see its file for those that it has"))
+    }
+
+    /// Signs an attempt and hands it on to broadcast, and waits for that no longer than the caller does. The work
+    /// goes on when the caller has gone.
+    pub async fn sign(self: &Arc<Self>, key: &PaymentKey, attempt: AttemptNo, deadline: Instant) {
+        let (signing, key) = (Arc::clone(self), key.clone());
+        let span = info_span!("sign", payment = %key, attempt = attempt.0);
+        let work = tokio::spawn(async move { signing.work(&key, attempt).await }.instrument(span));
+        // Late or failed, the caller is shown the payment as it stands, and the duties drive it on.
+        let _ = tokio::time::timeout_at(deadline.into(), work).await;
+    }
+
+    async fn work(&self, key: &PaymentKey, attempt: AttemptNo) {
+        let _turn = self.turns.take((key.clone(), attempt)).await;
+        let Some(permit) = self.replica.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
+            return;
+        };
+        match self.call(permit).await {
+            Ok(transaction) => self.record(key, attempt, transaction).await,
+            Err(error) if error.retry() => warn!(%error, "the signer cannot sign now; it is asked again"),
+            Err(error) => error!(%error, "the signer refuses; somebody must act"),
+        }
+    }
+
+    async fn call(&self, permit: SigningPermit) -> Result<Transaction, SignerError> {
+        let name = match permit.signer() {
+            SignerRef::Named(name) => name.clone(),
+            SignerRef::External | SignerRef::WatchOnly => String::new(),
+        };
+        let unavailable = |why: &str| SignerError::Unavailable { signer: name.clone(), why: why.to_owned() };
+        let signer = self.signers.get(&name).ok_or_else(|| unavailable("it is not configured on this node"))?;
+        let signer = Arc::clone(signer);
+        let _place = self.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
+        let started = Instant::now();
+        let signed = tokio::task::spawn_blocking(move || signer.sign(&permit)).await;
+        metrics::signed(&name, matches!(signed, Ok(Ok(_))), started.elapsed());
+        signed.map_err(|_| unavailable("its thread ended"))?
+    }
+
+    async fn record(&self, key: &PaymentKey, attempt: AttemptNo, transaction: Transaction) {
+        let Some(term) = self.replica.leader_term() else {
+            // The next leader signs the same bytes again.
+            return;
+        };
+        let txid = transaction.compute_txid();
+        let command = Command::RecordSignature { key: key.clone(), attempt, transaction };
+        match self.replica.propose_as(&term, command).await {
+            Ok(applied) if applied.outcome == Outcome::Recorded => {
+                info!(%txid, log_index = applied.index.0, "signed");
+                self.outbox.put(key.clone(), attempt);
+            }
+            Ok(applied) => error!(%txid, outcome = ?applied.outcome, "the signature was not recorded"),
+            Err(error) => warn!(%txid, %error, "the signature is not recorded yet; it is made again"),
+        }
+    }
+}
+
+/// How often payments that wait for a signature are looked for.
+const RECONCILE: Duration = Duration::from_secs(1);
+
+/// The leader's duty: drives on every intent that has no signature, those of earlier leaders too.
+pub(super) async fn run(duty: Arc<super::Duty>) {
+    loop {
+        let waiting: Vec<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
+            let open = state.open_payments().into_iter();
+            open.flat_map(|key| {
+                let payment = state.payment(&key);
+                let unsigned: Vec<_> = payment
+                    .into_iter()
+                    .flat_map(onespend_core::payment::Payment::numbered)
+                    .filter(|(_, attempt)| attempt.signed.is_none() && attempt.end.is_none())
+                    .map(|(number, _)| (key.clone(), number))
+                    .collect();
+                unsigned
+            })
+            .collect()
+        });
+        for (key, attempt) in waiting {
+            let deadline = Instant::now() + RECONCILE;
+            duty.signing.sign(&key, attempt, deadline).await;
+        }
+        tokio::time::sleep(RECONCILE).await;
+    }
+}

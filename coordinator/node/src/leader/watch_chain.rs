@@ -1,0 +1,148 @@
+//! Drives the log's chain from this leader's bitcoind: one entry for each block that comes or goes.
+//!
+//! Bursts coalesce: whatever the tip is now, the way to it is found by walking back to a block that the log has.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use onespend_adapters::chain::{ChainError, TipRef};
+use onespend_core::command::{BlockRef, Command};
+use onespend_core::ids::Height;
+use onespend_core::outcome::{Outcome, Rejection};
+use tokio::task::spawn_blocking;
+use tracing::{debug, info, warn};
+
+use super::scripts::Scripts;
+use super::{Duty, block_facts};
+use crate::raft::{LeaderTerm, ProposeError};
+
+/// How often the tip is looked at when nothing wakes this duty.
+const POLL: Duration = Duration::from_secs(2);
+/// Wait after a failure.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Why the chain could not be followed for now.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error("bitcoind: {0}")]
+    Chain(#[from] ChainError),
+    #[error("proposing: {0}")]
+    Propose(#[from] ProposeError),
+    #[error("refused: {0}")]
+    Refused(Rejection),
+    #[error("the branch leaves the log's chain below height {lowest}, the lowest block that is kept")]
+    TooDeep { lowest: u32 },
+    #[error("the task that asks bitcoind failed")]
+    Task,
+}
+
+pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
+    let mut tips = duty.bitcoind.tips();
+    let scripts = Arc::new(Mutex::new(Scripts::default()));
+    loop {
+        let target = *tips.borrow_and_update();
+        if let Some(target) = target.filter(|_| duty.bitcoind.may_follow()) {
+            match follow(&duty, &term, &scripts, target).await {
+                Ok(()) => {}
+                Err(FollowError::Propose(_)) => tokio::time::sleep(PAUSE).await,
+                Err(error) => {
+                    warn!(%error, height = target.height, "the chain cannot be followed for now");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        let _ = tokio::time::timeout(POLL, tips.changed()).await;
+    }
+}
+
+async fn follow(
+    duty: &Arc<Duty>,
+    term: &LeaderTerm,
+    scripts: &Arc<Mutex<Scripts>>,
+    target: TipRef,
+) -> Result<(), FollowError> {
+    let Some(tip) = duty.replica.read(|state| state.tip().ok()) else {
+        let tip = BlockRef { height: Height(target.height), hash: target.hash };
+        info!(height = target.height, hash = %target.hash, "the cluster begins to follow the chain here");
+        return propose(duty, term, Command::Start { network: duty.network, tip }).await;
+    };
+    if tip.hash == target.hash {
+        return Ok(());
+    }
+    let branch = blocking(duty, move |duty| branch(duty, target)).await?;
+    let Some((fork, to_connect)) = branch else {
+        debug!(height = target.height, "bitcoind is behind the log's chain");
+        return Ok(());
+    };
+    disconnect_to(duty, term, fork).await?;
+    for hash in to_connect {
+        connect(duty, term, scripts, hash).await?;
+    }
+    Ok(())
+}
+
+/// The height at which the way to the target leaves the log's chain, and the blocks above it, lowest first. `None`
+/// where the target lies on the log's chain, or on a branch that is shorter.
+fn branch(duty: &Duty, target: TipRef) -> Result<Option<(u32, Vec<BlockHash>)>, FollowError> {
+    let known = |height: u32| duty.replica.read(|state| state.block(Height(height)).map(|record| record.hash));
+    let (tip, lowest) = duty.replica.read(|state| (state.tip().map_or(0, |tip| tip.height.0), state.lowest_block().0));
+    let mut way = Vec::new();
+    let mut cursor = target;
+    while known(cursor.height) != Some(cursor.hash) {
+        if cursor.height <= lowest {
+            return Err(FollowError::TooDeep { lowest });
+        }
+        way.push(cursor.hash);
+        let header = duty.chain.header(cursor.hash)?;
+        let Some(previous) = header.prev else { return Err(FollowError::TooDeep { lowest }) };
+        cursor = TipRef { height: cursor.height - 1, hash: previous };
+    }
+    way.reverse();
+    Ok((!way.is_empty() && target.height >= tip).then_some((cursor.height, way)))
+}
+
+async fn disconnect_to(duty: &Duty, term: &LeaderTerm, fork: u32) -> Result<(), FollowError> {
+    while let Some(tip) = duty.replica.read(|state| state.tip().ok()).filter(|tip| tip.height.0 > fork) {
+        info!(height = tip.height.0, hash = %tip.hash, "a block was reorganised away");
+        propose(duty, term, Command::DisconnectBlock { block: tip }).await?;
+    }
+    Ok(())
+}
+
+async fn connect(
+    duty: &Arc<Duty>,
+    term: &LeaderTerm,
+    scripts: &Arc<Mutex<Scripts>>,
+    hash: BlockHash,
+) -> Result<(), FollowError> {
+    let scripts = Arc::clone(scripts);
+    let command = blocking(duty, move |duty| {
+        let block = duty.chain.block(hash)?;
+        let mut scripts = scripts.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = duty.replica.read(|state| scripts.missing(state));
+        scripts.derive(missing);
+        Ok(duty.replica.read(|state| {
+            let height = Height(state.tip().map_or(0, |tip| tip.height.0) + 1);
+            block_facts::connect(&block, BlockRef { height, hash }, &scripts, state)
+        }))
+    })
+    .await?;
+    propose(duty, term, command).await
+}
+
+async fn propose(duty: &Duty, term: &LeaderTerm, command: Command) -> Result<(), FollowError> {
+    let applied = duty.replica.propose_as(term, command).await?;
+    match applied.outcome {
+        Outcome::Rejected(rejection) => Err(FollowError::Refused(rejection)),
+        _ => Ok(()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    duty: &Arc<Duty>,
+    work: impl FnOnce(&Duty) -> Result<T, FollowError> + Send + 'static,
+) -> Result<T, FollowError> {
+    let duty = Arc::clone(duty);
+    spawn_blocking(move || work(&duty)).await.map_err(|_| FollowError::Task)?
+}

@@ -1,0 +1,230 @@
+//! TLS for both gRPC listeners and for the calls between nodes: always mutual.
+//!
+//! All nodes' certificates carry the DNS name [`SERVER_NAME`], so a caller that dials an IP
+//! address, or through a load balancer that passes TLS through, can still verify that it talks to
+//! a member of its cluster. Clients' certificates are not fit for servers (extended key usage).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, ServerTlsConfig};
+
+use crate::config::Section;
+use crate::identity::{Identity, IdentityError};
+
+/// The DNS name that every node's certificate carries besides its own.
+pub const SERVER_NAME: &str = "onespend";
+
+/// HTTP/2 in the TLS handshake (ALPN); gRPC speaks nothing else.
+const ALPN_H2: &[u8] = b"h2";
+
+/// `[tls]`: the files of this node, or of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The cluster's certificate authority, PEM.
+    pub ca: PathBuf,
+    /// This party's certificate, PEM, issued by `ca`.
+    pub cert: PathBuf,
+    /// Its private key, PEM; not readable by others.
+    pub key: PathBuf,
+}
+
+impl Config {
+    /// Reads the section.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        Self { ca: section.path("ca"), cert: section.path("cert"), key: section.path("key") }
+    }
+}
+
+/// Why TLS cannot be set up. Nothing here gets better by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{file}: {error}")]
+    Read {
+        /// The key of `[tls]` that names the file.
+        key: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{file}: {error}")]
+    Pem {
+        /// The key of `[tls]` that names the file.
+        key: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        error: String,
+    },
+    /// The certificate, its key and the authority do not belong together.
+    #[error("{file}: {error}")]
+    Pair {
+        /// The certificate's file.
+        file: PathBuf,
+        /// What is wrong.
+        error: String,
+    },
+}
+
+impl TlsError {
+    /// The configuration key to blame.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Read { key, .. } | Self::Pem { key, .. } => key,
+            Self::Pair { .. } => "tls.cert",
+        }
+    }
+}
+
+/// The files of `[tls]`, read and known to belong together.
+#[derive(Clone)]
+pub struct Material {
+    ca_pem: Vec<u8>,
+    cert_pem: Vec<u8>,
+    key_pem: Vec<u8>,
+    chain: Vec<CertificateDer<'static>>,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+/// Shows whose it is and nothing of the key.
+impl std::fmt::Debug for Material {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let identity = self.identity().map(|identity| identity.uri());
+        formatter.debug_struct("Material").field("identity", &identity).finish_non_exhaustive()
+    }
+}
+
+impl Material {
+    /// Reads the files and checks that the key fits the certificate, that the authority issued
+    /// it, and that it is valid now.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its file.
+    pub fn load(config: &Config) -> Result<Self, TlsError> {
+        let ca_pem = read("tls.ca", &config.ca)?;
+        let cert_pem = read("tls.cert", &config.cert)?;
+        let key_pem = read("tls.key", &config.key)?;
+        let roots = roots(&config.ca, &ca_pem)?;
+        let chain = certificates("tls.cert", &config.cert, &cert_pem)?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| pem("tls.key", &config.key, error.to_string()))?;
+        let pair = |error: String| TlsError::Pair { file: config.cert.clone(), error };
+        let (server, client) = pair_up(roots, &chain, &key).map_err(pair)?;
+        Ok(Self { ca_pem, cert_pem, key_pem, chain, server: Arc::new(server), client: Arc::new(client) })
+    }
+
+    /// Whose certificate it is.
+    ///
+    /// # Errors
+    /// If the certificate names no party of a cluster.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::from_certificate(self.chain.first().map_or(&[], |leaf| leaf.as_ref()))
+    }
+
+    /// Whole days until the certificate expires.
+    pub fn days_left(&self) -> i64 {
+        self.chain
+            .first()
+            .and_then(|leaf| x509_parser::parse_x509_certificate(leaf).ok())
+            .and_then(|(_, leaf)| leaf.validity().time_to_expiration())
+            .map_or(0, time::Duration::whole_days)
+    }
+
+    /// For a tonic server. Callers without a certificate of this cluster's authority never get
+    /// past the handshake.
+    pub fn server(&self) -> ServerTlsConfig {
+        ServerTlsConfig::new()
+            .identity(self.tonic_identity())
+            .client_ca_root(Certificate::from_pem(&self.ca_pem))
+            .client_auth_optional(false)
+    }
+
+    /// For a tonic channel to any node of the cluster.
+    pub fn client(&self) -> ClientTlsConfig {
+        ClientTlsConfig::new()
+            .identity(self.tonic_identity())
+            .ca_certificate(Certificate::from_pem(&self.ca_pem))
+            .domain_name(SERVER_NAME)
+    }
+
+    /// For an acceptor of our own, with HTTP/2 as the only protocol.
+    pub fn rustls_server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// For a connector of our own, with HTTP/2 as the only protocol.
+    pub fn rustls_client(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.client)
+    }
+
+    fn tonic_identity(&self) -> tonic::transport::Identity {
+        tonic::transport::Identity::from_pem(&self.cert_pem, &self.key_pem)
+    }
+}
+
+/// Builds both ends, which proves that certificate, key and authority belong together.
+fn pair_up(
+    roots: RootCertStore,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<(ServerConfig, ClientConfig), String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = Arc::new(roots);
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let (leaf, rest) = chain.split_first().ok_or("it holds no certificate")?;
+    verifier.verify_client_cert(leaf, rest, UnixTime::now()).map_err(|error| error.to_string())?;
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.to_vec(), key.clone_key())
+        .map_err(|error| error.to_string())?;
+    server.alpn_protocols = vec![ALPN_H2.to_vec()];
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.to_vec(), key.clone_key())
+        .map_err(|error| error.to_string())?;
+    client.alpn_protocols = vec![ALPN_H2.to_vec()];
+    Ok((server, client))
+}
+
+fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(file).map_err(|error| TlsError::Read { key, file: file.to_owned(), error })
+}
+
+fn pem(key: &'static str, file: &Path, error: String) -> TlsError {
+    TlsError::Pem { key, file: file.to_owned(), error }
+}
+
+fn certificates(key: &'static str, file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(pem(key, file, "no certificate in it".to_owned())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(pem(key, file, error.to_string())),
+    }
+}
+
+fn roots(file: &Path, text: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("tls.ca", file, text)? {
+        roots.add(certificate).map_err(|error| pem("tls.ca", file, error.to_string()))?;
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;

@@ -1,0 +1,171 @@
+//! The built-in policy: a table from role to classes of actions.
+//!
+//! | class | client | operator | node |
+//! |---|---|---|---|
+//! | read | yes | yes | |
+//! | receive | yes | yes | |
+//! | spend | its own | | |
+//! | release | its own | any | |
+//! | wallet administration | | yes | |
+//! | cluster administration | | yes | |
+//! | peer | | | yes |
+//!
+//! Those who administer cannot spend, and those who spend cannot raise their own limits. Nodes
+//! act for others only by naming them; the action is then judged as that caller's.
+
+use crate::{Action, Authorized, Class, Denied, Policy, Resource, Role, Subject};
+
+/// The policy of a cluster without policies of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoleTable;
+
+/// How far a role's right reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    No,
+    Own,
+    Any,
+}
+
+impl Policy for RoleTable {
+    fn authorize(&self, subject: &Subject<'_>, action: Action, resource: &Resource<'_>) -> Result<Authorized, Denied> {
+        let caller = subject.caller;
+        match (reach(subject.role, action.class()), resource) {
+            (Reach::No, _) => Err(Denied::Role { caller: caller.0.to_owned(), role: subject.role, action }),
+            (Reach::Own, Resource::Reservation { owner, .. }) if *owner != caller => {
+                Err(Denied::NotOwner { caller: caller.0.to_owned(), owner: owner.0.to_owned(), action })
+            }
+            (Reach::Own, _) => Ok(Authorized::new(subject, action, false)),
+            (Reach::Any, _) => Ok(Authorized::new(subject, action, true)),
+        }
+    }
+}
+
+fn reach(role: Role, class: Class) -> Reach {
+    match (role, class) {
+        (Role::Client | Role::Operator, Class::Read | Class::Receive)
+        | (Role::Operator, Class::Release | Class::WalletAdministration | Class::ClusterAdministration)
+        | (Role::Node, Class::Peer) => Reach::Any,
+        (Role::Client, Class::Spend | Class::Release) => Reach::Own,
+        (Role::Client, Class::WalletAdministration | Class::ClusterAdministration | Class::Peer)
+        | (Role::Operator, Class::Spend | Class::Peer)
+        | (
+            Role::Node,
+            Class::Read
+            | Class::Receive
+            | Class::Spend
+            | Class::Release
+            | Class::WalletAdministration
+            | Class::ClusterAdministration,
+        ) => Reach::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+    use super::*;
+    use crate::{CallerId, WalletName};
+
+    const CLIENT: Subject<'_> = Subject { caller: CallerId("client/payouts"), role: Role::Client };
+    const OPERATOR: Subject<'_> = Subject { caller: CallerId("operator/alice"), role: Role::Operator };
+    const NODE: Subject<'_> = Subject { caller: CallerId("node/1"), role: Role::Node };
+
+    /// Rpc by rpc: client, operator, node. `o` = only what it owns, `a` = any, `-` = never.
+    const TABLE: &[(Action, &str)] = &[
+        (Action::RegisterWallet, "-a-"),
+        (Action::GetWallet, "aa-"),
+        (Action::ListWallets, "aa-"),
+        (Action::GetBalance, "aa-"),
+        (Action::ListUtxos, "aa-"),
+        (Action::NewAddress, "aa-"),
+        (Action::SetLimits, "-a-"),
+        (Action::FreezeWallet, "-a-"),
+        (Action::UnfreezeWallet, "-a-"),
+        (Action::ReserveUtxos, "o--"),
+        (Action::RenewReservation, "o--"),
+        (Action::ReleaseReservation, "oa-"),
+        (Action::GetReservation, "aa-"),
+        (Action::ListReservations, "aa-"),
+        (Action::CreatePayment, "o--"),
+        (Action::SignPsbt, "o--"),
+        (Action::GetPayment, "aa-"),
+        (Action::ListPayments, "aa-"),
+        (Action::WatchPayments, "aa-"),
+        (Action::GetTip, "aa-"),
+        (Action::EstimateFee, "aa-"),
+        (Action::GetNodeViews, "aa-"),
+        (Action::GetStatus, "-a-"),
+        (Action::TransferLeadership, "-a-"),
+        (Action::AppendStream, "--a"),
+        (Action::Vote, "--a"),
+        (Action::PreVote, "--a"),
+        (Action::InstallSnapshot, "--a"),
+        (Action::TransferLeader, "--a"),
+        (Action::GetNodeView, "--a"),
+        (Action::ForwardCall, "--a"),
+    ];
+
+    fn reservation_of(owner: &'static str) -> Resource<'static> {
+        Resource::Reservation { wallet: WalletName("hot"), owner: CallerId(owner) }
+    }
+
+    #[test]
+    fn every_action_has_a_row() {
+        let rows: Vec<Action> = TABLE.iter().map(|(action, _)| *action).collect();
+        assert_eq!(rows, Action::ALL);
+    }
+
+    #[test]
+    fn each_role_may_do_what_its_column_says() {
+        for (action, row) in TABLE {
+            for (subject, right) in [CLIENT, OPERATOR, NODE].iter().zip(row.chars()) {
+                let own = reservation_of(subject.caller.0);
+                for resource in [Resource::Cluster, Resource::Wallet(WalletName("hot")), own] {
+                    let decision = RoleTable.authorize(subject, *action, &resource);
+                    match (right, decision) {
+                        ('-', Err(denied)) => {
+                            assert_eq!(denied.reason(), "ROLE", "{action}");
+                        }
+                        ('o' | 'a', Ok(permit)) => {
+                            assert_eq!(permit.caller(), subject.caller.0);
+                            assert_eq!(permit.action(), *action);
+                            assert_eq!(permit.any_owner(), right == 'a', "{action}");
+                        }
+                        (right, other) => panic!("{action} {right}: {other:?}"),
+                    }
+                }
+                let decision = RoleTable.authorize(subject, *action, &reservation_of("client/b"));
+                let reason = decision.as_ref().err().map(Denied::reason);
+                let wanted = match right {
+                    '-' => Some("ROLE"),
+                    'o' => Some("NOT_OWNER"),
+                    _ => None,
+                };
+                assert_eq!(reason, wanted, "{action} on another's reservation");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_who_asked_for_what() {
+        let role = RoleTable.authorize(&OPERATOR, Action::CreatePayment, &Resource::Cluster);
+        assert_eq!(
+            role.map_err(|denied| denied.to_string()),
+            Err("operator/alice is operator and may not call CreatePayment".to_owned())
+        );
+        let owner = RoleTable.authorize(&CLIENT, Action::RenewReservation, &reservation_of("client/b"));
+        assert_eq!(
+            owner.map_err(|denied| denied.to_string()),
+            Err("client/payouts may not call RenewReservation: the reservation belongs to client/b".to_owned())
+        );
+    }
+
+    #[test]
+    fn owners_are_compared_whole() {
+        // "client/payout" is a prefix of the caller's id and somebody else.
+        let resource = reservation_of("client/payout");
+        let decision = RoleTable.authorize(&CLIENT, Action::ReleaseReservation, &resource);
+        assert!(matches!(decision, Err(Denied::NotOwner { .. })));
+    }
+}

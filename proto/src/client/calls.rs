@@ -1,0 +1,145 @@
+//! A typed method for every rpc.
+
+use super::retry::{self, Bounds};
+use super::{Client, ClientError, fill_request_id};
+use crate::v1;
+use crate::v1::chain_service_client::ChainServiceClient;
+use crate::v1::cluster_service_client::ClusterServiceClient;
+use crate::v1::payment_service_client::PaymentServiceClient;
+use crate::v1::reservation_service_client::ReservationServiceClient;
+use crate::v1::wallet_service_client::WalletServiceClient;
+
+/// Sends one unary rpc on a plane.
+macro_rules! send {
+    ($self:ident, $plane:ident, $bounds:expr, $request_id:expr, $request:ident, $service:ident, $method:ident) => {{
+        let limit = $self.inner.config.max_message_bytes;
+        let send = move |channel, request| async move {
+            let client = $service::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit);
+            let mut client = client;
+            client.$method(request).await
+        };
+        retry::call($self.$plane(), $bounds, $request_id, $request, send).await
+    }};
+}
+
+/// Methods for mutations: an empty request id is filled in, and all tries carry the same one.
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $plane:ident $service:ident $method:ident($request:ident) -> $response:ident, $bounds:ident;)*) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                ///
+                /// An empty `request_id` is filled in with a UUID.
+                ///
+                /// # Errors
+                /// [`ClientError::Rejected`] with the reasons that the rpc names, or [`ClientError::Unknown`] with the
+                /// request id to ask again with.
+                pub async fn $method(&self, mut request: v1::$request) -> Result<v1::$response, ClientError> {
+                    fill_request_id(&mut request.request_id);
+                    let id = request.request_id.clone();
+                    send!(self, $plane, self.$bounds(), &id, request, $service, $method)
+                }
+            )*
+        }
+    };
+}
+
+/// Methods for reads.
+macro_rules! reads {
+    ($($(#[$doc:meta])* $plane:ident $service:ident $method:ident($request:ident) -> $response:ident, $bounds:ident;)*) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`ClientError::Rejected`] with the reasons that the rpc names, or [`ClientError::Unknown`] when no
+                /// node answered in time.
+                pub async fn $method(&self, request: v1::$request) -> Result<v1::$response, ClientError> {
+                    send!(self, $plane, self.$bounds(), "", request, $service, $method)
+                }
+            )*
+        }
+    };
+}
+
+mutations! {
+    /// Adds a wallet; waits for the scan of the UTXO set, up to `register_deadline`.
+    data_plane WalletServiceClient register_wallet(RegisterWalletRequest) -> RegisterWalletResponse, register_bounds;
+    /// Hands out an address.
+    data_plane WalletServiceClient new_address(NewAddressRequest) -> NewAddressResponse, bounds;
+    /// Replaces a wallet's limits.
+    data_plane WalletServiceClient set_limits(SetLimitsRequest) -> SetLimitsResponse, bounds;
+    /// Stops new reservations and intents of a wallet.
+    data_plane WalletServiceClient freeze_wallet(FreezeWalletRequest) -> FreezeWalletResponse, bounds;
+    /// Allows them again.
+    data_plane WalletServiceClient unfreeze_wallet(UnfreezeWalletRequest) -> UnfreezeWalletResponse, bounds;
+    /// Claims coins.
+    data_plane ReservationServiceClient reserve_utxos(ReserveUtxosRequest) -> ReserveUtxosResponse, bounds;
+    /// Moves a reservation's expiry.
+    data_plane ReservationServiceClient renew_reservation(RenewReservationRequest) -> RenewReservationResponse, bounds;
+    /// Gives coins back.
+    data_plane ReservationServiceClient release_reservation(ReleaseReservationRequest) -> ReleaseReservationResponse, bounds;
+    /// Orders a payment.
+    data_plane PaymentServiceClient create_payment(CreatePaymentRequest) -> CreatePaymentResponse, bounds;
+    /// Asks for a signature on the caller's own transaction.
+    data_plane PaymentServiceClient sign_psbt(SignPsbtRequest) -> SignPsbtResponse, bounds;
+    /// Hands leadership over. Needs control endpoints.
+    control_plane ClusterServiceClient transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, bounds;
+}
+
+reads! {
+    /// Reads one wallet.
+    data_plane WalletServiceClient get_wallet(GetWalletRequest) -> GetWalletResponse, bounds;
+    /// Lists wallets.
+    data_plane WalletServiceClient list_wallets(ListWalletsRequest) -> ListWalletsResponse, bounds;
+    /// Sums a wallet's coins.
+    data_plane WalletServiceClient get_balance(GetBalanceRequest) -> GetBalanceResponse, bounds;
+    /// Lists a wallet's coins.
+    data_plane WalletServiceClient list_utxos(ListUtxosRequest) -> ListUtxosResponse, bounds;
+    /// Reads one reservation.
+    data_plane ReservationServiceClient get_reservation(GetReservationRequest) -> GetReservationResponse, bounds;
+    /// Lists reservations.
+    data_plane ReservationServiceClient list_reservations(ListReservationsRequest) -> ListReservationsResponse, bounds;
+    /// Reads one payment; always linearizable.
+    data_plane PaymentServiceClient get_payment(GetPaymentRequest) -> GetPaymentResponse, bounds;
+    /// Lists payments.
+    data_plane PaymentServiceClient list_payments(ListPaymentsRequest) -> ListPaymentsResponse, bounds;
+    /// Reads the tip.
+    data_plane ChainServiceClient get_tip(GetTipRequest) -> GetTipResponse, bounds;
+    /// Asks for a feerate estimate.
+    data_plane ChainServiceClient estimate_fee(EstimateFeeRequest) -> EstimateFeeResponse, slow_bounds;
+    /// Asks for every node's view of its own bitcoind.
+    data_plane ChainServiceClient get_node_views(GetNodeViewsRequest) -> GetNodeViewsResponse, slow_bounds;
+    /// Asks whichever node answers for its status. Needs control endpoints.
+    control_plane ClusterServiceClient get_status(GetStatusRequest) -> GetStatusResponse, bounds;
+}
+
+impl Client {
+    fn bounds(&self) -> Bounds {
+        Bounds { deadline: self.deadline, try_timeout: self.inner.config.try_timeout, announced: true }
+    }
+
+    /// For reads that make the node ask others, which it does for up to a second.
+    fn slow_bounds(&self) -> Bounds {
+        Bounds { try_timeout: self.inner.config.try_timeout * 3, ..self.bounds() }
+    }
+
+    fn register_bounds(&self) -> Bounds {
+        let bound = self.inner.config.register_deadline;
+        Bounds { deadline: bound, try_timeout: bound, announced: true }
+    }
+
+    /// For opening a stream: the bound is on its first answer, and the node must not hear of it.
+    pub(super) fn stream_bounds(&self) -> Bounds {
+        Bounds { announced: false, ..self.bounds() }
+    }
+
+    /// Asks one node, by its control address, for its status, for as long as one try may take.
+    ///
+    /// # Errors
+    /// As [`Client::get_status`].
+    pub async fn get_status_of(&self, address: &str) -> Result<v1::GetStatusResponse, ClientError> {
+        let alone = Client::alone(&self.inner.config, address, self.inner.config.try_timeout)?;
+        alone.get_status(v1::GetStatusRequest {}).await
+    }
+}
