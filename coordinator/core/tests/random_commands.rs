@@ -91,7 +91,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Again::OldIndex)
     ];
     let deep = prop_oneof![6 => Just(1_usize), 3 => Just(2_usize), 1 => 3..6_usize];
-    let fault = prop_oneof![3 => Just(0_u8), 1 => 1..14_u8];
+    let fault = prop_oneof![3 => Just(0_u8), 1 => 1..15_u8];
     prop_oneof![
         5 => (1..30_000_u64).prop_map(Step::Wait),
         12 => (wallet.clone(), 0..12_u32, 20_000..500_000_u64)
@@ -403,7 +403,8 @@ fn spoil(order: &mut PayReserved, fault: u8) {
         9 => transaction.output.push(transaction.output[0].clone()),
         10 => order.fence = Fence(order.fence.0 - 1),
         11 => transaction.lock_time = bitcoin::absolute::LockTime::from_height(400_000_000).unwrap(),
-        12 => order.change = Some(Change { vout: 0, keychain: Keychain::Internal, index: u32::MAX }),
+        12 if transaction.input.len() > 1 => drop(transaction.input.pop()),
+        12 | 13 => order.change = Some(Change { vout: 0, keychain: Keychain::Internal, index: u32::MAX }),
         _ => order.recipients[0].amount_sat = 1,
     }
 }
