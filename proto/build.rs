@@ -21,12 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // protox keeps comments: the lint test reads them, and so do people who use reflection.
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(
-        out_dir.join("onespend_descriptor.bin"),
-        descriptors.encode_to_vec(),
-    )?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(descriptors)?;
+    std::fs::write(out_dir.join("onespend_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -110,9 +110,7 @@ impl Action {
             | Self::EstimateFee
             | Self::GetNodeViews => Class::Read,
             Self::NewAddress => Class::Receive,
-            Self::ReserveUtxos | Self::RenewReservation | Self::CreatePayment | Self::SignPsbt => {
-                Class::Spend
-            }
+            Self::ReserveUtxos | Self::RenewReservation | Self::CreatePayment | Self::SignPsbt => Class::Spend,
             Self::ReleaseReservation => Class::Release,
             Self::RegisterWallet | Self::SetLimits | Self::FreezeWallet | Self::UnfreezeWallet => {
                 Class::WalletAdministration
@@ -183,10 +181,7 @@ mod tests {
         let names: BTreeSet<&str> = Action::ALL.iter().map(|action| action.name()).collect();
         assert_eq!(names.len(), Action::ALL.len());
         for (at, action) in Action::ALL.iter().enumerate() {
-            assert_eq!(
-                *action as usize, at,
-                "{action} is out of order or missing before"
-            );
+            assert_eq!(*action as usize, at, "{action} is out of order or missing before");
             assert_eq!(format!("{action:?}"), action.name());
         }
         assert_eq!(Action::ALL.last(), Some(&Action::ForwardCall));

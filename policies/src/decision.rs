@@ -8,12 +8,7 @@ pub trait Policy: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Denied`]; asking again changes nothing until the policy or the resource's owner changes.
-    fn authorize(
-        &self,
-        subject: &Subject<'_>,
-        action: Action,
-        resource: &Resource<'_>,
-    ) -> Result<Authorized, Denied>;
+    fn authorize(&self, subject: &Subject<'_>, action: Action, resource: &Resource<'_>) -> Result<Authorized, Denied>;
 }
 
 /// Proof that a policy allowed one caller one action. Only this crate makes it; it cannot be
@@ -28,11 +23,7 @@ pub struct Authorized {
 
 impl Authorized {
     pub(crate) fn new(subject: &Subject<'_>, action: Action, any_owner: bool) -> Self {
-        Self {
-            caller: subject.caller.0.to_owned(),
-            action,
-            any_owner,
-        }
+        Self { caller: subject.caller.0.to_owned(), action, any_owner }
     }
 
     /// Who was allowed, such as `client/payouts`.

@@ -28,25 +28,12 @@ enum Reach {
 }
 
 impl Policy for RoleTable {
-    fn authorize(
-        &self,
-        subject: &Subject<'_>,
-        action: Action,
-        resource: &Resource<'_>,
-    ) -> Result<Authorized, Denied> {
+    fn authorize(&self, subject: &Subject<'_>, action: Action, resource: &Resource<'_>) -> Result<Authorized, Denied> {
         let caller = subject.caller;
         match (reach(subject.role, action.class()), resource) {
-            (Reach::No, _) => Err(Denied::Role {
-                caller: caller.0.to_owned(),
-                role: subject.role,
-                action,
-            }),
+            (Reach::No, _) => Err(Denied::Role { caller: caller.0.to_owned(), role: subject.role, action }),
             (Reach::Own, Resource::Reservation { owner, .. }) if *owner != caller => {
-                Err(Denied::NotOwner {
-                    caller: caller.0.to_owned(),
-                    owner: owner.0.to_owned(),
-                    action,
-                })
+                Err(Denied::NotOwner { caller: caller.0.to_owned(), owner: owner.0.to_owned(), action })
             }
             (Reach::Own, _) => Ok(Authorized::new(subject, action, false)),
             (Reach::Any, _) => Ok(Authorized::new(subject, action, true)),
@@ -57,16 +44,10 @@ impl Policy for RoleTable {
 fn reach(role: Role, class: Class) -> Reach {
     match (role, class) {
         (Role::Client | Role::Operator, Class::Read | Class::Receive)
-        | (
-            Role::Operator,
-            Class::Release | Class::WalletAdministration | Class::ClusterAdministration,
-        )
+        | (Role::Operator, Class::Release | Class::WalletAdministration | Class::ClusterAdministration)
         | (Role::Node, Class::Peer) => Reach::Any,
         (Role::Client, Class::Spend | Class::Release) => Reach::Own,
-        (
-            Role::Client,
-            Class::WalletAdministration | Class::ClusterAdministration | Class::Peer,
-        )
+        (Role::Client, Class::WalletAdministration | Class::ClusterAdministration | Class::Peer)
         | (Role::Operator, Class::Spend | Class::Peer)
         | (
             Role::Node,
@@ -86,18 +67,9 @@ mod tests {
     use super::*;
     use crate::{CallerId, WalletName};
 
-    const CLIENT: Subject<'_> = Subject {
-        caller: CallerId("client/payouts"),
-        role: Role::Client,
-    };
-    const OPERATOR: Subject<'_> = Subject {
-        caller: CallerId("operator/alice"),
-        role: Role::Operator,
-    };
-    const NODE: Subject<'_> = Subject {
-        caller: CallerId("node/1"),
-        role: Role::Node,
-    };
+    const CLIENT: Subject<'_> = Subject { caller: CallerId("client/payouts"), role: Role::Client };
+    const OPERATOR: Subject<'_> = Subject { caller: CallerId("operator/alice"), role: Role::Operator };
+    const NODE: Subject<'_> = Subject { caller: CallerId("node/1"), role: Role::Node };
 
     /// Rpc by rpc: client, operator, node. `o` = only what it owns, `a` = any, `-` = never.
     const TABLE: &[(Action, &str)] = &[
@@ -135,10 +107,7 @@ mod tests {
     ];
 
     fn reservation_of(owner: &'static str) -> Resource<'static> {
-        Resource::Reservation {
-            wallet: WalletName("hot"),
-            owner: CallerId(owner),
-        }
+        Resource::Reservation { wallet: WalletName("hot"), owner: CallerId(owner) }
     }
 
     #[test]
@@ -185,17 +154,10 @@ mod tests {
             role.map_err(|denied| denied.to_string()),
             Err("operator/alice is operator and may not call CreatePayment".to_owned())
         );
-        let owner = RoleTable.authorize(
-            &CLIENT,
-            Action::RenewReservation,
-            &reservation_of("client/b"),
-        );
+        let owner = RoleTable.authorize(&CLIENT, Action::RenewReservation, &reservation_of("client/b"));
         assert_eq!(
             owner.map_err(|denied| denied.to_string()),
-            Err(
-                "client/payouts may not call RenewReservation: the reservation belongs to client/b"
-                    .to_owned()
-            )
+            Err("client/payouts may not call RenewReservation: the reservation belongs to client/b".to_owned())
         );
     }
 

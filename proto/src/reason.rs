@@ -16,8 +16,7 @@ pub fn name(reason: ErrorReason) -> &'static str {
 
 /// The reason behind a name of `ErrorInfo`; `None` for one that this version does not know.
 pub fn parse(name: &str) -> Option<ErrorReason> {
-    ErrorReason::from_str_name(&format!("{PREFIX}{name}"))
-        .filter(|reason| *reason != ErrorReason::Unspecified)
+    ErrorReason::from_str_name(&format!("{PREFIX}{name}")).filter(|reason| *reason != ErrorReason::Unspecified)
 }
 
 /// This node does not lead, and forwarding is off or the leader is not known (`FAILED_PRECONDITION`).
@@ -197,9 +196,7 @@ mod tests {
         for constant in ALL {
             assert_eq!(name(parse(constant).unwrap()), constant);
         }
-        let known = (1..=1000)
-            .filter(|number| ErrorReason::try_from(*number).is_ok())
-            .count();
+        let known = (1..=1000).filter(|number| ErrorReason::try_from(*number).is_ok()).count();
         assert_eq!(known, ALL.len(), "a reason of errors.proto has no constant");
     }
 

@@ -25,10 +25,7 @@ fn connect(mocks: &[&Mock]) -> Client {
 }
 
 fn reserve() -> v1::ReserveUtxosRequest {
-    v1::ReserveUtxosRequest {
-        wallet_id: "hot".to_owned(),
-        ..Default::default()
-    }
+    v1::ReserveUtxosRequest { wallet_id: "hot".to_owned(), ..Default::default() }
 }
 
 #[tokio::test]
@@ -44,14 +41,7 @@ async fn a_hint_is_followed_and_remembered() {
 
     assert_eq!((replica.seen().len(), leader.seen().len()), (1, 2));
     assert_eq!(client.preferred_endpoint(), leader.address());
-    assert_eq!(
-        (
-            client.stats().calls,
-            client.stats().tries,
-            client.stats().hints_followed
-        ),
-        (2, 3, 1)
-    );
+    assert_eq!((client.stats().calls, client.stats().tries, client.stats().hints_followed), (2, 3, 1));
 }
 
 #[tokio::test]
@@ -89,11 +79,7 @@ async fn a_hang_is_retried_elsewhere_with_the_same_request_id() {
     let begun = Instant::now();
     client.reserve_utxos(reserve()).await.unwrap();
 
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "took {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
     let ids: BTreeSet<_> = paused.seen().into_iter().chain(replica.seen()).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert_eq!(ids.first().unwrap().len(), 36, "a UUID");
@@ -110,19 +96,9 @@ async fn results_that_are_unknown_are_asked_again() {
     });
     let client = connect(&[&node]);
     let begun = Instant::now();
-    client
-        .reserve_utxos(v1::ReserveUtxosRequest {
-            request_id: "mine".to_owned(),
-            ..reserve()
-        })
-        .await
-        .unwrap();
+    client.reserve_utxos(v1::ReserveUtxosRequest { request_id: "mine".to_owned(), ..reserve() }).await.unwrap();
     assert_eq!(node.seen(), ["mine", "mine", "mine", "mine"]);
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "took {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -132,26 +108,15 @@ async fn the_outcome_is_unknown_after_the_deadline() {
     let client = connect(&[&one, &two]).with_deadline(Duration::from_millis(600));
 
     let begun = Instant::now();
-    let request = v1::ReserveUtxosRequest {
-        request_id: "again".to_owned(),
-        ..reserve()
-    };
+    let request = v1::ReserveUtxosRequest { request_id: "again".to_owned(), ..reserve() };
     let error = client.reserve_utxos(request).await.unwrap_err();
 
     assert!(error.may_be_applied());
-    let ClientError::Unknown {
-        request_id, tries, ..
-    } = error
-    else {
-        panic!("{error}")
-    };
+    let ClientError::Unknown { request_id, tries, .. } = error else { panic!("{error}") };
     assert_eq!(request_id, "again");
     assert!(tries >= 3, "{tries} tries");
     let took = begun.elapsed();
-    assert!(
-        took > Duration::from_millis(300) && took < Duration::from_secs(3),
-        "took {took:?}"
-    );
+    assert!(took > Duration::from_millis(300) && took < Duration::from_secs(3), "took {took:?}");
     assert_eq!(client.stats().calls_unknown, 1);
 }
 
@@ -161,11 +126,7 @@ async fn a_refusal_is_not_retried() {
         let mut details = ErrorDetails::new();
         details.set_error_info(reason::FIELD_INVALID, reason::DOMAIN, HashMap::new());
         details.add_bad_request_violation("wallet_id", "is empty");
-        Script::Fail(Status::with_error_details(
-            Code::InvalidArgument,
-            "bad request",
-            details,
-        ))
+        Script::Fail(Status::with_error_details(Code::InvalidArgument, "bad request", details))
     });
     let client = connect(&[&node]);
     let error = client.reserve_utxos(reserve()).await.unwrap_err();
@@ -181,15 +142,9 @@ async fn a_refusal_is_not_retried() {
 async fn a_refusal_after_a_try_without_answer_does_not_claim_that_nothing_was_applied() {
     let node = Mock::start(|n| match n {
         0 => Script::Fail(Status::unavailable("gone")),
-        _ => Script::Fail(refusal(
-            Code::FailedPrecondition,
-            reason::INSUFFICIENT_FUNDS,
-        )),
+        _ => Script::Fail(refusal(Code::FailedPrecondition, reason::INSUFFICIENT_FUNDS)),
     });
-    let error = connect(&[&node])
-        .reserve_utxos(reserve())
-        .await
-        .unwrap_err();
+    let error = connect(&[&node]).reserve_utxos(reserve()).await.unwrap_err();
     assert!(error.is(reason::INSUFFICIENT_FUNDS) && error.may_be_applied());
 }
 
@@ -201,11 +156,7 @@ async fn retry_info_is_honoured_while_the_deadline_allows_it() {
             let mut details = ErrorDetails::new();
             details.set_error_info(reason::OVERLOADED, reason::DOMAIN, HashMap::new());
             details.set_retry_info(Some(wait));
-            Script::Fail(Status::with_error_details(
-                Code::ResourceExhausted,
-                "later",
-                details,
-            ))
+            Script::Fail(Status::with_error_details(Code::ResourceExhausted, "later", details))
         }
         _ => Script::Answer,
     };
@@ -218,10 +169,7 @@ async fn retry_info_is_honoured_while_the_deadline_allows_it() {
     let client = connect(&[&node]).with_deadline(Duration::from_secs(1));
     let begun = Instant::now();
     let error = client.reserve_utxos(reserve()).await.unwrap_err();
-    assert!(
-        begun.elapsed() < Duration::from_millis(900),
-        "an answer that cannot come in time is not waited for"
-    );
+    assert!(begun.elapsed() < Duration::from_millis(900), "an answer that cannot come in time is not waited for");
     assert!(error.is(reason::OVERLOADED) && !error.may_be_applied());
 }
 
@@ -233,14 +181,9 @@ async fn nobody_leads_is_a_refusal_and_nobody_listens_is_not_sent() {
     assert!(error.is(reason::NOT_LEADER) && !error.may_be_applied());
 
     let closed = mock::unused_address();
-    let client = Client::connect(ClientConfig::new([closed]))
-        .unwrap()
-        .with_deadline(Duration::from_millis(300));
+    let client = Client::connect(ClientConfig::new([closed])).unwrap().with_deadline(Duration::from_millis(300));
     let error = client.reserve_utxos(reserve()).await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::Unreachable { tries: 2.., .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::Unreachable { tries: 2.., .. }), "{error}");
     assert!(client.stats().tries_not_sent >= 2);
 }
 
@@ -253,11 +196,7 @@ async fn a_node_that_dies_is_left_at_once() {
     leader.kill();
     let begun = Instant::now();
     client.reserve_utxos(reserve()).await.unwrap();
-    assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "took {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
     assert_eq!(next.seen().len(), 1);
 }
 
@@ -275,21 +214,11 @@ async fn two_nodes_that_name_each_other_do_not_spin() {
 
 #[tokio::test]
 async fn the_interceptor_sees_every_try() {
-    let node = Mock::start(|n| {
-        if n == 0 {
-            Script::Fail(Status::unavailable("gone"))
-        } else {
-            Script::Answer
-        }
-    });
+    let node = Mock::start(|n| if n == 0 { Script::Fail(Status::unavailable("gone")) } else { Script::Answer });
     let config = config(&[&node]).with_interceptor(|metadata| {
         metadata.insert("traceparent", "00-1-2-01".parse().unwrap());
     });
-    Client::connect(config)
-        .unwrap()
-        .reserve_utxos(reserve())
-        .await
-        .unwrap();
+    Client::connect(config).unwrap().reserve_utxos(reserve()).await.unwrap();
     assert_eq!(node.traces(), ["00-1-2-01", "00-1-2-01"]);
 }
 
@@ -298,10 +227,7 @@ async fn a_watch_goes_on_from_the_last_index() {
     // Every stream of the mock tells the two indices after `from_index` and then breaks.
     let node = Mock::start(|_| Script::Answer);
     let client = connect(&[&node]);
-    let mut watch = client.watch_payments(v1::WatchPaymentsRequest {
-        from_index: 40,
-        ..Default::default()
-    });
+    let mut watch = client.watch_payments(v1::WatchPaymentsRequest { from_index: 40, ..Default::default() });
     let mut indices = Vec::new();
     for _ in 0..5 {
         indices.push(watch.next().await.unwrap().applied_index);
@@ -313,39 +239,17 @@ async fn a_watch_goes_on_from_the_last_index() {
 #[tokio::test]
 async fn configurations_that_cannot_work_are_refused() {
     let refuse = |config: ClientConfig, expected: &str| {
-        let Err(ClientError::Config(fault)) = Client::connect(config) else {
-            panic!("accepted: {expected}")
-        };
+        let Err(ClientError::Config(fault)) = Client::connect(config) else { panic!("accepted: {expected}") };
         assert!(fault.contains(expected), "{fault}");
     };
     refuse(ClientConfig::new(Vec::<String>::new()), "no endpoints");
     refuse(ClientConfig::new(["127.0.0.1"]), "no port");
-    refuse(
-        ClientConfig::new(["http://127.0.0.1:1"]),
-        "without a scheme",
-    );
-    refuse(
-        ClientConfig::new((0..33).map(|port| format!("127.0.0.1:{port}"))),
-        "more than 32",
-    );
-    refuse(
-        ClientConfig {
-            deadline: Duration::ZERO,
-            ..ClientConfig::new(["127.0.0.1:1"])
-        },
-        "zero",
-    );
-    let client = Client::connect(ClientConfig::new(["127.0.0.1:1"]))
-        .unwrap()
-        .with_deadline(Duration::from_millis(50));
-    let error = client
-        .get_status(v1::GetStatusRequest {})
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("no endpoint is configured"),
-        "{error}"
-    );
+    refuse(ClientConfig::new(["http://127.0.0.1:1"]), "without a scheme");
+    refuse(ClientConfig::new((0..33).map(|port| format!("127.0.0.1:{port}"))), "more than 32");
+    refuse(ClientConfig { deadline: Duration::ZERO, ..ClientConfig::new(["127.0.0.1:1"]) }, "zero");
+    let client = Client::connect(ClientConfig::new(["127.0.0.1:1"])).unwrap().with_deadline(Duration::from_millis(50));
+    let error = client.get_status(v1::GetStatusRequest {}).await.unwrap_err();
+    assert!(error.to_string().contains("no endpoint is configured"), "{error}");
 }
 
 #[tokio::test]
@@ -360,19 +264,11 @@ async fn mutual_tls_accepts_any_address_and_only_the_clusters_certificates() {
     let mut stranger = mock::Pki::new().client();
     stranger.ca = pki.client().ca;
     let client = Client::connect(config(&[&node]).with_tls(stranger)).unwrap();
-    client
-        .with_deadline(Duration::from_millis(300))
-        .reserve_utxos(reserve())
-        .await
-        .unwrap_err();
+    client.with_deadline(Duration::from_millis(300)).reserve_utxos(reserve()).await.unwrap_err();
 
     let wrong_authority = mock::Pki::new().client();
     let client = Client::connect(config(&[&node]).with_tls(wrong_authority)).unwrap();
-    let error = client
-        .with_deadline(Duration::from_millis(300))
-        .reserve_utxos(reserve())
-        .await
-        .unwrap_err();
+    let error = client.with_deadline(Duration::from_millis(300)).reserve_utxos(reserve()).await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert_eq!(node.seen().len(), 1);
 }

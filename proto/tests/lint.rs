@@ -30,17 +30,9 @@ fn the_interface_is_commented_and_in_style() {
 #[test]
 fn the_lint_sees_both_packages_whole() {
     let files = own_files();
-    let own: Vec<_> = files
-        .file
-        .iter()
-        .filter(|file| file.package().starts_with("onespend."))
-        .collect();
+    let own: Vec<_> = files.file.iter().filter(|file| file.package().starts_with("onespend.")).collect();
     assert_eq!(own.len(), 8);
-    let rpcs: usize = own
-        .iter()
-        .flat_map(|file| &file.service)
-        .map(|service| service.method.len())
-        .sum();
+    let rpcs: usize = own.iter().flat_map(|file| &file.service).map(|service| service.method.len()).sum();
     assert_eq!(rpcs, 24 + 6, "24 public rpcs and 6 between nodes");
 }
 
@@ -78,10 +70,7 @@ fn every_fault_of_a_bad_file_is_named() {
         "Things.doIt: response must be doItResponse",
         "Things.doIt: message bad_name is used by another rpc too",
     ] {
-        assert!(
-            faults.iter().any(|fault| fault == expected),
-            "not found: {expected}\nin {faults:#?}"
-        );
+        assert!(faults.iter().any(|fault| fault == expected), "not found: {expected}\nin {faults:#?}");
     }
 }
 
@@ -124,18 +113,12 @@ fn a_mutation_without_its_promises_is_a_fault() {
 fn the_guide_names_every_rpc_and_every_reason() {
     let guide = include_str!("../../docs/src/api.md");
     let files = own_files();
-    let public = files
-        .file
-        .iter()
-        .filter(|file| file.package() == "onespend.v1");
+    let public = files.file.iter().filter(|file| file.package() == "onespend.v1");
     let rpcs = public
         .flat_map(|file| &file.service)
         .flat_map(|service| &service.method)
         .map(prost_types::MethodDescriptorProto::name);
     for name in rpcs.chain(onespend_proto::reason::ALL) {
-        assert!(
-            guide.contains(&format!("`{name}`")),
-            "docs/src/api.md does not name {name}"
-        );
+        assert!(guide.contains(&format!("`{name}`")), "docs/src/api.md does not name {name}");
     }
 }

@@ -1,1 +1,37 @@
 //! Clusters of real processes on regtest: demo, faults, load.
+//!
+//! Nothing here links the daemon: the harness starts the released `onespend`, real `bitcoind` and real HAProxy, talks to
+//! them as a user would, and judges by what bitcoind's blocks and the signer's log say.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`process`] | one child process: log file, signals, never outlives the harness |
+//! | [`ports`] | free ports |
+//! | [`programs`] | where `onespend`, `bitcoind`, `haproxy` lie |
+//! | [`bitcoind`], [`funds`] | a regtest node; the harness's own coins (bitcoind has no wallet) |
+//! | [`haproxy`], [`relay`], [`health`] | routing by health; cut, held and slow connections; the health port |
+//! | [`cluster`] | all of it together, with certificates and configuration |
+//! | [`wallet`], [`hot`] | the wallet's keys; registering it and sending it coins |
+//! | [`grpc`], [`miner`], [`seed`], [`progress`] | a caller, blocks, reproducible randomness, what people see |
+//! | [`up`], [`demo`], [`mod@bench`] | the commands |
+//! | [`oracle`] | the judges: the chain and the signer's log |
+
+pub mod bench;
+pub mod bitcoind;
+pub mod cluster;
+pub mod demo;
+pub mod funds;
+pub mod grpc;
+pub mod haproxy;
+pub mod health;
+pub mod hot;
+pub mod miner;
+pub mod oracle;
+pub mod ports;
+pub mod process;
+pub mod programs;
+pub mod progress;
+pub mod relay;
+pub mod seed;
+pub mod up;
+pub mod wallet;

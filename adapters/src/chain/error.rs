@@ -103,10 +103,7 @@ pub enum Retry {
 impl ChainError {
     /// Whether the request may have had its effect although no answer says so.
     pub fn is_unknown(&self) -> bool {
-        matches!(
-            self,
-            Self::Timeout { .. } | Self::Transport { sent: true, .. } | Self::Decode { .. }
-        )
+        matches!(self, Self::Timeout { .. } | Self::Transport { sent: true, .. } | Self::Decode { .. })
     }
 
     /// What a caller may do.
@@ -134,13 +131,7 @@ impl ChainError {
 
     /// Whether the node answered that it does not know the block or transaction.
     pub fn is_not_found(&self) -> bool {
-        matches!(
-            self,
-            Self::Rpc {
-                code: RPC_NOT_FOUND,
-                ..
-            }
-        )
+        matches!(self, Self::Rpc { code: RPC_NOT_FOUND, .. })
     }
 
     /// A stable, lower-case word for metric labels.
@@ -164,27 +155,16 @@ mod tests {
 
     #[test]
     fn only_answers_and_unsent_requests_are_known() {
-        let timeout = ChainError::Timeout {
-            method: "x",
-            after: Duration::from_millis(1),
-        };
+        let timeout = ChainError::Timeout { method: "x", after: Duration::from_millis(1) };
         assert!(timeout.is_unknown());
         assert_eq!(timeout.retry(), Retry::IfHarmless);
 
-        let transport = |sent| ChainError::Transport {
-            method: "x",
-            sent,
-            detail: String::new(),
-        };
+        let transport = |sent| ChainError::Transport { method: "x", sent, detail: String::new() };
         assert!(transport(true).is_unknown());
         assert!(!transport(false).is_unknown());
         assert_eq!(transport(false).retry(), Retry::Later);
 
-        let rpc = |code| ChainError::Rpc {
-            method: "x",
-            code,
-            message: String::new(),
-        };
+        let rpc = |code| ChainError::Rpc { method: "x", code, message: String::new() };
         assert!(!rpc(-26).is_unknown());
         assert_eq!(rpc(-26).retry(), Retry::Never);
         assert_eq!(rpc(-32603).retry(), Retry::Later);
@@ -193,11 +173,7 @@ mod tests {
 
     #[test]
     fn an_unknown_outcome_says_so_in_words() {
-        let lost = ChainError::Transport {
-            method: "sendrawtransaction",
-            sent: true,
-            detail: "reset".to_owned(),
-        };
+        let lost = ChainError::Transport { method: "sendrawtransaction", sent: true, detail: "reset".to_owned() };
         assert_eq!(
             lost.to_string(),
             "connection to bitcoind failed in sendrawtransaction: reset; the outcome is unknown"

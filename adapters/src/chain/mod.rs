@@ -27,17 +27,14 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 pub use self::bitcoind::{Bitcoind, BitcoindAuth, BitcoindConfig};
 pub use self::error::{ChainError, Retry};
 pub use self::submission::{BroadcastOutcome, Conflict, TestAccept};
-pub use self::view::{
-    ChainTxOut, ChainView, HeaderInfo, MempoolEntry, ScanDescriptor, ScanResult, ScanUtxo, TipRef,
-};
+pub use self::view::{ChainTxOut, ChainView, HeaderInfo, MempoolEntry, ScanDescriptor, ScanResult, ScanUtxo, TipRef};
 
 /// The longest that one [`Chain::wait_tip`] waits; longer timeouts are cut to this.
 pub const MAX_TIP_WAIT: Duration = Duration::from_mins(1);
 
 /// Called after every RPC with its name, how long it took, and how it ended. Must not block: it runs on the caller's
 /// thread.
-pub type RpcObserver =
-    std::sync::Arc<dyn Fn(&'static str, Duration, Result<(), &ChainError>) + Send + Sync>;
+pub type RpcObserver = std::sync::Arc<dyn Fn(&'static str, Duration, Result<(), &ChainError>) + Send + Sync>;
 
 /// A Bitcoin node, as this service uses it.
 ///
@@ -68,11 +65,7 @@ pub trait Chain: Send + Sync + 'static {
 
     /// An unspent output; `None` if it is unknown or spent. With `include_mempool`, outputs of mempool transactions
     /// count as unspent and outputs that mempool transactions spend count as spent.
-    fn tx_out(
-        &self,
-        outpoint: OutPoint,
-        include_mempool: bool,
-    ) -> Result<Option<ChainTxOut>, ChainError>;
+    fn tx_out(&self, outpoint: OutPoint, include_mempool: bool) -> Result<Option<ChainTxOut>, ChainError>;
 
     /// All confirmed unspent outputs of the scripts that the descriptors describe, at one block. The mempool does not
     /// count. Minutes on mainnet; a node runs one scan at a time and is [`ChainError::Busy`] meanwhile.

@@ -17,25 +17,19 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError
         .mode(0o600)
         .open(&temporary)
         .map_err(StoreError::io(&temporary, "create"))?;
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(StoreError::io(&temporary, "write"))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(StoreError::io(&temporary, "write"))?;
     rename(&temporary, path)
 }
 
 /// Makes renames and removals in the folder of `path` durable.
 pub(crate) fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(StoreError::io(folder, "sync"))
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io(folder, "sync"))
 }
 
 /// Waits until the content of a file is on disk.
 pub(crate) fn sync_file(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(StoreError::io(path, "sync"))
+    File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io(path, "sync"))
 }
 
 /// Gives a file another name in the same folder, replacing what had it, and waits until that is on disk.
@@ -47,9 +41,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
 /// Removes a file if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io(path, "remove")(cause))
-        }
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(path, "remove")(cause)),
         _ => Ok(()),
     }
 }

@@ -18,11 +18,7 @@ pub struct Owner {
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "node {} of cluster \"{}\"",
-            self.node_id, self.cluster_id
-        )
+        write!(f, "node {} of cluster \"{}\"", self.node_id, self.cluster_id)
     }
 }
 
@@ -145,13 +141,8 @@ impl StoreError {
     /// Is the disk (or the quota) full?
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Io { cause, .. } => matches!(
-                cause.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ),
-            Self::Sqlite { cause, .. } => {
-                cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-            }
+            Self::Io { cause, .. } => matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+            Self::Sqlite { cause, .. } => cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             Self::Failed { first } => first.is_disk_full(),
             _ => false,
         }
@@ -167,19 +158,13 @@ impl StoreError {
     pub(crate) fn sticky(&self) -> Self {
         match self {
             Self::Failed { .. } => self.clone(),
-            first => Self::Failed {
-                first: Arc::new(first.clone()),
-            },
+            first => Self::Failed { first: Arc::new(first.clone()) },
         }
     }
 
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |cause| Self::Io {
-            path,
-            action,
-            cause: Arc::new(cause),
-        }
+        move |cause| Self::Io { path, action, cause: Arc::new(cause) }
     }
 
     pub(crate) fn sqlite(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
@@ -187,17 +172,11 @@ impl StoreError {
         let path = path.to_path_buf();
         move |cause| match cause.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => Self::corrupt(&path, cause.to_string()),
-            _ => Self::Sqlite {
-                path: path.clone(),
-                cause: Arc::new(cause),
-            },
+            _ => Self::Sqlite { path: path.clone(), cause: Arc::new(cause) },
         }
     }
 
     pub(crate) fn corrupt(path: &Path, what: impl Into<String>) -> Self {
-        Self::Corrupt {
-            path: path.to_path_buf(),
-            what: what.into(),
-        }
+        Self::Corrupt { path: path.to_path_buf(), what: what.into() }
     }
 }

@@ -30,40 +30,25 @@ impl Identity {
     }
 
     pub(crate) fn owner(&self) -> Owner {
-        Owner {
-            cluster_id: self.cluster_id.clone(),
-            node_id: self.node_id,
-        }
+        Owner { cluster_id: self.cluster_id.clone(), node_id: self.node_id }
     }
 
     /// Refuses a file that this version cannot read or that is not `owner`'s.
     pub(crate) fn check_owner(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
         check_format(path, self.format_version)?;
         if self.owner() != *owner {
-            return Err(StoreError::Foreign {
-                path: path.to_path_buf(),
-                found: self.owner(),
-                expected: owner.clone(),
-            });
+            return Err(StoreError::Foreign { path: path.to_path_buf(), found: self.owner(), expected: owner.clone() });
         }
         Ok(())
     }
 
     /// Refuses a file that this version cannot read or that is not of the same cluster.
     pub(crate) fn check_cluster(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
-        let same_node = Owner {
-            node_id: self.node_id,
-            ..owner.clone()
-        };
-        self.check_owner(path, &same_node)
-            .map_err(|error| match error {
-                StoreError::Foreign { path, found, .. } => StoreError::Foreign {
-                    path,
-                    found,
-                    expected: owner.clone(),
-                },
-                other => other,
-            })
+        let same_node = Owner { node_id: self.node_id, ..owner.clone() };
+        self.check_owner(path, &same_node).map_err(|error| match error {
+            StoreError::Foreign { path, found, .. } => StoreError::Foreign { path, found, expected: owner.clone() },
+            other => other,
+        })
     }
 
     /// Refuses a file of another life of this folder as well.
@@ -82,11 +67,7 @@ impl Identity {
 
 pub(crate) fn check_format(path: &Path, found: u32) -> Result<(), StoreError> {
     if found > FORMAT_VERSION {
-        return Err(StoreError::NewerFormat {
-            path: path.to_path_buf(),
-            found,
-            supported: FORMAT_VERSION,
-        });
+        return Err(StoreError::NewerFormat { path: path.to_path_buf(), found, supported: FORMAT_VERSION });
     }
     Ok(())
 }

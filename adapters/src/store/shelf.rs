@@ -46,17 +46,12 @@ struct Label {
 impl Shelf {
     /// Removes what an interrupted process left. The folder must be held by this process alone.
     pub(crate) fn open(folder: &Path, cluster_id: &str) -> Result<Self, StoreError> {
-        let shelf = Self {
-            folder: folder.to_path_buf(),
-            cluster_id: cluster_id.to_owned(),
-            next_incoming: AtomicU64::new(0),
-        };
+        let shelf =
+            Self { folder: folder.to_path_buf(), cluster_id: cluster_id.to_owned(), next_incoming: AtomicU64::new(0) };
         let complete = shelf.numbers()?;
         for name in shelf.names()? {
             let orphan = number_of(&name, ".db").is_some_and(|number| !complete.contains(&number));
-            let unfinished = ["snapshot-", "incoming-"]
-                .iter()
-                .any(|start| name.starts_with(start))
+            let unfinished = ["snapshot-", "incoming-"].iter().any(|start| name.starts_with(start))
                 && Path::new(&name).extension().is_some_and(|end| end == "tmp");
             if orphan || unfinished {
                 durable::remove(&folder.join(name))?;
@@ -75,21 +70,14 @@ impl Shelf {
         let size_bytes = match fs::metadata(&path) {
             Ok(file) => file.len(),
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing {
-                    path,
-                    why: "the label beside it promises it",
-                });
+                return Err(StoreError::Missing { path, why: "the label beside it promises it" });
             }
             Err(cause) => return Err(StoreError::io(&path, "look at")(cause)),
         };
         let digest = self.digest(&label)?;
         check_size(&path, size_bytes, &digest)?;
         let file = SnapshotFile::shelved(path, digest);
-        Ok(Some(Shelved {
-            number,
-            received: label.received,
-            file,
-        }))
+        Ok(Some(Shelved { number, received: label.received, file }))
     }
 
     /// Where to make a snapshot before it is put on the shelf.
@@ -99,24 +87,13 @@ impl Shelf {
         Ok(path)
     }
 
-    pub(crate) fn receive(
-        &self,
-        announced: SnapshotDigest,
-    ) -> Result<IncomingSnapshot, StoreError> {
+    pub(crate) fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError> {
         let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
-        IncomingSnapshot::begin(
-            self.folder.join(format!("incoming-{number}.tmp")),
-            announced,
-        )
+        IncomingSnapshot::begin(self.folder.join(format!("incoming-{number}.tmp")), announced)
     }
 
     /// Makes a file that is complete and on disk the current snapshot. It must lie in the same folder.
-    pub(crate) fn put(
-        &self,
-        from: &Path,
-        digest: SnapshotDigest,
-        received: bool,
-    ) -> Result<Shelved, StoreError> {
+    pub(crate) fn put(&self, from: &Path, digest: SnapshotDigest, received: bool) -> Result<Shelved, StoreError> {
         let number = self.numbers()?.last().map_or(1, |last| last + 1);
         let path = self.path(number, ".db");
         durable::rename(from, &path)?;
@@ -133,11 +110,7 @@ impl Shelf {
         let text = serde_json::to_vec_pretty(&label)
             .map_err(|cause| StoreError::io(&at, "encode")(std::io::Error::other(cause)))?;
         durable::replace_file(&at, &text)?;
-        Ok(Shelved {
-            number,
-            received,
-            file: SnapshotFile::shelved(path, digest),
-        })
+        Ok(Shelved { number, received, file: SnapshotFile::shelved(path, digest) })
     }
 
     /// Removes the oldest snapshots that nobody needs.
@@ -165,11 +138,7 @@ impl Shelf {
 
     /// Of all complete snapshots, ascending.
     fn numbers(&self) -> Result<Vec<u64>, StoreError> {
-        let mut numbers: Vec<u64> = self
-            .names()?
-            .iter()
-            .filter_map(|name| number_of(name, ".json"))
-            .collect();
+        let mut numbers: Vec<u64> = self.names()?.iter().filter_map(|name| number_of(name, ".json")).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -189,22 +158,14 @@ impl Shelf {
         if label.number != number || label.cluster_id != self.cluster_id {
             return Err(StoreError::corrupt(
                 &path,
-                format!(
-                    "it is the label of snapshot {} of cluster {:?}",
-                    label.number, label.cluster_id
-                ),
+                format!("it is the label of snapshot {} of cluster {:?}", label.number, label.cluster_id),
             ));
         }
         Ok(label)
     }
 
     fn digest(&self, label: &Label) -> Result<SnapshotDigest, StoreError> {
-        let damaged = || {
-            StoreError::corrupt(
-                &self.path(label.number, ".json"),
-                "marker or sha256 is not hexadecimal",
-            )
-        };
+        let damaged = || StoreError::corrupt(&self.path(label.number, ".json"), "marker or sha256 is not hexadecimal");
         Ok(SnapshotDigest {
             marker: Vec::from_hex(&label.marker).map_err(|_| damaged())?,
             sha256: <[u8; 32]>::from_hex(&label.sha256).map_err(|_| damaged())?,
@@ -214,8 +175,5 @@ impl Shelf {
 }
 
 fn number_of(name: &str, suffix: &str) -> Option<u64> {
-    name.strip_prefix("snapshot-")?
-        .strip_suffix(suffix)?
-        .parse()
-        .ok()
+    name.strip_prefix("snapshot-")?.strip_suffix(suffix)?.parse().ok()
 }

@@ -37,19 +37,13 @@ pub struct SnapshotFile {
 
 impl SnapshotFile {
     pub(crate) fn shelved(path: PathBuf, digest: SnapshotDigest) -> Self {
-        Self {
-            path,
-            digest,
-            _received: None,
-        }
+        Self { path, digest, _received: None }
     }
 
     /// Reads the file and compares it with its digest.
     pub(crate) fn check_content(&self) -> Result<(), StoreError> {
         let failed = || StoreError::io(&self.path, "read");
-        let (found, size_bytes) = File::open(&self.path)
-            .and_then(sha256_of)
-            .map_err(failed())?;
+        let (found, size_bytes) = File::open(&self.path).and_then(sha256_of).map_err(failed())?;
         check_size(&self.path, size_bytes, &self.digest)?;
         check_sha256(&self.path, found, &self.digest)
     }
@@ -99,29 +93,17 @@ impl IncomingSnapshot {
             return check_size(path, self.received_bytes, &self.announced);
         }
         self.hash.input(chunk);
-        self.file
-            .write_all(chunk)
-            .map_err(StoreError::io(path, "write"))
+        self.file.write_all(chunk).map_err(StoreError::io(path, "write"))
     }
 
     /// Ends it: all is there, is what was announced, and is on disk.
     pub fn finish(self) -> Result<SnapshotFile, StoreError> {
         let path = self.temporary.0.clone();
         check_size(&path, self.received_bytes, &self.announced)?;
-        check_sha256(
-            &path,
-            sha256::Hash::from_engine(self.hash).to_byte_array(),
-            &self.announced,
-        )?;
-        self.file
-            .sync_all()
-            .map_err(StoreError::io(&path, "sync"))?;
+        check_sha256(&path, sha256::Hash::from_engine(self.hash).to_byte_array(), &self.announced)?;
+        self.file.sync_all().map_err(StoreError::io(&path, "sync"))?;
         durable::sync_folder_of(&path)?;
-        Ok(SnapshotFile {
-            path,
-            digest: self.announced,
-            _received: Some(self.temporary),
-        })
+        Ok(SnapshotFile { path, digest: self.announced, _received: Some(self.temporary) })
     }
 }
 
@@ -133,21 +115,14 @@ pub(crate) fn sha256_of(mut content: impl std::io::Read) -> std::io::Result<([u8
     loop {
         let n = content.read(&mut buffer)?;
         if n == 0 {
-            return Ok((
-                sha256::Hash::from_engine(engine).to_byte_array(),
-                size_bytes,
-            ));
+            return Ok((sha256::Hash::from_engine(engine).to_byte_array(), size_bytes));
         }
         engine.input(&buffer[..n]);
         size_bytes += n as u64;
     }
 }
 
-pub(crate) fn check_size(
-    path: &Path,
-    found: u64,
-    digest: &SnapshotDigest,
-) -> Result<(), StoreError> {
+pub(crate) fn check_size(path: &Path, found: u64, digest: &SnapshotDigest) -> Result<(), StoreError> {
     if found == digest.size_bytes {
         return Ok(());
     }

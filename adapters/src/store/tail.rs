@@ -57,18 +57,8 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// As found on disk: `live` are the indices of the records there, none of them kept in memory.
-    pub(crate) fn restored(
-        live: Range<u64>,
-        purged: Option<Purged>,
-        named: BTreeMap<LogKey, Arc<[u8]>>,
-    ) -> Self {
-        Self {
-            first: live.start,
-            next: live.end,
-            purged,
-            named,
-            ..Self::default()
-        }
+    pub(crate) fn restored(live: Range<u64>, purged: Option<Purged>, named: BTreeMap<LogKey, Arc<[u8]>>) -> Self {
+        Self { first: live.start, next: live.end, purged, named, ..Self::default() }
     }
 
     pub(crate) fn state(&self) -> LogState {
@@ -122,10 +112,7 @@ impl Tail {
     pub(crate) fn copy(&self, range: Range<u64>, budget: &mut Budget, out: &mut Vec<Record>) {
         let from = self.kept_from();
         for index in range {
-            let Some(kept) = index
-                .checked_sub(from)
-                .and_then(|at| self.kept.get(usize::try_from(at).ok()?))
-            else {
+            let Some(kept) = index.checked_sub(from).and_then(|at| self.kept.get(usize::try_from(at).ok()?)) else {
                 return;
             };
             if budget.is_used_up() {
@@ -155,10 +142,7 @@ impl Tail {
         for (index, _) in entries {
             // The last possible index stays free, so that `index + 1` can always be written down.
             if *index != expected || *index >= i64::MAX as u64 {
-                return Err(StoreError::Hole {
-                    expected,
-                    found: *index,
-                });
+                return Err(StoreError::Hole { expected, found: *index });
             }
             expected += 1;
         }
@@ -168,10 +152,7 @@ impl Tail {
         self.next = expected;
         for (_, record) in entries {
             self.kept_bytes += record.len();
-            self.kept.push_back(Kept {
-                record: record.clone(),
-                ticket,
-            });
+            self.kept.push_back(Kept { record: record.clone(), ticket });
         }
         Ok(true)
     }
@@ -194,20 +175,13 @@ impl Tail {
     }
 
     fn purge(&mut self, purged: &Purged) -> Result<bool, StoreError> {
-        if self
-            .purged
-            .as_ref()
-            .is_some_and(|earlier| purged.index <= earlier.index)
-        {
+        if self.purged.as_ref().is_some_and(|earlier| purged.index <= earlier.index) {
             return Ok(false);
         }
         let filled = self.first < self.next;
         let first = purged.index.saturating_add(1);
         if (filled && first < self.first) || first >= i64::MAX as u64 {
-            return Err(StoreError::Hole {
-                expected: self.first.saturating_sub(1),
-                found: purged.index,
-            });
+            return Err(StoreError::Hole { expected: self.first.saturating_sub(1), found: purged.index });
         }
         while self.kept_from() < first && !self.kept.is_empty() {
             self.forget_front();
@@ -234,10 +208,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self {
-            left: max_bytes,
-            fresh: true,
-        }
+        Self { left: max_bytes, fresh: true }
     }
 
     pub(crate) fn is_used_up(&self) -> bool {

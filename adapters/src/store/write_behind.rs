@@ -22,10 +22,7 @@ pub struct WriteBehindOptions {
 
 impl Default for WriteBehindOptions {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_millis(100),
-            max_batches: 1_000,
-        }
+        Self { interval: Duration::from_millis(100), max_batches: 1_000 }
     }
 }
 
@@ -74,43 +71,24 @@ impl Collected {
     }
 
     fn into_batch(self) -> RowBatch {
-        let rows = self
-            .rows
-            .into_iter()
-            .map(|((table, key), value)| RowChange { table, key, value });
-        RowBatch {
-            marker: self.marker,
-            rows: rows.collect(),
-        }
+        let rows = self.rows.into_iter().map(|((table, key), value)| RowChange { table, key, value });
+        RowBatch { marker: self.marker, rows: rows.collect() }
     }
 }
 
 impl WriteBehind {
     /// Starts the thread.
-    pub fn start(
-        store: Arc<dyn StateStore>,
-        options: WriteBehindOptions,
-    ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared {
-            store,
-            options,
-            inner: Mutex::default(),
-            changed: Condvar::new(),
+    pub fn start(store: Arc<dyn StateStore>, options: WriteBehindOptions) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared { store, options, inner: Mutex::default(), changed: Condvar::new() });
+        let thread = std::thread::Builder::new().name("state-writer".into()).spawn({
+            let shared = shared.clone();
+            move || {
+                let _ends = EndOnExit(&shared);
+                shared.run();
+            }
         });
-        let thread = std::thread::Builder::new()
-            .name("state-writer".into())
-            .spawn({
-                let shared = shared.clone();
-                move || {
-                    let _ends = EndOnExit(&shared);
-                    shared.run();
-                }
-            });
         let thread = thread.map_err(StoreError::io("state-writer".as_ref(), "start the thread"))?;
-        Ok(Self {
-            shared,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Hands over a batch; batches are written in the order of the calls. Waits only while far too much is waiting.
@@ -143,11 +121,7 @@ impl WriteBehind {
         while inner.written < wanted && !inner.ended {
             inner = self.shared.wait(inner);
         }
-        if inner.written < wanted {
-            self.shared.check(&inner).and(Err(StoreError::Stopped))
-        } else {
-            Ok(())
-        }
+        if inner.written < wanted { self.shared.check(&inner).and(Err(StoreError::Stopped)) } else { Ok(()) }
     }
 
     /// Batches that were submitted and are not written yet.
@@ -181,16 +155,11 @@ impl Shared {
     fn run(&self) {
         let mut inner = lock(&self.inner);
         loop {
-            let due = inner
-                .collected
-                .since
-                .map(|since| since + self.options.interval);
+            let due = inner.collected.since.map(|since| since + self.options.interval);
             let many = inner.submitted - inner.written >= self.options.max_batches as u64;
             let now = Instant::now();
             match due {
-                Some(due)
-                    if many || inner.wanted > inner.written || inner.stopping || due <= now =>
-                {
+                Some(due) if many || inner.wanted > inner.written || inner.stopping || due <= now => {
                     let batch = std::mem::take(&mut inner.collected).into_batch();
                     let upto = inner.submitted;
                     drop(inner);
@@ -212,9 +181,7 @@ impl Shared {
     }
 
     fn wait<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-        self.changed
-            .wait(inner)
-            .unwrap_or_else(PoisonError::into_inner)
+        self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The thread ends early only when the store failed.
@@ -246,9 +213,7 @@ mod tests {
     use super::*;
     use crate::store::contract::state::{batch, rows};
     use crate::store::memory::MemoryState;
-    use crate::store::{
-        FailureWatcher, IncomingSnapshot, RowVisitor, SnapshotDigest, SnapshotFile,
-    };
+    use crate::store::{FailureWatcher, IncomingSnapshot, RowVisitor, SnapshotDigest, SnapshotFile};
 
     const NEVER: Duration = Duration::from_hours(1);
 
@@ -294,54 +259,30 @@ mod tests {
     fn start(interval: Duration, max_batches: usize) -> (Arc<Counting>, WriteBehind) {
         let folder = tempfile::TempDir::new().unwrap();
         let state = MemoryState::open(folder.path(), "demo").unwrap();
-        let store = Arc::new(Counting {
-            state,
-            written: Mutex::default(),
-            _folder: folder,
-        });
-        let behind = WriteBehind::start(
-            store.clone(),
-            WriteBehindOptions {
-                interval,
-                max_batches,
-            },
-        )
-        .unwrap();
+        let store = Arc::new(Counting { state, written: Mutex::default(), _folder: folder });
+        let behind = WriteBehind::start(store.clone(), WriteBehindOptions { interval, max_batches }).unwrap();
         (store, behind)
     }
 
     #[test]
     fn many_batches_become_one_with_the_latest_rows() {
         let (store, behind) = start(NEVER, 1_000);
-        behind
-            .submit(batch("1", &[(1, "a", Some("x")), (1, "b", Some("x"))]))
-            .unwrap();
-        behind
-            .submit(batch("2", &[(1, "a", Some("y")), (2, "a", Some("z"))]))
-            .unwrap();
+        behind.submit(batch("1", &[(1, "a", Some("x")), (1, "b", Some("x"))])).unwrap();
+        behind.submit(batch("2", &[(1, "a", Some("y")), (2, "a", Some("z"))])).unwrap();
         behind.submit(batch("3", &[(1, "b", None)])).unwrap();
         assert_eq!(behind.lag(), 3);
         assert_eq!(rows(&*store).0, None);
         behind.flush().unwrap();
         assert_eq!(behind.lag(), 0);
-        let expected = batch(
-            "3",
-            &[(1, "a", Some("y")), (1, "b", None), (2, "a", Some("z"))],
-        );
+        let expected = batch("3", &[(1, "a", Some("y")), (1, "b", None), (2, "a", Some("z"))]);
         assert_eq!(*lock(&store.written), [expected]);
         behind.flush().unwrap();
-        assert_eq!(
-            lock(&store.written).len(),
-            1,
-            "nothing new, nothing written"
-        );
+        assert_eq!(lock(&store.written).len(), 1, "nothing new, nothing written");
     }
 
     #[test]
     fn it_writes_by_itself_after_the_interval_or_the_count() {
-        for (interval, max_batches, submitted) in
-            [(Duration::from_millis(20), 1_000, 1), (NEVER, 5, 5)]
-        {
+        for (interval, max_batches, submitted) in [(Duration::from_millis(20), 1_000, 1), (NEVER, 5, 5)] {
             let (store, behind) = start(interval, max_batches);
             for n in 0..submitted {
                 behind.submit(batch(&n.to_string(), &[])).unwrap();
@@ -351,10 +292,7 @@ mod tests {
                 assert!(Instant::now() < deadline, "still {} behind", behind.lag());
                 std::thread::sleep(Duration::from_millis(1));
             }
-            assert_eq!(
-                rows(&*store).0.unwrap(),
-                (submitted - 1).to_string().as_bytes()
-            );
+            assert_eq!(rows(&*store).0.unwrap(), (submitted - 1).to_string().as_bytes());
         }
     }
 
@@ -364,10 +302,7 @@ mod tests {
         behind.submit(batch("1", &[(1, "a", Some("x"))])).unwrap();
         behind.stop().unwrap();
         assert_eq!(rows(&*store).0.as_deref(), Some(&b"1"[..]));
-        assert!(matches!(
-            behind.submit(batch("2", &[])),
-            Err(StoreError::Stopped)
-        ));
+        assert!(matches!(behind.submit(batch("2", &[])), Err(StoreError::Stopped)));
         behind.stop().unwrap();
     }
 
@@ -375,14 +310,9 @@ mod tests {
     fn a_failed_store_refuses_and_nobody_waits_for_ever() {
         let (store, behind) = start(NEVER, 1_000);
         behind.submit(batch("1", &[])).unwrap();
-        store
-            .state
-            .fail(&StoreError::corrupt(Path::new("memory"), "on purpose"));
+        store.state.fail(&StoreError::corrupt(Path::new("memory"), "on purpose"));
         assert!(matches!(behind.flush(), Err(StoreError::Failed { .. })));
-        assert!(matches!(
-            behind.submit(batch("2", &[])),
-            Err(StoreError::Failed { .. })
-        ));
+        assert!(matches!(behind.submit(batch("2", &[])), Err(StoreError::Failed { .. })));
         assert!(behind.stop().is_err());
     }
 
@@ -395,16 +325,11 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..6 {
-                    behind
-                        .submit(batch(&n.to_string(), &[(1, "a", Some(&big))]))
-                        .unwrap();
+                    behind.submit(batch(&n.to_string(), &[(1, "a", Some(&big))])).unwrap();
                     tell.send(n).unwrap();
                 }
             });
-            while told
-                .recv_timeout(Duration::from_millis(500))
-                .is_ok_and(|n| n < 5)
-            {}
+            while told.recv_timeout(Duration::from_millis(500)).is_ok_and(|n| n < 5) {}
             assert!(behind.lag() < 6, "the last ones wait");
             drop(held);
         });

@@ -7,31 +7,24 @@ use std::time::{Duration, Instant};
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use bitcoin::{Amount, TxOut, Witness};
 use onespend_adapters::chain::{
-    Bitcoind, BitcoindAuth, BitcoindConfig, BroadcastOutcome, Chain, ChainError, Retry,
-    RpcObserver, TestAccept,
+    Bitcoind, BitcoindAuth, BitcoindConfig, BroadcastOutcome, Chain, ChainError, Retry, RpcObserver, TestAccept,
 };
 
 use crate::driver::Driver;
 use crate::purse::{Purse, coin_of, nobody};
 use crate::regtest::{INDEXES, Regtest};
 
-const TIMEOUT: Duration = Duration::from_millis(500);
-/// Scheduling on a busy machine.
-const SLACK: Duration = Duration::from_millis(400);
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Scheduling on a busy machine; less than a second timeout, so that a request sent twice is seen.
+const SLACK: Duration = Duration::from_millis(900);
 
 fn quick(node: &Regtest) -> Bitcoind {
-    let config = BitcoindConfig {
-        timeout: TIMEOUT,
-        ..node.config()
-    };
+    let config = BitcoindConfig { timeout: TIMEOUT, ..node.config() };
     Bitcoind::new(config, None).unwrap()
 }
 
 fn with_password(node: &Regtest, user: &str, password: &str) -> Bitcoind {
-    let auth = BitcoindAuth::UserPass {
-        user: user.to_owned(),
-        password: password.into(),
-    };
+    let auth = BitcoindAuth::UserPass { user: user.to_owned(), password: password.into() };
     Bitcoind::new(BitcoindConfig::new(node.url(), auth), None).unwrap()
 }
 
@@ -54,20 +47,11 @@ fn a_restart_with_a_new_cookie_goes_unnoticed() {
 
     node.stop();
     let stopped = chain.probe().unwrap_err();
-    assert!(
-        matches!(stopped, ChainError::Transport { sent: false, .. }),
-        "{stopped}"
-    );
-    assert_eq!(
-        (stopped.is_unknown(), stopped.retry()),
-        (false, Retry::Later)
-    );
+    assert!(matches!(stopped, ChainError::Transport { sent: false, .. }), "{stopped}");
+    assert_eq!((stopped.is_unknown(), stopped.retry()), (false, Retry::Later));
     // A lane without a client finds no cookie.
     let missing = chain.header(before.hash).unwrap_err();
-    assert!(
-        matches!(missing, ChainError::Unauthorized { .. }),
-        "{missing}"
-    );
+    assert!(matches!(missing, ChainError::Unauthorized { .. }), "{missing}");
     assert!(missing.to_string().contains("cookie file"), "{missing}");
 
     node.launch(&[]);
@@ -117,11 +101,7 @@ fn a_stopped_process_is_a_timeout_within_bound_and_then_recovers() {
         let error = call().expect("a stopped process does not answer");
         assert!(matches!(error, ChainError::Timeout { .. }), "{error}");
         assert!(error.is_unknown() && error.retry() == Retry::IfHarmless);
-        assert!(
-            start.elapsed() < bound + SLACK,
-            "took {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < bound + SLACK, "took {:?}", start.elapsed());
     };
     // On a connection that was open before, and on new ones.
     timed(&|| chain.probe().err(), TIMEOUT);
@@ -133,11 +113,7 @@ fn a_stopped_process_is_a_timeout_within_bound_and_then_recovers() {
 
     assert_eq!(chain.probe().unwrap().tip, tip);
     let outcome = chain.broadcast(&tx).unwrap();
-    assert_eq!(
-        outcome,
-        BroadcastOutcome::Accepted,
-        "only mempool lookups timed out before"
-    );
+    assert_eq!(outcome, BroadcastOutcome::Accepted, "only mempool lookups timed out before");
 }
 
 #[test]
@@ -154,27 +130,32 @@ fn callers_behind_a_hung_call_return_in_time_too() {
             thread::spawn(move || chain.block_hash_at(0).unwrap_err())
         })
         .collect();
-    let errors: Vec<_> = callers
-        .into_iter()
-        .map(|caller| caller.join().unwrap())
-        .collect();
-    assert!(
-        start.elapsed() < TIMEOUT * 2 + SLACK,
-        "took {:?}",
-        start.elapsed()
-    );
+    let errors: Vec<_> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+    assert!(start.elapsed() < TIMEOUT * 2 + SLACK, "took {:?}", start.elapsed());
     node.signal("CONT");
-    assert!(
-        errors
-            .iter()
-            .any(|e| matches!(e, ChainError::Timeout { .. }))
-    );
+    assert!(errors.iter().any(|e| matches!(e, ChainError::Timeout { .. })));
     for error in errors {
-        assert!(
-            matches!(error, ChainError::Timeout { .. } | ChainError::Busy { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, ChainError::Timeout { .. } | ChainError::Busy { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_caller_that_gets_no_turn_in_time_is_busy_and_sent_nothing() {
+    let Some(node) = Regtest::start(&[]) else {
+        return;
+    };
+    let chain = Arc::new(quick(&node));
+    let tip = chain.probe().unwrap().tip;
+    let holder = Arc::clone(&chain);
+    let first = thread::spawn(move || holder.wait_tip(tip.hash, Duration::from_secs(5)));
+    thread::sleep(Duration::from_millis(100));
+    let wait = Duration::from_millis(100);
+    let start = Instant::now();
+    let error = chain.wait_tip(tip.hash, wait).unwrap_err();
+    assert!(matches!(error, ChainError::Busy { .. }), "{error}");
+    assert!(!error.is_unknown());
+    assert!(start.elapsed() < TIMEOUT + wait + SLACK, "took {:?}", start.elapsed());
+    assert_eq!(first.join().unwrap().unwrap(), tip);
 }
 
 #[test]
@@ -187,13 +168,10 @@ fn a_long_poll_delays_no_other_call() {
     let chain: Arc<dyn Chain> = Arc::new(node.adapter());
     let tip = chain.probe().unwrap().tip;
     let poller = Arc::clone(&chain);
-    let waiter = thread::spawn(move || poller.wait_tip(tip.hash, Duration::from_secs(3)));
+    let waiter = thread::spawn(move || poller.wait_tip(tip.hash, Duration::from_secs(5)));
     thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
-    assert_eq!(
-        chain.broadcast(&purse.send(coin, 1_000)).unwrap(),
-        BroadcastOutcome::Accepted
-    );
+    assert_eq!(chain.broadcast(&purse.send(coin, 1_000)).unwrap(), BroadcastOutcome::Accepted);
     chain.probe().unwrap();
     chain.header(tip.hash).unwrap();
     assert!(start.elapsed() < Duration::from_secs(1));
@@ -206,9 +184,7 @@ fn a_wrong_password_is_unauthorized_and_a_right_one_is_not() {
     let Some(node) = Regtest::start(&[&rpcauth("node", "correct horse")]) else {
         return;
     };
-    with_password(&node, "node", "correct horse")
-        .probe()
-        .unwrap();
+    with_password(&node, "node", "correct horse").probe().unwrap();
     for (user, password) in [("node", "wrong"), ("nobody", "correct horse")] {
         let error = with_password(&node, user, password).probe().unwrap_err();
         assert!(matches!(error, ChainError::Unauthorized { .. }), "{error}");
@@ -269,19 +245,13 @@ fn with_either_index_alone_it_is_told_apart() {
         let tx = purse.send(coin, 1_000);
         let child = purse.send(coin_of(&tx, 0), 1_000);
         let block = node.mine_with(&[tx.clone(), child], &nobody());
-        assert_eq!(
-            node.adapter().broadcast(&tx).unwrap(),
-            BroadcastOutcome::AlreadyConfirmed
-        );
+        assert_eq!(node.adapter().broadcast(&tx).unwrap(), BroadcastOutcome::AlreadyConfirmed);
 
         // Mined in a block that is no longer in the active chain, and its input lost to another.
         node.invalidate(block);
         node.mine_with(&[purse.send(coin, 5_000)], &nobody());
         let outcome = node.adapter().broadcast(&tx).unwrap();
-        assert!(
-            matches!(outcome, BroadcastOutcome::InputsMissingOrSpent { .. }),
-            "{index}: {outcome:?}"
-        );
+        assert!(matches!(outcome, BroadcastOutcome::InputsMissingOrSpent { .. }), "{index}: {outcome:?}");
     }
 }
 
@@ -295,16 +265,10 @@ fn a_missing_or_false_signature_is_refused() {
     let mut unsigned = purse.send(coin, 1_000);
     unsigned.input[0].witness = Witness::new();
     let mut altered = purse.send(coin, 1_000);
-    altered.output.push(TxOut {
-        value: Amount::from_sat(500),
-        script_pubkey: nobody(),
-    });
+    altered.output.push(TxOut { value: Amount::from_sat(500), script_pubkey: nobody() });
     for tx in [unsigned, altered] {
         let outcome = node.adapter().broadcast(&tx).unwrap();
-        assert!(
-            matches!(outcome, BroadcastOutcome::Rejected { code: -26, .. }),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, BroadcastOutcome::Rejected { code: -26, .. }), "{outcome:?}");
         let test = node.adapter().test_accept(&tx).unwrap();
         assert!(matches!(test, TestAccept::Rejected { .. }), "{test:?}");
     }
@@ -319,26 +283,18 @@ fn the_observer_sees_every_call_with_its_end() {
     let log = Arc::clone(&seen);
     let observer: RpcObserver = Arc::new(move |method, took: Duration, end| {
         assert!(took < Duration::from_secs(10));
-        log.lock()
-            .unwrap()
-            .push((method, end.map_err(ChainError::kind)));
+        log.lock().unwrap().push((method, end.map_err(ChainError::kind)));
     });
     let chain = Bitcoind::new(node.config(), Some(observer)).unwrap();
     chain.block_hash_at(0).unwrap();
     chain.block_hash_at(9).unwrap();
     let seen = seen.lock().unwrap();
-    assert_eq!(
-        *seen,
-        [("getblockhash", Ok(())), ("getblockhash", Err("rpc"))]
-    );
+    assert_eq!(*seen, [("getblockhash", Ok(())), ("getblockhash", Err("rpc"))]);
 }
 
 #[test]
 fn settings_that_cannot_work_are_refused() {
-    let password = || BitcoindAuth::UserPass {
-        user: "u".to_owned(),
-        password: "p".into(),
-    };
+    let password = || BitcoindAuth::UserPass { user: "u".to_owned(), password: "p".into() };
     let urls = [
         "127.0.0.1:8332",
         "https://127.0.0.1:8332",
@@ -347,21 +303,13 @@ fn settings_that_cannot_work_are_refused() {
         "http://u:p@127.0.0.1:8332",
     ];
     for url in urls {
-        let error = Bitcoind::new(BitcoindConfig::new(url, password()), None)
-            .err()
-            .unwrap();
+        let error = Bitcoind::new(BitcoindConfig::new(url, password()), None).err().unwrap();
         assert!(matches!(error, ChainError::Config { .. }), "{url}: {error}");
         assert_eq!(error.retry(), Retry::Never);
     }
-    let bad_user = BitcoindAuth::UserPass {
-        user: "a:b".to_owned(),
-        password: "p".into(),
-    };
+    let bad_user = BitcoindAuth::UserPass { user: "a:b".to_owned(), password: "p".into() };
     assert!(Bitcoind::new(BitcoindConfig::new("http://[::1]:8332", bad_user), None).is_err());
-    let no_time = BitcoindConfig {
-        timeout: Duration::ZERO,
-        ..BitcoindConfig::new("http://[::1]:8332", password())
-    };
+    let no_time = BitcoindConfig { timeout: Duration::ZERO, ..BitcoindConfig::new("http://[::1]:8332", password()) };
     assert!(Bitcoind::new(no_time, None).is_err());
     let secret = BitcoindConfig::new("http://h:1", password());
     assert!(!format!("{secret:?}").contains("\"p\""), "{secret:?}");

@@ -40,10 +40,7 @@ fn a_timeout_may_or_may_not_have_had_its_effect() {
     assert_eq!(fake.mempool(), []);
     assert!(fake.broadcast(&tx).unwrap_err().is_unknown());
     assert_eq!(fake.mempool(), std::slice::from_ref(&tx));
-    assert_eq!(
-        fake.broadcast(&tx).unwrap(),
-        BroadcastOutcome::AlreadyInMempool
-    );
+    assert_eq!(fake.broadcast(&tx).unwrap(), BroadcastOutcome::AlreadyInMempool);
 }
 
 #[test]
@@ -64,10 +61,7 @@ fn a_hang_ends_with_its_timeout_or_when_faults_are_cleared() {
     fake.block_hash_at(0).unwrap();
     assert!(!caller.is_finished());
     fake.clear_faults();
-    assert!(matches!(
-        caller.join().unwrap(),
-        Err(ChainError::Timeout { .. })
-    ));
+    assert!(matches!(caller.join().unwrap(), Err(ChainError::Timeout { .. })));
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
@@ -81,15 +75,9 @@ fn it_claims_what_a_test_tells_it_to() {
         node.feerate_sat_vb = Some(0.01);
     });
     let view = fake.probe().unwrap();
-    assert_eq!(
-        (view.peers, view.headers, view.mempool_loaded),
-        (8, 5, false)
-    );
+    assert_eq!((view.peers, view.headers, view.mempool_loaded), (8, 5, false));
     let floor = fake.estimate_fee(6).unwrap().unwrap();
-    assert!(
-        (floor - 0.1).abs() < 1e-9,
-        "never below the mempool's minimum"
-    );
+    assert!((floor - 0.1).abs() < 1e-9, "never below the mempool's minimum");
 }
 
 #[test]

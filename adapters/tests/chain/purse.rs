@@ -6,9 +6,7 @@ use bitcoin::key::{CompressedPublicKey, Secp256k1};
 use bitcoin::secp256k1::{Message, SecretKey};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, ecdsa,
-};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, ecdsa};
 
 use crate::driver::Driver;
 
@@ -57,13 +55,7 @@ impl Purse {
     /// Spends one coin to one output of this purse, leaving `fee_sat`.
     pub fn send(&self, coin: Coin, fee_sat: u64) -> Transaction {
         let value = coin.value - Amount::from_sat(fee_sat);
-        self.pay(
-            &[coin],
-            vec![TxOut {
-                value,
-                script_pubkey: self.script(),
-            }],
-        )
+        self.pay(&[coin], vec![TxOut { value, script_pubkey: self.script() }])
     }
 
     pub fn sign(&self, tx: &mut Transaction, coins: &[Coin]) {
@@ -72,14 +64,9 @@ impl Purse {
         let mut cache = SighashCache::new(tx);
         for (index, coin) in coins.iter().enumerate() {
             let sighash_type = EcdsaSighashType::All;
-            let hash = cache
-                .p2wpkh_signature_hash(index, &script, coin.value, sighash_type)
-                .unwrap();
+            let hash = cache.p2wpkh_signature_hash(index, &script, coin.value, sighash_type).unwrap();
             let message = Message::from_digest(hash.to_byte_array());
-            let signature = ecdsa::Signature {
-                signature: secp.sign_ecdsa(&message, &self.key),
-                sighash_type,
-            };
+            let signature = ecdsa::Signature { signature: secp.sign_ecdsa(&message, &self.key), sighash_type };
             *cache.witness_mut(index).unwrap() = Witness::p2wpkh(&signature, &self.public.0);
         }
     }
@@ -103,13 +90,7 @@ pub fn unsigned(coins: &[Coin], outputs: Vec<TxOut>) -> Transaction {
 
 pub fn coin_of(tx: &Transaction, vout: u32) -> Coin {
     let value = tx.output[usize::try_from(vout).unwrap()].value;
-    Coin {
-        outpoint: OutPoint {
-            txid: tx.compute_txid(),
-            vout,
-        },
-        value,
-    }
+    Coin { outpoint: OutPoint { txid: tx.compute_txid(), vout }, value }
 }
 
 pub fn coinbase_of(driver: &dyn Driver, block: bitcoin::BlockHash) -> Coin {
@@ -123,8 +104,5 @@ pub fn nobody() -> ScriptBuf {
 
 /// An outpoint that exists nowhere.
 pub fn nowhere() -> OutPoint {
-    OutPoint {
-        txid: Txid::from_byte_array([0xee; 32]),
-        vout: 0,
-    }
+    OutPoint { txid: Txid::from_byte_array([0xee; 32]), vout: 0 }
 }

@@ -24,9 +24,7 @@ pub fn find_bitcoind() -> Option<PathBuf> {
     let named = std::env::var_os("BITCOIND_EXE").map(PathBuf::from);
     let on_path = || {
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .map(|dir| dir.join("bitcoind"))
-            .find(|exe| exe.is_file())
+        std::env::split_paths(&path).map(|dir| dir.join("bitcoind")).find(|exe| exe.is_file())
     };
     let found = named.or_else(on_path);
     if found.is_none() {
@@ -68,13 +66,7 @@ impl Regtest {
         let child = Command::new(&self.exe)
             .arg(format!("-datadir={}", self.dir.path().display()))
             .arg(format!("-rpcport={}", self.port))
-            .args([
-                "-regtest",
-                "-server",
-                "-listen=0",
-                "-connect=0",
-                "-printtoconsole=0",
-            ])
+            .args(["-regtest", "-server", "-listen=0", "-connect=0", "-printtoconsole=0"])
             .args(["-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1", "-dbcache=16"])
             .args(&self.args)
             .args(more)
@@ -121,16 +113,12 @@ impl Regtest {
     /// Sends a signal by its shell name, such as STOP.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id();
-        let done = Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -{name} {pid}"))
-            .status();
+        let done = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status();
         assert!(done.unwrap().success());
     }
 
     pub fn rpc(&self, method: &str, args: &[Value]) -> Value {
-        self.try_rpc(method, args)
-            .unwrap_or_else(|error| panic!("{method}: {error}"))
+        self.try_rpc(method, args).unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
     fn try_rpc(&self, method: &str, args: &[Value]) -> Result<Value, bitcoincore_rpc::Error> {
@@ -143,15 +131,11 @@ impl Regtest {
         loop {
             let tip = self.rpc("getblockcount", &[]);
             let indexes = self.rpc("getindexinfo", &[]);
-            let behind =
-                |index: &Value| index["synced"] != json!(true) || index["best_block_height"] != tip;
+            let behind = |index: &Value| index["synced"] != json!(true) || index["best_block_height"] != tip;
             if !indexes.as_object().unwrap().values().any(behind) {
                 return;
             }
-            assert!(
-                start.elapsed() < INDEX_LIMIT,
-                "indexes stay behind: {indexes}"
-            );
+            assert!(start.elapsed() < INDEX_LIMIT, "indexes stay behind: {indexes}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -202,9 +186,5 @@ fn raw(script: &Script) -> String {
 }
 
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

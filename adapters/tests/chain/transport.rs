@@ -7,15 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
-use onespend_adapters::chain::{
-    Bitcoind, BitcoindAuth, BitcoindConfig, Chain, ChainError, ScanDescriptor,
-};
+use onespend_adapters::chain::{Bitcoind, BitcoindAuth, BitcoindConfig, Chain, ChainError, ScanDescriptor};
 use serde_json::Value;
 
 use crate::purse::{Coin, Purse, nowhere};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
-const SLACK: Duration = Duration::from_millis(400);
+const SLACK: Duration = Duration::from_secs(1);
 /// How long a server keeps silent connections open.
 const SILENCE: Duration = Duration::from_secs(2);
 const HASH: &str = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206";
@@ -37,15 +35,8 @@ fn serve(script: Script) -> (Bitcoind, Log) {
             thread::spawn(move || converse(stream, connection, script, &seen));
         }
     });
-    let auth = BitcoindAuth::UserPass {
-        user: "u".to_owned(),
-        password: "p".into(),
-    };
-    let config = BitcoindConfig {
-        timeout: TIMEOUT,
-        scan_timeout: TIMEOUT,
-        ..BitcoindConfig::new(url, auth)
-    };
+    let auth = BitcoindAuth::UserPass { user: "u".to_owned(), password: "p".into() };
+    let config = BitcoindConfig { timeout: TIMEOUT, scan_timeout: TIMEOUT, ..BitcoindConfig::new(url, auth) };
     (Bitcoind::new(config, None).unwrap(), log)
 }
 
@@ -78,14 +69,9 @@ fn read_request(reader: &mut impl BufRead) -> Option<Value> {
 }
 
 fn answer(request: &Value, stream: &mut TcpStream, result: &str) {
-    let body = format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{result}}}",
-        request["id"]
-    );
+    let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{result}}}", request["id"]);
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-    stream
-        .write_all(format!("{head}{body}").as_bytes())
-        .unwrap();
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
 }
 
 fn hash_answer(request: &Value, stream: &mut TcpStream) {
@@ -98,17 +84,11 @@ fn error_answer(request: &Value, stream: &mut TcpStream, code: i32, message: &st
         request["id"]
     );
     let head = format!("HTTP/1.1 500 X\r\nContent-Length: {}\r\n\r\n", body.len());
-    stream
-        .write_all(format!("{head}{body}").as_bytes())
-        .unwrap();
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
 }
 
 fn methods(log: &Log) -> Vec<String> {
-    log.lock()
-        .unwrap()
-        .iter()
-        .map(|(_, method)| method.clone())
-        .collect()
+    log.lock().unwrap().iter().map(|(_, method)| method.clone()).collect()
 }
 
 #[test]
@@ -131,22 +111,9 @@ fn a_broadcast_whose_answer_is_lost_is_unknown_and_sent_once() {
             error_answer(request, stream, -5, "no");
         }
     });
-    let coin = Coin {
-        outpoint: nowhere(),
-        value: bitcoin::Amount::from_sat(9_000),
-    };
+    let coin = Coin { outpoint: nowhere(), value: bitcoin::Amount::from_sat(9_000) };
     let error = chain.broadcast(&Purse::new(1).send(coin, 500)).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ChainError::Transport {
-                method: "sendrawtransaction",
-                sent: true,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ChainError::Transport { method: "sendrawtransaction", sent: true, .. }), "{error}");
     assert!(error.is_unknown());
     assert_eq!(methods(&log), ["getmempoolentry", "sendrawtransaction"]);
 }
@@ -154,9 +121,7 @@ fn a_broadcast_whose_answer_is_lost_is_unknown_and_sent_once() {
 #[test]
 fn an_answer_that_drips_ends_with_the_deadline() {
     let (chain, _) = serve(|_, stream| {
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n").unwrap();
         while stream.write_all(b" ").is_ok() {
             thread::sleep(Duration::from_millis(20));
         }
@@ -164,11 +129,7 @@ fn an_answer_that_drips_ends_with_the_deadline() {
     let start = Instant::now();
     let error = chain.block_hash_at(0).unwrap_err();
     assert!(matches!(error, ChainError::Timeout { .. }), "{error}");
-    assert!(
-        start.elapsed() < TIMEOUT + SLACK,
-        "took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < TIMEOUT + SLACK, "took {:?}", start.elapsed());
 }
 
 #[test]
@@ -198,17 +159,10 @@ fn a_late_answer_is_never_taken_for_that_of_the_next_request() {
             hash_answer(request, stream);
         }
     });
-    assert!(matches!(
-        chain.block_hash_at(1),
-        Err(ChainError::Timeout { .. })
-    ));
+    assert!(matches!(chain.block_hash_at(1), Err(ChainError::Timeout { .. })));
     thread::sleep(Duration::from_millis(200));
     assert_eq!(chain.block_hash_at(2).unwrap(), Some(HASH.parse().unwrap()));
-    assert_eq!(
-        log.lock().unwrap().last().unwrap().0,
-        1,
-        "on a fresh connection"
-    );
+    assert_eq!(log.lock().unwrap().last().unwrap().0, 1, "on a fresh connection");
 }
 
 #[test]
@@ -222,22 +176,10 @@ fn strange_answers_are_errors_that_name_the_call() {
     }
     let strange: [(Script, &str); 7] = [
         (|_, s| reply(s, "SSH-2.0-OpenSSH\r\n"), "no HTTP"),
-        (
-            |_, s| reply(s, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
-            "inside an answer",
-        ),
-        (
-            |_, s| reply(s, "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"),
-            "too large",
-        ),
-        (
-            |_, s| reply(s, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            "chunked",
-        ),
-        (
-            |_, s| reply(s, "HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\n<ht>"),
-            "no JSON-RPC",
-        ),
+        (|_, s| reply(s, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), "inside an answer"),
+        (|_, s| reply(s, "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"), "too large"),
+        (|_, s| reply(s, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), "chunked"),
+        (|_, s| reply(s, "HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\n<ht>"), "no JSON-RPC"),
         (|_, s| reply(s, &endless_header()), "closed"),
         (|_, s| reply(s, ""), "closed before"),
     ];
@@ -246,10 +188,7 @@ fn strange_answers_are_errors_that_name_the_call() {
         let error = chain.block_hash_at(0).unwrap_err();
         assert!(error.is_unknown(), "{error}");
         let text = error.to_string();
-        assert!(
-            text.contains("getblockhash") && text.contains(expected),
-            "{text}"
-        );
+        assert!(text.contains("getblockhash") && text.contains(expected), "{text}");
     }
 }
 
@@ -257,16 +196,7 @@ fn strange_answers_are_errors_that_name_the_call() {
 fn an_answer_of_another_shape_is_a_decode_error() {
     let (chain, _) = serve(|request, stream| answer(request, stream, "{\"surprise\":1}"));
     let error = chain.block_hash_at(0).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ChainError::Decode {
-                method: "getblockhash",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ChainError::Decode { method: "getblockhash", .. }), "{error}");
     assert!(error.is_unknown());
 }
 
@@ -291,10 +221,7 @@ fn a_scan_that_takes_too_long_is_aborted() {
             answer(request, stream, "true");
         }
     });
-    let wanted = ScanDescriptor {
-        descriptor: "raw(51)".to_owned(),
-        range: None,
-    };
+    let wanted = ScanDescriptor { descriptor: "raw(51)".to_owned(), range: None };
     let error = chain.scan(&[wanted]).unwrap_err();
     assert!(matches!(error, ChainError::Timeout { .. }), "{error}");
     assert_eq!(methods(&log), ["scantxoutset", "scantxoutset"]);
@@ -305,10 +232,7 @@ fn a_running_scan_is_busy() {
     let (chain, _) = serve(|request, stream| {
         error_answer(request, stream, -8, "Scan already in progress, use action");
     });
-    let wanted = ScanDescriptor {
-        descriptor: "raw(51)".to_owned(),
-        range: None,
-    };
+    let wanted = ScanDescriptor { descriptor: "raw(51)".to_owned(), range: None };
     let error = chain.scan(&[wanted]).unwrap_err();
     assert!(matches!(error, ChainError::Busy { .. }), "{error}");
 }
@@ -318,19 +242,12 @@ fn spenders_come_from_the_mempool_while_the_index_is_behind() {
     let (chain, log) = serve(|request, stream| {
         if request["params"][1]["mempool_only"] == true {
             let told = "[{\"txid\":\"TXID\",\"vout\":0,\"spendingtxid\":\"TXID\"}]";
-            answer(
-                request,
-                stream,
-                &told.replace("TXID", &nowhere().txid.to_string()),
-            );
+            answer(request, stream, &told.replace("TXID", &nowhere().txid.to_string()));
         } else {
             let message = "Mempool lacks a relevant spend, and txospenderindex is unavailable.";
             error_answer(request, stream, -1, message);
         }
     });
-    assert_eq!(
-        chain.spending_prevout(&[nowhere()]).unwrap(),
-        [Some(nowhere().txid)]
-    );
+    assert_eq!(chain.spending_prevout(&[nowhere()]).unwrap(), [Some(nowhere().txid)]);
     assert_eq!(methods(&log).len(), 2);
 }

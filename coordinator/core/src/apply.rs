@@ -134,15 +134,13 @@ fn refuse_overlap(state: &State, id: &WalletId, descriptor: &WalletDescriptor) -
     if state.wallet(id).is_ok() {
         return Err(Rejection::WalletExists { wallet: id.to_string(), what: "this name".to_owned() });
     }
-    let chains = [Keychain::External, Keychain::Internal];
-    let scripts: Vec<_> = chains.iter().map(|keychain| descriptor.script(*keychain, 0)).collect();
-    for (other, wallet) in state.wallets() {
-        if chains.iter().any(|keychain| scripts.contains(&wallet.descriptor.script(*keychain, 0))) {
+    match state.wallets().find(|(_, wallet)| wallet.descriptor.overlaps(descriptor)) {
+        Some((other, _)) => {
             let what = "the same descriptor, or one of its chains".to_owned();
-            return Err(Rejection::WalletExists { wallet: other.to_string(), what });
+            Err(Rejection::WalletExists { wallet: other.to_string(), what })
         }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn change_wallet(state: &mut State, id: &WalletId, change: impl FnOnce(&mut Wallet)) -> Result<Outcome, Rejection> {

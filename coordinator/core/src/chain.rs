@@ -92,7 +92,7 @@ pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, 
         return Err(stale("the tip has no record".to_owned()));
     };
     for outpoint in &record.spent {
-        state.update_utxo(outpoint, take_back_spend);
+        take_back_spend(state, outpoint);
     }
     for outpoint in &record.received {
         state.update_utxo(outpoint, |utxo| utxo.height = None);
@@ -149,13 +149,32 @@ fn mark_changed(state: &mut State, keys: &[PaymentKey]) {
     }
 }
 
-/// The coin is unspent again. If nobody here had a claim on it, somebody who has the keys spent it and may again:
+/// The coin is unspent again. If nobody here has a claim on it, somebody who has the keys spent it and may again:
 /// nobody gets it until an operator has looked (safety, Outpoint).
-fn take_back_spend(utxo: &mut Utxo) {
-    utxo.spent = None;
-    if utxo.claim == Claim::Free {
-        utxo.claim = Claim::Quarantined;
-    }
+fn take_back_spend(state: &mut State, outpoint: &OutPoint) {
+    let unclaimed = state.utxo(outpoint).is_some_and(|utxo| is_unclaimed(state, outpoint, utxo));
+    state.update_utxo(outpoint, |utxo| {
+        utxo.spent = None;
+        if unclaimed {
+            utxo.claim = Claim::Quarantined;
+        }
+    });
+}
+
+/// Whether nobody needs the coin: it is free, or every attempt that spends it is dead, and not because of the very
+/// spend that is taken back, without which the attempt might live again.
+fn is_unclaimed(state: &State, outpoint: &OutPoint, utxo: &Utxo) -> bool {
+    let payment = match &utxo.claim {
+        Claim::Free => return true,
+        Claim::Reserved(_) | Claim::Quarantined => return false,
+        Claim::Exposed(payment) => payment.clone(),
+    };
+    let taken_back = utxo.spent.as_ref().map(|spend| spend.txid);
+    let is_dead = |end: &Option<AttemptEnd>| matches!(end, Some(AttemptEnd::Dead(by)) if Some(*by) != taken_back);
+    state.payment(&PaymentKey { wallet: utxo.wallet.clone(), payment }).is_some_and(|payment| {
+        let mut spenders = payment.attempts.iter().filter(|attempt| attempt.inputs().any(|input| input == *outpoint));
+        spenders.all(|attempt| is_dead(&attempt.end))
+    })
 }
 
 /// Wallets with a payment whose end rests on the block at a height: it was settled there, or an attempt was declared

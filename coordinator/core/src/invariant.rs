@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 
 use bitcoin::OutPoint;
 
+use crate::chain::BlockRecord;
+use crate::command::Change;
 use crate::ids::{Height, PaymentKey, ReservationId};
 use crate::index::Index;
-use crate::limits::{MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS, UNDO_BLOCKS};
+use crate::limits::{MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS, MAX_RESERVATION_LIFE, UNDO_BLOCKS};
 use crate::payment::{Attempt, AttemptEnd, Payment, binding_digest};
 use crate::state::State;
-use crate::utxo::Claim;
+use crate::utxo::{Claim, depth};
+use crate::wallet::Keychain;
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,8 +62,11 @@ fn check_claims(state: &State) -> Result<(), Violation> {
         if !owned {
             return broken(1, format!("{outpoint} has the claim {:?}, whose owner does not know it", utxo.claim));
         }
-        if state.wallet(&utxo.wallet).is_err() {
+        let Ok(wallet) = state.wallet(&utxo.wallet) else {
             return broken(1, format!("{outpoint} belongs to a wallet that is not there"));
+        };
+        if wallet.next_index(utxo.keychain) <= utxo.index {
+            return broken(21, format!("the address of {outpoint} could be given out again"));
         }
     }
     Ok(())
@@ -76,6 +82,9 @@ fn check_reservations(state: &State) -> Result<(), Violation> {
         }
         if id.0 > state.applied().0 {
             return broken(12, format!("{id} is granted by an entry of the future"));
+        }
+        if reservation.expires > reservation.granted.plus(MAX_RESERVATION_LIFE) {
+            return broken(2, format!("{id} outlives the longest life of a reservation"));
         }
         if state.ended_reservation(*id).is_some() {
             return broken(2, format!("{id} is active and ended"));
@@ -107,6 +116,11 @@ fn check_payment(state: &State, key: &PaymentKey, payment: &Payment) -> Result<(
                 return broken(5, format!("{outpoint} of attempt {number} of {key} is not exposed"));
             }
         }
+        let next_internal = state.wallet(&key.wallet).map_or(0, |wallet| wallet.next_internal);
+        let is_internal = |change: &&Change| change.keychain == Keychain::Internal;
+        if attempt.change.as_ref().filter(is_internal).is_some_and(|change| change.index >= next_internal) {
+            return broken(21, format!("the change address of attempt {number} of {key} could be given out again"));
+        }
         let distinct: BTreeSet<OutPoint> = attempt.inputs().collect();
         if distinct.len() != attempt.transaction.input.len() {
             return broken(19, format!("attempt {number} of {key} spends a coin twice"));
@@ -137,16 +151,38 @@ fn check_blocks(state: &State) -> Result<(), Violation> {
         return broken(17, "the tip has no record".to_owned());
     }
     let lowest = state.blocks.iter().next().map_or(Height(0), |(height, _)| *height);
-    if state.blocks.len() as u64 != u64::from(tip.height.0 - lowest.0) + 1 {
+    if state.blocks.len() as u64 != u64::from(depth(lowest, tip.height)) {
         return broken(17, format!("blocks are missing between {lowest} and {}", tip.height));
     }
+    let made: BTreeSet<_> = in_blocks(state, |record| &record.received);
+    let spent: BTreeSet<_> = in_blocks(state, |record| &record.spent);
+    let (mut made_seen, mut spent_seen) = (0, 0);
     for (outpoint, utxo) in state.utxos() {
-        let heights = [utxo.height, utxo.spent.as_ref().map(|spend| spend.height)];
-        if heights.into_iter().flatten().any(|height| height > tip.height) {
+        let spent_at = utxo.spent.as_ref().map(|spend| spend.height);
+        if [utxo.height, spent_at].into_iter().flatten().any(|height| height > tip.height) {
             return broken(17, format!("{outpoint} is in a block above the tip"));
         }
+        if spent_at.is_some_and(|spent_at| utxo.height.is_none_or(|height| height > spent_at)) {
+            return broken(17, format!("{outpoint} is spent before it is there"));
+        }
+        // What a block did is in its record as long as the block can be taken back. The first record may be that of
+        // the block where the cluster started, which holds only what later scans found.
+        for (at, undo, seen) in [(utxo.height, &made, &mut made_seen), (spent_at, &spent, &mut spent_seen)] {
+            let Some(at) = at.filter(|at| *at >= lowest) else { continue };
+            if !undo.contains(&(at, *outpoint)) {
+                return broken(17, format!("the block at height {at} does not know what it did to {outpoint}"));
+            }
+            *seen += 1;
+        }
+    }
+    if (made_seen, spent_seen) != (made.len(), spent.len()) {
+        return broken(17, "a block's record names coins that it did not make or spend".to_owned());
     }
     Ok(())
+}
+
+fn in_blocks(state: &State, outpoints: fn(&BlockRecord) -> &Vec<OutPoint>) -> BTreeSet<(Height, OutPoint)> {
+    state.blocks.iter().flat_map(|(height, record)| outpoints(record).iter().map(|o| (*height, *o))).collect()
 }
 
 /// 15: hashes and indexes are those of the rows. Bounds are kept.

@@ -15,6 +15,8 @@ pub const MAX_RESERVATION_LIFE: Millis = Millis(24 * 60 * 60 * 1000);
 pub const MAX_OUTPOINTS: usize = 400;
 /// Most recipients of one payment.
 pub const MAX_RECIPIENTS: usize = 1000;
+/// The longest descriptor in bytes: 20 keys with their origins fit.
+pub const MAX_DESCRIPTOR_LEN: usize = 8 * 1024;
 /// Most results that the request cache remembers; the oldest go first.
 pub const MAX_CACHED_RESULTS: usize = 200_000;
 /// Most ended reservations that are remembered, so that a late caller hears "expired" and not "unknown".

@@ -132,6 +132,11 @@ impl State {
         self.blocks.get(&height)
     }
 
+    /// The lowest block whose undo is kept: no reorganisation below it can be followed.
+    pub fn lowest_block(&self) -> Height {
+        self.blocks.iter().next().map_or(Height(0), |(height, _)| *height)
+    }
+
     /// A wallet.
     ///
     /// # Errors
@@ -226,6 +231,11 @@ impl State {
     /// All payments, by name.
     pub fn payments(&self) -> impl Iterator<Item = (&PaymentKey, &Payment)> {
         self.payments.iter()
+    }
+
+    /// How many payments there are, settled ones included.
+    pub fn payment_count(&self) -> usize {
+        self.payments.len()
     }
 
     /// Payments that are not settled.

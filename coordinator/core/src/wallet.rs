@@ -3,13 +3,14 @@
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use bitcoin::bip32::{ChildNumber, DerivationPath};
 use bitcoin::secp256k1::{Secp256k1, VerifyOnly};
 use bitcoin::{Address, Network, NetworkKind, ScriptBuf};
 use minicbor::{Decode, Encode};
-use miniscript::descriptor::{DefiniteDescriptorKey, DescriptorPublicKey, DescriptorType};
+use miniscript::descriptor::{DefiniteDescriptorKey, DescriptorPublicKey, DescriptorType, Wildcard};
 use miniscript::{Descriptor, ForEachKey};
 
-use crate::limits::WalletLimits;
+use crate::limits::{MAX_DESCRIPTOR_LEN, WalletLimits};
 
 /// One of the two chains of a multipath descriptor (BIP-389).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -49,7 +50,9 @@ pub enum DescriptorFault {
         cause: String,
     },
     /// Not of the form `<0;1>/*`.
-    #[error("must be multipath with two unhardened chains and a wildcard, such as wpkh(xpub.../<0;1>/*) (BIP-389)")]
+    #[error(
+        "each key must have two different unhardened chains and a wildcard, such as wpkh(xpub.../<0;1>/*) (BIP-389)"
+    )]
     #[n(1)]
     Shape,
     /// Keys of the main network on a test network, or the reverse.
@@ -78,6 +81,8 @@ pub struct WalletDescriptor {
     source: String,
     external: Descriptor<DescriptorPublicKey>,
     internal: Descriptor<DescriptorPublicKey>,
+    /// The first script of each chain: two wallets, or chains, that share one share them all.
+    first_scripts: [ScriptBuf; 2],
 }
 
 fn secp() -> &'static Secp256k1<VerifyOnly> {
@@ -91,6 +96,9 @@ impl WalletDescriptor {
     /// # Errors
     /// [`DescriptorFault`] names what is wrong.
     pub fn parse(source: &str, network: Network) -> Result<Self, DescriptorFault> {
+        if source.len() > MAX_DESCRIPTOR_LEN {
+            return Err(DescriptorFault::Syntax { cause: format!("longer than {MAX_DESCRIPTOR_LEN} bytes") });
+        }
         let descriptor = Descriptor::<DescriptorPublicKey>::from_str(source)
             .map_err(|error| DescriptorFault::Syntax { cause: error.to_string() })?;
         let kind_ok = match (&descriptor, descriptor.desc_type()) {
@@ -102,7 +110,7 @@ impl WalletDescriptor {
             return Err(DescriptorFault::Kind);
         }
         let canonical = descriptor.to_string();
-        if !descriptor.is_multipath() || !descriptor.has_wildcard() {
+        if !descriptor.for_each_key(key_has_two_chains) {
             return Err(DescriptorFault::Shape);
         }
         let kind = NetworkKind::from(network);
@@ -111,12 +119,13 @@ impl WalletDescriptor {
         }
         let singles = descriptor.into_single_descriptors().map_err(|_| DescriptorFault::Shape)?;
         let [external, internal] = <[_; 2]>::try_from(singles).map_err(|_| DescriptorFault::Shape)?;
-        let parsed = Self { source: canonical, external, internal };
-        // Derives once, so that hardened wildcards end here and derivation later cannot fail.
-        for keychain in [Keychain::External, Keychain::Internal] {
-            parsed.try_derive(keychain, 0).ok_or(DescriptorFault::Shape)?;
+        // Derives once, so that what cannot be derived ends here and not later.
+        let first = |chain| first_script(chain).ok_or(DescriptorFault::Shape);
+        let first_scripts = [first(&external)?, first(&internal)?];
+        if first_scripts[0] == first_scripts[1] {
+            return Err(DescriptorFault::Shape);
         }
-        Ok(parsed)
+        Ok(Self { source: canonical, external, internal, first_scripts })
     }
 
     /// The canonical text, with its checksum.
@@ -132,10 +141,9 @@ impl WalletDescriptor {
         }
     }
 
-    fn try_derive(&self, keychain: Keychain, index: u32) -> Option<Descriptor<DefiniteDescriptorKey>> {
-        let definite = self.chain(keychain).at_derivation_index(index).ok()?;
-        definite.derived_descriptor(secp()).ok()?;
-        Some(definite)
+    /// Whether two wallets have a chain in common, and so all of its addresses.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.first_scripts.iter().any(|script| other.first_scripts.contains(script))
     }
 
     /// The descriptor of one address. `None` where `index` is not below 2^31 (BIP-32).
@@ -164,6 +172,22 @@ impl WalletDescriptor {
     pub fn is_single_key(&self) -> bool {
         !matches!(self.external.desc_type(), DescriptorType::WshSortedMulti)
     }
+}
+
+fn first_script(chain: &Descriptor<DescriptorPublicKey>) -> Option<ScriptBuf> {
+    chain.at_derivation_index(0).ok()?.derived_descriptor(secp()).ok().map(|derived| derived.script_pubkey())
+}
+
+/// Every key has to change with the chain and the index, else two wallets could share an address that is not their
+/// first. Hardened steps, and more steps than an extended key can count, `miniscript` would answer by a panic.
+fn key_has_two_chains(key: &DescriptorPublicKey) -> bool {
+    let DescriptorPublicKey::MultiXPub(key) = key else { return false };
+    let paths = key.derivation_paths.paths();
+    let steps = paths.iter().map(DerivationPath::len).max().unwrap_or(0);
+    key.wildcard == Wildcard::Unhardened
+        && paths.len() == 2
+        && paths.iter().all(|path| path.into_iter().all(ChildNumber::is_normal))
+        && usize::from(key.xkey.depth) + steps < usize::from(u8::MAX)
 }
 
 fn key_network(key: &DescriptorPublicKey) -> Option<NetworkKind> {

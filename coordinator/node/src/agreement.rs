@@ -2,30 +2,30 @@
 //! have the same state. The node that most others contradict stops serving.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::alarms::Alarms;
-use crate::raft::{HashAt, RaftNode};
+use crate::peers::Peers;
+use crate::raft::HashAt;
+use crate::replica::Replica;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Longest wait for their answers.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// The alarm's code.
 pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
 
 /// Compares until the token is cancelled. A mismatch stays an alarm until the node is restarted: its state cannot
 /// heal by itself.
-pub async fn run(raft: Arc<RaftNode>, alarms: Arc<Alarms>, stop: CancellationToken) {
+pub async fn run(replica: Arc<Replica>, peers: Arc<Peers>, alarms: Arc<Alarms>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let theirs = raft.peer_hashes(Instant::now() + TIMEOUT).await;
-        let ours = raft.hashes();
+        let theirs = peers.hashes(&replica.status().others()).await;
+        let ours = replica.hashes();
         if let Some(index) = outvoted(&ours, &theirs) {
             let message = format!("this node's state at log index {index} differs from what most others have");
             alarms.raise(MISMATCH, message);
@@ -33,13 +33,15 @@ pub async fn run(raft: Arc<RaftNode>, alarms: Arc<Alarms>, stop: CancellationTok
     }
 }
 
-/// The first index at which more nodes contradict our hash than agree with it, this node's own word included where
-/// they are level.
+/// The first index at which more nodes contradict our hash than hold it, this node included.
 fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     ours.iter().find_map(|own| {
         let at_index = theirs.iter().filter_map(|peer| peer.iter().find(|hash| hash.index == own.index));
-        let (agree, differ): (Vec<_>, Vec<_>) = at_index.partition(|hash| hash.hash == own.hash);
-        (!differ.is_empty() && differ.len() >= agree.len() + 1).then_some(own.index.0)
+        let (mut agree, mut differ) = (1, 0);
+        for hash in at_index {
+            if hash.hash == own.hash { agree += 1 } else { differ += 1 }
+        }
+        (differ > agree).then_some(own.index.0)
     })
 }
 

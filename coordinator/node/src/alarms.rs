@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::{error, info};
 
-use crate::health::snapshot::Alarm;
+use crate::health::Alarm;
 
 /// Alarms by their code.
 #[derive(Default)]

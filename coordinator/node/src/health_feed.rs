@@ -10,11 +10,10 @@ use tonic_health::server::HealthReporter;
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
-use crate::health::question::Check;
-use crate::health::snapshot::{Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
-use crate::health::Health;
+use crate::health::{Check, Counts, Health, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
 use crate::metrics;
-use crate::raft::{self, RaftNode};
+use crate::raft::{self, MemberStatus, RaftStatus};
+use crate::replica::Replica;
 
 /// Changes of leadership that are remembered.
 const MAX_HISTORY: usize = 100;
@@ -26,7 +25,7 @@ const LONGEST_TURN: Duration = Duration::from_secs(10);
 /// What the snapshot is made of.
 pub struct Feed {
     /// Raft and the state.
-    pub raft: Arc<RaftNode>,
+    pub replica: Arc<Replica>,
     /// This node's bitcoind.
     pub bitcoind: Arc<BitcoindWatch>,
     /// What a human must look at.
@@ -41,11 +40,12 @@ pub struct Feed {
 pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationToken) {
     let beat = feed.health.progress().register("health-feed", LONGEST_TURN);
     let mut history = VecDeque::new();
+    let mut leaderships = feed.replica.leaderships();
     let mut counted: Option<(Instant, Counts)> = None;
     loop {
         let counts = match counted.take() {
             Some((at, counts)) if at.elapsed() < COUNT_EVERY => (at, counts),
-            _ => (Instant::now(), count(&feed.raft)),
+            _ => (Instant::now(), count(&feed.replica)),
         };
         feed.health.publish(snapshot(&feed, &mut history, counts.1.clone()));
         counted = Some(counts);
@@ -53,7 +53,7 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
         beat.beat();
         tokio::select! {
             () = stop.cancelled() => break,
-            () = feed.raft.role_changed() => {}
+            changed = leaderships.changed() => if changed.is_err() { break },
             () = tokio::time::sleep(Health::PUBLISH_EVERY) => {}
         }
     }
@@ -62,30 +62,34 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
 
 fn snapshot(feed: &Feed, history: &mut VecDeque<LeadershipChange>, counts: Counts) -> Snapshot {
     let taken_at = Instant::now();
-    let status = feed.raft.status();
-    if let Some(leader) = &status.leader {
+    let status = feed.replica.status();
+    let leader = feed.replica.leader_hint();
+    if let Some(leader) = &leader {
         note(history, leader.term, leader.node_id);
     }
-    metrics::raft(&status);
+    let (last, committed, applied) =
+        (status.last_log.unwrap_or(0), status.committed.unwrap_or(0), status.applied.unwrap_or(0));
+    metrics::log_position(last, committed, applied);
+    metrics::leadership(status.term, status.role == raft::Role::Leader);
     Snapshot {
         taken_at,
         role: role(status.role),
         term: status.term,
-        leader: status.leader.map(|leader| LeaderInfo {
+        leader: leader.map(|leader| LeaderInfo {
             id: leader.node_id,
-            control: leader.control_address,
-            data: leader.data_address,
+            control: leader.addresses.control,
+            data: leader.addresses.data,
         }),
-        last_quorum_ack: status.quorum_age.and_then(|age| taken_at.checked_sub(age)),
-        leader_contact: status.leader_contact,
-        own_term_applied: status.own_term_applied,
-        committed_index: status.committed_index,
-        applied_index: status.applied_index,
-        recovered: status.recovered,
-        draining: status.draining,
+        last_quorum_ack: quorum_ack(&status, taken_at),
+        leader_contact: feed.replica.raft().leader_heard_at(),
+        own_term_applied: feed.replica.leader_term().is_some(),
+        committed_index: committed,
+        applied_index: applied,
+        recovered: true,
+        draining: feed.replica.is_draining(),
         bitcoind: feed.bitcoind.health(),
         alarms: feed.alarms.current(),
-        members: status.members.iter().map(member).collect(),
+        members: status.members.iter().map(|one| member(one, last)).collect(),
         history: history.iter().cloned().collect(),
         counts,
         ..feed.first.clone()
@@ -108,27 +112,35 @@ fn note(history: &mut VecDeque<LeadershipChange>, term: u64, leader_id: u64) {
 fn role(role: raft::Role) -> Role {
     match role {
         raft::Role::Leader => Role::Leader,
-        raft::Role::Follower => Role::Follower,
+        raft::Role::Replica => Role::Follower,
         raft::Role::Candidate => Role::Candidate,
         raft::Role::Learner => Role::Learner,
         raft::Role::Stopped => Role::Stopped,
     }
 }
 
-fn member(member: &raft::Member) -> Member {
+fn member(member: &MemberStatus, last: u64) -> Member {
     Member {
         id: member.node_id,
         voter: member.voter,
-        control: member.control.clone(),
-        data: member.data.clone(),
-        lag_entries: member.lag_entries,
+        control: member.addresses.control.clone(),
+        data: member.addresses.data.clone(),
+        lag_entries: member.matched.map(|at| last.saturating_sub(at)),
     }
 }
 
-fn count(raft: &RaftNode) -> Counts {
-    let now = raft.now();
+/// When a quorum last acknowledged this leader. A single voter is its own quorum, which openraft does not report.
+fn quorum_ack(status: &RaftStatus, now: Instant) -> Option<Instant> {
+    match status.voters().count() {
+        1 => Some(now),
+        _ => status.quorum_acked,
+    }
+}
+
+fn count(replica: &Replica) -> Counts {
+    let now = replica.now();
     let mut counts = Counts::default();
-    raft.read(|state| {
+    replica.read(|state| {
         counts.wallets = state.wallets().count() as u64;
         let expired = state.due_reservations(now, usize::MAX).len() as u64;
         let active = (state.total_reservations() as u64).saturating_sub(expired);
@@ -143,7 +155,7 @@ fn count(raft: &RaftNode) -> Counts {
         let settled = (state.payment_count() as u64).saturating_sub(open.len() as u64);
         counts.payments.insert("settled", settled);
     });
-    metrics::counts(&counts);
+    metrics::holdings(&counts);
     counts
 }
 

@@ -74,8 +74,7 @@ impl Identity {
     /// Every [`IdentityError`] but `OtherCluster`.
     pub fn from_certificate(der: &[u8]) -> Result<Self, IdentityError> {
         let malformed = |error: String| IdentityError::Malformed(error);
-        let (rest, certificate) =
-            X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
         if !rest.is_empty() {
             return Err(malformed("it is followed by other bytes".to_owned()));
         }
@@ -106,10 +105,7 @@ impl Identity {
     pub fn of_member(der: &[u8], cluster: &str) -> Result<Self, IdentityError> {
         let identity = Self::from_certificate(der)?;
         if identity.cluster != cluster {
-            return Err(IdentityError::OtherCluster {
-                found: identity.cluster,
-                expected: cluster.to_owned(),
-            });
+            return Err(IdentityError::OtherCluster { found: identity.cluster, expected: cluster.to_owned() });
         }
         Ok(identity)
     }
@@ -119,16 +115,9 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Uri`].
     pub fn from_uri(uri: &str) -> Result<Self, IdentityError> {
-        let refuse = |why| IdentityError::Uri {
-            uri: uri.to_owned(),
-            why,
-        };
-        let rest = uri
-            .strip_prefix(SCHEME)
-            .ok_or_else(|| refuse("it must begin with spiffe://"))?;
-        let (cluster, path) = rest
-            .split_once('/')
-            .ok_or_else(|| refuse("it has no path"))?;
+        let refuse = |why| IdentityError::Uri { uri: uri.to_owned(), why };
+        let rest = uri.strip_prefix(SCHEME).ok_or_else(|| refuse("it must begin with spiffe://"))?;
+        let (cluster, path) = rest.split_once('/').ok_or_else(|| refuse("it has no path"))?;
         check_name(cluster).map_err(|_| refuse("the cluster's name is malformed"))?;
         Ok(Self {
             cluster: cluster.to_owned(),
@@ -151,24 +140,13 @@ impl Party {
     /// # Errors
     /// [`IdentityError::Uri`].
     pub fn from_caller_id(path: &str) -> Result<Self, IdentityError> {
-        let refuse = |why| IdentityError::Uri {
-            uri: path.to_owned(),
-            why,
-        };
-        let (kind, name) = path
-            .split_once('/')
-            .ok_or_else(|| refuse("it must be node/…, client/… or operator/…"))?;
+        let refuse = |why| IdentityError::Uri { uri: path.to_owned(), why };
+        let (kind, name) = path.split_once('/').ok_or_else(|| refuse("it must be node/…, client/… or operator/…"))?;
         match kind {
-            "node" => node_id(name)
-                .map(Self::Node)
-                .ok_or_else(|| refuse("a node's id is a number from 1")),
+            "node" => node_id(name).map(Self::Node).ok_or_else(|| refuse("a node's id is a number from 1")),
             "client" | "operator" => {
                 check_name(name).map_err(|_| refuse("the name is malformed"))?;
-                Ok(if kind == "client" {
-                    Self::Client(name.to_owned())
-                } else {
-                    Self::Operator(name.to_owned())
-                })
+                Ok(if kind == "client" { Self::Client(name.to_owned()) } else { Self::Operator(name.to_owned()) })
             }
             _ => Err(refuse("it must be node/…, client/… or operator/…")),
         }
@@ -207,9 +185,7 @@ pub(crate) fn node_id(text: &str) -> Option<u64> {
 /// # Errors
 /// What a name must be.
 pub fn check_name(name: &str) -> Result<(), String> {
-    let letters = name
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let letters = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let ends = name.starts_with('-') || name.ends_with('-');
     if letters && !ends && (1..=MAX_NAME_BYTES).contains(&name.len()) {
         return Ok(());
@@ -226,9 +202,7 @@ mod tests {
     fn certificate(uris: &[&str]) -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["onespend".to_owned()]).unwrap();
         for uri in uris {
-            params
-                .subject_alt_names
-                .push(SanType::URI((*uri).try_into().unwrap()));
+            params.subject_alt_names.push(SanType::URI((*uri).try_into().unwrap()));
         }
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()
@@ -238,20 +212,11 @@ mod tests {
     fn every_kind_of_party_survives_a_certificate() {
         for (uri, party) in [
             ("spiffe://demo/node/1", Party::Node(1)),
-            (
-                "spiffe://demo/client/payouts",
-                Party::Client("payouts".into()),
-            ),
-            (
-                "spiffe://demo/operator/alice-2",
-                Party::Operator("alice-2".into()),
-            ),
+            ("spiffe://demo/client/payouts", Party::Client("payouts".into())),
+            ("spiffe://demo/operator/alice-2", Party::Operator("alice-2".into())),
         ] {
             let identity = Identity::of_member(&certificate(&[uri]), "demo").unwrap();
-            assert_eq!(
-                (identity.party.clone(), identity.uri().as_str()),
-                (party, uri)
-            );
+            assert_eq!((identity.party.clone(), identity.uri().as_str()), (party, uri));
             let caller = identity.party.to_string();
             assert!(caller.starts_with(&format!("{}/", identity.party.role())));
             assert_eq!(Party::from_caller_id(&caller).unwrap(), identity.party);

@@ -1,11 +1,36 @@
 //! The onespend daemon and command line.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `app`, `parts` | the composition root: what is built, in which order it starts and ends |
+//! | `config`, [`identity`], [`pki`], [`tls`] | settings and certificates |
+//! | `grpc` | the servers: who calls, wire to domain and back, refusals to status codes |
+//! | `raft` | the only place that names openraft |
+//! | `selection` | which coins, over the leader's view |
+//! | `leader` | what only the leader does |
+//! | `bitcoind` | what is known of this node's bitcoind |
+//! | [`cli`] | the command line |
+//! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
+//! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
+mod agreement;
+mod alarms;
+pub mod app;
+mod bitcoind;
 pub mod cli;
 pub mod config;
+mod grpc;
 pub mod health;
+mod health_feed;
 pub mod identity;
+mod leader;
 pub mod metrics;
+mod parts;
+mod peers;
 pub mod pki;
+pub mod raft;
+mod replica;
+mod selection;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;

@@ -8,30 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Unit, counter, gauge, histogram};
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tonic::Code;
 
 /// How often samples are folded into buckets; without it they pile up between scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// From a local round trip to the longest deadline, about 2 to 2.5 apart.
-const REQUEST_BUCKETS: &[f64] = &[
-    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
-];
+const REQUEST_BUCKETS: &[f64] =
+    &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 /// From a good NVMe to a disk that is failing.
-const FSYNC_BUCKETS: &[f64] = &[
-    0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
-];
+const FSYNC_BUCKETS: &[f64] = &[0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 /// From a lookup to a scan of the UTXO set.
-const RPC_BUCKETS: &[f64] = &[
-    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0,
-];
+const RPC_BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
 /// From a key in memory to a person who confirms on a device.
-const SIGNER_BUCKETS: &[f64] = &[
-    0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
-];
+const SIGNER_BUCKETS: &[f64] = &[0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -49,12 +40,7 @@ struct Entry {
 }
 
 const fn entry(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Entry {
-    Entry {
-        name,
-        kind,
-        unit,
-        help,
-    }
+    Entry { name, kind, unit, help }
 }
 
 const GRPC_SECONDS: &str = "onespend_grpc_request_duration_seconds";
@@ -153,17 +139,14 @@ impl Metrics {
     /// If a recorder is installed already, or no thread can be started.
     pub fn install() -> Result<Self, MetricsError> {
         let metrics = Self::new()?;
-        metrics::set_global_recorder(Arc::clone(&metrics.recorder))
-            .map_err(|_| MetricsError::Installed)?;
+        metrics::set_global_recorder(Arc::clone(&metrics.recorder)).map_err(|_| MetricsError::Installed)?;
         let handle = metrics.handle.clone();
-        std::thread::Builder::new()
-            .name("metrics".to_owned())
-            .spawn(move || {
-                loop {
-                    std::thread::sleep(UPKEEP_EVERY);
-                    handle.run_upkeep();
-                }
-            })?;
+        std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(UPKEEP_EVERY);
+                handle.run_upkeep();
+            }
+        })?;
         Ok(metrics)
     }
 
@@ -180,11 +163,7 @@ impl Metrics {
             }
         }
         let recorder = Arc::new(builder.build_recorder());
-        let metrics = Self {
-            handle: recorder.handle(),
-            recorder,
-            process: metrics_process::Collector::default(),
-        };
+        let metrics = Self { handle: recorder.handle(), recorder, process: metrics_process::Collector::default() };
         metrics.record(describe);
         metrics.record(|| metrics.process.describe());
         Ok(metrics)
@@ -211,13 +190,7 @@ impl std::fmt::Debug for Metrics {
 /// Describes every metric, and creates those without labels, so that a dashboard can tell
 /// "never happened" from "not measured".
 fn describe() {
-    for Entry {
-        name,
-        kind,
-        unit,
-        help,
-    } in CATALOGUE
-    {
+    for Entry { name, kind, unit, help } in CATALOGUE {
         match kind {
             Kind::Counter => metrics::describe_counter!(*name, *unit, *help),
             Kind::Gauge => metrics::describe_gauge!(*name, *unit, *help),
@@ -228,12 +201,9 @@ fn describe() {
     for name in [LEADER_CHANGES, TELEMETRY_FAILURES] {
         counter!(name).absolute(0);
     }
-    for outcome in [
-        ProposalOutcome::Applied,
-        ProposalOutcome::Refused,
-        ProposalOutcome::Unknown,
-        ProposalOutcome::NotLeader,
-    ] {
+    for outcome in
+        [ProposalOutcome::Applied, ProposalOutcome::Refused, ProposalOutcome::Unknown, ProposalOutcome::NotLeader]
+    {
         counter!(PROPOSALS, "outcome" => outcome.word()).absolute(0);
     }
 }
@@ -273,11 +243,8 @@ pub fn leader_changed() {
 /// This node's bitcoind was judged; what is not known keeps its last value.
 pub fn bitcoind(view: &crate::health::BitcoindView) {
     gauge!(BITCOIND_IN_SYNC).set(number(u64::from(view.in_sync)));
-    for (name, value) in [
-        (BITCOIND_HEIGHT, view.height),
-        (BITCOIND_LAG, view.lag_blocks),
-        (BITCOIND_PEERS, view.peers),
-    ] {
+    for (name, value) in [(BITCOIND_HEIGHT, view.height), (BITCOIND_LAG, view.lag_blocks), (BITCOIND_PEERS, view.peers)]
+    {
         if let Some(value) = value {
             gauge!(name).set(f64::from(value));
         }
@@ -402,10 +369,7 @@ mod tests {
             payments: BTreeMap::from([("settled", 200)]),
         });
         signed("hot", true, MS);
-        let subject = Subject {
-            caller: CallerId("client/a"),
-            role: Role::Client,
-        };
+        let subject = Subject { caller: CallerId("client/a"), role: Role::Client };
         let denied = RoleTable.authorize(&subject, Action::SetLimits, &Resource::Cluster);
         policy_denied(&denied.unwrap_err());
         telemetry_failures().increment(1);
@@ -427,10 +391,7 @@ mod tests {
                 Kind::Gauge => "gauge",
                 Kind::Histogram(_) => "histogram",
             };
-            for line in [
-                format!("# HELP {} {}\n", entry.name, entry.help),
-                format!("# TYPE {} {kind}\n", entry.name),
-            ] {
+            for line in [format!("# HELP {} {}\n", entry.name, entry.help), format!("# TYPE {} {kind}\n", entry.name)] {
                 assert!(text.contains(&line), "{line}\n{text}");
             }
             assert!(entry.name.starts_with("onespend_"));
@@ -459,34 +420,22 @@ mod tests {
             "onespend_signer_duration_seconds_count{signer=\"hot\",outcome=\"ok\"} 1",
             "onespend_policy_denials_total{method=\"SetLimits\",reason=\"ROLE\"} 1",
             "onespend_telemetry_export_failures_total 1",
-            &format!(
-                "onespend_build_info{{version=\"{}\"}} 1",
-                env!("CARGO_PKG_VERSION")
-            ),
+            &format!("onespend_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");
         }
-        let resident = text
-            .lines()
-            .find(|line| line.starts_with("process_resident_memory_bytes "));
+        let resident = text.lines().find(|line| line.starts_with("process_resident_memory_bytes "));
         assert!(resident.is_some(), "{text}");
         metrics.handle.run_upkeep();
         let again = metrics.render();
-        assert!(
-            again.contains("onespend_raft_log_fsync_duration_seconds_count 1\n"),
-            "{again}"
-        );
+        assert!(again.contains("onespend_raft_log_fsync_duration_seconds_count 1\n"), "{again}");
     }
 
     #[test]
     fn buckets_rise() {
         for entry in CATALOGUE {
             if let Kind::Histogram(buckets) = entry.kind {
-                assert!(
-                    buckets.is_sorted_by(|left, right| left < right),
-                    "{}",
-                    entry.name
-                );
+                assert!(buckets.is_sorted_by(|left, right| left < right), "{}", entry.name);
             }
         }
     }
@@ -504,18 +453,9 @@ mod tests {
             return; // not installed: the other tests still pin the format
         };
         let (_metrics, text) = exercised();
-        promtool
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let output = promtool.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned()
-            + &String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.trim().is_empty(),
-            "{said}\n{text}"
-        );
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.trim().is_empty(), "{said}\n{text}");
     }
 }

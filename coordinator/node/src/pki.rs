@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType,
 };
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::Pem;
@@ -65,13 +65,9 @@ impl std::str::FromStr for Kind {
     type Err = PkiError;
 
     fn from_str(word: &str) -> Result<Self, PkiError> {
-        [Self::Node, Self::Operator, Self::Client]
-            .into_iter()
-            .find(|kind| kind.word() == word)
-            .ok_or_else(|| PkiError::Name {
-                name: word.to_owned(),
-                why: "it must be node, operator or client".to_owned(),
-            })
+        [Self::Node, Self::Operator, Self::Client].into_iter().find(|kind| kind.word() == word).ok_or_else(|| {
+            PkiError::Name { name: word.to_owned(), why: "it must be node, operator or client".to_owned() }
+        })
     }
 }
 
@@ -99,9 +95,7 @@ pub enum PkiError {
     #[error("{0:?} is neither an IP address nor a DNS name, or one of more than {MAX_HOSTS}")]
     Host(String),
     /// The validity is out of bounds.
-    #[error(
-        "{days} days is not within 1..={MAX_DAYS}, or outlives the authority, which has {left}"
-    )]
+    #[error("{days} days is not within 1..={MAX_DAYS}, or outlives the authority, which has {left}")]
     Days {
         /// What was asked for.
         days: u32,
@@ -154,13 +148,7 @@ pub fn init(dir: &Path, cluster: &str) -> Result<Issued, PkiError> {
 ///
 /// # Errors
 /// If a file exists, an argument is out of bounds, or the authority cannot be read.
-pub fn issue(
-    dir: &Path,
-    kind: Kind,
-    name: &str,
-    hosts: &[String],
-    days: u32,
-) -> Result<Issued, PkiError> {
+pub fn issue(dir: &Path, kind: Kind, name: &str, hosts: &[String], days: u32) -> Result<Issued, PkiError> {
     let party = party(kind, name)?;
     let files = files(dir, &format!("{kind}-{name}"));
     refuse_existing(&files)?;
@@ -188,34 +176,23 @@ impl Authority {
         let files = files(dir, "ca");
         let key_pem = read(&files.key)?;
         let cert_pem = read(&files.cert)?;
-        let wrong = |file: &Path, why: String| PkiError::Authority {
-            file: file.to_owned(),
-            why,
-        };
-        let key =
-            KeyPair::from_pem(&key_pem).map_err(|error| wrong(&files.key, error.to_string()))?;
-        let (cluster, public, days_left) =
-            inspect(&cert_pem).map_err(|why| wrong(&files.cert, why))?;
+        let wrong = |file: &Path, why: String| PkiError::Authority { file: file.to_owned(), why };
+        let key = KeyPair::from_pem(&key_pem).map_err(|error| wrong(&files.key, error.to_string()))?;
+        let (cluster, public, days_left) = inspect(&cert_pem).map_err(|why| wrong(&files.cert, why))?;
         if public != key.public_key_raw() {
             let why = "it is not the key of ca.pem".to_owned();
             return Err(wrong(&files.key, why));
         }
         // rcgen signs from parameters; the subject and the key are all that ends up in a
         // certificate that is issued, and both have been checked against ca.pem.
-        Ok(Self {
-            issuer: Issuer::new(authority(&cluster)?, key),
-            cluster,
-            days_left,
-        })
+        Ok(Self { issuer: Issuer::new(authority(&cluster)?, key), cluster, days_left })
     }
 }
 
 /// The cluster's name, public key and days left of an authority's certificate.
 fn inspect(pem: &str) -> Result<(String, Vec<u8>, i64), String> {
-    let der = Pem::iter_from_buffer(pem.as_bytes())
-        .next()
-        .ok_or("it holds no PEM")?
-        .map_err(|error| error.to_string())?;
+    let der =
+        Pem::iter_from_buffer(pem.as_bytes()).next().ok_or("it holds no PEM")?.map_err(|error| error.to_string())?;
     let certificate = der.parse_x509().map_err(|error| error.to_string())?;
     let cluster = certificate
         .subject()
@@ -225,11 +202,7 @@ fn inspect(pem: &str) -> Result<(String, Vec<u8>, i64), String> {
         .filter(|name| identity::check_name(name).is_ok())
         .ok_or("its subject names no cluster: it was not made by pki init")?
         .to_owned();
-    let days = certificate
-        .validity()
-        .time_to_expiration()
-        .ok_or("it is not valid now")?
-        .whole_days();
+    let days = certificate.validity().time_to_expiration().ok_or("it is not valid now")?.whole_days();
     let public = certificate.public_key().subject_public_key.data.to_vec();
     Ok((cluster, public, days))
 }
@@ -244,12 +217,7 @@ fn authority(cluster: &str) -> Result<CertificateParams, PkiError> {
     Ok(params)
 }
 
-fn leaf(
-    cluster: &str,
-    party: Party,
-    hosts: &[String],
-    days: u32,
-) -> Result<CertificateParams, PkiError> {
+fn leaf(cluster: &str, party: Party, hosts: &[String], days: u32) -> Result<CertificateParams, PkiError> {
     let mut params = dated(i64::from(days))?;
     let name = &mut params.distinguished_name;
     name.push(DnType::OrganizationName, cluster);
@@ -258,17 +226,10 @@ fn leaf(
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     let is_node = matches!(party, Party::Node(_));
-    let identity = Identity {
-        cluster: cluster.to_owned(),
-        party,
-    };
-    params
-        .subject_alt_names
-        .push(SanType::URI(identity.uri().try_into()?));
+    let identity = Identity { cluster: cluster.to_owned(), party };
+    params.subject_alt_names.push(SanType::URI(identity.uri().try_into()?));
     if is_node {
-        params
-            .extended_key_usages
-            .push(ExtendedKeyUsagePurpose::ServerAuth);
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         params.subject_alt_names.extend(names(hosts)?);
     } else if let Some(host) = hosts.first() {
         return Err(PkiError::Host(host.clone()));
@@ -277,10 +238,7 @@ fn leaf(
 }
 
 fn names(hosts: &[String]) -> Result<Vec<SanType>, PkiError> {
-    let mut names = vec![
-        SanType::DnsName(tls::SERVER_NAME.try_into()?),
-        SanType::DnsName("localhost".try_into()?),
-    ];
+    let mut names = vec![SanType::DnsName(tls::SERVER_NAME.try_into()?), SanType::DnsName("localhost".try_into()?)];
     for (at, host) in hosts.iter().enumerate() {
         let name = match host.parse::<IpAddr>() {
             Ok(address) => SanType::IpAddress(address),
@@ -321,17 +279,11 @@ fn party(kind: Kind, name: &str) -> Result<Party, PkiError> {
 }
 
 fn check_name(name: &str) -> Result<(), PkiError> {
-    identity::check_name(name).map_err(|why| PkiError::Name {
-        name: name.to_owned(),
-        why,
-    })
+    identity::check_name(name).map_err(|why| PkiError::Name { name: name.to_owned(), why })
 }
 
 fn files(dir: &Path, stem: &str) -> Issued {
-    Issued {
-        cert: dir.join(format!("{stem}.pem")),
-        key: dir.join(format!("{stem}.key")),
-    }
+    Issued { cert: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}.key")) }
 }
 
 fn refuse_existing(files: &Issued) -> Result<(), PkiError> {
@@ -346,10 +298,7 @@ fn read(file: &Path) -> Result<String, PkiError> {
 }
 
 fn io(file: &Path, error: std::io::Error) -> PkiError {
-    PkiError::Io {
-        file: file.to_owned(),
-        error,
-    }
+    PkiError::Io { file: file.to_owned(), error }
 }
 
 /// Both files or neither. A crash in between leaves the key alone, which harms nobody and is
@@ -377,16 +326,10 @@ fn write_new(file: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
 }
 
 fn write_draft(draft: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(draft)?;
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.sync_all())
-        .inspect_err(|_| {
-            let _ = std::fs::remove_file(draft);
-        })
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
+    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).inspect_err(|_| {
+        let _ = std::fs::remove_file(draft);
+    })
 }
 
 fn synchronise_folder(file: &Path) -> std::io::Result<()> {

@@ -16,10 +16,8 @@ fn authority_in() -> tempfile::TempDir {
 }
 
 fn listing(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -82,11 +80,7 @@ fn nodes_serve_and_call_while_others_only_call() {
             assert!(names.contains(&wanted), "{wanted:?}");
         }
         assert!(!certificate.is_ca());
-        let days = certificate
-            .validity()
-            .time_to_expiration()
-            .unwrap()
-            .whole_days();
+        let days = certificate.validity().time_to_expiration().unwrap().whole_days();
         assert_eq!(days, i64::from(DEFAULT_DAYS) - 1);
     });
     let names: Vec<String> = listing(dir.path());
@@ -97,17 +91,12 @@ fn nodes_serve_and_call_while_others_only_call() {
 fn nothing_is_ever_overwritten() {
     let dir = authority_in();
     issue(dir.path(), Kind::Node, "1", &[], 1).unwrap();
-    let before: Vec<Vec<u8>> = listing(dir.path())
-        .iter()
-        .map(|name| fs::read(dir.path().join(name)).unwrap())
-        .collect();
+    let before: Vec<Vec<u8>> =
+        listing(dir.path()).iter().map(|name| fs::read(dir.path().join(name)).unwrap()).collect();
     assert!(matches!(init(dir.path(), "demo"), Err(PkiError::Exists(_))));
     let again = issue(dir.path(), Kind::Node, "1", &[], 1);
     assert!(matches!(again, Err(PkiError::Exists(_))));
-    let after: Vec<Vec<u8>> = listing(dir.path())
-        .iter()
-        .map(|name| fs::read(dir.path().join(name)).unwrap())
-        .collect();
+    let after: Vec<Vec<u8>> = listing(dir.path()).iter().map(|name| fs::read(dir.path().join(name)).unwrap()).collect();
     assert_eq!(before, after);
     // One of the two files is enough to stop.
     fs::remove_file(dir.path().join("node-1.pem")).unwrap();
@@ -119,16 +108,12 @@ fn nothing_is_ever_overwritten() {
 fn two_that_issue_the_same_certificate_at_once_leave_one_whole_pair() {
     let dir = authority_in();
     let results: Vec<_> = std::thread::scope(|scope| {
-        let issuers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| issue(dir.path(), Kind::Node, "1", &[], 1).is_ok()))
-            .collect();
+        let issuers: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| issue(dir.path(), Kind::Node, "1", &[], 1).is_ok())).collect();
         issuers.into_iter().map(|one| one.join().unwrap()).collect()
     });
     assert_eq!(results.iter().filter(|won| **won).count(), 1, "{results:?}");
-    assert_eq!(
-        listing(dir.path()),
-        ["ca.key", "ca.pem", "node-1.key", "node-1.pem"]
-    );
+    assert_eq!(listing(dir.path()), ["ca.key", "ca.pem", "node-1.key", "node-1.pem"]);
     let config = tls::Config {
         ca: dir.path().join("ca.pem"),
         cert: dir.path().join("node-1.pem"),
@@ -146,13 +131,7 @@ fn a_failure_leaves_nothing_behind() {
         issue(dir.path(), Kind::Client, "../evil", &[], 1),
         issue(dir.path(), Kind::Client, "", &[], 1),
         issue(dir.path(), Kind::Node, "1", &["not a host".to_owned()], 1),
-        issue(
-            dir.path(),
-            Kind::Node,
-            "1",
-            &vec!["a".to_owned(); MAX_HOSTS + 1],
-            1,
-        ),
+        issue(dir.path(), Kind::Node, "1", &vec!["a".to_owned(); MAX_HOSTS + 1], 1),
         issue(dir.path(), Kind::Client, "a", &["10.0.0.1".to_owned()], 1),
         issue(dir.path(), Kind::Node, "1", &[], 0),
         issue(dir.path(), Kind::Node, "1", &[], MAX_DAYS + 1),

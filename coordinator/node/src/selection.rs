@@ -7,9 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bdk_coin_select::metrics::LowestFee;
-use bdk_coin_select::{
-    Candidate, ChangePolicy, CoinSelector, DrainWeights, FeeRate, Target, TargetFee, TargetOutputs,
-};
+use bdk_coin_select::{Candidate, ChangePolicy, CoinSelector, DrainWeights, FeeRate, Target, TargetFee, TargetOutputs};
 use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut};
 use onespend_core::command::Recipient;
 use onespend_core::ids::WalletId;
@@ -116,10 +114,7 @@ fn choose<'a>(coins: &'a [Coin], wallet: &Wallet, order: &Order<'_>) -> Option<V
     let candidates: Vec<Candidate> =
         coins.iter().map(|coin| Candidate::new(coin.value_sat, satisfaction, true)).collect();
     let outputs = order.recipients.iter().map(|recipient| {
-        let txout = TxOut {
-            value: Amount::from_sat(recipient.amount_sat),
-            script_pubkey: recipient.script.clone(),
-        };
+        let txout = TxOut { value: Amount::from_sat(recipient.amount_sat), script_pubkey: recipient.script.clone() };
         (txout.weight().to_wu(), recipient.amount_sat)
     });
     let target = Target {
@@ -136,7 +131,7 @@ fn choose<'a>(coins: &'a [Coin], wallet: &Wallet, order: &Order<'_>) -> Option<V
     if !selector.is_target_met(target) {
         selector.select_until_target_met(target).ok()?;
     }
-    let chosen: Vec<&Coin> = selector.apply_selection(coins).collect();
+    let chosen: Vec<&Coin> = selector.selected_indices().iter().filter_map(|at| coins.get(*at)).collect();
     (chosen.len() <= MAX_OUTPOINTS).then_some(chosen)
 }
 
@@ -149,12 +144,7 @@ fn change_policy(wallet: &Wallet, target: Target) -> Option<ChangePolicy> {
         n_outputs: 1,
     };
     let long_term = FeeRate::from_sat_per_vb(LONG_TERM_FEERATE_SAT_VB);
-    Some(ChangePolicy::min_value_and_waste(
-        weights,
-        script.minimal_non_dust().to_sat(),
-        target.fee.rate,
-        long_term,
-    ))
+    Some(ChangePolicy::min_value_and_waste(weights, script.minimal_non_dust().to_sat(), target.fee.rate, long_term))
 }
 
 fn change_script(wallet: &Wallet) -> Option<ScriptBuf> {

@@ -36,11 +36,7 @@ pub struct Config {
 impl Config {
     /// Reads the section.
     pub fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            ca: section.path("ca"),
-            cert: section.path("cert"),
-            key: section.path("key"),
-        }
+        Self { ca: section.path("ca"), cert: section.path("cert"), key: section.path("key") }
     }
 }
 
@@ -102,10 +98,7 @@ pub struct Material {
 impl std::fmt::Debug for Material {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let identity = self.identity().map(|identity| identity.uri());
-        formatter
-            .debug_struct("Material")
-            .field("identity", &identity)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Material").field("identity", &identity).finish_non_exhaustive()
     }
 }
 
@@ -121,21 +114,11 @@ impl Material {
         let key_pem = read("tls.key", &config.key)?;
         let roots = roots(&config.ca, &ca_pem)?;
         let chain = certificates("tls.cert", &config.cert, &cert_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(&key_pem)
-            .map_err(|error| pem("tls.key", &config.key, error.to_string()))?;
-        let pair = |error: String| TlsError::Pair {
-            file: config.cert.clone(),
-            error,
-        };
+        let key =
+            PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| pem("tls.key", &config.key, error.to_string()))?;
+        let pair = |error: String| TlsError::Pair { file: config.cert.clone(), error };
         let (server, client) = pair_up(roots, &chain, &key).map_err(pair)?;
-        Ok(Self {
-            ca_pem,
-            cert_pem,
-            key_pem,
-            chain,
-            server: Arc::new(server),
-            client: Arc::new(client),
-        })
+        Ok(Self { ca_pem, cert_pem, key_pem, chain, server: Arc::new(server), client: Arc::new(client) })
     }
 
     /// Whose certificate it is.
@@ -195,14 +178,11 @@ fn pair_up(
 ) -> Result<(ServerConfig, ClientConfig), String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(roots);
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| error.to_string())?;
-    let (leaf, rest) = chain.split_first().ok_or("it holds no certificate")?;
-    verifier
-        .verify_client_cert(leaf, rest, UnixTime::now())
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+        .build()
         .map_err(|error| error.to_string())?;
+    let (leaf, rest) = chain.split_first().ok_or("it holds no certificate")?;
+    verifier.verify_client_cert(leaf, rest, UnixTime::now()).map_err(|error| error.to_string())?;
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
@@ -221,26 +201,14 @@ fn pair_up(
 }
 
 fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(file).map_err(|error| TlsError::Read {
-        key,
-        file: file.to_owned(),
-        error,
-    })
+    std::fs::read(file).map_err(|error| TlsError::Read { key, file: file.to_owned(), error })
 }
 
 fn pem(key: &'static str, file: &Path, error: String) -> TlsError {
-    TlsError::Pem {
-        key,
-        file: file.to_owned(),
-        error,
-    }
+    TlsError::Pem { key, file: file.to_owned(), error }
 }
 
-fn certificates(
-    key: &'static str,
-    file: &Path,
-    text: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(key: &'static str, file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match found {
         Ok(found) if found.is_empty() => Err(pem(key, file, "no certificate in it".to_owned())),
@@ -252,9 +220,7 @@ fn certificates(
 fn roots(file: &Path, text: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("tls.ca", file, text)? {
-        roots
-            .add(certificate)
-            .map_err(|error| pem("tls.ca", file, error.to_string()))?;
+        roots.add(certificate).map_err(|error| pem("tls.ca", file, error.to_string()))?;
     }
     Ok(roots)
 }

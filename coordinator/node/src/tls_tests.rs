@@ -72,12 +72,11 @@ async fn a_caller_without_or_with_a_foreign_certificate_is_turned_away() {
     let node = material(dir.path(), "node-1").unwrap();
     let (address, served) = serve_once(node.rustls_server()).await;
     let roots = roots(&dir.path().join("ca.pem"), &node.ca_pem).unwrap();
-    let mut nobody =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let mut nobody = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     nobody.alpn_protocols = vec![ALPN_H2.to_vec()];
     call(address, Arc::new(nobody)).await.unwrap_err();
     assert!(served.await.unwrap().contains("no certificates"));
@@ -105,9 +104,7 @@ async fn tonic_talks_over_both_halves() {
     let dir = cluster("demo");
     let node = material(dir.path(), "node-1").unwrap();
     let (reporter, service) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status("primary", tonic_health::ServingStatus::Serving)
-        .await;
+    reporter.set_service_status("primary", tonic_health::ServingStatus::Serving).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder()
@@ -121,15 +118,11 @@ async fn tonic_talks_over_both_halves() {
     let known = material(dir.path(), "client-payouts").unwrap();
     let channel = endpoint.clone().tls_config(known.client()).unwrap();
     let mut client = tonic_health::pb::health_client::HealthClient::new(channel.connect_lazy());
-    let request = || tonic_health::pb::HealthCheckRequest {
-        service: "primary".to_owned(),
-    };
+    let request = || tonic_health::pb::HealthCheckRequest { service: "primary".to_owned() };
     let status = client.check(request()).await.unwrap().into_inner().status;
     assert_eq!(status, 1, "SERVING");
 
-    let nobody = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&node.ca_pem))
-        .domain_name(SERVER_NAME);
+    let nobody = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&node.ca_pem)).domain_name(SERVER_NAME);
     let channel = endpoint.tls_config(nobody).unwrap();
     let mut client = tonic_health::pb::health_client::HealthClient::new(channel.connect_lazy());
     client.check(request()).await.unwrap_err();
@@ -140,8 +133,5 @@ async fn tonic_talks_over_both_halves() {
 fn debugging_shows_no_key() {
     let dir = cluster("demo");
     let shown = format!("{:?}", material(dir.path(), "node-1").unwrap());
-    assert_eq!(
-        shown,
-        "Material { identity: Ok(\"spiffe://demo/node/1\"), .. }"
-    );
+    assert_eq!(shown, "Material { identity: Ok(\"spiffe://demo/node/1\"), .. }");
 }

@@ -14,9 +14,7 @@ macro_rules! send {
     ($self:ident, $plane:ident, $bounds:expr, $request_id:expr, $request:ident, $service:ident, $method:ident) => {{
         let limit = $self.inner.config.max_message_bytes;
         let send = move |channel, request| async move {
-            let client = $service::new(channel)
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(limit);
+            let client = $service::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit);
             let mut client = client;
             client.$method(request).await
         };
@@ -118,36 +116,22 @@ reads! {
 
 impl Client {
     fn bounds(&self) -> Bounds {
-        Bounds {
-            deadline: self.deadline,
-            try_timeout: self.inner.config.try_timeout,
-            announced: true,
-        }
+        Bounds { deadline: self.deadline, try_timeout: self.inner.config.try_timeout, announced: true }
     }
 
     /// For reads that make the node ask others, which it does for up to a second.
     fn slow_bounds(&self) -> Bounds {
-        Bounds {
-            try_timeout: self.inner.config.try_timeout * 3,
-            ..self.bounds()
-        }
+        Bounds { try_timeout: self.inner.config.try_timeout * 3, ..self.bounds() }
     }
 
     fn register_bounds(&self) -> Bounds {
         let bound = self.inner.config.register_deadline;
-        Bounds {
-            deadline: bound,
-            try_timeout: bound,
-            announced: true,
-        }
+        Bounds { deadline: bound, try_timeout: bound, announced: true }
     }
 
     /// For opening a stream: the bound is on its first answer, and the node must not hear of it.
     pub(super) fn stream_bounds(&self) -> Bounds {
-        Bounds {
-            announced: false,
-            ..self.bounds()
-        }
+        Bounds { announced: false, ..self.bounds() }
     }
 
     /// Asks one node, by its control address, for its status, for as long as one try may take.

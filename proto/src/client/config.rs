@@ -83,10 +83,7 @@ impl ClientConfig {
     }
 
     /// Adds control ports.
-    pub fn with_control_endpoints<S: Into<String>>(
-        mut self,
-        endpoints: impl IntoIterator<Item = S>,
-    ) -> Self {
+    pub fn with_control_endpoints<S: Into<String>>(mut self, endpoints: impl IntoIterator<Item = S>) -> Self {
         self.control_endpoints = endpoints.into_iter().map(Into::into).collect();
         self
     }
@@ -98,10 +95,7 @@ impl ClientConfig {
     }
 
     /// Sets what is called with the metadata of every try.
-    pub fn with_interceptor(
-        mut self,
-        interceptor: impl Fn(&mut MetadataMap) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn with_interceptor(mut self, interceptor: impl Fn(&mut MetadataMap) + Send + Sync + 'static) -> Self {
         self.interceptor = Some(Arc::new(interceptor));
         self
     }
@@ -110,14 +104,9 @@ impl ClientConfig {
     pub(super) fn check(&self) -> Result<(), ClientError> {
         let nothing = self.endpoints.is_empty() && self.control_endpoints.is_empty();
         let too_many = self.endpoints.len().max(self.control_endpoints.len()) > MAX_ENDPOINTS;
-        let zero = [
-            self.deadline,
-            self.try_timeout,
-            self.register_deadline,
-            self.connect_timeout,
-        ]
-        .iter()
-        .any(Duration::is_zero);
+        let zero = [self.deadline, self.try_timeout, self.register_deadline, self.connect_timeout]
+            .iter()
+            .any(Duration::is_zero);
         let fault = if nothing {
             "no endpoints"
         } else if too_many {
@@ -134,14 +123,12 @@ impl ClientConfig {
 
     /// A node's endpoint, not connected yet.
     pub(super) fn endpoint(&self, address: &str) -> Result<Endpoint, ClientError> {
-        let fault =
-            |what: &dyn fmt::Display| ClientError::Config(format!("endpoint {address}: {what}"));
+        let fault = |what: &dyn fmt::Display| ClientError::Config(format!("endpoint {address}: {what}"));
         if address.contains("://") {
             return Err(fault(&"give host:port without a scheme"));
         }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let endpoint =
-            Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|e| fault(&e))?;
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|e| fault(&e))?;
         if endpoint.uri().port_u16().is_none() {
             return Err(fault(&"no port"));
         }
@@ -158,9 +145,7 @@ impl ClientConfig {
             .domain_name(SERVER_NAME)
             .ca_certificate(Certificate::from_pem(&tls.ca))
             .identity(Identity::from_pem(&tls.cert, &tls.key));
-        endpoint
-            .tls_config(tls)
-            .map_err(|e| fault(&error_chain(&e)))
+        endpoint.tls_config(tls).map_err(|e| fault(&error_chain(&e)))
     }
 }
 

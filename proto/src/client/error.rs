@@ -51,8 +51,7 @@ impl ClientError {
 
     /// Whether it is a refusal for this reason, one of [`crate::reason`].
     pub fn is(&self, reason: &str) -> bool {
-        self.rejection()
-            .is_some_and(|rejection| rejection.reason == reason)
+        self.rejection().is_some_and(|rejection| rejection.reason == reason)
     }
 
     /// Whether a mutation may have been applied all the same.
@@ -97,15 +96,9 @@ pub struct FieldViolation {
 impl Rejection {
     /// Reads the details of a status. Details of other services, or broken ones, count as missing.
     pub fn from_status(status: &Status) -> Self {
-        let info = status
-            .get_details_error_info()
-            .filter(|info| info.domain == reason::DOMAIN);
-        let (reason, metadata) =
-            info.map_or_else(Default::default, |info| (info.reason, info.metadata));
-        let violations = status
-            .get_details_bad_request()
-            .map(|bad| bad.field_violations)
-            .unwrap_or_default();
+        let info = status.get_details_error_info().filter(|info| info.domain == reason::DOMAIN);
+        let (reason, metadata) = info.map_or_else(Default::default, |info| (info.reason, info.metadata));
+        let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
         Self {
             code: status.code(),
             reason,
@@ -113,14 +106,9 @@ impl Rejection {
             metadata: metadata.into_iter().collect(),
             field_violations: violations
                 .into_iter()
-                .map(|fault| FieldViolation {
-                    field: fault.field,
-                    description: fault.description,
-                })
+                .map(|fault| FieldViolation { field: fault.field, description: fault.description })
                 .collect(),
-            retry_after: status
-                .get_details_retry_info()
-                .and_then(|info| info.retry_delay),
+            retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
             after_unknown: false,
         }
     }
@@ -186,8 +174,7 @@ impl Verdict {
         let shed = rejection.code == Code::ResourceExhausted && rejection.reason.is_empty();
         if rejection.reason == reason::NOT_LEADER {
             Self::NotLeader(rejection)
-        } else if shed || rejection.reason == reason::OVERLOADED || rejection.retry_after.is_some()
-        {
+        } else if shed || rejection.reason == reason::OVERLOADED || rejection.retry_after.is_some() {
             Self::Busy(rejection)
         } else {
             Self::Refused(rejection)
@@ -209,10 +196,7 @@ fn is_connect_error(status: &Status) -> bool {
 
 /// Code, reason, message and the innermost cause: "transport error" alone helps nobody.
 fn describe(status: &Status) -> String {
-    let info = status
-        .get_details_error_info()
-        .map(|info| format!(" {}", info.reason))
-        .unwrap_or_default();
+    let info = status.get_details_error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
     let mut text = format!("{:?}{info}: {}", status.code(), status.message());
     let mut innermost = None;
     let mut next = status.source();
@@ -238,11 +222,7 @@ mod tests {
 
     fn status(code: Code, reason: &str, retry: Option<Duration>) -> Status {
         let mut details = ErrorDetails::new();
-        details.set_error_info(
-            reason,
-            reason::DOMAIN,
-            HashMap::from([("k".to_owned(), "v".to_owned())]),
-        );
+        details.set_error_info(reason, reason::DOMAIN, HashMap::from([("k".to_owned(), "v".to_owned())]));
         details.add_bad_request_violation("ttl", "too long");
         if retry.is_some() {
             details.set_retry_info(retry);
@@ -253,12 +233,8 @@ mod tests {
     #[test]
     fn details_are_decoded() {
         let wait = Some(Duration::from_millis(250));
-        let got =
-            Rejection::from_status(&status(Code::InvalidArgument, reason::FIELD_INVALID, wait));
-        assert_eq!(
-            (got.code, got.reason.as_str()),
-            (Code::InvalidArgument, reason::FIELD_INVALID)
-        );
+        let got = Rejection::from_status(&status(Code::InvalidArgument, reason::FIELD_INVALID, wait));
+        assert_eq!((got.code, got.reason.as_str()), (Code::InvalidArgument, reason::FIELD_INVALID));
         assert_eq!(got.metadata.get("k").map(String::as_str), Some("v"));
         assert_eq!(got.field_violations[0].field, "ttl");
         assert_eq!(got.retry_after, wait);
@@ -270,52 +246,24 @@ mod tests {
         let mut details = ErrorDetails::new();
         details.set_error_info(reason::NOT_LEADER, "elsewhere.example", HashMap::new());
         let other = Status::with_error_details(Code::FailedPrecondition, "no", details);
-        assert!(
-            matches!(Verdict::of(&other), Verdict::Refused(rejection) if rejection.reason.is_empty())
-        );
+        assert!(matches!(Verdict::of(&other), Verdict::Refused(rejection) if rejection.reason.is_empty()));
     }
 
     #[test]
     fn codes_without_an_answer_are_never_refusals() {
-        for code in [
-            Code::Unavailable,
-            Code::DeadlineExceeded,
-            Code::Cancelled,
-            Code::Unknown,
-            Code::Internal,
-        ] {
-            assert!(
-                matches!(
-                    Verdict::of(&Status::new(code, "gone")),
-                    Verdict::NoAnswer(_)
-                ),
-                "{code:?}"
-            );
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal] {
+            assert!(matches!(Verdict::of(&Status::new(code, "gone")), Verdict::NoAnswer(_)), "{code:?}");
         }
         let unknown = status(Code::Unavailable, reason::RESULT_UNKNOWN, None);
-        assert!(
-            matches!(Verdict::of(&unknown), Verdict::NoAnswer(text) if text.contains("RESULT_UNKNOWN"))
-        );
+        assert!(matches!(Verdict::of(&unknown), Verdict::NoAnswer(text) if text.contains("RESULT_UNKNOWN")));
     }
 
     #[test]
     fn a_refusal_is_retried_only_when_the_service_says_so() {
         let verdict = |reason, wait| Verdict::of(&status(Code::ResourceExhausted, reason, wait));
-        assert!(matches!(
-            verdict(reason::OVERLOADED, None),
-            Verdict::Busy(_)
-        ));
-        assert!(matches!(
-            verdict(reason::RESERVATION_QUOTA, None),
-            Verdict::Refused(_)
-        ));
-        assert!(matches!(
-            verdict(reason::CHAIN_NOT_SYNCED, Some(Duration::ZERO)),
-            Verdict::Busy(_)
-        ));
-        assert!(matches!(
-            verdict(reason::NOT_LEADER, None),
-            Verdict::NotLeader(_)
-        ));
+        assert!(matches!(verdict(reason::OVERLOADED, None), Verdict::Busy(_)));
+        assert!(matches!(verdict(reason::RESERVATION_QUOTA, None), Verdict::Refused(_)));
+        assert!(matches!(verdict(reason::CHAIN_NOT_SYNCED, Some(Duration::ZERO)), Verdict::Busy(_)));
+        assert!(matches!(verdict(reason::NOT_LEADER, None), Verdict::NotLeader(_)));
     }
 }

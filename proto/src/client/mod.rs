@@ -72,10 +72,7 @@ impl Client {
 
     /// The same client with another deadline per call.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            deadline,
-        }
+        Self { inner: self.inner.clone(), deadline }
     }
 
     /// Counts since the client was made.
@@ -91,31 +88,17 @@ impl Client {
     fn new(config: ClientConfig) -> Result<Self, ClientError> {
         config.check()?;
         if tokio::runtime::Handle::try_current().is_err() {
-            return Err(ClientError::Config(
-                "a client needs a Tokio runtime".to_owned(),
-            ));
+            return Err(ClientError::Config("a client needs a Tokio runtime".to_owned()));
         }
         let data = Nodes::new(&config, &config.endpoints)?;
         let control = Nodes::new(&config, &config.control_endpoints)?;
         let deadline = config.deadline;
-        let inner = Inner {
-            config,
-            data,
-            control,
-            counters: Counters::default(),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-            deadline,
-        })
+        let inner = Inner { config, data, control, counters: Counters::default() };
+        Ok(Self { inner: Arc::new(inner), deadline })
     }
 
     /// A client of one control port, for one try.
-    fn alone(
-        config: &ClientConfig,
-        control: &str,
-        deadline: Duration,
-    ) -> Result<Self, ClientError> {
+    fn alone(config: &ClientConfig, control: &str, deadline: Duration) -> Result<Self, ClientError> {
         let config = ClientConfig {
             endpoints: Vec::new(),
             control_endpoints: vec![control.to_owned()],
@@ -128,19 +111,15 @@ impl Client {
     /// Makes every node's connection, by the cheapest request; what it answers does not matter.
     async fn warm(self) {
         let within = self.inner.config.connect_timeout + self.inner.config.try_timeout;
-        let asks = (0..self.inner.data.len())
-            .filter_map(|node| self.inner.data.channel(node))
-            .map(|channel| async {
-                let mut client = v1::chain_service_client::ChainServiceClient::new(channel);
-                let level = v1::read_consistency::Level::BoundedStaleness(v1::BoundedStaleness {
-                    max_lag_ms: 3_600_000,
-                });
-                let consistency = Some(v1::ReadConsistency { level: Some(level) });
-                let ask = client.get_tip(v1::GetTipRequest { consistency });
-                if let Ok(Err(status)) = tokio::time::timeout(within, ask).await {
-                    tracing::debug!(error = %status, "a node did not answer the first request");
-                }
-            });
+        let asks = (0..self.inner.data.len()).filter_map(|node| self.inner.data.channel(node)).map(|channel| async {
+            let mut client = v1::chain_service_client::ChainServiceClient::new(channel);
+            let level = v1::read_consistency::Level::BoundedStaleness(v1::BoundedStaleness { max_lag_ms: 3_600_000 });
+            let consistency = Some(v1::ReadConsistency { level: Some(level) });
+            let ask = client.get_tip(v1::GetTipRequest { consistency });
+            if let Ok(Err(status)) = tokio::time::timeout(within, ask).await {
+                tracing::debug!(error = %status, "a node did not answer the first request");
+            }
+        });
         futures::future::join_all(asks).await;
     }
 
@@ -153,12 +132,7 @@ impl Client {
     }
 
     fn plane<'a>(&'a self, nodes: &'a Nodes, hint_key: &'static str) -> Plane<'a> {
-        Plane {
-            nodes,
-            counters: &self.inner.counters,
-            interceptor: self.inner.config.interceptor.as_ref(),
-            hint_key,
-        }
+        Plane { nodes, counters: &self.inner.counters, interceptor: self.inner.config.interceptor.as_ref(), hint_key }
     }
 }
 

@@ -29,16 +29,9 @@ impl Nodes {
     pub(super) fn new(config: &ClientConfig, addresses: &[String]) -> Result<Self, ClientError> {
         let mut list = Vec::with_capacity(addresses.len());
         for address in addresses {
-            list.push(Node {
-                address: address.clone(),
-                channel: config.endpoint(address)?.connect_lazy(),
-            });
+            list.push(Node { address: address.clone(), channel: config.endpoint(address)?.connect_lazy() });
         }
-        Ok(Self {
-            config: config.clone(),
-            list: RwLock::new(list),
-            preferred: AtomicUsize::new(0),
-        })
+        Ok(Self { config: config.clone(), list: RwLock::new(list), preferred: AtomicUsize::new(0) })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -56,9 +49,7 @@ impl Nodes {
     /// Stops preferring a node that failed, unless somebody has chosen another already.
     pub(super) fn leave(&self, failed: NodeIndex) {
         let next = self.after(failed);
-        let _ = self
-            .preferred
-            .compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.preferred.compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The next node in turn.
@@ -71,10 +62,7 @@ impl Nodes {
     }
 
     pub(super) fn address(&self, node: NodeIndex) -> String {
-        self.read()
-            .get(node)
-            .map(|node| node.address.clone())
-            .unwrap_or_default()
+        self.read().get(node).map(|node| node.address.clone()).unwrap_or_default()
     }
 
     /// The node with this address. One that is new is added, since the cluster may have grown; its certificate must
@@ -92,10 +80,7 @@ impl Nodes {
         if list.len() >= MAX_ENDPOINTS {
             return None;
         }
-        list.push(Node {
-            address: address.to_owned(),
-            channel,
-        });
+        list.push(Node { address: address.to_owned(), channel });
         Some(list.len() - 1)
     }
 

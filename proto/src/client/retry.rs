@@ -117,10 +117,7 @@ impl<'a> Course<'a> {
         let Some(channel) = self.plane.nodes.channel(self.node) else {
             return Err(Verdict::NotSent("no endpoint is configured".to_owned()));
         };
-        let timeout = self
-            .deadline
-            .saturating_duration_since(Instant::now())
-            .min(self.bounds.try_timeout);
+        let timeout = self.deadline.saturating_duration_since(Instant::now()).min(self.bounds.try_timeout);
         let mut request = Request::new(request.clone());
         if self.bounds.announced {
             request.set_timeout(timeout);
@@ -136,19 +133,13 @@ impl<'a> Course<'a> {
                 Ok(response.into_inner())
             }
             Ok(Err(status)) => Err(Verdict::of(&status)),
-            Err(_) => Err(Verdict::NoAnswer(format!(
-                "no answer within {} ms",
-                timeout.as_millis()
-            ))),
+            Err(_) => Err(Verdict::NoAnswer(format!("no answer within {} ms", timeout.as_millis()))),
         }
     }
 
     /// The next call begins at the leader: where this answer says it is, else at the node that answered.
     fn note_leader<Resp>(&self, response: &Response<Resp>) {
-        let named = response
-            .metadata()
-            .get(LEADER_METADATA_KEY)
-            .and_then(|address| address.to_str().ok());
+        let named = response.metadata().get(LEADER_METADATA_KEY).and_then(|address| address.to_str().ok());
         let leader = named.and_then(|address| self.plane.nodes.at_address(address));
         self.plane.nodes.prefer(leader.unwrap_or(self.node));
     }
@@ -172,10 +163,7 @@ impl<'a> Course<'a> {
 
     /// The node wants to be asked again later.
     fn wait(&mut self, rejection: Rejection) -> Step {
-        let pause = self
-            .backoff
-            .pause()
-            .max(rejection.retry_after.unwrap_or_default());
+        let pause = self.backoff.pause().max(rejection.retry_after.unwrap_or_default());
         self.hinted = false;
         if Instant::now() + pause >= self.deadline {
             return Step::Refused(rejection);
@@ -195,11 +183,7 @@ impl<'a> Course<'a> {
             return self.move_on();
         };
         count(&self.plane.counters.hints_followed);
-        let pause = if self.hinted {
-            self.backoff.pause()
-        } else {
-            Duration::ZERO
-        };
+        let pause = if self.hinted { self.backoff.pause() } else { Duration::ZERO };
         self.plane.nodes.prefer(leader);
         self.node = leader;
         self.hinted = true;
@@ -237,16 +221,9 @@ impl<'a> Course<'a> {
         };
         if self.unknown {
             count(&self.plane.counters.calls_unknown);
-            ClientError::Unknown {
-                request_id: request_id.to_owned(),
-                tries: self.tries,
-                last,
-            }
+            ClientError::Unknown { request_id: request_id.to_owned(), tries: self.tries, last }
         } else {
-            ClientError::Unreachable {
-                tries: self.tries,
-                last,
-            }
+            ClientError::Unreachable { tries: self.tries, last }
         }
     }
 }

@@ -24,12 +24,7 @@ pub struct PaymentWatch {
 impl Client {
     /// Follows payments from `request.from_index`.
     pub fn watch_payments(&self, request: v1::WatchPaymentsRequest) -> PaymentWatch {
-        PaymentWatch {
-            client: self.clone(),
-            request,
-            stream: None,
-            backoff: Backoff::new(),
-        }
+        PaymentWatch { client: self.clone(), request, stream: None, backoff: Backoff::new() }
     }
 }
 

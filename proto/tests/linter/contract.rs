@@ -16,10 +16,7 @@ const WITHOUT_CONSISTENCY: [&str; 4] = ["EstimateFee", "GetNodeViews", "GetStatu
 const WITHOUT_READ_INFO: [&str; 2] = ["GetStatus", "WatchPayments"];
 
 pub fn check(files: &[&FileDescriptorProto], faults: &mut Faults) {
-    let public: Vec<_> = files
-        .iter()
-        .filter(|file| file.package() == "onespend.v1")
-        .collect();
+    let public: Vec<_> = files.iter().filter(|file| file.package() == "onespend.v1").collect();
     let messages: Vec<_> = public.iter().flat_map(|file| &file.message_type).collect();
     for service in public.iter().flat_map(|file| &file.service) {
         for method in &service.method {
@@ -28,18 +25,10 @@ pub fn check(files: &[&FileDescriptorProto], faults: &mut Faults) {
     }
 }
 
-fn check_method(
-    messages: &[&DescriptorProto],
-    service: &str,
-    method: &MethodDescriptorProto,
-    faults: &mut Faults,
-) {
+fn check_method(messages: &[&DescriptorProto], service: &str, method: &MethodDescriptorProto, faults: &mut Faults) {
     let name = method.name();
     let (request, response) = promised(name);
-    for (used, fields) in [
-        (method.input_type(), request),
-        (method.output_type(), response),
-    ] {
+    for (used, fields) in [(method.input_type(), request), (method.output_type(), response)] {
         let used = last_part(used);
         let Some(message) = messages.iter().find(|message| message.name() == used) else {
             continue;

@@ -5,8 +5,7 @@ mod contract;
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet,
-    ServiceDescriptorProto,
+    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
 };
 
 /// What is wrong, one line each.
@@ -26,11 +25,7 @@ const SERVICE_METHOD: i32 = 2;
 
 /// Checks every file whose package begins with `onespend.`.
 pub fn lint(files: &FileDescriptorSet) -> Faults {
-    let own: Vec<_> = files
-        .file
-        .iter()
-        .filter(|file| file.package().starts_with("onespend."))
-        .collect();
+    let own: Vec<_> = files.file.iter().filter(|file| file.package().starts_with("onespend.")).collect();
     let mut faults = Faults::new();
     for file in &own {
         FileLint::new(file, files, &mut faults).run();
@@ -48,9 +43,7 @@ fn check_messages_of_rpcs_are_unique(files: &[&FileDescriptorProto], faults: &mu
             for used in [method.input_type(), method.output_type()] {
                 if !seen.insert(used.to_owned()) {
                     let (service, method, used) = (service.name(), method.name(), last_part(used));
-                    faults.push(format!(
-                        "{service}.{method}: message {used} is used by another rpc too"
-                    ));
+                    faults.push(format!("{service}.{method}: message {used} is used by another rpc too"));
                 }
             }
         }
@@ -65,21 +58,10 @@ struct FileLint<'a> {
 }
 
 impl<'a> FileLint<'a> {
-    fn new(
-        file: &'a FileDescriptorProto,
-        all: &'a FileDescriptorSet,
-        faults: &'a mut Faults,
-    ) -> Self {
+    fn new(file: &'a FileDescriptorProto, all: &'a FileDescriptorSet, faults: &'a mut Faults) -> Self {
         let locations = file.source_code_info.iter().flat_map(|info| &info.location);
-        let comments = locations
-            .map(|at| (at.path.as_slice(), at.leading_comments()))
-            .collect();
-        Self {
-            file,
-            all,
-            comments,
-            faults,
-        }
+        let comments = locations.map(|at| (at.path.as_slice(), at.leading_comments())).collect();
+        Self { file, all, comments, faults }
     }
 
     fn run(mut self) {
@@ -124,15 +106,9 @@ impl<'a> FileLint<'a> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let wanted = package.replace('.', "/");
         if folder != wanted {
-            self.fault(
-                path,
-                &format!("package {package} belongs into folder {wanted}"),
-            );
+            self.fault(path, &format!("package {package} belongs into folder {wanted}"));
         }
-        if last_part(package)
-            .strip_prefix('v')
-            .is_none_or(|version| version.parse::<u32>().is_err())
-        {
+        if last_part(package).strip_prefix('v').is_none_or(|version| version.parse::<u32>().is_err()) {
             self.fault(path, "package does not end in a version");
         }
         self.check_name_of_file(path, name);
@@ -145,11 +121,7 @@ impl<'a> FileLint<'a> {
         for import in unused_imports(self.file, self.all) {
             self.fault(path, &format!("import {import} is not used"));
         }
-        if self
-            .comments
-            .get([FILE_PACKAGE].as_slice())
-            .is_none_or(|text| text.trim().is_empty())
-        {
+        if self.comments.get([FILE_PACKAGE].as_slice()).is_none_or(|text| text.trim().is_empty()) {
             self.fault(path, "no comment on the package");
         }
     }
@@ -162,11 +134,7 @@ impl<'a> FileLint<'a> {
 
     fn check_message(&mut self, message: &DescriptorProto, name: &str, path: &[i32]) {
         // The entry type that a map field makes is written by nobody.
-        if message
-            .options
-            .as_ref()
-            .is_some_and(prost_types::MessageOptions::map_entry)
-        {
+        if message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry) {
             return;
         }
         self.check_name(name, message.name(), Case::Pascal);
@@ -198,11 +166,7 @@ impl<'a> FileLint<'a> {
     fn check_enum(&mut self, item: &EnumDescriptorProto, name: &str, path: &[i32]) {
         self.check_name(name, item.name(), Case::Pascal);
         self.check_comment(name, path);
-        if item
-            .options
-            .as_ref()
-            .is_some_and(prost_types::EnumOptions::allow_alias)
-        {
+        if item.options.as_ref().is_some_and(prost_types::EnumOptions::allow_alias) {
             self.fault(name, "allows aliases");
         }
         let prefix = format!("{}_", upper_snake(item.name()));
@@ -214,10 +178,7 @@ impl<'a> FileLint<'a> {
                 self.fault(&subject, &format!("does not begin with {prefix}"));
             }
             if value.number() == 0 && value.name() != format!("{prefix}UNSPECIFIED") {
-                self.fault(
-                    &subject,
-                    &format!("the zero value must be {prefix}UNSPECIFIED"),
-                );
+                self.fault(&subject, &format!("the zero value must be {prefix}UNSPECIFIED"));
             }
         }
     }
@@ -234,10 +195,7 @@ impl<'a> FileLint<'a> {
             let subject = format!("{name}.{}", method.name());
             self.check_name(&subject, method.name(), Case::Pascal);
             self.check_comment(&subject, &join(path, SERVICE_METHOD, at));
-            let parts = [
-                ("request", method.input_type(), "Request"),
-                ("response", method.output_type(), "Response"),
-            ];
+            let parts = [("request", method.input_type(), "Request"), ("response", method.output_type(), "Response")];
             for (part, used, suffix) in parts {
                 let wanted = format!("{}{suffix}", method.name());
                 if last_part(used) != wanted {
@@ -266,15 +224,10 @@ impl Case {
 
     fn holds(self, name: &str) -> bool {
         let snake = |letter: fn(&u8) -> bool| {
-            !name.contains("__")
-                && name
-                    .bytes()
-                    .all(|b| letter(&b) || b.is_ascii_digit() || b == b'_')
+            !name.contains("__") && name.bytes().all(|b| letter(&b) || b.is_ascii_digit() || b == b'_')
         };
         match self {
-            Self::Pascal => {
-                name.starts_with(|c: char| c.is_ascii_uppercase()) && !name.contains('_')
-            }
+            Self::Pascal => name.starts_with(|c: char| c.is_ascii_uppercase()) && !name.contains('_'),
             Self::LowerSnake => snake(u8::is_ascii_lowercase),
             Self::UpperSnake => snake(u8::is_ascii_uppercase),
         }
@@ -311,10 +264,7 @@ fn unused_imports(file: &FileDescriptorProto, all: &FileDescriptorSet) -> Vec<St
         collect_types(message, &mut used);
     }
     let is_unused = |import: &&String| {
-        let imported = all
-            .file
-            .iter()
-            .find(|other| other.name() == import.as_str());
+        let imported = all.file.iter().find(|other| other.name() == import.as_str());
         imported.is_some_and(|other| defined_types(other).is_disjoint(&used))
     };
     file.dependency.iter().filter(is_unused).cloned().collect()
@@ -324,19 +274,11 @@ fn unused_imports(file: &FileDescriptorProto, all: &FileDescriptorSet) -> Vec<St
 fn defined_types(file: &FileDescriptorProto) -> BTreeSet<String> {
     let messages = file.message_type.iter().map(DescriptorProto::name);
     let enums = file.enum_type.iter().map(EnumDescriptorProto::name);
-    messages
-        .chain(enums)
-        .map(|name| format!(".{}.{name}", file.package()))
-        .collect()
+    messages.chain(enums).map(|name| format!(".{}.{name}", file.package())).collect()
 }
 
 fn collect_types(message: &DescriptorProto, used: &mut BTreeSet<String>) {
-    used.extend(
-        message
-            .field
-            .iter()
-            .map(|field| field.type_name().to_owned()),
-    );
+    used.extend(message.field.iter().map(|field| field.type_name().to_owned()));
     for nested in &message.nested_type {
         collect_types(nested, used);
     }

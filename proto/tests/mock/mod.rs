@@ -10,9 +10,7 @@ use std::time::Duration;
 use futures::Stream;
 use onespend_proto::client::TlsConfig;
 use onespend_proto::v1::payment_service_server::{PaymentService, PaymentServiceServer};
-use onespend_proto::v1::reservation_service_server::{
-    ReservationService, ReservationServiceServer,
-};
+use onespend_proto::v1::reservation_service_server::{ReservationService, ReservationServiceServer};
 use onespend_proto::{LEADER_METADATA_KEY, detail, reason, v1};
 use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
@@ -54,11 +52,7 @@ impl Mock {
         script: impl Fn(usize) -> Script + Send + Sync + 'static,
     ) -> Self {
         let address = listener.local_addr().unwrap().to_string();
-        let node = Node {
-            script: Arc::new(script),
-            asked: Arc::default(),
-            seen: Arc::default(),
-        };
+        let node = Node { script: Arc::new(script), asked: Arc::default(), seen: Arc::default() };
         let mut builder = Server::builder();
         if let Some(tls) = tls {
             builder = builder.tls_config(tls).unwrap();
@@ -66,24 +60,13 @@ impl Mock {
         let router = builder
             .add_service(ReservationServiceServer::new(node.clone()))
             .add_service(PaymentServiceServer::new(node.clone()));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(async move {
             listener.set_nonblocking(true).unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            router
-                .serve_with_incoming(TcpIncoming::from(listener))
-                .await
-                .unwrap();
+            router.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
         });
-        Self {
-            address,
-            node,
-            runtime: Some(runtime),
-        }
+        Self { address, node, runtime: Some(runtime) }
     }
 
     pub fn address(&self) -> String {
@@ -92,24 +75,12 @@ impl Mock {
 
     /// Request ids in the order of the tries.
     pub fn seen(&self) -> Vec<String> {
-        self.node
-            .seen
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(id, _)| id.clone())
-            .collect()
+        self.node.seen.lock().unwrap().iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// The `traceparent` of each try.
     pub fn traces(&self) -> Vec<String> {
-        self.node
-            .seen
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(_, trace)| trace.clone())
-            .collect()
+        self.node.seen.lock().unwrap().iter().map(|(_, trace)| trace.clone()).collect()
     }
 
     /// Ends the node and its connections, like a process that is killed.
@@ -132,32 +103,16 @@ impl ReservationService for Node {
         &self,
         request: Request<v1::ReserveUtxosRequest>,
     ) -> Result<Response<v1::ReserveUtxosResponse>, Status> {
-        let trace = request
-            .metadata()
-            .get("traceparent")
-            .map(|value| value.to_str().unwrap().to_owned());
+        let trace = request.metadata().get("traceparent").map(|value| value.to_str().unwrap().to_owned());
         let id = request.into_inner().request_id;
-        self.seen
-            .lock()
-            .unwrap()
-            .push((id, trace.unwrap_or_default()));
-        let reservation = v1::Reservation {
-            reservation_id: "r-7".to_owned(),
-            fence: 7,
-            ..Default::default()
-        };
-        let answer = v1::ReserveUtxosResponse {
-            reservation: Some(reservation),
-            applied_index: 7,
-            term: 1,
-        };
+        self.seen.lock().unwrap().push((id, trace.unwrap_or_default()));
+        let reservation = v1::Reservation { reservation_id: "r-7".to_owned(), fence: 7, ..Default::default() };
+        let answer = v1::ReserveUtxosResponse { reservation: Some(reservation), applied_index: 7, term: 1 };
         match (self.script)(self.asked.fetch_add(1, Ordering::Relaxed)) {
             Script::Answer => Ok(Response::new(answer)),
             Script::AnswerFor(leader) => {
                 let mut response = Response::new(answer);
-                response
-                    .metadata_mut()
-                    .insert(LEADER_METADATA_KEY, leader.parse().unwrap());
+                response.metadata_mut().insert(LEADER_METADATA_KEY, leader.parse().unwrap());
                 Ok(response)
             }
             Script::Hang => {
@@ -199,24 +154,16 @@ impl ReservationService for Node {
 
 #[tonic::async_trait]
 impl PaymentService for Node {
-    type WatchPaymentsStream =
-        Pin<Box<dyn Stream<Item = Result<v1::WatchPaymentsResponse, Status>> + Send>>;
+    type WatchPaymentsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchPaymentsResponse, Status>> + Send>>;
 
     async fn watch_payments(
         &self,
         request: Request<v1::WatchPaymentsRequest>,
     ) -> Result<Response<Self::WatchPaymentsStream>, Status> {
         let from = request.into_inner().from_index;
-        let told = (1..=2).map(move |n| {
-            Ok(v1::WatchPaymentsResponse {
-                payment: None,
-                applied_index: from + n,
-            })
-        });
+        let told = (1..=2).map(move |n| Ok(v1::WatchPaymentsResponse { payment: None, applied_index: from + n }));
         let broken = std::iter::once(Err(Status::unavailable("the node stops")));
-        Ok(Response::new(Box::pin(futures::stream::iter(
-            told.chain(broken),
-        ))))
+        Ok(Response::new(Box::pin(futures::stream::iter(told.chain(broken)))))
     }
 
     async fn create_payment(
@@ -226,17 +173,11 @@ impl PaymentService for Node {
         Err(Status::unimplemented(""))
     }
 
-    async fn sign_psbt(
-        &self,
-        _: Request<v1::SignPsbtRequest>,
-    ) -> Result<Response<v1::SignPsbtResponse>, Status> {
+    async fn sign_psbt(&self, _: Request<v1::SignPsbtRequest>) -> Result<Response<v1::SignPsbtResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn get_payment(
-        &self,
-        _: Request<v1::GetPaymentRequest>,
-    ) -> Result<Response<v1::GetPaymentResponse>, Status> {
+    async fn get_payment(&self, _: Request<v1::GetPaymentRequest>) -> Result<Response<v1::GetPaymentResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -265,11 +206,7 @@ pub fn refusal(code: Code, reason: &str) -> Status {
 
 pub fn not_leader(leader: Option<&str>) -> Status {
     let metadata = leader.map(|address| (detail::LEADER_DATA_ADDR.to_owned(), address.to_owned()));
-    let details = ErrorDetails::with_error_info(
-        reason::NOT_LEADER,
-        reason::DOMAIN,
-        HashMap::from_iter(metadata),
-    );
+    let details = ErrorDetails::with_error_info(reason::NOT_LEADER, reason::DOMAIN, HashMap::from_iter(metadata));
     Status::with_error_details(Code::FailedPrecondition, "not the leader", details)
 }
 
@@ -284,41 +221,23 @@ impl Pki {
     pub fn new() -> Self {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let authority =
-            rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap())
-                .unwrap();
+        let authority = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
         let issue = |names: Vec<String>| {
             let key = rcgen::KeyPair::generate().unwrap();
             let params = rcgen::CertificateParams::new(names).unwrap();
-            (
-                params.signed_by(&key, &authority).unwrap().pem(),
-                key.serialize_pem(),
-            )
+            (params.signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
         };
-        let (node, client) = (
-            issue(vec!["onespend".to_owned()]),
-            issue(vec!["payouts".to_owned()]),
-        );
-        Self {
-            ca: authority.pem(),
-            node,
-            client,
-        }
+        let (node, client) = (issue(vec!["onespend".to_owned()]), issue(vec!["payouts".to_owned()]));
+        Self { ca: authority.pem(), node, client }
     }
 
     pub fn server(&self) -> ServerTlsConfig {
         let (cert, key) = &self.node;
-        ServerTlsConfig::new()
-            .identity(Identity::from_pem(cert, key))
-            .client_ca_root(Certificate::from_pem(&self.ca))
+        ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).client_ca_root(Certificate::from_pem(&self.ca))
     }
 
     pub fn client(&self) -> TlsConfig {
         let (cert, key) = self.client.clone();
-        TlsConfig {
-            ca: self.ca.clone(),
-            cert,
-            key,
-        }
+        TlsConfig { ca: self.ca.clone(), cert, key }
     }
 }

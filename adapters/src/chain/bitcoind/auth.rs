@@ -30,19 +30,13 @@ impl BitcoindAuth {
     /// it may be there later.
     pub(super) fn read(&self, method: &'static str) -> Result<SecretString, ChainError> {
         let plain = match self {
-            Self::UserPass { user, password } => {
-                Zeroizing::new(format!("{user}:{}", password.expose_secret()))
-            }
-            Self::CookieFile(path) => {
-                Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-                    let detail = format!("cannot read cookie file {}: {error}", path.display());
-                    ChainError::Unauthorized { method, detail }
-                })?)
-            }
+            Self::UserPass { user, password } => Zeroizing::new(format!("{user}:{}", password.expose_secret())),
+            Self::CookieFile(path) => Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+                let detail = format!("cannot read cookie file {}: {error}", path.display());
+                ChainError::Unauthorized { method, detail }
+            })?),
         };
-        Ok(BASE64_STANDARD
-            .encode(plain.trim_end_matches(['\r', '\n']))
-            .into())
+        Ok(BASE64_STANDARD.encode(plain.trim_end_matches(['\r', '\n'])).into())
     }
 
     /// Where the credentials come from, for people.
@@ -57,9 +51,7 @@ impl BitcoindAuth {
     pub(super) fn check(&self) -> Result<(), ChainError> {
         match self {
             Self::UserPass { user, .. } if user.is_empty() || user.contains(':') => {
-                Err(ChainError::Config {
-                    detail: format!("user {user:?} must not be empty or contain a colon"),
-                })
+                Err(ChainError::Config { detail: format!("user {user:?} must not be empty or contain a colon") })
             }
             _ => Ok(()),
         }

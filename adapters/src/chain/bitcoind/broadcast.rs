@@ -32,28 +32,17 @@ impl Bitcoind {
     pub(super) fn judge(&self, tx: &Transaction) -> Result<TestAccept, ChainError> {
         const METHOD: &str = "testmempoolaccept";
         let args = [json!([serialize_hex(tx)])];
-        let verdicts: Result<Vec<answers::Verdict>, _> =
-            self.broadcast.call(METHOD, &args, self.timeout);
+        let verdicts: Result<Vec<answers::Verdict>, _> = self.broadcast.call(METHOD, &args, self.timeout);
         let verdict = match verdicts {
             Ok(mut all) => all.pop(),
-            Err(ChainError::Rpc {
-                code: RPC_UNDECODABLE,
-                message,
-                ..
-            }) => {
-                return Ok(TestAccept::Rejected {
-                    reason: "undecodable".to_owned(),
-                    details: message,
-                });
+            Err(ChainError::Rpc { code: RPC_UNDECODABLE, message, .. }) => {
+                return Ok(TestAccept::Rejected { reason: "undecodable".to_owned(), details: message });
             }
             Err(error) => return Err(error),
         };
         verdict
             .and_then(read_verdict)
-            .ok_or_else(|| ChainError::Decode {
-                method: METHOD,
-                detail: "no verdict".to_owned(),
-            })
+            .ok_or_else(|| ChainError::Decode { method: METHOD, detail: "no verdict".to_owned() })
     }
 
     pub(super) fn submit(&self, tx: &Transaction) -> Result<BroadcastOutcome, ChainError> {
@@ -61,42 +50,22 @@ impl Bitcoind {
         // sendrawtransaction answers alike whether it was there before; it still must be called, to announce it.
         let known = self.entry(txid)?.is_some();
         let args = [json!(serialize_hex(tx))];
-        let error = match self
-            .broadcast
-            .call::<Txid>("sendrawtransaction", &args, self.timeout)
-        {
+        let error = match self.broadcast.call::<Txid>("sendrawtransaction", &args, self.timeout) {
             Ok(_) if known => return Ok(BroadcastOutcome::AlreadyInMempool),
             Ok(_) => return Ok(BroadcastOutcome::Accepted),
             Err(error) => error,
         };
-        let ChainError::Rpc {
-            code,
-            message,
-            method,
-        } = error
-        else {
+        let ChainError::Rpc { code, message, method } = error else {
             return Err(error);
         };
         match code {
             RPC_ALREADY_IN_UTXO_SET => Ok(BroadcastOutcome::AlreadyConfirmed),
-            RPC_TRANSACTION_ERROR if message.contains(MISSING_INPUTS) => {
-                Ok(self.explain_missing_inputs(tx, txid))
-            }
+            RPC_TRANSACTION_ERROR if message.contains(MISSING_INPUTS) => Ok(self.explain_missing_inputs(tx, txid)),
             RPC_TRANSACTION_ERROR if OVER_CEILING.iter().any(|m| message.starts_with(m)) => {
-                Ok(BroadcastOutcome::Rejected {
-                    code,
-                    reason: message,
-                })
+                Ok(BroadcastOutcome::Rejected { code, reason: message })
             }
-            RPC_TRANSACTION_REJECTED | RPC_UNDECODABLE => Ok(BroadcastOutcome::Rejected {
-                code,
-                reason: message,
-            }),
-            _ => Err(ChainError::Rpc {
-                method,
-                code,
-                message,
-            }),
+            RPC_TRANSACTION_REJECTED | RPC_UNDECODABLE => Ok(BroadcastOutcome::Rejected { code, reason: message }),
+            _ => Err(ChainError::Rpc { method, code, message }),
         }
     }
 
@@ -107,16 +76,10 @@ impl Bitcoind {
             tracing::warn!(%txid, %error, "cannot tell who spent the inputs");
             Vec::new()
         });
-        if spenders
-            .iter()
-            .any(|s| s.spendingtxid == Some(txid) && s.blockhash.is_some())
-        {
+        if spenders.iter().any(|s| s.spendingtxid == Some(txid) && s.blockhash.is_some()) {
             return BroadcastOutcome::AlreadyConfirmed;
         }
-        let conflicts: Vec<Conflict> = spenders
-            .iter()
-            .filter_map(|s| conflict_with(txid, s))
-            .collect();
+        let conflicts: Vec<Conflict> = spenders.iter().filter_map(|s| conflict_with(txid, s)).collect();
         if conflicts.is_empty() && self.is_confirmed(txid) {
             return BroadcastOutcome::AlreadyConfirmed;
         }
@@ -126,15 +89,9 @@ impl Bitcoind {
     /// Whether `-txindex` knows the transaction in the active chain.
     fn is_confirmed(&self, txid: Txid) -> bool {
         let args = [json!(txid), json!(true)];
-        match self
-            .broadcast
-            .call::<Whereabouts>("getrawtransaction", &args, self.timeout)
-        {
+        match self.broadcast.call::<Whereabouts>("getrawtransaction", &args, self.timeout) {
             Ok(found) => found.confirmations.is_some_and(|depth| depth > 0),
-            Err(ChainError::Rpc {
-                code: RPC_NOT_FOUND,
-                ..
-            }) => false,
+            Err(ChainError::Rpc { code: RPC_NOT_FOUND, .. }) => false,
             Err(error) => {
                 tracing::warn!(%txid, %error, "cannot tell whether the transaction is confirmed");
                 false
@@ -143,9 +100,7 @@ impl Bitcoind {
     }
 
     pub(super) fn entry(&self, txid: Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        let answer = self
-            .broadcast
-            .call("getmempoolentry", &[json!(txid)], self.timeout);
+        let answer = self.broadcast.call("getmempoolentry", &[json!(txid)], self.timeout);
         match answer {
             Ok(entry) => Ok(Some(read_entry(entry))),
             Err(error) if error.is_not_found() => Ok(None),
@@ -164,20 +119,10 @@ impl Bitcoind {
 
     fn spenders_of(&self, outpoints: &[OutPoint]) -> Result<Vec<Spender>, ChainError> {
         const METHOD: &str = "gettxspendingprevout";
-        let outputs: Vec<Value> = outpoints
-            .iter()
-            .map(|o| json!({ "txid": o.txid, "vout": o.vout }))
-            .collect();
+        let outputs: Vec<Value> = outpoints.iter().map(|o| json!({ "txid": o.txid, "vout": o.vout })).collect();
         let outputs = Value::from(outputs);
-        match self
-            .broadcast
-            .call(METHOD, std::slice::from_ref(&outputs), self.timeout)
-        {
-            Err(ChainError::Rpc {
-                code: RPC_MISC,
-                message,
-                ..
-            }) if message.contains("txospenderindex") => {
+        match self.broadcast.call(METHOD, std::slice::from_ref(&outputs), self.timeout) {
+            Err(ChainError::Rpc { code: RPC_MISC, message, .. }) if message.contains("txospenderindex") => {
                 let args = [outputs, json!({ "mempool_only": true })];
                 self.broadcast.call(METHOD, &args, self.timeout)
             }
@@ -188,22 +133,13 @@ impl Bitcoind {
 
 fn conflict_with(txid: Txid, found: &Spender) -> Option<Conflict> {
     let spender = found.spendingtxid.filter(|spender| *spender != txid)?;
-    Some(Conflict {
-        outpoint: OutPoint {
-            txid: found.txid,
-            vout: found.vout,
-        },
-        spender,
-    })
+    Some(Conflict { outpoint: OutPoint { txid: found.txid, vout: found.vout }, spender })
 }
 
 fn read_verdict(verdict: answers::Verdict) -> Option<TestAccept> {
     if verdict.allowed == Some(true) {
         let (vsize, fees) = (verdict.vsize?, verdict.fees?);
-        return Some(TestAccept::Accepted {
-            vsize,
-            fee: fees.base,
-        });
+        return Some(TestAccept::Accepted { vsize, fee: fees.base });
     }
     Some(TestAccept::Rejected {
         reason: verdict.reject_reason.or(verdict.package_error)?,

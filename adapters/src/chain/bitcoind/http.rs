@@ -56,9 +56,9 @@ impl Target {
     /// Reads a URL. Plain HTTP only: bitcoind speaks no TLS. The port must be named, because the default differs
     /// between networks.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("http://").ok_or_else(|| {
-            format!("url {url:?} must begin with http:// (bitcoind speaks no TLS)")
-        })?;
+        let rest = url
+            .strip_prefix("http://")
+            .ok_or_else(|| format!("url {url:?} must begin with http:// (bitcoind speaks no TLS)"))?;
         let (authority, path) = match rest.find('/') {
             Some(at) => (&rest[..at], &rest[at..]),
             None => (rest, "/"),
@@ -66,18 +66,11 @@ impl Target {
         if authority.contains('@') {
             return Err("url must not contain credentials".to_owned());
         }
-        let port = authority
-            .rsplit_once(':')
-            .map(|(_, port)| port.parse::<u16>());
+        let port = authority.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(1..))) {
-            return Err(format!(
-                "url {url:?} must name the RPC port, as in http://127.0.0.1:8332"
-            ));
+            return Err(format!("url {url:?} must name the RPC port, as in http://127.0.0.1:8332"));
         }
-        Ok(Self {
-            authority: authority.to_owned(),
-            path: path.to_owned(),
-        })
+        Ok(Self { authority: authority.to_owned(), path: path.to_owned() })
     }
 }
 
@@ -128,21 +121,12 @@ struct Answer {
 
 impl HttpTransport {
     pub(super) fn new(target: Target, basic_auth: SecretString, limit: TimeLimit) -> Self {
-        Self {
-            target,
-            basic_auth,
-            limit,
-            idle: Mutex::new(None),
-        }
+        Self { target, basic_auth, limit, idle: Mutex::new(None) }
     }
 
     fn exchange(&self, body: &[u8]) -> Result<Vec<u8>, HttpError> {
         let deadline = Instant::now() + self.limit.get();
-        let kept = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut connection = match kept.filter(Connection::is_usable) {
             Some(connection) => connection,
             None => Connection::open(&self.target, deadline)?,
@@ -172,9 +156,7 @@ impl HttpTransport {
 fn judge_status(answer: Answer) -> Result<Vec<u8>, HttpError> {
     match answer.status {
         401 | 403 => Err(HttpError::Refused(answer.status)),
-        503 => Err(HttpError::Overloaded(
-            String::from_utf8_lossy(&answer.body).trim().to_owned(),
-        )),
+        503 => Err(HttpError::Overloaded(String::from_utf8_lossy(&answer.body).trim().to_owned())),
         _ => Ok(answer.body),
     }
 }
@@ -182,91 +164,53 @@ fn judge_status(answer: Answer) -> Result<Vec<u8>, HttpError> {
 impl Connection {
     fn open(target: &Target, deadline: Instant) -> Result<Self, HttpError> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-        for address in target
-            .authority
-            .to_socket_addrs()
-            .map_err(HttpError::Connect)?
-        {
+        for address in target.authority.to_socket_addrs().map_err(HttpError::Connect)? {
             match TcpStream::connect_timeout(&address, remaining(deadline)?) {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(HttpError::Connect)?;
                     let since = Instant::now();
-                    return Ok(Self {
-                        stream: BufReader::new(stream),
-                        since,
-                    });
+                    return Ok(Self { stream: BufReader::new(stream), since });
                 }
                 Err(error) => last = error,
             }
         }
-        Err(if is_timeout(&last) {
-            HttpError::TimedOut
-        } else {
-            HttpError::Connect(last)
-        })
+        Err(if is_timeout(&last) { HttpError::TimedOut } else { HttpError::Connect(last) })
     }
 
     /// Whether the other end still holds this connection and has nothing to say. Sends nothing.
     fn is_usable(&self) -> bool {
         let stream = self.stream.get_ref();
-        if self.since.elapsed() > MAX_IDLE
-            || !self.stream.buffer().is_empty()
-            || stream.set_nonblocking(true).is_err()
+        if self.since.elapsed() > MAX_IDLE || !self.stream.buffer().is_empty() || stream.set_nonblocking(true).is_err()
         {
             return false;
         }
-        let quiet =
-            matches!(stream.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        let quiet = matches!(stream.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
         stream.set_nonblocking(false).is_ok() && quiet
     }
 
-    fn send(
-        &mut self,
-        head: &SecretString,
-        body: &[u8],
-        deadline: Instant,
-    ) -> Result<(), HttpError> {
+    fn send(&mut self, head: &SecretString, body: &[u8], deadline: Instant) -> Result<(), HttpError> {
         let mut message = Vec::with_capacity(head.expose_secret().len() + body.len());
         message.extend_from_slice(head.expose_secret().as_bytes());
         message.extend_from_slice(body);
         let stream = self.stream.get_mut();
-        stream
-            .set_write_timeout(Some(remaining(deadline)?))
-            .map_err(|e| broken(&e))?;
+        stream.set_write_timeout(Some(remaining(deadline)?)).map_err(|e| broken(&e))?;
         stream.write_all(&message).map_err(|e| broken(&e))
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<Answer, HttpError> {
-        let mut reader = UntilDeadline {
-            stream: &mut self.stream,
-            deadline,
-        };
+        let mut reader = UntilDeadline { stream: &mut self.stream, deadline };
         let head = Head::read(&mut reader)?;
         let limit = head.content_length.unwrap_or(MAX_BODY_BYTES);
         if limit > MAX_BODY_BYTES {
-            return Err(HttpError::Broken(format!(
-                "answer of {limit} bytes is too large"
-            )));
+            return Err(HttpError::Broken(format!("answer of {limit} bytes is too large")));
         }
         let mut body = Vec::new();
-        reader
-            .take(limit)
-            .read_to_end(&mut body)
-            .map_err(|e| broken(&e))?;
-        if head
-            .content_length
-            .is_some_and(|length| length != body.len() as u64)
-        {
-            return Err(HttpError::Broken(
-                "connection closed inside an answer".to_owned(),
-            ));
+        reader.take(limit).read_to_end(&mut body).map_err(|e| broken(&e))?;
+        if head.content_length.is_some_and(|length| length != body.len() as u64) {
+            return Err(HttpError::Broken("connection closed inside an answer".to_owned()));
         }
         let keep = head.keep_alive && head.content_length.is_some();
-        Ok(Answer {
-            status: head.status,
-            body,
-            keep,
-        })
+        Ok(Answer { status: head.status, body, keep })
     }
 }
 
@@ -295,11 +239,7 @@ impl Head {
             .and_then(|rest| rest.get(2..5))
             .and_then(|code| code.parse().ok())
             .ok_or_else(|| HttpError::Broken("the answer is no HTTP".to_owned()))?;
-        Ok(Self {
-            status,
-            content_length: None,
-            keep_alive: line.starts_with("HTTP/1.1"),
-        })
+        Ok(Self { status, content_length: None, keep_alive: line.starts_with("HTTP/1.1") })
     }
 
     fn note(&mut self, line: &str) -> Result<(), HttpError> {
@@ -312,9 +252,7 @@ impl Head {
             let length = length.map_err(|_| HttpError::Broken("bad Content-Length".to_owned()))?;
             self.content_length = Some(length);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(HttpError::Broken(
-                "chunked answers are not supported".to_owned(),
-            ));
+            return Err(HttpError::Broken("chunked answers are not supported".to_owned()));
         } else if name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close") {
             self.keep_alive = false;
         }
@@ -326,9 +264,7 @@ fn header_line(reader: &mut impl BufRead) -> Result<String, HttpError> {
     let mut line = String::new();
     reader.read_line(&mut line).map_err(|e| broken(&e))?;
     if !line.ends_with('\n') {
-        return Err(HttpError::Broken(
-            "connection closed before an answer".to_owned(),
-        ));
+        return Err(HttpError::Broken("connection closed before an answer".to_owned()));
     }
     Ok(line.trim_end().to_owned())
 }
@@ -366,34 +302,21 @@ impl BufRead for UntilDeadline<'_> {
 
 fn remaining(deadline: Instant) -> Result<Duration, HttpError> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(HttpError::TimedOut)
-    } else {
-        Ok(left.max(MIN_SOCKET_TIMEOUT))
-    }
+    if left.is_zero() { Err(HttpError::TimedOut) } else { Ok(left.max(MIN_SOCKET_TIMEOUT)) }
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-    )
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 fn broken(error: &io::Error) -> HttpError {
-    if is_timeout(error) {
-        HttpError::TimedOut
-    } else {
-        HttpError::Broken(error.to_string())
-    }
+    if is_timeout(error) { HttpError::TimedOut } else { HttpError::Broken(error.to_string()) }
 }
 
 impl Transport for HttpTransport {
     fn send_request(&self, request: Request<'_>) -> Result<Response, jsonrpc::Error> {
         let body = serde_json::to_vec(&request)?;
-        let answer = self
-            .exchange(&body)
-            .map_err(|e| jsonrpc::Error::Transport(Box::new(e)))?;
+        let answer = self.exchange(&body).map_err(|e| jsonrpc::Error::Transport(Box::new(e)))?;
         serde_json::from_slice(&answer).map_err(|e| {
             let detail = format!("the answer is no JSON-RPC: {e}");
             jsonrpc::Error::Transport(Box::new(HttpError::Broken(detail)))

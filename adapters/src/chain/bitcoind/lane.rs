@@ -53,12 +53,7 @@ struct Turn<'a> {
 
 impl Lane {
     pub(super) fn new(name: &'static str, endpoint: &Arc<Endpoint>) -> Self {
-        Self {
-            name,
-            endpoint: Arc::clone(endpoint),
-            slot: Mutex::default(),
-            freed: Condvar::new(),
-        }
+        Self { name, endpoint: Arc::clone(endpoint), slot: Mutex::default(), freed: Condvar::new() }
     }
 
     /// Calls one RPC and reports it to the observer.
@@ -108,10 +103,7 @@ impl Lane {
                 return Ok(value);
             }
         }
-        Err(ChainError::Unauthorized {
-            method,
-            detail: self.endpoint.auth.describe(),
-        })
+        Err(ChainError::Unauthorized { method, detail: self.endpoint.auth.describe() })
     }
 
     fn take_turn(&self, deadline: Instant) -> Option<Turn<'_>> {
@@ -121,26 +113,16 @@ impl Lane {
             if left.is_zero() {
                 return None;
             }
-            (slot, _) = self
-                .freed
-                .wait_timeout(slot, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            (slot, _) = self.freed.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner);
         }
         slot.taken = true;
-        Some(Turn {
-            lane: self,
-            session: slot.session.take(),
-        })
+        Some(Turn { lane: self, session: slot.session.take() })
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut slot = self
-            .lane
-            .slot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.lane.slot.lock().unwrap_or_else(PoisonError::into_inner);
         slot.taken = false;
         slot.session = self.session.take();
         drop(slot);
@@ -174,9 +156,7 @@ impl Turn<'_> {
             Some(session) => session,
             None => Session::open(&self.lane.endpoint, method).map_err(CallError::Chain)?,
         };
-        session
-            .limit
-            .set(deadline.saturating_duration_since(Instant::now()));
+        session.limit.set(deadline.saturating_duration_since(Instant::now()));
         let result = session.client.call(method, args);
         match result {
             Err(error) if is_refusal(&error) => Err(CallError::Refused(session.basic_auth)),
@@ -192,24 +172,15 @@ impl Session {
     fn open(endpoint: &Endpoint, method: &'static str) -> Result<Self, ChainError> {
         let basic_auth = endpoint.auth.read(method)?;
         let limit = TimeLimit::new();
-        let transport =
-            HttpTransport::new(endpoint.target.clone(), basic_auth.clone(), limit.clone());
+        let transport = HttpTransport::new(endpoint.target.clone(), basic_auth.clone(), limit.clone());
         let client = Client::from_jsonrpc(jsonrpc::Client::with_transport(transport));
-        Ok(Self {
-            client,
-            limit,
-            basic_auth,
-        })
+        Ok(Self { client, limit, basic_auth })
     }
 }
 
 impl BitcoindAuth {
     /// Whether a new client would present other credentials than the refused ones.
-    fn changed_since(
-        &self,
-        refused: &SecretString,
-        method: &'static str,
-    ) -> Result<bool, ChainError> {
+    fn changed_since(&self, refused: &SecretString, method: &'static str) -> Result<bool, ChainError> {
         Ok(self.read(method)?.expose_secret() != refused.expose_secret())
     }
 }
@@ -230,20 +201,9 @@ fn translate(method: &'static str, timeout: Duration, error: bitcoincore_rpc::Er
     if let Some(http) = http_error(&error) {
         let detail = http.to_string();
         return match http {
-            HttpError::TimedOut => ChainError::Timeout {
-                method,
-                after: timeout,
-            },
-            HttpError::Connect(_) => ChainError::Transport {
-                method,
-                sent: false,
-                detail,
-            },
-            HttpError::Broken(_) => ChainError::Transport {
-                method,
-                sent: true,
-                detail,
-            },
+            HttpError::TimedOut => ChainError::Timeout { method, after: timeout },
+            HttpError::Connect(_) => ChainError::Transport { method, sent: false, detail },
+            HttpError::Broken(_) => ChainError::Transport { method, sent: true, detail },
             HttpError::Overloaded(_) => ChainError::Busy { method, detail },
             HttpError::Refused(_) => ChainError::Unauthorized { method, detail },
         };
@@ -251,21 +211,11 @@ fn translate(method: &'static str, timeout: Duration, error: bitcoincore_rpc::Er
     match error {
         bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(rpc)) => {
             if rpc.code == RPC_IN_WARMUP {
-                ChainError::Starting {
-                    method,
-                    message: rpc.message,
-                }
+                ChainError::Starting { method, message: rpc.message }
             } else {
-                ChainError::Rpc {
-                    method,
-                    code: rpc.code,
-                    message: rpc.message,
-                }
+                ChainError::Rpc { method, code: rpc.code, message: rpc.message }
             }
         }
-        other => ChainError::Decode {
-            method,
-            detail: other.to_string(),
-        },
+        other => ChainError::Decode { method, detail: other.to_string() },
     }
 }

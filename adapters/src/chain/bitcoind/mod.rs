@@ -28,8 +28,8 @@ use self::http::Target;
 use self::lane::{Endpoint, Lane};
 use super::error::{RPC_INVALID_PARAMETER, RPC_MISC};
 use super::{
-    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, HeaderInfo, MAX_TIP_WAIT,
-    MempoolEntry, RpcObserver, ScanDescriptor, ScanResult, ScanUtxo, TestAccept, TipRef,
+    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, HeaderInfo, MAX_TIP_WAIT, MempoolEntry, RpcObserver,
+    ScanDescriptor, ScanResult, ScanUtxo, TestAccept, TipRef,
 };
 
 /// BTC/kvB to sat/vB.
@@ -53,12 +53,7 @@ pub struct BitcoindConfig {
 impl BitcoindConfig {
     /// 10 s per call and 15 min per scan.
     pub fn new(url: impl Into<String>, auth: BitcoindAuth) -> Self {
-        Self {
-            url: url.into(),
-            auth,
-            timeout: Duration::from_secs(10),
-            scan_timeout: Duration::from_mins(15),
-        }
+        Self { url: url.into(), auth, timeout: Duration::from_secs(10), scan_timeout: Duration::from_mins(15) }
     }
 }
 
@@ -79,15 +74,9 @@ impl Bitcoind {
         let target = Target::parse(&config.url).map_err(|detail| ChainError::Config { detail })?;
         config.auth.check()?;
         if config.timeout.is_zero() || config.scan_timeout.is_zero() {
-            return Err(ChainError::Config {
-                detail: "a timeout must not be zero".to_owned(),
-            });
+            return Err(ChainError::Config { detail: "a timeout must not be zero".to_owned() });
         }
-        let endpoint = Arc::new(Endpoint {
-            target,
-            auth: config.auth,
-            observer,
-        });
+        let endpoint = Arc::new(Endpoint { target, auth: config.auth, observer });
         Ok(Self {
             timeout: config.timeout,
             scan_timeout: config.scan_timeout,
@@ -105,9 +94,7 @@ impl Bitcoind {
 
     /// A scan that nobody waits for any more would keep the node busy.
     fn abort_scan(&self) {
-        let aborted = self
-            .query
-            .call::<bool>("scantxoutset", &[json!("abort")], self.timeout);
+        let aborted = self.query.call::<bool>("scantxoutset", &[json!("abort")], self.timeout);
         tracing::warn!(?aborted, "a scan of the UTXO set timed out");
     }
 }
@@ -115,8 +102,7 @@ impl Bitcoind {
 impl Chain for Bitcoind {
     fn probe(&self) -> Result<ChainView, ChainError> {
         let start = Instant::now();
-        let chain: answers::BlockchainInfo =
-            self.probe.call("getblockchaininfo", &[], self.timeout)?;
+        let chain: answers::BlockchainInfo = self.probe.call("getblockchaininfo", &[], self.timeout)?;
         let latency = start.elapsed();
         let network: answers::NetworkInfo = self.probe.call("getnetworkinfo", &[], self.timeout)?;
         let mempool: answers::MempoolInfo = self.probe.call("getmempoolinfo", &[], self.timeout)?;
@@ -126,15 +112,10 @@ impl Chain for Bitcoind {
             None => self.read_header(&self.probe, chain.bestblockhash)?.time,
         };
         Ok(ChainView {
-            network: Network::from_core_arg(&chain.chain).map_err(|error| ChainError::Decode {
-                method: "getblockchaininfo",
-                detail: error.to_string(),
-            })?,
+            network: Network::from_core_arg(&chain.chain)
+                .map_err(|error| ChainError::Decode { method: "getblockchaininfo", detail: error.to_string() })?,
             genesis,
-            tip: TipRef {
-                height: chain.blocks,
-                hash: chain.bestblockhash,
-            },
+            tip: TipRef { height: chain.blocks, hash: chain.bestblockhash },
             tip_time_s,
             headers: chain.headers,
             initial_block_download: chain.initialblockdownload,
@@ -144,9 +125,7 @@ impl Chain for Bitcoind {
             mempool_min_feerate_sat_vb: mempool.mempoolminfee * SAT_VB_PER_BTC_KVB,
             incremental_feerate_sat_vb: mempool
                 .incrementalrelayfee
-                .map_or(OLD_INCREMENTAL_FEERATE_SAT_VB, |fee| {
-                    fee * SAT_VB_PER_BTC_KVB
-                }),
+                .map_or(OLD_INCREMENTAL_FEERATE_SAT_VB, |fee| fee * SAT_VB_PER_BTC_KVB),
             mempool_txs: mempool.size,
             mempool_loaded: mempool.loaded,
             latency,
@@ -156,17 +135,9 @@ impl Chain for Bitcoind {
     fn wait_tip(&self, current: BlockHash, timeout: Duration) -> Result<TipRef, ChainError> {
         // To Core, 0 ms means for ever.
         let wait = timeout.clamp(Duration::from_millis(1), MAX_TIP_WAIT);
-        let args = [
-            json!(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-            json!(current),
-        ];
-        let tip: answers::Tip =
-            self.long_poll
-                .call("waitfornewblock", &args, wait + self.timeout)?;
-        Ok(TipRef {
-            height: tip.height,
-            hash: tip.hash,
-        })
+        let args = [json!(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)), json!(current)];
+        let tip: answers::Tip = self.long_poll.call("waitfornewblock", &args, wait + self.timeout)?;
+        Ok(TipRef { height: tip.height, hash: tip.hash })
     }
 
     fn header(&self, hash: BlockHash) -> Result<HeaderInfo, ChainError> {
@@ -182,47 +153,26 @@ impl Chain for Bitcoind {
 
     fn block(&self, hash: BlockHash) -> Result<Block, ChainError> {
         const METHOD: &str = "getblock";
-        let hex: String = self
-            .query
-            .call(METHOD, &[json!(hash), json!(0)], self.timeout)?;
-        let block: Block = deserialize_hex(&hex).map_err(|error| ChainError::Decode {
-            method: METHOD,
-            detail: error.to_string(),
-        })?;
+        let hex: String = self.query.call(METHOD, &[json!(hash), json!(0)], self.timeout)?;
+        let block: Block =
+            deserialize_hex(&hex).map_err(|error| ChainError::Decode { method: METHOD, detail: error.to_string() })?;
         if block.block_hash() != hash || !block.check_merkle_root() {
             let detail = format!("the block does not hash to {hash}");
-            return Err(ChainError::Decode {
-                method: METHOD,
-                detail,
-            });
+            return Err(ChainError::Decode { method: METHOD, detail });
         }
         Ok(block)
     }
 
     fn block_hash_at(&self, height: u32) -> Result<Option<BlockHash>, ChainError> {
-        match self
-            .query
-            .call("getblockhash", &[json!(height)], self.timeout)
-        {
+        match self.query.call("getblockhash", &[json!(height)], self.timeout) {
             Ok(hash) => Ok(Some(hash)),
-            Err(ChainError::Rpc {
-                code: RPC_INVALID_PARAMETER,
-                ..
-            }) => Ok(None),
+            Err(ChainError::Rpc { code: RPC_INVALID_PARAMETER, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn tx_out(
-        &self,
-        outpoint: OutPoint,
-        include_mempool: bool,
-    ) -> Result<Option<ChainTxOut>, ChainError> {
-        let args = [
-            json!(outpoint.txid),
-            json!(outpoint.vout),
-            json!(include_mempool),
-        ];
+    fn tx_out(&self, outpoint: OutPoint, include_mempool: bool) -> Result<Option<ChainTxOut>, ChainError> {
+        let args = [json!(outpoint.txid), json!(outpoint.vout), json!(include_mempool)];
         let found: Option<answers::TxOut> = self.query.call("gettxout", &args, self.timeout)?;
         Ok(found.map(|out| ChainTxOut {
             value: out.value,
@@ -239,15 +189,10 @@ impl Chain for Bitcoind {
         let args = [json!("start"), Value::from(wanted)];
         let scan: answers::Scan = match self.scan.call(METHOD, &args, self.scan_timeout) {
             Ok(scan) => scan,
-            Err(ChainError::Rpc {
-                code: RPC_INVALID_PARAMETER,
-                message,
-                method,
-            }) if message.contains("already in progress") => {
-                return Err(ChainError::Busy {
-                    method,
-                    detail: message,
-                });
+            Err(ChainError::Rpc { code: RPC_INVALID_PARAMETER, message, method })
+                if message.contains("already in progress") =>
+            {
+                return Err(ChainError::Busy { method, detail: message });
             }
             Err(error) => {
                 if matches!(error, ChainError::Timeout { .. }) {
@@ -258,19 +203,11 @@ impl Chain for Bitcoind {
         };
         if !scan.success {
             let message = "the scan was aborted".to_owned();
-            return Err(ChainError::Rpc {
-                method: METHOD,
-                code: RPC_MISC,
-                message,
-            });
+            return Err(ChainError::Rpc { method: METHOD, code: RPC_MISC, message });
         }
         let mut utxos: Vec<ScanUtxo> = scan.unspents.into_iter().map(scan_utxo).collect();
         utxos.sort_unstable_by_key(|utxo| utxo.outpoint);
-        Ok(ScanResult {
-            height: scan.height,
-            hash: scan.bestblock,
-            utxos,
-        })
+        Ok(ScanResult { height: scan.height, hash: scan.bestblock, utxos })
     }
 
     fn test_accept(&self, tx: &Transaction) -> Result<TestAccept, ChainError> {
@@ -289,27 +226,14 @@ impl Chain for Bitcoind {
         let found: BTreeMap<OutPoint, Txid> = self
             .spenders(outpoints)?
             .into_iter()
-            .filter_map(|s| {
-                Some((
-                    OutPoint {
-                        txid: s.txid,
-                        vout: s.vout,
-                    },
-                    s.spendingtxid?,
-                ))
-            })
+            .filter_map(|s| Some((OutPoint { txid: s.txid, vout: s.vout }, s.spendingtxid?)))
             .collect();
-        Ok(outpoints
-            .iter()
-            .map(|outpoint| found.get(outpoint).copied())
-            .collect())
+        Ok(outpoints.iter().map(|outpoint| found.get(outpoint).copied()).collect())
     }
 
     fn estimate_fee(&self, target_blocks: u16) -> Result<Option<f64>, ChainError> {
         // Core itself raises the estimate to the mempool's minimum (src/rpc/fees.cpp).
-        let estimate: answers::Estimate =
-            self.query
-                .call("estimatesmartfee", &[json!(target_blocks)], self.timeout)?;
+        let estimate: answers::Estimate = self.query.call("estimatesmartfee", &[json!(target_blocks)], self.timeout)?;
         Ok(estimate.feerate.map(|feerate| feerate * SAT_VB_PER_BTC_KVB))
     }
 }
@@ -323,10 +247,7 @@ fn scan_object(wanted: &ScanDescriptor) -> Value {
 
 fn scan_utxo(unspent: answers::Unspent) -> ScanUtxo {
     ScanUtxo {
-        outpoint: OutPoint {
-            txid: unspent.txid,
-            vout: unspent.vout,
-        },
+        outpoint: OutPoint { txid: unspent.txid, vout: unspent.vout },
         value: unspent.amount,
         script: unspent.script,
         height: unspent.height,

@@ -13,8 +13,8 @@ use super::policy::{self, Admission, MIN_FEERATE_SAT_KVB, Refusal, Strictness};
 use super::{FakeChain, World};
 use crate::chain::error::{RPC_INVALID_PARAMETER, RPC_NOT_FOUND};
 use crate::chain::{
-    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, Conflict, HeaderInfo, MAX_TIP_WAIT,
-    MempoolEntry, ScanDescriptor, ScanResult, ScanUtxo, TestAccept, TipRef,
+    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, Conflict, HeaderInfo, MAX_TIP_WAIT, MempoolEntry,
+    ScanDescriptor, ScanResult, ScanUtxo, TestAccept, TipRef,
 };
 
 /// The version that the fake imitates.
@@ -29,10 +29,7 @@ impl Chain for FakeChain {
         let start = Instant::now();
         self.answer("getblockchaininfo", |world| {
             let tip = world.tip();
-            let time = world
-                .ledger
-                .block(tip.hash)
-                .map_or(0, |(block, ..)| block.header.time);
+            let time = world.ledger.block(tip.hash).map_or(0, |(block, ..)| block.header.time);
             Ok(ChainView {
                 network: Network::Regtest,
                 genesis: world.ledger.genesis(),
@@ -61,21 +58,14 @@ impl Chain for FakeChain {
             if world.ledger.tip() != current || left.is_zero() {
                 return Ok(world.tip());
             }
-            (world, _) = self
-                .0
-                .changed
-                .wait_timeout(world, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            (world, _) = self.0.changed.wait_timeout(world, left).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn header(&self, hash: BlockHash) -> Result<HeaderInfo, ChainError> {
         const METHOD: &str = "getblockheader";
         self.answer(METHOD, |world| {
-            let found = world
-                .ledger
-                .block(hash)
-                .ok_or_else(|| unknown_block(METHOD))?;
+            let found = world.ledger.block(hash).ok_or_else(|| unknown_block(METHOD))?;
             let (block, height, active) = found;
             Ok(HeaderInfo {
                 hash,
@@ -99,14 +89,8 @@ impl Chain for FakeChain {
         self.answer("getblockhash", |world| Ok(world.ledger.at(height)))
     }
 
-    fn tx_out(
-        &self,
-        outpoint: OutPoint,
-        include_mempool: bool,
-    ) -> Result<Option<ChainTxOut>, ChainError> {
-        self.answer("gettxout", |world| {
-            Ok(world.tx_out(outpoint, include_mempool))
-        })
+    fn tx_out(&self, outpoint: OutPoint, include_mempool: bool) -> Result<Option<ChainTxOut>, ChainError> {
+        self.answer("gettxout", |world| Ok(world.tx_out(outpoint, include_mempool)))
     }
 
     fn scan(&self, descriptors: &[ScanDescriptor]) -> Result<ScanResult, ChainError> {
@@ -115,36 +99,22 @@ impl Chain for FakeChain {
             for descriptor in descriptors {
                 wanted.extend(scripts_of(descriptor)?);
             }
-            let matching = world
-                .ledger
-                .coins()
-                .filter(|(_, coin)| wanted.contains(&coin.out.script_pubkey));
-            let utxos = matching
-                .map(|(outpoint, coin)| scan_utxo(*outpoint, coin))
-                .collect();
+            let matching = world.ledger.coins().filter(|(_, coin)| wanted.contains(&coin.out.script_pubkey));
+            let utxos = matching.map(|(outpoint, coin)| scan_utxo(*outpoint, coin)).collect();
             let TipRef { height, hash } = world.tip();
-            Ok(ScanResult {
-                height,
-                hash,
-                utxos,
-            })
+            Ok(ScanResult { height, hash, utxos })
         })
     }
 
     fn test_accept(&self, tx: &Transaction) -> Result<TestAccept, ChainError> {
         self.answer("testmempoolaccept", |world| {
-            Ok(
-                match policy::judge(tx, &world.ledger, &world.mempool, Strictness::Full) {
-                    Ok(Admission { fee, vsize, .. }) => TestAccept::Accepted { vsize, fee },
-                    Err(refusal) => {
-                        let (reason, details) = words(refusal);
-                        TestAccept::Rejected {
-                            reason: reason.to_owned(),
-                            details,
-                        }
-                    }
-                },
-            )
+            Ok(match policy::judge(tx, &world.ledger, &world.mempool, Strictness::Full) {
+                Ok(Admission { fee, vsize, .. }) => TestAccept::Accepted { vsize, fee },
+                Err(refusal) => {
+                    let (reason, details) = words(refusal);
+                    TestAccept::Rejected { reason: reason.to_owned(), details }
+                }
+            })
         })
     }
 
@@ -158,10 +128,7 @@ impl Chain for FakeChain {
 
     fn spending_prevout(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Txid>>, ChainError> {
         self.answer("gettxspendingprevout", |world| {
-            Ok(outpoints
-                .iter()
-                .map(|outpoint| world.spender(outpoint))
-                .collect())
+            Ok(outpoints.iter().map(|outpoint| world.spender(outpoint)).collect())
         })
     }
 
@@ -173,27 +140,18 @@ impl Chain for FakeChain {
                 return Ok(world.node.feerate_sat_vb.map(|feerate| feerate.max(floor)));
             }
             let message = "Invalid conf_target, must be between 1 and 1008".to_owned();
-            Err(ChainError::Rpc {
-                method: METHOD,
-                code: RPC_INVALID_PARAMETER,
-                message,
-            })
+            Err(ChainError::Rpc { method: METHOD, code: RPC_INVALID_PARAMETER, message })
         })
     }
 }
 
 impl World {
     fn tip(&self) -> TipRef {
-        TipRef {
-            height: self.ledger.height(),
-            hash: self.ledger.tip(),
-        }
+        TipRef { height: self.ledger.height(), hash: self.ledger.tip() }
     }
 
     fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
-        self.mempool
-            .spender(outpoint)
-            .or_else(|| self.ledger.spender(outpoint))
+        self.mempool.spender(outpoint).or_else(|| self.ledger.spender(outpoint))
     }
 
     fn tx_out(&self, outpoint: OutPoint, include_mempool: bool) -> Option<ChainTxOut> {
@@ -223,15 +181,10 @@ impl World {
     /// In the order in which `sendrawtransaction` looks.
     fn broadcast(&mut self, tx: &Transaction) -> BroadcastOutcome {
         let txid = tx.compute_txid();
-        let burns = |out: &bitcoin::TxOut| {
-            out.script_pubkey.is_op_return() && out.value > bitcoin::Amount::ZERO
-        };
+        let burns = |out: &bitcoin::TxOut| out.script_pubkey.is_op_return() && out.value > bitcoin::Amount::ZERO;
         if !tx.input.is_empty() && tx.output.iter().any(burns) {
             let ceiling = "Unspendable output exceeds maximum configured by user (maxburnamount)";
-            return BroadcastOutcome::Rejected {
-                code: -25,
-                reason: ceiling.to_owned(),
-            };
+            return BroadcastOutcome::Rejected { code: -25, reason: ceiling.to_owned() };
         }
         if self.ledger.has_unspent_output_of(txid) {
             return BroadcastOutcome::AlreadyConfirmed;
@@ -241,26 +194,17 @@ impl World {
         }
         match policy::judge(tx, &self.ledger, &self.mempool, Strictness::Full) {
             Ok(admission) => {
-                self.mempool
-                    .insert(tx.clone(), admission.fee, &admission.replaced);
+                self.mempool.insert(tx.clone(), admission.fee, &admission.replaced);
                 BroadcastOutcome::Accepted
             }
             Err(Refusal::MissingInputs) => self.explain_missing_inputs(tx, txid),
             Err(Refusal::MaxFee) => BroadcastOutcome::Rejected {
                 code: -25,
-                reason: "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)"
-                    .into(),
+                reason: "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)".into(),
             },
             Err(refusal) => {
-                let code = if refusal == Refusal::Undecodable {
-                    -22
-                } else {
-                    -26
-                };
-                BroadcastOutcome::Rejected {
-                    code,
-                    reason: words(refusal).1,
-                }
+                let code = if refusal == Refusal::Undecodable { -22 } else { -26 };
+                BroadcastOutcome::Rejected { code, reason: words(refusal).1 }
             }
         }
     }
@@ -270,29 +214,18 @@ impl World {
         if inputs().any(|outpoint| self.ledger.spender(&outpoint) == Some(txid)) {
             return BroadcastOutcome::AlreadyConfirmed;
         }
-        let conflict = |outpoint| {
-            Some(Conflict {
-                outpoint,
-                spender: self.spender(&outpoint)?,
-            })
-        };
-        BroadcastOutcome::InputsMissingOrSpent {
-            conflicts: inputs().filter_map(conflict).collect(),
-        }
+        let conflict = |outpoint| Some(Conflict { outpoint, spender: self.spender(&outpoint)? });
+        BroadcastOutcome::InputsMissingOrSpent { conflicts: inputs().filter_map(conflict).collect() }
     }
 }
 
 /// `testmempoolaccept`'s reason and details.
 fn words(refusal: Refusal) -> (&'static str, String) {
     match refusal {
-        Refusal::Undecodable => (
-            "undecodable",
-            "TX decode failed. Make sure the tx has at least one input.".to_owned(),
-        ),
-        Refusal::AlreadyInMempool => (
-            "txn-already-in-mempool",
-            "txn-already-in-mempool".to_owned(),
-        ),
+        Refusal::Undecodable => {
+            ("undecodable", "TX decode failed. Make sure the tx has at least one input.".to_owned())
+        }
+        Refusal::AlreadyInMempool => ("txn-already-in-mempool", "txn-already-in-mempool".to_owned()),
         Refusal::AlreadyKnown => ("txn-already-known", "txn-already-known".to_owned()),
         Refusal::MissingInputs => ("missing-inputs", String::new()),
         Refusal::Rejected(reason, details) => (reason, details),
@@ -301,11 +234,7 @@ fn words(refusal: Refusal) -> (&'static str, String) {
 }
 
 fn unknown_block(method: &'static str) -> ChainError {
-    ChainError::Rpc {
-        method,
-        code: RPC_NOT_FOUND,
-        message: "Block not found".to_owned(),
-    }
+    ChainError::Rpc { method, code: RPC_NOT_FOUND, message: "Block not found".to_owned() }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "feerates are far below 2^53")]
@@ -340,9 +269,7 @@ fn scripts_of(wanted: &ScanDescriptor) -> Result<Vec<ScriptBuf>, ChainError> {
             _ => (0, 0),
         };
         for index in first..=last {
-            let definite = descriptor
-                .at_derivation_index(index)
-                .map_err(|error| bad(&error))?;
+            let definite = descriptor.at_derivation_index(index).map_err(|error| bad(&error))?;
             scripts.push(definite.script_pubkey());
         }
     }

@@ -36,11 +36,7 @@ pub(super) struct Faults {
 
 impl Faults {
     pub(super) fn inject(&mut self, method: Option<&'static str>, fault: Fault, times: u32) {
-        self.waiting.push(Injection {
-            method,
-            fault,
-            left: times,
-        });
+        self.waiting.push(Injection { method, fault, left: times });
     }
 
     pub(super) fn clear(&mut self) {
@@ -56,10 +52,7 @@ impl Faults {
     /// The fault for this call, which is used up by it.
     pub(super) fn take(&mut self, method: &'static str) -> Option<Fault> {
         let matches = |i: &Injection| i.left > 0 && i.method.is_none_or(|m| m == method);
-        let injection = self
-            .waiting
-            .iter_mut()
-            .find(|injection| matches(injection))?;
+        let injection = self.waiting.iter_mut().find(|injection| matches(injection))?;
         // u32::MAX stands for ever.
         if injection.left != u32::MAX {
             injection.left -= 1;
@@ -73,19 +66,11 @@ impl Faults {
 impl Fault {
     pub(super) fn error(self, method: &'static str, after: Duration) -> ChainError {
         match self {
-            Self::Starting => ChainError::Starting {
-                method,
-                message: "Loading block index…".into(),
-            },
-            Self::Unauthorized => ChainError::Unauthorized {
-                method,
-                detail: "the fake".into(),
-            },
-            Self::Refused => ChainError::Transport {
-                method,
-                sent: false,
-                detail: "cannot connect: connection refused".into(),
-            },
+            Self::Starting => ChainError::Starting { method, message: "Loading block index…".into() },
+            Self::Unauthorized => ChainError::Unauthorized { method, detail: "the fake".into() },
+            Self::Refused => {
+                ChainError::Transport { method, sent: false, detail: "cannot connect: connection refused".into() }
+            }
             Self::Timeout | Self::LostAnswer | Self::Hang => ChainError::Timeout { method, after },
         }
     }

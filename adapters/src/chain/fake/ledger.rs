@@ -10,8 +10,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::script::Builder;
 use bitcoin::transaction::Version;
 use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, Network, OutPoint, Script, ScriptBuf, Sequence,
-    Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness, WitnessMerkleNode,
+    Amount, Block, BlockHash, CompactTarget, Network, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn,
+    TxMerkleNode, TxOut, Txid, Witness, WitnessMerkleNode,
 };
 
 /// Blocks after which a coinbase may be spent.
@@ -57,12 +57,7 @@ impl Ledger {
     pub(super) fn new() -> Self {
         let block = genesis_block(Network::Regtest);
         let hash = block.block_hash();
-        let stored = Stored {
-            block,
-            height: 0,
-            arrival: 0,
-            invalid: false,
-        };
+        let stored = Stored { block, height: 0, arrival: 0, invalid: false };
         Self {
             blocks: BTreeMap::from([(hash, stored)]),
             active: vec![hash],
@@ -101,11 +96,7 @@ impl Ledger {
     /// The block, its height, and whether it is in the active chain.
     pub(super) fn block(&self, hash: BlockHash) -> Option<(&Block, u32, bool)> {
         let stored = self.blocks.get(&hash)?;
-        Some((
-            &stored.block,
-            stored.height,
-            self.at(stored.height) == Some(hash),
-        ))
+        Some((&stored.block, stored.height, self.at(stored.height) == Some(hash)))
     }
 
     pub(super) fn coin(&self, outpoint: &OutPoint) -> Option<&Coin> {
@@ -124,18 +115,11 @@ impl Ledger {
     /// Whether an output of the transaction is unspent in the active chain.
     pub(super) fn has_unspent_output_of(&self, txid: Txid) -> bool {
         let from = OutPoint { txid, vout: 0 };
-        self.coins
-            .range(from..)
-            .next()
-            .is_some_and(|(outpoint, _)| outpoint.txid == txid)
+        self.coins.range(from..).next().is_some_and(|(outpoint, _)| outpoint.txid == txid)
     }
 
     /// Mines these transactions, which must be spendable in this order, on the tip.
-    pub(super) fn mine(
-        &mut self,
-        txs: Vec<Transaction>,
-        script: &Script,
-    ) -> Result<BlockHash, String> {
+    pub(super) fn mine(&mut self, txs: Vec<Transaction>, script: &Script) -> Result<BlockHash, String> {
         let fees = self.fees_of(&txs)?;
         let height = self.height() + 1;
         self.arrivals += 1;
@@ -145,12 +129,7 @@ impl Ledger {
         let block = seal(self.tip(), time, coinbase, txs);
         let hash = block.block_hash();
         self.connect(&block, height);
-        let stored = Stored {
-            block,
-            height,
-            arrival: self.arrivals,
-            invalid: false,
-        };
+        let stored = Stored { block, height, arrival: self.arrivals, invalid: false };
         self.blocks.insert(hash, stored);
         self.active.push(hash);
         Ok(hash)
@@ -175,9 +154,7 @@ impl Ledger {
             }
             for (vout, out) in (0..).zip(&tx.output) {
                 made.insert(OutPoint { txid, vout }, out.value);
-                value = value
-                    .checked_sub(out.value)
-                    .ok_or_else(|| format!("{txid} spends more than it has"))?;
+                value = value.checked_sub(out.value).ok_or_else(|| format!("{txid} spends more than it has"))?;
             }
             fees += value;
         }
@@ -227,8 +204,7 @@ impl Ledger {
     }
 
     fn is_valid(&self, hash: BlockHash) -> bool {
-        self.line_of(hash)
-            .all(|h| self.blocks.get(&h).is_some_and(|stored| !stored.invalid))
+        self.line_of(hash).all(|h| self.blocks.get(&h).is_some_and(|stored| !stored.invalid))
     }
 
     /// Most work, here most blocks; then first come.
@@ -241,17 +217,10 @@ impl Ledger {
             .map_or(self.genesis(), |(hash, _)| *hash);
         let mut chain: Vec<BlockHash> = self.line_of(best).collect();
         chain.reverse();
-        let left: Vec<BlockHash> = self
-            .active
-            .iter()
-            .filter(|hash| !chain.contains(hash))
-            .copied()
-            .collect();
+        let left: Vec<BlockHash> = self.active.iter().filter(|hash| !chain.contains(hash)).copied().collect();
         self.activate(chain);
         let blocks = left.iter().filter_map(|hash| self.blocks.get(hash));
-        blocks
-            .flat_map(|stored| stored.block.txdata.iter().skip(1).cloned())
-            .collect()
+        blocks.flat_map(|stored| stored.block.txdata.iter().skip(1).cloned()).collect()
     }
 
     fn activate(&mut self, chain: Vec<BlockHash>) {
@@ -275,11 +244,7 @@ impl Ledger {
             }
             for (vout, out) in (0..).zip(&tx.output) {
                 if !out.script_pubkey.is_op_return() {
-                    let coin = Coin {
-                        out: out.clone(),
-                        height,
-                        coinbase,
-                    };
+                    let coin = Coin { out: out.clone(), height, coinbase };
                     self.coins.insert(OutPoint { txid, vout }, coin);
                 }
             }
@@ -288,29 +253,17 @@ impl Ledger {
 
     /// The wall clock, but always after the tip. (Core demands only the median of eleven.)
     fn next_time(&self) -> u32 {
-        let tip = self
-            .blocks
-            .get(&self.tip())
-            .map_or(0, |stored| stored.block.header.time);
-        u32::try_from(now_s())
-            .unwrap_or(u32::MAX)
-            .max(tip.saturating_add(1))
+        let tip = self.blocks.get(&self.tip()).map_or(0, |stored| stored.block.header.time);
+        u32::try_from(now_s()).unwrap_or(u32::MAX).max(tip.saturating_add(1))
     }
 }
 
 pub(super) fn now_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn subsidy(height: u32) -> Amount {
-    Amount::from_sat(
-        FIRST_SUBSIDY
-            .to_sat()
-            .checked_shr(height / HALVING_INTERVAL)
-            .unwrap_or(0),
-    )
+    Amount::from_sat(FIRST_SUBSIDY.to_sat().checked_shr(height / HALVING_INTERVAL).unwrap_or(0))
 }
 
 /// A coinbase that is unique by height (BIP34) and by an extra nonce.
@@ -320,18 +273,12 @@ fn coinbase(height: u32, extra: i64, reward: Amount, script: &Script) -> Transac
         lock_time: LockTime::ZERO,
         input: vec![TxIn {
             previous_output: OutPoint::null(),
-            script_sig: Builder::new()
-                .push_int(i64::from(height))
-                .push_slice(extra.to_le_bytes())
-                .into_script(),
+            script_sig: Builder::new().push_int(i64::from(height)).push_slice(extra.to_le_bytes()).into_script(),
             sequence: Sequence::MAX,
             // The witness reserved value of BIP141.
             witness: Witness::from_slice(&[[0; 32]]),
         }],
-        output: vec![TxOut {
-            value: reward,
-            script_pubkey: script.to_owned(),
-        }],
+        output: vec![TxOut { value: reward, script_pubkey: script.to_owned() }],
     }
 }
 
@@ -348,20 +295,13 @@ fn seal(tip: BlockHash, time: u32, coinbase: Transaction, txs: Vec<Transaction>)
         },
         txdata: std::iter::once(coinbase).chain(txs).collect(),
     };
-    let witness_root = block
-        .witness_root()
-        .unwrap_or_else(WitnessMerkleNode::all_zeros);
+    let witness_root = block.witness_root().unwrap_or_else(WitnessMerkleNode::all_zeros);
     let commitment = Block::compute_witness_commitment(&witness_root, &[0; 32]);
     let mut script = WITNESS_COMMITMENT_HEADER.to_vec();
     script.extend_from_slice(commitment.as_byte_array());
-    let out = TxOut {
-        value: Amount::ZERO,
-        script_pubkey: ScriptBuf::from_bytes(script),
-    };
+    let out = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) };
     block.txdata[0].output.push(out);
-    block.header.merkle_root = block
-        .compute_merkle_root()
-        .unwrap_or(block.header.merkle_root);
+    block.header.merkle_root = block.compute_merkle_root().unwrap_or(block.header.merkle_root);
     let target = block.header.target();
     while !target.is_met_by(block.block_hash()) {
         block.header.nonce = block.header.nonce.wrapping_add(1);

@@ -53,13 +53,7 @@ impl Mempool {
         }
         let vsize = policy::vsize(&tx);
         self.entered += 1;
-        let member = Member {
-            tx,
-            fee,
-            vsize,
-            time_s: now_s(),
-            order: self.entered,
-        };
+        let member = Member { tx, fee, vsize, time_s: now_s(), order: self.entered };
         self.members.insert(txid, member);
     }
 
@@ -84,19 +78,12 @@ impl Mempool {
     pub(super) fn in_order(&self) -> Vec<Transaction> {
         let mut members: Vec<&Member> = self.members.values().collect();
         members.sort_unstable_by_key(|member| member.order);
-        members
-            .into_iter()
-            .map(|member| member.tx.clone())
-            .collect()
+        members.into_iter().map(|member| member.tx.clone()).collect()
     }
 
     /// Keeps what the ledger still allows after it has changed; `returned` are transactions that left the chain.
     pub(super) fn follow(&mut self, ledger: &Ledger, returned: Vec<Transaction>) {
-        let times: BTreeMap<Txid, u64> = self
-            .members
-            .iter()
-            .map(|(txid, member)| (*txid, member.time_s))
-            .collect();
+        let times: BTreeMap<Txid, u64> = self.members.iter().map(|(txid, member)| (*txid, member.time_s)).collect();
         let before = self.in_order();
         self.members.clear();
         self.spenders.clear();
@@ -104,9 +91,7 @@ impl Mempool {
             let txid = tx.compute_txid();
             if let Ok(entry) = policy::judge(&tx, ledger, self, Strictness::AfterReorg) {
                 self.insert(tx, entry.fee, &BTreeSet::new());
-                if let (Some(member), Some(time_s)) =
-                    (self.members.get_mut(&txid), times.get(&txid))
-                {
+                if let (Some(member), Some(time_s)) = (self.members.get_mut(&txid), times.get(&txid)) {
                     member.time_s = *time_s;
                 }
             }
@@ -115,20 +100,12 @@ impl Mempool {
 
     pub(super) fn parents(&self, tx: &Transaction) -> BTreeSet<Txid> {
         let sources = tx.input.iter().map(|input| input.previous_output.txid);
-        sources
-            .filter(|txid| self.members.contains_key(txid))
-            .collect()
+        sources.filter(|txid| self.members.contains_key(txid)).collect()
     }
 
     fn children(&self, txid: Txid) -> BTreeSet<Txid> {
-        let outputs = OutPoint { txid, vout: 0 }..=OutPoint {
-            txid,
-            vout: u32::MAX,
-        };
-        self.spenders
-            .range(outputs)
-            .map(|(_, spender)| *spender)
-            .collect()
+        let outputs = OutPoint { txid, vout: 0 }..=OutPoint { txid, vout: u32::MAX };
+        self.spenders.range(outputs).map(|(_, spender)| *spender).collect()
     }
 
     /// These members and all that descend from them.
@@ -140,21 +117,12 @@ impl Mempool {
     pub(super) fn cluster(&self, of: impl IntoIterator<Item = Txid>) -> BTreeSet<Txid> {
         self.closure(of, |txid| {
             let mut near = self.children(txid);
-            near.extend(
-                self.members
-                    .get(&txid)
-                    .map(|m| self.parents(&m.tx))
-                    .unwrap_or_default(),
-            );
+            near.extend(self.members.get(&txid).map(|m| self.parents(&m.tx)).unwrap_or_default());
             near
         })
     }
 
-    fn closure(
-        &self,
-        of: impl IntoIterator<Item = Txid>,
-        near: impl Fn(Txid) -> BTreeSet<Txid>,
-    ) -> BTreeSet<Txid> {
+    fn closure(&self, of: impl IntoIterator<Item = Txid>, near: impl Fn(Txid) -> BTreeSet<Txid>) -> BTreeSet<Txid> {
         let mut open: Vec<Txid> = of.into_iter().collect();
         let mut found = BTreeSet::new();
         while let Some(txid) = open.pop() {

@@ -85,16 +85,8 @@ impl FakeChain {
             feerate_sat_vb: None,
             timeout: DEFAULT_TIMEOUT,
         };
-        let world = World {
-            ledger: Ledger::new(),
-            mempool: Mempool::default(),
-            node,
-            faults: Faults::default(),
-        };
-        Self(Arc::new(Shared {
-            world: Mutex::new(world),
-            changed: Condvar::new(),
-        }))
+        let world = World { ledger: Ledger::new(), mempool: Mempool::default(), node, faults: Faults::default() };
+        Self(Arc::new(Shared { world: Mutex::new(world), changed: Condvar::new() }))
     }
 
     /// Mines blocks that pay to `script`, the first with all of the mempool. Answers their hashes in order.
@@ -213,11 +205,7 @@ impl FakeChain {
             if left.is_zero() {
                 return;
             }
-            (world, _) = self
-                .0
-                .changed
-                .wait_timeout(world, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            (world, _) = self.0.changed.wait_timeout(world, left).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -226,10 +214,7 @@ impl World {
     /// A block has come: the mempool follows, and a recent block ends the initial download.
     fn after_block(&mut self) {
         self.mempool.follow(&self.ledger, Vec::new());
-        let tip_time = self
-            .ledger
-            .block(self.ledger.tip())
-            .map_or(0, |(b, ..)| b.header.time);
+        let tip_time = self.ledger.block(self.ledger.tip()).map_or(0, |(b, ..)| b.header.time);
         if u64::from(tip_time) + MAX_TIP_AGE_S > now_s() {
             self.node.initial_block_download = false;
         }

@@ -67,11 +67,7 @@ fn fee_at(sat_kvb: u64, vsize: u64) -> Amount {
 
 fn reject<T>(reason: &'static str, details: impl AsRef<str>) -> Result<T, Refusal> {
     let details = details.as_ref();
-    let text = if details.is_empty() {
-        reason.to_owned()
-    } else {
-        format!("{reason}, {details}")
-    };
+    let text = if details.is_empty() { reason.to_owned() } else { format!("{reason}, {details}") };
     Err(Refusal::Rejected(reason, text))
 }
 
@@ -92,18 +88,11 @@ pub(super) fn judge(
     }
     let fee = fee_of(tx, ledger, mempool)?;
     let size = vsize(tx);
-    let conflicts: BTreeSet<Txid> = tx
-        .input
-        .iter()
-        .filter_map(|input| mempool.spender(&input.previous_output))
-        .collect();
+    let conflicts: BTreeSet<Txid> =
+        tx.input.iter().filter_map(|input| mempool.spender(&input.previous_output)).collect();
     if strictness == Strictness::AfterReorg {
         return if conflicts.is_empty() {
-            Ok(Admission {
-                fee,
-                vsize: size,
-                replaced: conflicts,
-            })
+            Ok(Admission { fee, vsize: size, replaced: conflicts })
         } else {
             reject("txn-mempool-conflict", "")
         };
@@ -119,11 +108,7 @@ pub(super) fn judge(
     if fee > fee_at(MAX_FEERATE_SAT_KVB, size) {
         return Err(Refusal::MaxFee);
     }
-    Ok(Admission {
-        fee,
-        vsize: size,
-        replaced,
-    })
+    Ok(Admission { fee, vsize: size, replaced })
 }
 
 /// Consensus rules that need no context.
@@ -134,10 +119,7 @@ fn check_form(tx: &Transaction) -> Result<(), Refusal> {
     if tx.output.is_empty() {
         return reject("bad-txns-vout-empty", "");
     }
-    let total = tx
-        .output
-        .iter()
-        .try_fold(Amount::ZERO, |sum, out| sum.checked_add(out.value));
+    let total = tx.output.iter().try_fold(Amount::ZERO, |sum, out| sum.checked_add(out.value));
     if total.is_none_or(|total| total > Amount::MAX_MONEY) {
         return reject("bad-txns-txouttotal-toolarge", "");
     }
@@ -161,9 +143,8 @@ fn check_standard(tx: &Transaction) -> Result<(), Refusal> {
     if tx.output.iter().any(|out| !is_standard(&out.script_pubkey)) {
         return reject("scriptpubkey", "");
     }
-    let is_dust = |out: &bitcoin::TxOut| {
-        !out.script_pubkey.is_op_return() && out.value < out.script_pubkey.minimal_non_dust()
-    };
+    let is_dust =
+        |out: &bitcoin::TxOut| !out.script_pubkey.is_op_return() && out.value < out.script_pubkey.minimal_non_dust();
     if tx.output.iter().any(is_dust) {
         return reject("dust", "tx with dust output must be 0-fee");
     }
@@ -185,11 +166,7 @@ fn is_standard(script: &Script) -> bool {
 /// In the next block, by height or by the median time of eleven blocks (BIP113).
 fn is_final(tx: &Transaction, ledger: &Ledger) -> bool {
     let lock = tx.lock_time.to_consensus_u32();
-    let reached = if lock < LOCKTIME_THRESHOLD {
-        lock <= ledger.height()
-    } else {
-        lock < ledger.median_time()
-    };
+    let reached = if lock < LOCKTIME_THRESHOLD { lock <= ledger.height() } else { lock < ledger.median_time() };
     lock == 0 || reached || tx.input.iter().all(|input| input.sequence.is_final())
 }
 
@@ -217,15 +194,9 @@ fn fee_of(tx: &Transaction, ledger: &Ledger, mempool: &Mempool) -> Result<Amount
         return reject("bad-txns-premature-spend-of-coinbase", details);
     }
     let spent: Amount = tx.output.iter().map(|out| out.value).sum();
-    value.checked_sub(spent).map_or_else(
-        || {
-            reject(
-                "bad-txns-in-belowout",
-                format!("value in ({value}) < value out ({spent})"),
-            )
-        },
-        Ok,
-    )
+    value
+        .checked_sub(spent)
+        .map_or_else(|| reject("bad-txns-in-belowout", format!("value in ({value}) < value out ({spent})")), Ok)
 }
 
 fn check_replacement(
@@ -238,22 +209,14 @@ fn check_replacement(
     if conflicts.is_empty() {
         return Ok(());
     }
-    if tx
-        .input
-        .iter()
-        .any(|input| replaced.contains(&input.previous_output.txid))
-    {
+    if tx.input.iter().any(|input| replaced.contains(&input.previous_output.txid)) {
         return reject("bad-txns-spends-conflicting-tx", "");
     }
     if replaced.len() > MAX_REPLACED {
         return reject("too many potential replacements", "");
     }
     let txid = tx.compute_txid();
-    let fees: Amount = replaced
-        .iter()
-        .filter_map(|t| mempool.get(t))
-        .map(|m| m.fee)
-        .sum();
+    let fees: Amount = replaced.iter().filter_map(|t| mempool.get(t)).map(|m| m.fee).sum();
     if fee < fees {
         let why = format!("rejecting replacement {txid}, less fees than conflicting txs");
         return reject("insufficient fee", why);
@@ -263,10 +226,8 @@ fn check_replacement(
         let why = format!("rejecting replacement {txid}, not enough additional fees to relay");
         return reject("insufficient fee", why);
     }
-    let is_worse = conflicts
-        .iter()
-        .filter_map(|t| mempool.get(t))
-        .any(|old| fee.to_sat() * old.vsize <= old.fee.to_sat() * size);
+    let is_worse =
+        conflicts.iter().filter_map(|t| mempool.get(t)).any(|old| fee.to_sat() * old.vsize <= old.fee.to_sat() * size);
     if is_worse {
         let why = "insufficient feerate: does not improve feerate diagram";
         return reject("replacement-failed", why);
@@ -274,19 +235,10 @@ fn check_replacement(
     Ok(())
 }
 
-fn check_cluster(
-    tx: &Transaction,
-    size: u64,
-    mempool: &Mempool,
-    replaced: &BTreeSet<Txid>,
-) -> Result<(), Refusal> {
+fn check_cluster(tx: &Transaction, size: u64, mempool: &Mempool, replaced: &BTreeSet<Txid>) -> Result<(), Refusal> {
     let mut cluster = mempool.cluster(mempool.parents(tx));
     cluster.retain(|txid| !replaced.contains(txid));
-    let total = cluster
-        .iter()
-        .filter_map(|t| mempool.get(t))
-        .map(|m| m.vsize)
-        .sum::<u64>();
+    let total = cluster.iter().filter_map(|t| mempool.get(t)).map(|m| m.vsize).sum::<u64>();
     if cluster.len() + 1 > MAX_CLUSTER_TXS || total + size > MAX_CLUSTER_VSIZE {
         return reject("too-large-cluster", "");
     }

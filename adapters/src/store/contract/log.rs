@@ -67,9 +67,7 @@ pub(crate) fn nobody() -> Callback {
 
 /// Records whose content names their index and a generation.
 pub(crate) fn records(range: Range<u64>, generation: &str) -> Vec<Record> {
-    range
-        .map(|index| (index, format!("{generation}{index}").into_bytes().into()))
-        .collect()
+    range.map(|index| (index, format!("{generation}{index}").into_bytes().into())).collect()
 }
 
 pub(crate) fn append(log: &dyn LogStore, range: Range<u64>, generation: &str) {
@@ -82,11 +80,7 @@ pub(crate) fn all(log: &dyn LogStore) -> Vec<Record> {
 
 fn bounds(log: &dyn LogStore) -> (Option<u64>, Option<u64>, Option<u64>) {
     let state = log.state();
-    (
-        state.first,
-        state.last,
-        state.purged.map(|purged| purged.index),
-    )
+    (state.first, state.last, state.purged.map(|purged| purged.index))
 }
 
 pub(crate) fn a_fresh_log_is_empty(mut at: impl LogFixture) {
@@ -135,11 +129,7 @@ pub(crate) fn callbacks_come_in_the_order_of_the_calls(at: impl LogFixture) {
 
 pub(crate) fn a_hole_is_refused_and_nothing_is_written(mut at: impl LogFixture) {
     append(at.log(), 0..3, "a");
-    for bad in [
-        records(4..6, "b"),
-        records(2..4, "b"),
-        vec![(3, Arc::from([1])), (5, Arc::from([1]))],
-    ] {
+    for bad in [records(4..6, "b"), records(2..4, "b"), vec![(3, Arc::from([1])), (5, Arc::from([1]))]] {
         let refused = acked(|done| at.log().append(bad, done)).unwrap_err();
         assert!(matches!(refused, StoreError::Hole { .. }), "{refused}");
     }
@@ -212,16 +202,7 @@ pub(crate) fn purging_beyond_the_end_empties_and_moves_on(mut at: impl LogFixtur
         at.restart();
     }
     let refused = acked(|done| at.log().append(records(10..11, "b"), done)).unwrap_err();
-    assert!(
-        matches!(
-            refused,
-            StoreError::Hole {
-                expected: 100,
-                found: 10
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(refused, StoreError::Hole { expected: 100, found: 10 }), "{refused}");
     append(at.log(), 100..102, "b");
     at.restart();
     assert_eq!(all(at.log()), records(100..102, "b"));
@@ -233,20 +214,12 @@ pub(crate) fn purging_backwards_does_nothing(mut at: impl LogFixture) {
     acked(|done| at.log().purge_through(5, vec![0], done)).unwrap();
     acked(|done| at.log().purge_through(3, vec![3], done)).unwrap();
     at.restart();
-    assert_eq!(
-        at.log().state().purged,
-        Some(Purged {
-            index: 5,
-            marker: Arc::from([5])
-        })
-    );
+    assert_eq!(at.log().state().purged, Some(Purged { index: 5, marker: Arc::from([5]) }));
     assert_eq!(all(at.log()), records(6..10, "a"));
 }
 
 pub(crate) fn a_read_is_clipped_and_bounded(mut at: impl LogFixture) {
-    let ten: Vec<Record> = (0..10)
-        .map(|index| (index, Arc::from([7_u8; 100])))
-        .collect();
+    let ten: Vec<Record> = (0..10).map(|index| (index, Arc::from([7_u8; 100]))).collect();
     acked(|done| at.log().append(ten.clone(), done)).unwrap();
     for _ in 0..2 {
         let read = |range: Range<u64>, max_bytes| at.log().read(range, max_bytes).unwrap();
@@ -257,11 +230,7 @@ pub(crate) fn a_read_is_clipped_and_bounded(mut at: impl LogFixture) {
         #[allow(clippy::reversed_empty_ranges)]
         let reversed = 6..3;
         assert_eq!(read(reversed, usize::MAX), []);
-        assert_eq!(
-            read(2..9, 0),
-            ten[2..3],
-            "never empty while there is something"
-        );
+        assert_eq!(read(2..9, 0), ten[2..3], "never empty while there is something");
         assert_eq!(read(2..9, 100), ten[2..3]);
         assert_eq!(read(2..9, 101), ten[2..4]);
         assert_eq!(read(2..9, 300), ten[2..5]);
@@ -274,11 +243,7 @@ pub(crate) fn named_values_are_kept(mut at: impl LogFixture) {
     at.log().put_lazily(LogKey::Committed, vec![3]);
     for _ in 0..2 {
         assert_eq!(at.log().get(LogKey::Vote).as_deref(), Some(&[1, 2][..]));
-        assert_eq!(
-            at.log().get(LogKey::Committed).as_deref(),
-            Some(&[3][..]),
-            "stopping writes lazy values"
-        );
+        assert_eq!(at.log().get(LogKey::Committed).as_deref(), Some(&[3][..]), "stopping writes lazy values");
         at.restart();
     }
 }
@@ -299,22 +264,11 @@ pub(crate) fn the_last_named_value_wins(mut at: impl LogFixture) {
 pub(crate) fn a_stopped_log_refuses(at: impl LogFixture) {
     let log = at.log();
     let (tell, told) = mpsc::channel();
-    log.append(
-        records(0..3, "a"),
-        Box::new(move |result| tell.send(result).unwrap()),
-    );
+    log.append(records(0..3, "a"), Box::new(move |result| tell.send(result).unwrap()));
     log.stop();
-    told.try_recv()
-        .expect("stopping waits for what was called before")
-        .unwrap();
-    assert!(matches!(
-        acked(|done| log.append(records(3..4, "a"), done)),
-        Err(StoreError::Stopped)
-    ));
-    assert!(matches!(
-        acked(|done| log.put(LogKey::Vote, vec![1], done)),
-        Err(StoreError::Stopped)
-    ));
+    told.try_recv().expect("stopping waits for what was called before").unwrap();
+    assert!(matches!(acked(|done| log.append(records(3..4, "a"), done)), Err(StoreError::Stopped)));
+    assert!(matches!(acked(|done| log.put(LogKey::Vote, vec![1], done)), Err(StoreError::Stopped)));
     assert_eq!(all(log), records(0..3, "a"));
     assert!(log.failed().is_none());
     log.stop();
@@ -324,14 +278,11 @@ pub(crate) fn a_failure_is_final(mut at: impl LogFixture) {
     append(at.log(), 0..3, "a");
     let (tell, told) = mpsc::channel();
     let before = tell.clone();
-    at.log()
-        .on_failure(Box::new(move |error| before.send(error).unwrap()));
+    at.log().on_failure(Box::new(move |error| before.send(error).unwrap()));
     at.break_disk();
     acked(|done| at.log().append(records(3..4, "a"), done)).unwrap_err();
-    told.recv_timeout(PATIENCE)
-        .expect("the watcher hears of it");
-    at.log()
-        .on_failure(Box::new(move |error| tell.send(error).unwrap()));
+    told.recv_timeout(PATIENCE).expect("the watcher hears of it");
+    at.log().on_failure(Box::new(move |error| tell.send(error).unwrap()));
     told.recv_timeout(PATIENCE).expect("a late watcher too");
     for _ in 0..3 {
         let refused = acked(|done| at.log().put(LogKey::Vote, vec![1], done)).unwrap_err();
@@ -340,11 +291,7 @@ pub(crate) fn a_failure_is_final(mut at: impl LogFixture) {
     let first = at.log().failed().expect("remembered");
     assert!(!matches!(first, StoreError::Failed { .. }), "{first}");
     at.restart();
-    assert_eq!(
-        all(at.log()),
-        records(0..3, "a"),
-        "nothing that was refused is there"
-    );
+    assert_eq!(all(at.log()), records(0..3, "a"), "nothing that was refused is there");
 }
 
 #[derive(Debug, Clone)]
@@ -395,11 +342,7 @@ impl Model {
 }
 
 pub(crate) fn any_history_reads_as_the_model_says<F: LogFixture>(_: F) {
-    let config = Config {
-        cases: 24,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&steps(), |steps| {
         let mut at = F::fresh();
         let mut model = Model::default();
@@ -407,10 +350,7 @@ pub(crate) fn any_history_reads_as_the_model_says<F: LogFixture>(_: F) {
             play(&mut at, &mut model, n, &step);
             let expected: Vec<Record> = model.records.clone().into_iter().collect();
             prop_assert_eq!(all(at.log()), expected);
-            prop_assert_eq!(
-                at.log().state().purged.map(|purged| purged.index),
-                model.purged
-            );
+            prop_assert_eq!(at.log().state().purged.map(|purged| purged.index), model.purged);
             prop_assert_eq!(at.log().get(LogKey::Vote).map(|vote| vote[0]), model.vote);
         }
         Ok(())
@@ -432,8 +372,7 @@ fn play<F: LogFixture>(at: &mut F, model: &mut Model, n: usize, step: &Step) {
         }
         Step::Purge(through) => {
             model.purge(through.into());
-            at.log()
-                .purge_through(through.into(), vec![through], nobody());
+            at.log().purge_through(through.into(), vec![through], nobody());
         }
         Step::Put(value) => {
             model.vote = Some(value);

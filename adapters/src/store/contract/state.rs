@@ -52,10 +52,7 @@ pub(crate) fn batch(marker: &str, changes: &[(u8, &str, Option<&str>)]) -> RowBa
         key: key.as_bytes().to_vec(),
         value: value.map(|value| value.as_bytes().to_vec()),
     });
-    RowBatch {
-        marker: marker.as_bytes().to_vec(),
-        rows: rows.collect(),
-    }
+    RowBatch { marker: marker.as_bytes().to_vec(), rows: rows.collect() }
 }
 
 /// The marker and all rows.
@@ -75,20 +72,12 @@ pub(crate) fn rows(state: &dyn StateStore) -> (Option<Vec<u8>>, Rows) {
 }
 
 fn expect(state: &dyn StateStore, marker: &str, expected: &[(u8, &str, &str)]) {
-    let expected = expected
-        .iter()
-        .map(|(table, key, value)| ((*table, (*key).to_owned()), (*value).to_owned()));
-    assert_eq!(
-        rows(state),
-        (Some(marker.as_bytes().to_vec()), expected.collect())
-    );
+    let expected = expected.iter().map(|(table, key, value)| ((*table, (*key).to_owned()), (*value).to_owned()));
+    assert_eq!(rows(state), (Some(marker.as_bytes().to_vec()), expected.collect()));
 }
 
 /// Sends a snapshot in small parts.
-pub(crate) fn transfer(
-    from: &SnapshotFile,
-    to: &dyn StateStore,
-) -> Result<SnapshotFile, StoreError> {
+pub(crate) fn transfer(from: &SnapshotFile, to: &dyn StateStore) -> Result<SnapshotFile, StoreError> {
     let mut incoming = to.receive(from.digest.clone())?;
     for chunk in std::fs::read(&from.path).unwrap().chunks(1_000) {
         incoming.write(chunk)?;
@@ -106,18 +95,8 @@ pub(crate) fn a_fresh_state_is_empty<F: StateFixture>(mut at: F) {
 }
 
 pub(crate) fn batches_are_there_after_a_restart<F: StateFixture>(mut at: F) {
-    at.state()
-        .write(&batch(
-            "1",
-            &[(1, "a", Some("x")), (1, "b", Some("y")), (2, "a", Some(""))],
-        ))
-        .unwrap();
-    at.state()
-        .write(&batch(
-            "2",
-            &[(1, "a", None), (1, "b", Some("z")), (1, "unknown", None)],
-        ))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x")), (1, "b", Some("y")), (2, "a", Some(""))])).unwrap();
+    at.state().write(&batch("2", &[(1, "a", None), (1, "b", Some("z")), (1, "unknown", None)])).unwrap();
     at.state().write(&batch("3", &[])).unwrap();
     for _ in 0..2 {
         expect(at.state(), "3", &[(1, "b", "z"), (2, "a", "")]);
@@ -126,70 +105,34 @@ pub(crate) fn batches_are_there_after_a_restart<F: StateFixture>(mut at: F) {
 }
 
 pub(crate) fn the_later_change_of_a_row_counts<F: StateFixture>(at: F) {
-    let changes = [
-        (1, "a", Some("x")),
-        (1, "a", None),
-        (1, "b", None),
-        (1, "b", Some("y")),
-    ];
+    let changes = [(1, "a", Some("x")), (1, "a", None), (1, "b", None), (1, "b", Some("y"))];
     at.state().write(&batch("1", &changes)).unwrap();
     expect(at.state(), "1", &[(1, "b", "y")]);
 }
 
 pub(crate) fn tables_and_keys_do_not_mix<F: StateFixture>(at: F) {
-    at.state()
-        .write(&batch(
-            "1",
-            &[
-                (0, "", Some("empty")),
-                (255, "", Some("last")),
-                (1, "\0", Some("zero")),
-            ],
-        ))
-        .unwrap();
-    expect(
-        at.state(),
-        "1",
-        &[(0, "", "empty"), (1, "\0", "zero"), (255, "", "last")],
-    );
+    at.state().write(&batch("1", &[(0, "", Some("empty")), (255, "", Some("last")), (1, "\0", Some("zero"))])).unwrap();
+    expect(at.state(), "1", &[(0, "", "empty"), (1, "\0", "zero"), (255, "", "last")]);
 }
 
 pub(crate) fn a_row_that_is_not_understood_names_itself<F: StateFixture>(at: F) {
-    at.state()
-        .write(&batch("1", &[(7, "a", Some("x"))]))
-        .unwrap();
-    let error = at
-        .state()
-        .load(&mut |_| Err("from the future".into()))
-        .unwrap_err();
+    at.state().write(&batch("1", &[(7, "a", Some("x"))])).unwrap();
+    let error = at.state().load(&mut |_| Err("from the future".into())).unwrap_err();
     assert!(error.is_corruption());
-    assert!(
-        error.to_string().contains("table 7") && error.to_string().contains("from the future"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("table 7") && error.to_string().contains("from the future"), "{error}");
     expect(at.state(), "1", &[(7, "a", "x")]);
 }
 
 pub(crate) fn a_snapshot_is_the_state_at_its_marker<F: StateFixture>(mut at: F) {
-    at.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     let first = at.state().snapshot().unwrap().unwrap();
-    at.state()
-        .write(&batch("2", &[(1, "a", Some("y"))]))
-        .unwrap();
+    at.state().write(&batch("2", &[(1, "a", Some("y"))])).unwrap();
     at.state().verify(&first).unwrap();
     assert_eq!(first.digest.marker, b"1");
-    assert_eq!(
-        first.digest.size_bytes,
-        std::fs::metadata(&first.path).unwrap().len()
-    );
+    assert_eq!(first.digest.size_bytes, std::fs::metadata(&first.path).unwrap().len());
     for _ in 0..2 {
         let current = at.state().current_snapshot().unwrap().unwrap();
-        assert_eq!(
-            (&current.path, &current.digest),
-            (&first.path, &first.digest)
-        );
+        assert_eq!((&current.path, &current.digest), (&first.path, &first.digest));
         at.restart();
     }
     at.state().install(&first).unwrap();
@@ -199,30 +142,21 @@ pub(crate) fn a_snapshot_is_the_state_at_its_marker<F: StateFixture>(mut at: F) 
 pub(crate) fn two_snapshots_are_kept<F: StateFixture>(mut at: F) {
     let mut made = Vec::new();
     for n in 0..4 {
-        at.state()
-            .write(&batch(&n.to_string(), &[(1, "a", Some("x"))]))
-            .unwrap();
+        at.state().write(&batch(&n.to_string(), &[(1, "a", Some("x"))])).unwrap();
         made.push(at.state().snapshot().unwrap().unwrap());
     }
     let there: Vec<bool> = made.iter().map(|file| file.path.exists()).collect();
     assert_eq!(there, [false, false, true, true]);
     at.restart();
-    assert_eq!(
-        at.state().current_snapshot().unwrap().unwrap().path,
-        made[3].path
-    );
+    assert_eq!(at.state().current_snapshot().unwrap().unwrap().path, made[3].path);
 }
 
 pub(crate) fn a_snapshot_travels_to_another_node<F: StateFixture>(from: F) {
     let big = "x".repeat(5_000);
-    from.state()
-        .write(&batch("9", &[(1, "a", Some(&big)), (3, "c", Some("z"))]))
-        .unwrap();
+    from.state().write(&batch("9", &[(1, "a", Some(&big)), (3, "c", Some("z"))])).unwrap();
     let sent = from.state().snapshot().unwrap().unwrap();
     let mut to = F::fresh();
-    to.state()
-        .write(&batch("2", &[(1, "b", Some("old"))]))
-        .unwrap();
+    to.state().write(&batch("2", &[(1, "b", Some("old"))])).unwrap();
     to.state().snapshot().unwrap();
     let received = transfer(&sent, to.state()).unwrap();
     expect(to.state(), "2", &[(1, "b", "old")]);
@@ -242,13 +176,9 @@ pub(crate) fn a_snapshot_travels_to_another_node<F: StateFixture>(from: F) {
 }
 
 pub(crate) fn a_current_snapshot_can_be_installed_again<F: StateFixture>(mut at: F) {
-    at.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     let made = at.state().snapshot().unwrap().unwrap();
-    at.state()
-        .write(&batch("2", &[(1, "a", Some("y"))]))
-        .unwrap();
+    at.state().write(&batch("2", &[(1, "a", Some("y"))])).unwrap();
     let installed = at.state().install(&made).unwrap();
     assert_eq!(installed.path, made.path, "it is not copied");
     at.restart();
@@ -256,17 +186,12 @@ pub(crate) fn a_current_snapshot_can_be_installed_again<F: StateFixture>(mut at:
 }
 
 pub(crate) fn a_damaged_transfer_changes_nothing<F: StateFixture>(at: F) {
-    at.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     let made = at.state().snapshot().unwrap().unwrap();
     let content = std::fs::read(&made.path).unwrap();
     let attempt = |bytes: &[u8]| {
         let mut incoming = at.state().receive(made.digest.clone()).unwrap();
-        bytes
-            .chunks(777)
-            .try_for_each(|chunk| incoming.write(chunk))
-            .and_then(|()| incoming.finish())
+        bytes.chunks(777).try_for_each(|chunk| incoming.write(chunk)).and_then(|()| incoming.finish())
     };
     let mut flipped = content.clone();
     flipped[content.len() / 2] ^= 1;
@@ -280,14 +205,10 @@ pub(crate) fn a_damaged_transfer_changes_nothing<F: StateFixture>(at: F) {
 }
 
 pub(crate) fn a_changed_file_is_refused_before_anything_is_touched<F: StateFixture>(from: F) {
-    from.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    from.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     let sent = from.state().snapshot().unwrap().unwrap();
     let mut to = F::fresh();
-    to.state()
-        .write(&batch("2", &[(1, "b", Some("old"))]))
-        .unwrap();
+    to.state().write(&batch("2", &[(1, "b", Some("old"))])).unwrap();
     let received = transfer(&sent, to.state()).unwrap();
     let mut content = std::fs::read(&received.path).unwrap();
     let last = content.len() - 1;
@@ -295,10 +216,7 @@ pub(crate) fn a_changed_file_is_refused_before_anything_is_touched<F: StateFixtu
     std::fs::write(&received.path, content).unwrap();
     let error = to.state().install(&received).unwrap_err();
     assert!(matches!(error, StoreError::Checksum { .. }), "{error}");
-    assert!(
-        error.to_string().contains(received.path.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(received.path.to_str().unwrap()), "{error}");
     for _ in 0..2 {
         expect(to.state(), "2", &[(1, "b", "old")]);
         assert!(to.state().current_snapshot().unwrap().is_none());
@@ -308,14 +226,9 @@ pub(crate) fn a_changed_file_is_refused_before_anything_is_touched<F: StateFixtu
 }
 
 pub(crate) fn a_snapshot_under_another_marker_is_refused<F: StateFixture>(from: F) {
-    from.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    from.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     let mut sent = from.state().snapshot().unwrap().unwrap();
-    sent.digest = SnapshotDigest {
-        marker: b"2".to_vec(),
-        ..sent.digest
-    };
+    sent.digest = SnapshotDigest { marker: b"2".to_vec(), ..sent.digest };
     let to = F::fresh();
     let received = transfer(&sent, to.state()).unwrap();
     assert!(to.state().install(&received).unwrap_err().is_corruption());
@@ -323,9 +236,7 @@ pub(crate) fn a_snapshot_under_another_marker_is_refused<F: StateFixture>(from: 
 }
 
 pub(crate) fn a_dropped_transfer_leaves_no_file<F: StateFixture>(at: F) {
-    at.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     let made = at.state().snapshot().unwrap().unwrap();
     let folder = made.path.parent().unwrap();
     let files = || std::fs::read_dir(folder).unwrap().count();
@@ -339,15 +250,10 @@ pub(crate) fn a_dropped_transfer_leaves_no_file<F: StateFixture>(at: F) {
 }
 
 pub(crate) fn a_failure_is_final<F: StateFixture>(mut at: F) {
-    at.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     at.break_disk();
     let told = Arc::new(AtomicU64::new(0));
-    let _ = at
-        .state()
-        .write(&batch("2", &[(1, "a", Some("y"))]))
-        .unwrap_err();
+    let _ = at.state().write(&batch("2", &[(1, "a", Some("y"))])).unwrap_err();
     let count = told.clone();
     at.state().on_failure(Box::new(move |_| {
         count.fetch_add(1, Ordering::Relaxed);

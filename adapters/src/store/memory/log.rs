@@ -5,9 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::store::failure::{Failure, lock};
 use crate::store::tail::{Budget, Change, Tail};
-use crate::store::{
-    Callback, FailureWatcher, LogKey, LogState, LogStore, Purged, Record, StoreError,
-};
+use crate::store::{Callback, FailureWatcher, LogKey, LogState, LogStore, Purged, Record, StoreError};
 
 /// A log in memory. By default every change is durable at once; [`MemoryLog::unsynced`] makes one whose changes wait for
 /// [`MemoryLog::sync`], so that a test decides what a power failure loses.
@@ -45,17 +43,8 @@ impl MemoryLog {
     }
 
     fn of(visible: Tail, durable: Tail, syncs_itself: bool) -> Self {
-        let inner = Inner {
-            visible,
-            durable,
-            ..Inner::default()
-        };
-        Self {
-            inner: Mutex::new(inner),
-            rested: Condvar::new(),
-            failure: Failure::default(),
-            syncs_itself,
-        }
+        let inner = Inner { visible, durable, ..Inner::default() };
+        Self { inner: Mutex::new(inner), rested: Condvar::new(), failure: Failure::default(), syncs_itself }
     }
 
     /// Makes everything that is waiting durable, lazy values included, and acknowledges it in order. May be called from a
@@ -89,11 +78,7 @@ impl MemoryLog {
         inner.stopped = true;
         inner.waiting.clear();
         inner.lazy.clear();
-        Self::of(
-            inner.durable.clone(),
-            inner.durable.clone(),
-            self.syncs_itself,
-        )
+        Self::of(inner.durable.clone(), inner.durable.clone(), self.syncs_itself)
     }
 
     /// The disk breaks: this and every later change fails.
@@ -105,11 +90,7 @@ impl MemoryLog {
     fn push(&self, change: Change, done: Callback) {
         {
             let mut inner = lock(&self.inner);
-            let refused = if inner.stopped {
-                Err(StoreError::Stopped)
-            } else {
-                self.failure.check()
-            };
+            let refused = if inner.stopped { Err(StoreError::Stopped) } else { self.failure.check() };
             match refused.and_then(|()| inner.visible.accept(change, 0)) {
                 Ok(change) => inner.waiting.push((change, done)),
                 Err(refused) => {
@@ -150,13 +131,7 @@ impl LogStore for MemoryLog {
     }
 
     fn purge_through(&self, index: u64, marker: Vec<u8>, done: Callback) {
-        self.push(
-            Change::Purge(Purged {
-                index,
-                marker: marker.into(),
-            }),
-            done,
-        );
+        self.push(Change::Purge(Purged { index, marker: marker.into() }), done);
     }
 
     fn put(&self, key: LogKey, value: Vec<u8>, done: Callback) {
@@ -181,11 +156,7 @@ impl LogStore for MemoryLog {
     fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Record>, StoreError> {
         let inner = lock(&self.inner);
         let mut records = Vec::new();
-        inner.visible.copy(
-            inner.visible.clip(&range),
-            &mut Budget::new(max_bytes),
-            &mut records,
-        );
+        inner.visible.copy(inner.visible.clip(&range), &mut Budget::new(max_bytes), &mut records);
         Ok(records)
     }
 
@@ -202,10 +173,7 @@ impl LogStore for MemoryLog {
         self.sync();
         let mut inner = lock(&self.inner);
         while inner.acknowledging {
-            inner = self
-                .rested
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.rested.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -247,10 +215,7 @@ mod tests {
         log.put_lazily(LogKey::Committed, vec![1]);
         log.sync();
         log.put_lazily(LogKey::Committed, vec![2]);
-        log.append(
-            records(3..5, "a"),
-            Box::new(|_| panic!("nobody hears after a crash")),
-        );
+        log.append(records(3..5, "a"), Box::new(|_| panic!("nobody hears after a crash")));
         assert_eq!(all(&log), records(0..5, "a"));
         let after = log.crash();
         assert_eq!(all(&after), records(0..3, "a"));

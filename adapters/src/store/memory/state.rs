@@ -8,8 +8,8 @@ use crate::store::failure::{Failure, lock};
 use crate::store::shelf::Shelf;
 use crate::store::snapshot::sha256_of;
 use crate::store::{
-    FailureWatcher, IncomingSnapshot, Row, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile,
-    StateStore, StoreError, durable,
+    FailureWatcher, IncomingSnapshot, Row, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile, StateStore, StoreError,
+    durable,
 };
 
 /// The first bytes of a snapshot of this store.
@@ -91,10 +91,7 @@ impl Rows {
             rest = after;
             Some(part.to_vec())
         };
-        let mut state = Self {
-            marker: Some(take()?),
-            rows: BTreeMap::new(),
-        };
+        let mut state = Self { marker: Some(take()?), rows: BTreeMap::new() };
         while let Some(table) = take() {
             state.rows.insert((*table.first()?, take()?), take()?);
         }
@@ -104,14 +101,10 @@ impl Rows {
     fn read(file: &SnapshotFile) -> Result<Self, StoreError> {
         file.check_content()?;
         let bytes = std::fs::read(&file.path).map_err(StoreError::io(&file.path, "read"))?;
-        let found = Self::decode(&bytes).ok_or_else(|| {
-            StoreError::corrupt(&file.path, "not a snapshot of a state in memory")
-        })?;
+        let found = Self::decode(&bytes)
+            .ok_or_else(|| StoreError::corrupt(&file.path, "not a snapshot of a state in memory"))?;
         if found.marker.as_ref() != Some(&file.digest.marker) {
-            return Err(StoreError::corrupt(
-                &file.path,
-                "it is of another place in the history than announced",
-            ));
+            return Err(StoreError::corrupt(&file.path, "it is of another place in the history than announced"));
         }
         Ok(found)
     }
@@ -122,17 +115,8 @@ impl StateStore for MemoryState {
         self.failure.check()?;
         let state = lock(&self.rows);
         for ((table, key), value) in &state.rows {
-            visit(Row {
-                table: *table,
-                key,
-                value,
-            })
-            .map_err(|why| {
-                StoreError::corrupt(
-                    Path::new("memory"),
-                    format!("a row of table {table}: {why}"),
-                )
-            })?;
+            visit(Row { table: *table, key, value })
+                .map_err(|why| StoreError::corrupt(Path::new("memory"), format!("a row of table {table}: {why}")))?;
         }
         Ok(state.marker.clone())
     }
@@ -162,17 +146,8 @@ impl StateStore for MemoryState {
         let workplace = shelf.workplace()?;
         std::fs::write(&workplace, &bytes).map_err(StoreError::io(&workplace, "write"))?;
         durable::sync_file(&workplace)?;
-        let (sha256, size_bytes) =
-            sha256_of(&bytes[..]).map_err(StoreError::io(&workplace, "read"))?;
-        let shelved = shelf.put(
-            &workplace,
-            SnapshotDigest {
-                marker,
-                sha256,
-                size_bytes,
-            },
-            false,
-        )?;
+        let (sha256, size_bytes) = sha256_of(&bytes[..]).map_err(StoreError::io(&workplace, "read"))?;
+        let shelved = shelf.put(&workplace, SnapshotDigest { marker, sha256, size_bytes }, false)?;
         shelf.retire()?;
         Ok(Some(shelved.file))
     }
@@ -193,9 +168,7 @@ impl StateStore for MemoryState {
         let shelf = lock(&self.shelf);
         self.failure.check()?;
         let rows = Rows::read(snapshot)?;
-        let current = shelf
-            .current()?
-            .filter(|current| current.file.path == snapshot.path);
+        let current = shelf.current()?.filter(|current| current.file.path == snapshot.path);
         let shelved = match current {
             Some(current) => current,
             None => shelf.put(&snapshot.path, snapshot.digest.clone(), true)?,
@@ -231,10 +204,7 @@ mod tests {
     impl StateFixture for InMemory {
         fn fresh() -> Self {
             let folder = TempDir::new().unwrap();
-            Self {
-                state: MemoryState::open(folder.path(), "demo").unwrap(),
-                _folder: folder,
-            }
+            Self { state: MemoryState::open(folder.path(), "demo").unwrap(), _folder: folder }
         }
 
         fn state(&self) -> &dyn StateStore {
@@ -246,8 +216,7 @@ mod tests {
         }
 
         fn break_disk(&self) {
-            self.state
-                .fail(&StoreError::corrupt(Path::new("memory"), "on purpose"));
+            self.state.fail(&StoreError::corrupt(Path::new("memory"), "on purpose"));
         }
     }
 

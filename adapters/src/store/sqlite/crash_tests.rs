@@ -3,12 +3,7 @@
 //! what was synced is up to the disk.
 
 // A child tells its parent on standard output what was acknowledged.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -28,24 +23,12 @@ const FOLDER: &str = "ONESPEND_TEST_FOLDER";
 const ROUNDS: u64 = 6;
 
 fn folder(path: &Path) -> DataFolder {
-    DataFolder::open(
-        path,
-        &Owner {
-            cluster_id: "demo".into(),
-            node_id: 1,
-        },
-    )
-    .unwrap()
+    DataFolder::open(path, &Owner { cluster_id: "demo".into(), node_id: 1 }).unwrap()
 }
 
 fn child(test: &str, at: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "--ignored",
-            "--nocapture",
-            &format!("store::sqlite::crash_tests::{test}"),
-        ])
+        .args(["--exact", "--ignored", "--nocapture", &format!("store::sqlite::crash_tests::{test}")])
         .env(FOLDER, at)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -59,20 +42,12 @@ fn kill_after(mut child: Child, lines: usize) -> Vec<u64> {
     let mut said = Vec::new();
     for line in stdout.lines() {
         // The test harness of the child says something, too.
-        said.extend(
-            line.unwrap()
-                .strip_prefix("acked ")
-                .and_then(|n| n.parse::<u64>().ok()),
-        );
+        said.extend(line.unwrap().strip_prefix("acked ").and_then(|n| n.parse::<u64>().ok()));
         if said.len() == lines {
             child.kill().unwrap();
         }
     }
-    assert!(
-        said.len() >= lines,
-        "the child ended by itself: {:?}",
-        child.wait()
-    );
+    assert!(said.len() >= lines, "the child ended by itself: {:?}", child.wait());
     child.wait().unwrap();
     said
 }
@@ -119,14 +94,8 @@ fn child_appends() {
 fn killed_in_the_middle_every_acknowledged_change_is_there() {
     for round in 0..ROUNDS {
         let at = TempDir::new().unwrap();
-        let said = kill_after(
-            child("child_appends", at.path()),
-            40 + usize::try_from(round).unwrap() * 90,
-        );
-        assert!(
-            said.is_sorted_by(|a, b| a + 1 == *b),
-            "acknowledged in order"
-        );
+        let said = kill_after(child("child_appends", at.path()), 40 + usize::try_from(round).unwrap() * 90);
+        assert!(said.is_sorted_by(|a, b| a + 1 == *b), "acknowledged in order");
         let acked = said.last().unwrap() + 1;
         let found = all(&SqliteLog::open(&folder(at.path()), LogOptions::default()).unwrap());
         assert!(
@@ -161,10 +130,7 @@ fn snapshot_of(at: &Path, word: &str) -> SnapshotFile {
     let state = SqliteState::open(&folder(at)).unwrap();
     let keys: Vec<String> = (0..400).map(|n| format!("{n:04}")).collect();
     let word = word.repeat(100);
-    let changes: Vec<_> = keys
-        .iter()
-        .map(|key| (1, key.as_str(), Some(word.as_str())))
-        .collect();
+    let changes: Vec<_> = keys.iter().map(|key| (1, key.as_str(), Some(word.as_str()))).collect();
     state.write(&batch(&word[..1], &changes)).unwrap();
     state.snapshot().unwrap().unwrap()
 }
@@ -178,12 +144,7 @@ fn child_installs() {
     for n in 0.. {
         let snapshot = &snapshots[n % 2];
         state.install(&transfer(snapshot, &state).unwrap()).unwrap();
-        state
-            .write(&batch(
-                std::str::from_utf8(&snapshot.digest.marker).unwrap(),
-                &[],
-            ))
-            .unwrap();
+        state.write(&batch(std::str::from_utf8(&snapshot.digest.marker).unwrap(), &[])).unwrap();
         println!("acked {n}");
         std::io::stdout().flush().unwrap();
     }
@@ -207,16 +168,9 @@ fn killed_in_an_installation_the_state_is_the_old_one_or_the_new_one() {
         let Some(marker) = marker else { continue };
         let word = String::from_utf8(marker).unwrap().repeat(100);
         assert_eq!(rows.len(), 400);
-        assert!(
-            rows.values().all(|value| *value == word),
-            "the rows and the marker belong together"
-        );
+        assert!(rows.values().all(|value| *value == word), "the rows and the marker belong together");
         let current = state.current_snapshot().unwrap().unwrap();
-        assert_eq!(
-            current.digest.marker,
-            &word.as_bytes()[..1],
-            "the state is as new as the snapshot"
-        );
+        assert_eq!(current.digest.marker, &word.as_bytes()[..1], "the state is as new as the snapshot");
         state.verify(&current).unwrap();
         assert!(!node.join("state.new").exists());
     }

@@ -54,32 +54,21 @@ pub(crate) fn create(path: &Path, schema: &Schema, identity: &Identity) -> Resul
     let failed = StoreError::sqlite(path);
     let mut db = Connection::open(path).map_err(&failed)?;
     settle(&db, schema).map_err(&failed)?;
-    db.pragma_update(None, "application_id", schema.application_id)
-        .map_err(&failed)?;
-    schema
-        .migrations()
-        .to_latest(&mut db)
-        .map_err(|e| migration_failed(path, e))?;
+    db.pragma_update(None, "application_id", schema.application_id).map_err(&failed)?;
+    schema.migrations().to_latest(&mut db).map_err(|e| migration_failed(path, e))?;
     write_identity(&db, identity).map_err(&failed)?;
     db.close().map_err(|(_, cause)| failed(cause))?;
     durable::sync_folder_of(path)
 }
 
 /// Opens a database of this folder after checking all of it.
-pub(crate) fn open(
-    path: &Path,
-    schema: &Schema,
-    identity: &Identity,
-) -> Result<Connection, StoreError> {
+pub(crate) fn open(path: &Path, schema: &Schema, identity: &Identity) -> Result<Connection, StoreError> {
     let failed = StoreError::sqlite(path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(&failed)?;
     check(&db, path, schema)?;
     settle(&db, schema).map_err(&failed)?;
-    schema
-        .migrations()
-        .to_latest(&mut db)
-        .map_err(|e| migration_failed(path, e))?;
+    schema.migrations().to_latest(&mut db).map_err(|e| migration_failed(path, e))?;
     read_identity(&db, path)?.check_same(path, identity)?;
     Ok(db)
 }
@@ -89,8 +78,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let failed = StoreError::sqlite(path);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(&failed)?;
-    db.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)
-        .map_err(&failed)?;
+    db.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS).map_err(&failed)?;
     Ok(db)
 }
 
@@ -99,10 +87,7 @@ pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(),
     let failed = StoreError::sqlite(path);
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     if number("application_id").map_err(&failed)? != i64::from(schema.application_id) {
-        return Err(StoreError::corrupt(
-            path,
-            format!("not a {} of onespend", schema.file),
-        ));
+        return Err(StoreError::corrupt(path, format!("not a {} of onespend", schema.file)));
     }
     let version = number("user_version").map_err(&failed)?;
     if version > schema.version() {
@@ -112,9 +97,7 @@ pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(),
             supported: u32::try_from(schema.version()).unwrap_or(u32::MAX),
         });
     }
-    let verdict: String = db
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(&failed)?;
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
     if verdict != "ok" {
         return Err(StoreError::corrupt(path, verdict));
     }
@@ -124,18 +107,14 @@ pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(),
 /// Whose database it is.
 pub(crate) fn read_identity(db: &Connection, path: &Path) -> Result<Identity, StoreError> {
     let found = db
-        .query_row(
-            "SELECT format_version, cluster_id, node_id, instance FROM identity",
-            [],
-            |row| {
-                Ok(Identity {
-                    format_version: row.get(0)?,
-                    cluster_id: row.get(1)?,
-                    node_id: row.get::<_, i64>(2)?.cast_unsigned(),
-                    instance: row.get(3)?,
-                })
-            },
-        )
+        .query_row("SELECT format_version, cluster_id, node_id, instance FROM identity", [], |row| {
+            Ok(Identity {
+                format_version: row.get(0)?,
+                cluster_id: row.get(1)?,
+                node_id: row.get::<_, i64>(2)?.cast_unsigned(),
+                instance: row.get(3)?,
+            })
+        })
         .optional()
         .map_err(StoreError::sqlite(path))?;
     let found = found.ok_or_else(|| StoreError::corrupt(path, "it does not say whose it is"))?;
@@ -159,22 +138,16 @@ pub(crate) fn holds_anything(path: &Path, schema: &Schema) -> Result<bool, Store
         return Ok(false);
     }
     let failed = StoreError::sqlite(path);
-    let db =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(&failed)?;
-    let version: i64 = db
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(&failed)?;
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(&failed)?;
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&failed)?;
     if version == 0 {
-        let tables: i64 = db
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(&failed)?;
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;
         return Ok(tables > 0);
     }
     if version < schema.version() {
         return Ok(false);
     }
-    db.query_row(schema.holds_anything, [], |row| row.get(0))
-        .map_err(&failed)
+    db.query_row(schema.holds_anything, [], |row| row.get(0)).map_err(&failed)
 }
 
 /// Removes a database and what SQLite keeps beside it.

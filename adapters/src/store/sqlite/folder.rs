@@ -33,11 +33,7 @@ impl DataFolder {
     /// Locks the folder, and makes it and its databases when there is none yet. Refuses a folder that is in use, of
     /// another owner, of a newer format, or incomplete.
     pub fn open(path: &Path, owner: &Owner) -> Result<Self, StoreError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(StoreError::io(path, "create"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path, "create"))?;
         let lock = take_lock(path)?;
         let identity = match read_identity(path)? {
             Some(identity) => {
@@ -47,11 +43,7 @@ impl DataFolder {
             }
             None => make_databases(path, owner)?,
         };
-        Ok(Self(Arc::new(Held {
-            path: path.to_path_buf(),
-            identity,
-            _lock: lock,
-        })))
+        Ok(Self(Arc::new(Held { path: path.to_path_buf(), identity, _lock: lock })))
     }
 
     /// Where it is.
@@ -137,9 +129,8 @@ fn make_databases(folder: &Path, owner: &Owner) -> Result<Identity, StoreError> 
         database::remove(&path)?;
         database::create(&path, schema, &identity)?;
     }
-    let text = serde_json::to_vec_pretty(&identity).map_err(|cause| {
-        StoreError::io(&folder.join(IDENTITY_FILE), "encode")(io::Error::other(cause))
-    })?;
+    let text = serde_json::to_vec_pretty(&identity)
+        .map_err(|cause| StoreError::io(&folder.join(IDENTITY_FILE), "encode")(io::Error::other(cause)))?;
     durable::replace_file(&folder.join(IDENTITY_FILE), &text)?;
     Ok(identity)
 }

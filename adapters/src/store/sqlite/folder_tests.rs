@@ -14,19 +14,13 @@ use crate::store::contract::state::batch;
 use crate::store::{Owner, StateStore, StoreError};
 
 fn owner(cluster_id: &str, node_id: u64) -> Owner {
-    Owner {
-        cluster_id: cluster_id.into(),
-        node_id,
-    }
+    Owner { cluster_id: cluster_id.into(), node_id }
 }
 
 /// Opens everything, as a node does.
 fn open(path: &Path) -> Result<(SqliteLog, SqliteState), StoreError> {
     let folder = DataFolder::open(path, &owner("demo", 1))?;
-    Ok((
-        SqliteLog::open(&folder, LogOptions::default())?,
-        SqliteState::open(&folder)?,
-    ))
+    Ok((SqliteLog::open(&folder, LogOptions::default())?, SqliteState::open(&folder)?))
 }
 
 fn refusal(path: &Path) -> StoreError {
@@ -48,14 +42,8 @@ fn a_folder_is_made_for_its_owner_alone() {
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("deep/down");
     open(&path).unwrap();
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o700
-    );
-    assert_eq!(
-        DataFolder::open(&path, &owner("demo", 1)).unwrap().owner(),
-        owner("demo", 1)
-    );
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(DataFolder::open(&path, &owner("demo", 1)).unwrap().owner(), owner("demo", 1));
 }
 
 #[test]
@@ -63,10 +51,7 @@ fn only_one_holds_it_at_a_time() {
     let folder = TempDir::new().unwrap();
     let stores = open(folder.path()).unwrap();
     let error = refusal(folder.path());
-    assert!(
-        matches!(error, StoreError::Locked { .. }) && error.is_retryable(),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::Locked { .. }) && error.is_retryable(), "{error}");
     drop(stores);
     open(folder.path()).unwrap();
 }
@@ -78,10 +63,7 @@ fn another_owner_is_refused_naming_both() {
         let error = DataFolder::open(folder.path(), &other).unwrap_err();
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
         let text = error.to_string();
-        assert!(
-            text.contains("node 1 of cluster \"demo\"") && text.contains(&other.to_string()),
-            "{text}"
-        );
+        assert!(text.contains("node 1 of cluster \"demo\"") && text.contains(&other.to_string()), "{text}");
     }
     open(folder.path()).unwrap();
 }
@@ -100,48 +82,25 @@ fn a_file_of_another_folder_is_refused() {
 #[test]
 fn a_newer_format_is_refused_naming_the_file() {
     for file in ["raft.db", "state.db"] {
-        for sql in [
-            "PRAGMA user_version = 99",
-            "UPDATE identity SET format_version = 99",
-        ] {
+        for sql in ["PRAGMA user_version = 99", "UPDATE identity SET format_version = 99"] {
             let folder = used();
-            Connection::open(folder.path().join(file))
-                .unwrap()
-                .execute_batch(sql)
-                .unwrap();
+            Connection::open(folder.path().join(file)).unwrap().execute_batch(sql).unwrap();
             let error = refusal(folder.path());
-            assert!(
-                matches!(error, StoreError::NewerFormat { found: 99, .. }),
-                "{sql}: {error}"
-            );
+            assert!(matches!(error, StoreError::NewerFormat { found: 99, .. }), "{sql}: {error}");
             assert!(error.to_string().contains(file), "{error}");
         }
     }
     let folder = used();
-    fs::write(
-        folder.path().join("identity.json"),
-        r#"{"format_version": 99, "strange": true}"#,
-    )
-    .unwrap();
-    assert!(matches!(
-        refusal(folder.path()),
-        StoreError::NewerFormat { found: 99, .. }
-    ));
+    fs::write(folder.path().join("identity.json"), r#"{"format_version": 99, "strange": true}"#).unwrap();
+    assert!(matches!(refusal(folder.path()), StoreError::NewerFormat { found: 99, .. }));
 }
 
 #[test]
 fn a_database_in_the_place_of_the_other_is_refused() {
     let folder = used();
-    fs::copy(
-        folder.path().join("raft.db"),
-        folder.path().join("state.db"),
-    )
-    .unwrap();
+    fs::copy(folder.path().join("raft.db"), folder.path().join("state.db")).unwrap();
     let error = refusal(folder.path());
-    assert!(
-        error.is_corruption() && error.to_string().contains("not a state.db"),
-        "{error}"
-    );
+    assert!(error.is_corruption() && error.to_string().contains("not a state.db"), "{error}");
 }
 
 #[test]
@@ -163,10 +122,7 @@ fn a_damaged_identity_is_refused() {
         let folder = used();
         fs::write(folder.path().join("identity.json"), content).unwrap();
         let error = refusal(folder.path());
-        assert!(
-            error.is_corruption() && error.to_string().contains("identity.json"),
-            "{error}"
-        );
+        assert!(error.is_corruption() && error.to_string().contains("identity.json"), "{error}");
     }
 }
 

@@ -15,17 +15,10 @@ fn broadcast(driver: &dyn Driver, tx: &bitcoin::Transaction) -> BroadcastOutcome
 /// The code and reason of a broadcast, and the reason and details of a test, of a transaction that must be refused.
 fn refusals(driver: &dyn Driver, tx: &bitcoin::Transaction) -> (i32, String, String, String) {
     let test = driver.chain().test_accept(tx).unwrap();
-    let TestAccept::Rejected { reason, details } = test else {
-        panic!("accepted: {test:?}")
-    };
+    let TestAccept::Rejected { reason, details } = test else { panic!("accepted: {test:?}") };
     let outcome = broadcast(driver, tx);
-    let BroadcastOutcome::Rejected { code, reason: told } = outcome else {
-        panic!("{outcome:?}")
-    };
-    assert_eq!(
-        driver.chain().mempool_entry(tx.compute_txid()).unwrap(),
-        None
-    );
+    let BroadcastOutcome::Rejected { code, reason: told } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(driver.chain().mempool_entry(tx.compute_txid()).unwrap(), None);
     (code, told, reason, details)
 }
 

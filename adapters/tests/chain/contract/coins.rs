@@ -8,13 +8,11 @@ use crate::driver::Driver;
 use crate::purse::{Purse, coin_of, coinbase_of, nobody, nowhere};
 
 /// BIP32 test vector 1, chain m/0'.
-const XPUB: &str = "tpubD8eQVK4Kdxg3gHrF62jGP7dKVCoYiEB8dFSpuTawkL5YxTus5j5pf83vaKnii4bc6v2NVEy81P2gYrJczYne3QNNwMTS53p5uzDyHvnw2jm";
+const XPUB: &str =
+    "tpubD8eQVK4Kdxg3gHrF62jGP7dKVCoYiEB8dFSpuTawkL5YxTus5j5pf83vaKnii4bc6v2NVEy81P2gYrJczYne3QNNwMTS53p5uzDyHvnw2jm";
 
 fn one(descriptor: String) -> ScanDescriptor {
-    ScanDescriptor {
-        descriptor,
-        range: None,
-    }
+    ScanDescriptor { descriptor, range: None }
 }
 
 contract! {

@@ -21,10 +21,8 @@ pub(super) struct Fees {
 
 /// Asks bitcoind. A target without an answer is left out.
 pub(super) fn ask(chain: &dyn Chain, view: Option<&ChainView>) -> Fees {
-    let by_target = TARGETS
-        .into_iter()
-        .filter_map(|target| Some((target, sat_kvb(chain.estimate_fee(target).ok()??))))
-        .collect();
+    let by_target =
+        TARGETS.into_iter().filter_map(|target| Some((target, sat_kvb(chain.estimate_fee(target).ok()??)))).collect();
     let floor = view.map_or(0, |view| sat_kvb(view.mempool_min_feerate_sat_vb));
     Fees { by_target, floor: floor.max(MIN_FEERATE_SAT_KVB) }
 }

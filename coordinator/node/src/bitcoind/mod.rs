@@ -20,17 +20,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bitcoin::{BlockHash, Network};
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network};
 use onespend_adapters::chain::{Chain, ChainView, TipRef};
 use onespend_core::state::State;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::health::Progress;
 use crate::health::bitcoind_sync::{Judgement, Rules};
-use crate::health::progress::Progress;
-
-pub use scan::{Found, ScanError};
 
 /// How long one wait for a new tip lasts at most.
 const TIP_WAIT: Duration = Duration::from_secs(10);
@@ -45,6 +43,16 @@ const LONGEST_TURN: Duration = Duration::from_secs(90);
 
 /// Reads the replicated state.
 pub type ReadState = Arc<dyn Fn(&mut dyn FnMut(&State)) + Send + Sync>;
+
+/// How to judge.
+pub struct Settings {
+    /// The cluster's network.
+    pub network: Network,
+    /// When it is in sync.
+    pub rules: Rules,
+    /// How often it is probed.
+    pub poll: Duration,
+}
 
 /// What was last heard.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +78,8 @@ pub struct BitcoindWatch {
 
 impl BitcoindWatch {
     /// Nothing is asked before [`BitcoindWatch::start`].
-    pub fn new(chain: Arc<dyn Chain>, read: ReadState, network: Network, rules: Rules, poll: Duration) -> Arc<Self> {
+    pub fn new(chain: Arc<dyn Chain>, read: ReadState, settings: Settings) -> Arc<Self> {
+        let Settings { network, rules, poll } = settings;
         Arc::new(Self {
             chain,
             read,
@@ -126,9 +135,9 @@ impl BitcoindWatch {
         use crate::health::bitcoind_sync::SyncReason as Reason;
         match self.heard.load().judgement.reason {
             None => true,
-            Some(Reason::BehindHeaders | Reason::BehindCluster | Reason::TooFewPeers | Reason::Fork | Reason::TipOld) => {
-                true
-            }
+            Some(
+                Reason::BehindHeaders | Reason::BehindCluster | Reason::TooFewPeers | Reason::Fork | Reason::TipOld,
+            ) => true,
             Some(
                 Reason::NotProbed
                 | Reason::Starting
@@ -143,7 +152,7 @@ impl BitcoindWatch {
     }
 
     /// The judgement as health shows it.
-    pub fn health(&self) -> crate::health::snapshot::BitcoindView {
+    pub fn health(&self) -> crate::health::BitcoindView {
         self.heard.load().judgement.view()
     }
 

@@ -30,8 +30,7 @@ impl BitcoindWatch {
             }
         };
         heard.judgement = heard.judgement.next(facts, logged, &self.rules, now);
-        let shown = heard.judgement.view();
-        metrics::bitcoind(shown.height, shown.lag_blocks, shown.peers, shown.in_sync);
+        metrics::bitcoind(&heard.judgement.view());
     }
 
     /// Height of the log's tip, and the hashes of its last blocks, highest first.

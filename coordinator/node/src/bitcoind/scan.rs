@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{Block, OutPoint, ScriptBuf};
-use onespend_adapters::chain::{Chain, ChainError, ScanDescriptor, ScanResult};
+use onespend_adapters::chain::{ChainError, ScanDescriptor, ScanResult};
 use onespend_core::command::{BlockRef, Received};
 use onespend_core::ids::{Height, WalletId};
 use onespend_core::limits::ADDRESS_LOOKAHEAD;

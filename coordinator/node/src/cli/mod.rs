@@ -30,6 +30,7 @@ mod profile;
 mod progress;
 mod remedy;
 mod reserve;
+mod serve;
 mod session;
 mod status;
 mod table;
@@ -65,6 +66,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node
+    Serve(serve::Serve),
     /// Make certificates
     #[command(subcommand)]
     Pki(pki::Command),
@@ -123,6 +126,7 @@ impl Command {
     fn run(self, session: &Session) -> Result<Exit, Failure> {
         let output = session.output;
         match self {
+            Self::Serve(command) => command.run(),
             Self::Pki(command) => command.run(output),
             Self::Config(command) => command.run(output),
             Self::Doctor(command) => command.run(output),

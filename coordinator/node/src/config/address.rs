@@ -34,17 +34,10 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or("it must be host:port, such as 10.0.0.1:7800")?;
-        let port: u16 = port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or("the port must be a number within 1..=65535")?;
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let (host, port) = text.rsplit_once(':').ok_or("it must be host:port, such as 10.0.0.1:7800")?;
+        let port: u16 =
+            port.parse().ok().filter(|port| *port != 0).ok_or("the port must be a number within 1..=65535")?;
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = bare.unwrap_or(host);
         match host.parse::<IpAddr>() {
             Ok(address) if address.is_unspecified() => {
@@ -57,10 +50,7 @@ impl FromStr for HostPort {
             Err(_) if bare.is_none() && is_dns_name(host) => Ok(()),
             Err(_) => Err("the host must be an IP address or a DNS name".to_owned()),
         }?;
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self { host: host.to_owned(), port })
     }
 }
 
@@ -70,9 +60,7 @@ pub(crate) fn is_dns_name(host: &str) -> bool {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     host.len() <= 253 && host.split('.').all(label)
 }
@@ -84,12 +72,7 @@ mod tests {
 
     #[test]
     fn addresses_that_others_can_reach_are_read_and_shown_alike() {
-        for text in [
-            "10.0.0.1:7800",
-            "node-1.example.org:1",
-            "[::1]:65535",
-            "localhost:80",
-        ] {
+        for text in ["10.0.0.1:7800", "node-1.example.org:1", "[::1]:65535", "localhost:80"] {
             let address: HostPort = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
             assert_eq!(address.https(), format!("https://{text}"));

@@ -20,11 +20,7 @@ impl ApiConfig {
     pub fn read(section: &mut Section<'_>) -> Self {
         Self {
             forward_writes: section.flag("forward_writes", true),
-            max_message_bytes: section.integer(
-                "max_message_bytes",
-                65_536..=67_108_864,
-                Some(4_194_304),
-            ),
+            max_message_bytes: section.integer("max_message_bytes", 65_536..=67_108_864, Some(4_194_304)),
             request_timeout: section.millis("request_timeout_ms", 100..=120_000, 10_000),
         }
     }

@@ -53,10 +53,7 @@ fn login(section: &mut Section<'_>) -> Option<BitcoindLogin> {
     let password = section.optional_path("password_file");
     match (cookie, user, password) {
         (Some(cookie), None, None) => Some(BitcoindLogin::Cookie(cookie)),
-        (None, Some(user), Some(password_file)) => Some(BitcoindLogin::User {
-            user,
-            password_file,
-        }),
+        (None, Some(user), Some(password_file)) => Some(BitcoindLogin::User { user, password_file }),
         (Some(_), _, _) => {
             let what = "stands beside user or password_file".to_owned();
             section.refuse("cookie_file", what, "there must be one way to log in");
@@ -75,15 +72,10 @@ fn login(section: &mut Section<'_>) -> Option<BitcoindLogin> {
 }
 
 fn check_url(url: &str) -> Result<(), String> {
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or("it must begin with http://: bitcoind speaks no TLS")?;
+    let rest = url.strip_prefix("http://").ok_or("it must begin with http://: bitcoind speaks no TLS")?;
     if rest.contains('@') {
         return Err("it must not hold credentials: use cookie_file or password_file".to_owned());
     }
     let address = rest.strip_suffix('/').unwrap_or(rest);
-    address
-        .parse::<super::HostPort>()
-        .map(|_| ())
-        .map_err(|why| format!("after http://, {why}"))
+    address.parse::<super::HostPort>().map(|_| ()).map_err(|why| format!("after http://, {why}"))
 }

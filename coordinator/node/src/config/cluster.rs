@@ -35,9 +35,7 @@ impl ClusterConfig {
         ];
         Self {
             id: section.checked_text("id", identity::check_name),
-            network: section
-                .choice("network", NETWORKS, None)
-                .unwrap_or(Network::Regtest),
+            network: section.choice("network", NETWORKS, None).unwrap_or(Network::Regtest),
             finality_depth: section.integer32("finality_depth", 1..=100, 6),
         }
     }

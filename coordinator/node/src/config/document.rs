@@ -59,9 +59,7 @@ pub(crate) fn parse(text: &str, faults: &mut Faults) -> Table {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        let place = error
-            .span()
-            .map_or(Place::START, |span| lines.place(span.start));
+        let place = error.span().map_or(Place::START, |span| lines.place(span.start));
         let why = "the file must be TOML";
         faults.error(place, "", error.message().trim().replace('\n', ", "), why);
     }
@@ -70,12 +68,7 @@ pub(crate) fn parse(text: &str, faults: &mut Faults) -> Table {
 
 /// Lays `ONESPEND_<SECTION>__<KEY>` variables over the file. A value is typed by reading it as
 /// TOML; what is not TOML is a string. Variables named in `but` (signers' secrets) are not keys.
-pub(crate) fn overlay(
-    table: &mut Table,
-    environment: &[(String, String)],
-    but: &[String],
-    faults: &mut Faults,
-) {
+pub(crate) fn overlay(table: &mut Table, environment: &[(String, String)], but: &[String], faults: &mut Faults) {
     for (name, raw) in environment {
         let Some((section, key)) = override_target(name) else {
             continue;
@@ -84,14 +77,8 @@ pub(crate) fn overlay(
             continue;
         }
         let place = Place::Environment(name.clone());
-        let node = Node {
-            value: scalar(raw),
-            place: place.clone(),
-            raw: Some(raw.clone()),
-        };
-        let (_, holder) = table
-            .entry(section.clone())
-            .or_insert_with(|| (place.clone(), table_at(&place)));
+        let node = Node { value: scalar(raw), place: place.clone(), raw: Some(raw.clone()) };
+        let (_, holder) = table.entry(section.clone()).or_insert_with(|| (place.clone(), table_at(&place)));
         if let Value::Table(entries) = &mut holder.value {
             entries.insert(key, (place, node));
         } else {
@@ -107,11 +94,7 @@ fn override_target(name: &str) -> Option<(String, String)> {
 }
 
 fn table_at(place: &Place) -> Node {
-    Node {
-        value: Value::Table(Table::new()),
-        place: place.clone(),
-        raw: None,
-    }
+    Node { value: Value::Table(Table::new()), place: place.clone(), raw: None }
 }
 
 fn scalar(raw: &str) -> Value {
@@ -131,26 +114,14 @@ struct Lines<'a> {
 impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Self {
         let breaks = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self {
-            text,
-            starts: std::iter::once(0).chain(breaks).collect(),
-        }
+        Self { text, starts: std::iter::once(0).chain(breaks).collect() }
     }
 
     fn place(&self, offset: usize) -> Place {
         let line = self.starts.partition_point(|start| *start <= offset);
-        let start = line
-            .checked_sub(1)
-            .and_then(|at| self.starts.get(at))
-            .map_or(0, |start| *start);
-        let column = self
-            .text
-            .get(start..offset)
-            .map_or(0, |before| before.chars().count());
-        Place::File {
-            line,
-            column: column + 1,
-        }
+        let start = line.checked_sub(1).and_then(|at| self.starts.get(at)).map_or(0, |start| *start);
+        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count());
+        Place::File { line, column: column + 1 }
     }
 
     fn span(&self, span: &Range<usize>) -> Place {
@@ -162,10 +133,7 @@ impl<'a> Lines<'a> {
             .iter()
             .map(|(key, value)| {
                 let place = self.span(&key.span());
-                (
-                    key.get_ref().to_string(),
-                    (place, self.value(value, faults)),
-                )
+                (key.get_ref().to_string(), (place, self.value(value, faults)))
             })
             .collect()
     }
@@ -185,15 +153,9 @@ impl<'a> Lines<'a> {
             DeValue::Float(_) => Value::Float,
             DeValue::Boolean(flag) => Value::Flag(*flag),
             DeValue::Datetime(_) => Value::Date,
-            DeValue::Array(items) => {
-                Value::Array(items.iter().map(|item| self.value(item, faults)).collect())
-            }
+            DeValue::Array(items) => Value::Array(items.iter().map(|item| self.value(item, faults)).collect()),
             DeValue::Table(table) => Value::Table(self.table(table, faults)),
         };
-        Node {
-            value: read,
-            place,
-            raw: None,
-        }
+        Node { value: read, place, raw: None }
     }
 }

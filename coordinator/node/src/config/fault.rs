@@ -60,11 +60,7 @@ impl Fault {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        let key = if self.key.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", self.key)
-        };
+        let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
         format!("{place}: {severity}: {key}{} ({})", self.what, self.why)
     }
 }
@@ -81,19 +77,13 @@ pub struct ConfigFaults {
 impl ConfigFaults {
     /// Those that stop the node.
     pub fn errors(&self) -> impl Iterator<Item = &Fault> {
-        self.faults
-            .iter()
-            .filter(|fault| fault.severity == Severity::Error)
+        self.faults.iter().filter(|fault| fault.severity == Severity::Error)
     }
 }
 
 impl fmt::Display for ConfigFaults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self
-            .faults
-            .iter()
-            .map(|fault| fault.line(&self.file))
-            .collect();
+        let lines: Vec<String> = self.faults.iter().map(|fault| fault.line(&self.file)).collect();
         formatter.write_str(&lines.join("\n"))
     }
 }
@@ -116,15 +106,11 @@ impl Faults {
     /// Whether the value of this key is already known to be wrong, so that a rule which
     /// combines it with others would only repeat the complaint.
     pub(crate) fn concern(&self, key: &str) -> bool {
-        self.all
-            .iter()
-            .any(|fault| fault.severity == Severity::Error && fault.key == key)
+        self.all.iter().any(|fault| fault.severity == Severity::Error && fault.key == key)
     }
 
     pub(crate) fn any_error(&self) -> bool {
-        self.all
-            .iter()
-            .any(|fault| fault.severity == Severity::Error)
+        self.all.iter().any(|fault| fault.severity == Severity::Error)
     }
 
     pub(crate) fn into_sorted(mut self) -> Vec<Fault> {
@@ -136,12 +122,6 @@ impl Faults {
     }
 
     fn push(&mut self, severity: Severity, place: Place, key: &str, what: String, why: &str) {
-        self.all.push(Fault {
-            severity,
-            place,
-            key: key.to_owned(),
-            what,
-            why: why.to_owned(),
-        });
+        self.all.push(Fault { severity, place, key: key.to_owned(), what, why: why.to_owned() });
     }
 }

@@ -24,17 +24,10 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
     for (at, signer) in config.signers.iter().enumerate() {
         match &signer.keys {
             Some(SignerKeys::File(file)) => {
-                private(
-                    &format!("signers[{at}].file"),
-                    file,
-                    OTHERS_AND_GROUP,
-                    reading,
-                );
+                private(&format!("signers[{at}].file"), file, OTHERS_AND_GROUP, reading);
             }
             Some(SignerKeys::Environment(name)) => {
-                let set = environment
-                    .iter()
-                    .any(|(known, value)| known == name && !value.trim().is_empty());
+                let set = environment.iter().any(|(known, value)| known == name && !value.trim().is_empty());
                 if !set {
                     let what = format!("the variable {name} is not set");
                     let why = "the signer would have no keys";
@@ -145,11 +138,7 @@ fn private(key: &str, file: &Path, forbidden: u32, reading: &mut Reading) -> boo
 
 fn folder_of(key: &str, file: &Path, reading: &mut Reading) {
     let folder = file.parent().unwrap_or_else(|| Path::new("."));
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     if !folder.is_dir() {
         let what = format!("{} is not a folder", folder.display());
         reading.refuse(key, &[], what, "the file is created in it");

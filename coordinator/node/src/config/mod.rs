@@ -93,10 +93,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(path: &Path, environment: &[(String, String)]) -> Result<Self, ConfigFaults> {
-        let text = read_text(path).map_err(|fault| ConfigFaults {
-            file: path.to_owned(),
-            faults: vec![fault],
-        })?;
+        let text = read_text(path).map_err(|fault| ConfigFaults { file: path.to_owned(), faults: vec![fault] })?;
         let (config, mut reading) = read(&text, path, environment);
         files::check(&config, environment, &mut reading);
         finish(config, reading, path)
@@ -107,11 +104,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`], but for the files.
-    pub fn parse(
-        text: &str,
-        path: &Path,
-        environment: &[(String, String)],
-    ) -> Result<Self, ConfigFaults> {
+    pub fn parse(text: &str, path: &Path, environment: &[(String, String)]) -> Result<Self, ConfigFaults> {
         let (config, reading) = read(text, path, environment);
         finish(config, reading, path)
     }
@@ -137,10 +130,7 @@ pub fn check(path: &Path) -> CheckReport {
         Ok(config) => (config.warnings, 0),
         Err(faults) => (faults.faults, EXIT_FAULTS),
     };
-    CheckReport {
-        lines: faults.iter().map(|fault| fault.line(path)).collect(),
-        exit_code,
-    }
+    CheckReport { lines: faults.iter().map(|fault| fault.line(path)).collect(), exit_code }
 }
 
 fn read_text(path: &Path) -> Result<String, Fault> {
@@ -151,13 +141,9 @@ fn read_text(path: &Path) -> Result<String, Fault> {
         what,
         why: "a node needs its configuration file".to_owned(),
     };
-    let size = std::fs::metadata(path)
-        .map_err(|error| refuse(format!("cannot be read: {error}")))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| refuse(format!("cannot be read: {error}")))?.len();
     if size > MAX_FILE_BYTES {
-        return Err(refuse(format!(
-            "has {size} bytes, more than {MAX_FILE_BYTES}"
-        )));
+        return Err(refuse(format!("has {size} bytes, more than {MAX_FILE_BYTES}")));
     }
     std::fs::read_to_string(path).map_err(|error| refuse(format!("cannot be read: {error}")))
 }
@@ -166,22 +152,13 @@ fn finish(config: Config, reading: Reading, path: &Path) -> Result<Config, Confi
     let refused = reading.faults.any_error();
     let faults = reading.faults.into_sorted();
     if refused {
-        return Err(ConfigFaults {
-            file: path.to_owned(),
-            faults,
-        });
+        return Err(ConfigFaults { file: path.to_owned(), faults });
     }
-    Ok(Config {
-        warnings: faults,
-        ..config
-    })
+    Ok(Config { warnings: faults, ..config })
 }
 
 fn read(text: &str, path: &Path, environment: &[(String, String)]) -> (Config, Reading) {
-    let mut reading = Reading {
-        base: path.parent().map(Path::to_owned).unwrap_or_default(),
-        ..Reading::default()
-    };
+    let mut reading = Reading { base: path.parent().map(Path::to_owned).unwrap_or_default(), ..Reading::default() };
     let mut table = document::parse(text, &mut reading.faults);
     let secrets = signer_variables(&table);
     document::overlay(&mut table, environment, &secrets, &mut reading.faults);
@@ -191,11 +168,7 @@ fn read(text: &str, path: &Path, environment: &[(String, String)]) -> (Config, R
 }
 
 fn read_sections(mut table: Table, reading: &mut Reading) -> Config {
-    let mut sections = Sections {
-        table: &mut table,
-        reading,
-        known: Vec::new(),
-    };
+    let mut sections = Sections { table: &mut table, reading, known: Vec::new() };
     let config = Config {
         cluster: sections.one("cluster", ClusterConfig::read),
         node: sections.one("node", NodeConfig::read),

@@ -26,11 +26,7 @@ impl RaftConfig {
             heartbeat: section.millis("heartbeat_ms", 5..=10_000, 40),
             election_timeout_min: section.millis("election_timeout_min_ms", 20..=60_000, 120),
             election_timeout_max: section.millis("election_timeout_max_ms", 20..=60_000, 220),
-            snapshot_every_entries: section.integer(
-                "snapshot_every_entries",
-                100..=10_000_000,
-                Some(20_000),
-            ),
+            snapshot_every_entries: section.integer("snapshot_every_entries", 100..=10_000_000, Some(20_000)),
             keep_log_entries: section.integer("keep_log_entries", 0..=10_000_000, Some(2_000)),
         }
     }

@@ -28,11 +28,7 @@ impl Reading {
     /// Where this key was written; its section, or the file's beginning, if it was not.
     pub(crate) fn place(&self, key: &str) -> Place {
         let section = key.rsplit_once('.').map_or(key, |(section, _)| section);
-        self.places
-            .get(key)
-            .or_else(|| self.places.get(section))
-            .cloned()
-            .unwrap_or(Place::START)
+        self.places.get(key).or_else(|| self.places.get(section)).cloned().unwrap_or(Place::START)
     }
 
     /// Refuses the value of `key`, unless one of `others` (or it) is wrong already.
@@ -61,20 +57,9 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(crate) fn new(
-        name: String,
-        place: Place,
-        entries: Table,
-        reading: &'a mut Reading,
-    ) -> Self {
+    pub(crate) fn new(name: String, place: Place, entries: Table, reading: &'a mut Reading) -> Self {
         reading.places.insert(name.clone(), place.clone());
-        Self {
-            name,
-            place,
-            entries,
-            known: Vec::new(),
-            reading,
-        }
+        Self { name, place, entries, known: Vec::new(), reading }
     }
 
     /// An integer within `bounds`; `None` as default makes it mandatory.
@@ -107,12 +92,7 @@ impl<'a> Section<'a> {
     }
 
     /// A duration in whole milliseconds within `bounds`.
-    pub fn millis(
-        &mut self,
-        key: &str,
-        bounds: RangeInclusive<u64>,
-        default: u64,
-    ) -> std::time::Duration {
+    pub fn millis(&mut self, key: &str, bounds: RangeInclusive<u64>, default: u64) -> std::time::Duration {
         std::time::Duration::from_millis(self.integer(key, bounds, Some(default)))
     }
 
@@ -172,12 +152,7 @@ impl<'a> Section<'a> {
     }
 
     /// One of a few words. Without a default the key is mandatory.
-    pub fn choice<T: Copy>(
-        &mut self,
-        key: &str,
-        words: &[(&str, T)],
-        default: Option<&str>,
-    ) -> Option<T> {
+    pub fn choice<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: Option<&str>) -> Option<T> {
         let text = self.text(key, default);
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() && !self.reading.faults.concern(&self.key(key)) {
@@ -286,11 +261,7 @@ impl<'a> Section<'a> {
             (Value::Text(text), _) | (_, Some(text)) => Some(text),
             (value, None) => {
                 let place = node.place;
-                let node = Node {
-                    value,
-                    place,
-                    raw: None,
-                };
+                let node = Node { value, place, raw: None };
                 self.wrong_type(key, &node, "a string");
                 None
             }

@@ -36,8 +36,7 @@ fn members(config: &Config, reading: &mut Reading) {
         reading.refuse("peers", &[], "missing".to_owned(), why);
         return;
     }
-    let wrong_ids =
-        (0..config.peers.len()).any(|at| reading.faults.concern(&format!("peers[{at}].id")));
+    let wrong_ids = (0..config.peers.len()).any(|at| reading.faults.concern(&format!("peers[{at}].id")));
     if !wrong_ids && config.this_peer().is_none() {
         let what = format!("{} is not among [[peers]]", config.node.id);
         let why = "a node must know how the others reach it";
@@ -119,12 +118,7 @@ fn election(config: &Config, reading: &mut Reading) {
     if raft.keep_log_entries > raft.snapshot_every_entries {
         let what = format!("{} is above snapshot_every_entries", raft.keep_log_entries);
         let why = "the log then holds several snapshots' worth of entries";
-        reading.warn(
-            "raft.keep_log_entries",
-            &["raft.snapshot_every_entries"],
-            what,
-            why,
-        );
+        reading.warn("raft.keep_log_entries", &["raft.snapshot_every_entries"], what, why);
     }
 }
 

@@ -56,10 +56,6 @@ impl SignerConfig {
             }
             (None, None, None) => None,
         };
-        Self {
-            name,
-            keys,
-            audit_log: section.optional_path("audit_log"),
-        }
+        Self { name, keys, audit_log: section.optional_path("audit_log") }
     }
 }

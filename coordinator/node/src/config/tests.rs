@@ -43,10 +43,8 @@ fn parse(text: &str) -> Result<Config, ConfigFaults> {
 }
 
 fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
-    let environment: Vec<(String, String)> = environment
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
+    let environment: Vec<(String, String)> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Config::parse(text, Path::new("etc/onespend.toml"), &environment)
 }
 
@@ -69,10 +67,7 @@ fn a_small_file_gets_every_default() {
     assert_eq!(config.listen.health.to_string(), "0.0.0.0:7802");
     assert_eq!(config.telemetry.otlp_endpoint, None);
     assert!(config.api.forward_writes);
-    assert_eq!(
-        config.this_peer().unwrap().control.https(),
-        "https://10.0.0.1:7801"
-    );
+    assert_eq!(config.this_peer().unwrap().control.https(), "https://10.0.0.1:7801");
 }
 
 /// One key of the sample file: what the comment above it promises, and what is written.
@@ -88,10 +83,7 @@ fn documented() -> Vec<Documented> {
     for line in SAMPLE.lines() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
         let word = bare.split(' ').next().unwrap_or_default();
-        let is_key = bare.contains(" = ")
-            && word
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_key = bare.contains(" = ") && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         if let Some(name) = line.strip_prefix("[[") {
             section = format!("{}[]", name.trim_end_matches("]]"));
         } else if let Some(name) = line.strip_prefix('[') {
@@ -137,10 +129,7 @@ fn the_sample_file_tells_the_truth_about_defaults() {
             continue;
         }
         let default = schema.get(&entry.key).unwrap();
-        let promised = entry
-            .comment
-            .split_once("Default: ")
-            .map(|(_, rest)| rest.trim());
+        let promised = entry.comment.split_once("Default: ").map(|(_, rest)| rest.trim());
         match (default, promised) {
             (Some(default), Some(promised)) => {
                 assert_eq!(toml(default), toml(promised), "{}", entry.key);
@@ -163,16 +152,10 @@ fn the_sample_file_tells_the_truth_about_defaults() {
 fn mandatory_keys_are_exactly_those_that_the_sample_calls_so() {
     let text = "[[peers]]\n[[signers]]\n";
     let faults = parse(text).unwrap_err();
-    let missing: BTreeSet<String> = faults
-        .errors()
-        .filter(|fault| fault.what == "missing")
-        .map(|fault| fault.key.replace("[0]", "[]"))
-        .collect();
-    let mut mandatory: BTreeSet<String> = documented()
-        .into_iter()
-        .filter(|entry| entry.comment.contains("Mandatory."))
-        .map(|entry| entry.key)
-        .collect();
+    let missing: BTreeSet<String> =
+        faults.errors().filter(|fault| fault.what == "missing").map(|fault| fault.key.replace("[0]", "[]")).collect();
+    let mut mandatory: BTreeSet<String> =
+        documented().into_iter().filter(|entry| entry.comment.contains("Mandatory.")).map(|entry| entry.key).collect();
     mandatory.insert("bitcoind.cookie_file".to_owned()); // or a user
     assert_eq!(missing, mandatory);
 }
@@ -180,10 +163,7 @@ fn mandatory_keys_are_exactly_those_that_the_sample_calls_so() {
 #[test]
 fn every_fault_is_reported_at_once_with_line_and_column() {
     let text = SMALL
-        .replace(
-            "network = \"regtest\"",
-            "netwrok = \"regtest\"\nfinality_depth = 101",
-        )
+        .replace("network = \"regtest\"", "netwrok = \"regtest\"\nfinality_depth = 101")
         .replace("data_dir = \"data\"", "data_dir = 7")
         + "[raft]\n  heartbeat_ms = \"fast\"\n[heath]\nmax_lag_blocks = 2\n";
     assert_eq!(
@@ -203,166 +183,43 @@ fn every_fault_is_reported_at_once_with_line_and_column() {
 #[test]
 fn faults_of_syntax_have_a_place_too() {
     let lines = complaints("[cluster]\nid = \nnetwork = \"regtest\"\nfinality_depth = = 6\n");
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.starts_with("etc/onespend.toml:2:")),
-        "{lines:#?}"
-    );
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.starts_with("etc/onespend.toml:4:")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().any(|line| line.starts_with("etc/onespend.toml:2:")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("etc/onespend.toml:4:")), "{lines:#?}");
     let lines = complaints("[node]\nid = 1\nid = 2\n");
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.starts_with("etc/onespend.toml:3:")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().any(|line| line.starts_with("etc/onespend.toml:3:")), "{lines:#?}");
     let lines = complaints("[node]\n# é\nid = 99999999999999999999\n");
-    assert!(
-        lines.iter().any(|line| line.contains("too large")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().any(|line| line.contains("too large")), "{lines:#?}");
 }
 
 /// Changes to the small file, the key that is blamed, and a part of what is said.
 const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("id = \"demo\"", "id = \"Demo\"", "cluster.id", "a-z"),
-    (
-        "\"regtest\"",
-        "\"mainnet\"",
-        "cluster.network",
-        "bitcoin, testnet4",
-    ),
-    (
-        "id = 1\ndata_dir",
-        "id = 4\ndata_dir",
-        "node.id",
-        "not among [[peers]]",
-    ),
-    (
-        "id = 1\ndata_dir",
-        "id = 0\ndata_dir",
-        "node.id",
-        "out of bounds",
-    ),
-    (
-        "id = 1\ndata_dir",
-        "id = -1\ndata_dir",
-        "node.id",
-        "out of bounds",
-    ),
-    (
-        "data_dir = \"data\"",
-        "data_dir = \"\"",
-        "node.data_dir",
-        "empty",
-    ),
-    (
-        "data_dir = \"data\"",
-        "data_dir = \"data\"\ntags = { zone = 1 }",
-        "node.tags",
-        "integer",
-    ),
+    ("\"regtest\"", "\"mainnet\"", "cluster.network", "bitcoin, testnet4"),
+    ("id = 1\ndata_dir", "id = 4\ndata_dir", "node.id", "not among [[peers]]"),
+    ("id = 1\ndata_dir", "id = 0\ndata_dir", "node.id", "out of bounds"),
+    ("id = 1\ndata_dir", "id = -1\ndata_dir", "node.id", "out of bounds"),
+    ("data_dir = \"data\"", "data_dir = \"\"", "node.data_dir", "empty"),
+    ("data_dir = \"data\"", "data_dir = \"data\"\ntags = { zone = 1 }", "node.tags", "integer"),
     ("id = 2", "id = 1", "peers[1].id", "already"),
-    (
-        "10.0.0.2:7801",
-        "10.0.0.1:7800",
-        "peers[1].control",
-        "peers[0].data already",
-    ),
+    ("10.0.0.2:7801", "10.0.0.1:7800", "peers[1].control", "peers[0].data already"),
     ("10.0.0.2:7800", "10.0.0.2:7801", "peers[1].data", "already"),
-    (
-        "10.0.0.2:7801",
-        "0.0.0.0:7801",
-        "peers[1].control",
-        "others can reach",
-    ),
+    ("10.0.0.2:7801", "0.0.0.0:7801", "peers[1].control", "others can reach"),
     ("10.0.0.2:7801", "10.0.0.2", "peers[1].control", "host:port"),
-    (
-        "[tls]",
-        "[listen]\ndata = \"1.2.3.4:7801\"\n[tls]",
-        "listen.control",
-        "clashes",
-    ),
-    (
-        "[tls]",
-        "[listen]\nhealth = \"1.2.3.4:0\"\n[tls]",
-        "listen.health",
-        "port 0",
-    ),
-    (
-        "[tls]",
-        "[listen]\nhealth = \"everywhere\"\n[tls]",
-        "listen.health",
-        "IP address",
-    ),
-    (
-        "[tls]",
-        "[raft]\nheartbeat_ms = 61\n[tls]",
-        "raft.election_timeout_min_ms",
-        "twice",
-    ),
-    (
-        "[tls]",
-        "[raft]\nelection_timeout_max_ms = 120\n[tls]",
-        "raft.election_timeout_max_ms",
-        "tie",
-    ),
-    (
-        "[tls]",
-        "[raft]\nheartbeat_ms = 4.5\n[tls]",
-        "raft.heartbeat_ms",
-        "is a float",
-    ),
-    (
-        "[tls]",
-        "[raft]\nheartbeat_ms = 1979-05-27\n[tls]",
-        "raft.heartbeat_ms",
-        "is a date",
-    ),
+    ("[tls]", "[listen]\ndata = \"1.2.3.4:7801\"\n[tls]", "listen.control", "clashes"),
+    ("[tls]", "[listen]\nhealth = \"1.2.3.4:0\"\n[tls]", "listen.health", "port 0"),
+    ("[tls]", "[listen]\nhealth = \"everywhere\"\n[tls]", "listen.health", "IP address"),
+    ("[tls]", "[raft]\nheartbeat_ms = 61\n[tls]", "raft.election_timeout_min_ms", "twice"),
+    ("[tls]", "[raft]\nelection_timeout_max_ms = 120\n[tls]", "raft.election_timeout_max_ms", "tie"),
+    ("[tls]", "[raft]\nheartbeat_ms = 4.5\n[tls]", "raft.heartbeat_ms", "is a float"),
+    ("[tls]", "[raft]\nheartbeat_ms = 1979-05-27\n[tls]", "raft.heartbeat_ms", "is a date"),
     ("[tls]", "raft = 1\n[tls]", "peers[2].raft", "unknown key"),
     ("http://", "https://", "bitcoind.url", "no TLS"),
-    (
-        "http://127",
-        "http://user:pass@127",
-        "bitcoind.url",
-        "credentials",
-    ),
-    (
-        "cookie_file = \"cookie\"",
-        "",
-        "bitcoind.cookie_file",
-        "missing",
-    ),
-    (
-        "cookie_file = \"cookie\"",
-        "user = \"u\"",
-        "bitcoind.password_file",
-        "missing",
-    ),
-    (
-        "cookie_file",
-        "user = \"u\"\ncookie_file",
-        "bitcoind.cookie_file",
-        "one way",
-    ),
-    (
-        "[tls]",
-        "[[signers]]\nname = \"a\"\nkind = \"hsm\"\nfile = \"f\"\n[tls]",
-        "signers[0].kind",
-        "software",
-    ),
-    (
-        "[tls]",
-        "[[signers]]\nname = \"a\"\nkind = \"software\"\n[tls]",
-        "signers[0].file",
-        "missing",
-    ),
+    ("http://127", "http://user:pass@127", "bitcoind.url", "credentials"),
+    ("cookie_file = \"cookie\"", "", "bitcoind.cookie_file", "missing"),
+    ("cookie_file = \"cookie\"", "user = \"u\"", "bitcoind.password_file", "missing"),
+    ("cookie_file", "user = \"u\"\ncookie_file", "bitcoind.cookie_file", "one way"),
+    ("[tls]", "[[signers]]\nname = \"a\"\nkind = \"hsm\"\nfile = \"f\"\n[tls]", "signers[0].kind", "software"),
+    ("[tls]", "[[signers]]\nname = \"a\"\nkind = \"software\"\n[tls]", "signers[0].file", "missing"),
     (
         "[tls]",
         "[[signers]]\nname = \"a\"\nkind = \"software\"\nfile = \"f\"\nenv = \"E\"\n[tls]",
@@ -375,42 +232,12 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "signers[1].name",
         "already",
     ),
-    (
-        "[tls]",
-        "[log]\nfilter = \"a=b=c\"\n[tls]",
-        "log.filter",
-        "directives",
-    ),
-    (
-        "[tls]",
-        "[log]\nformat = \"xml\"\n[tls]",
-        "log.format",
-        "human, json",
-    ),
-    (
-        "[tls]",
-        "[telemetry]\notlp_endpoint = \"https://a:1\"\n[tls]",
-        "telemetry.otlp_endpoint",
-        "http://",
-    ),
-    (
-        "[tls]",
-        "[shutdown]\ndrain_ms = 15000\n[tls]",
-        "shutdown.deadline_ms",
-        "not above",
-    ),
-    (
-        "[tls]",
-        "[api]\nforward_writes = \"yes\"\n[tls]",
-        "api.forward_writes",
-        "boolean",
-    ),
-    (
-        "[tls]",
-        "[api]\nmax_message_bytes = 1\n[tls]",
-        "api.max_message_bytes",
-        "out of bounds",
-    ),
+    ("[tls]", "[log]\nfilter = \"a=b=c\"\n[tls]", "log.filter", "directives"),
+    ("[tls]", "[log]\nformat = \"xml\"\n[tls]", "log.format", "human, json"),
+    ("[tls]", "[telemetry]\notlp_endpoint = \"https://a:1\"\n[tls]", "telemetry.otlp_endpoint", "http://"),
+    ("[tls]", "[shutdown]\ndrain_ms = 15000\n[tls]", "shutdown.deadline_ms", "not above"),
+    ("[tls]", "[api]\nforward_writes = \"yes\"\n[tls]", "api.forward_writes", "boolean"),
+    ("[tls]", "[api]\nmax_message_bytes = 1\n[tls]", "api.max_message_bytes", "out of bounds"),
 ];
 
 #[test]
@@ -422,42 +249,24 @@ fn each_bad_value_is_refused_by_name_and_alone() {
         let errors: Vec<&Fault> = faults.errors().collect();
         let one = matches!(errors.as_slice(), [fault] if fault.key == *key);
         let said = faults.to_string().contains(part);
-        assert!(
-            one && said,
-            "{to}: wanted only {key} … {part}, got:\n{faults}"
-        );
+        assert!(one && said, "{to}: wanted only {key} … {part}, got:\n{faults}");
         assert_ne!(errors[0].place, Place::START, "{to}: {faults}");
     }
 }
 
 #[test]
 fn doubtful_combinations_are_warned_about() {
-    let two = SMALL.replace(
-        "[[peers]]\nid = 3\ncontrol = \"10.0.0.3:7801\"\ndata = \"10.0.0.3:7800\"\n",
-        "",
-    );
+    let two = SMALL.replace("[[peers]]\nid = 3\ncontrol = \"10.0.0.3:7801\"\ndata = \"10.0.0.3:7800\"\n", "");
     let config = parse(&two).unwrap();
     assert_eq!(config.peers.len(), 2);
     let says = |config: &Config, part: &str| {
-        config
-            .warnings
-            .iter()
-            .any(|fault| fault.why.contains(part) || fault.what.contains(part))
+        config.warnings.iter().any(|fault| fault.why.contains(part) || fault.what.contains(part))
     };
-    assert!(
-        says(&config, "two voters fail more often"),
-        "{:?}",
-        config.warnings
-    );
+    assert!(says(&config, "two voters fail more often"), "{:?}", config.warnings);
     let mainnet = SMALL.replace("\"regtest\"", "\"bitcoin\"\nfinality_depth = 2")
         + "min_peers = 0\n[raft]\nheartbeat_ms = 50\nkeep_log_entries = 30000\n";
     let config = parse(&mainnet).unwrap();
-    for part in [
-        "2 on mainnet",
-        "0 outside regtest",
-        "three times",
-        "30000 is above",
-    ] {
+    for part in ["2 on mainnet", "0 outside regtest", "three times", "30000 is above"] {
         assert!(says(&config, part), "{part}: {:?}", config.warnings);
     }
     assert_eq!(config.warnings.len(), 4);
@@ -499,13 +308,9 @@ fn the_environment_overrides_the_file_and_is_blamed_for_its_own_faults() {
 
 #[test]
 fn a_variable_that_holds_a_signers_keys_is_no_key_of_ours() {
-    let text =
-        format!("{SMALL}[[signers]]\nname = \"a\"\nkind = \"software\"\nenv = \"ONESPEND_S__X\"\n");
+    let text = format!("{SMALL}[[signers]]\nname = \"a\"\nkind = \"software\"\nenv = \"ONESPEND_S__X\"\n");
     let config = parse_with(&text, &[("ONESPEND_S__X", "xprv…")]).unwrap();
-    assert_eq!(
-        config.signers[0].keys,
-        Some(SignerKeys::Environment("ONESPEND_S__X".into()))
-    );
+    assert_eq!(config.signers[0].keys, Some(SignerKeys::Environment("ONESPEND_S__X".into())));
     assert!(parse_with(SMALL, &[("ONESPEND_S__X", "xprv…")]).is_err());
 }
 
@@ -518,11 +323,7 @@ fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
     }
     fs::write(folder.path().join("cookie"), "__cookie__:x").unwrap();
     fs::write(folder.path().join("hot.xprv"), "wpkh(...)").unwrap();
-    fs::set_permissions(
-        folder.path().join("hot.xprv"),
-        fs::Permissions::from_mode(0o600),
-    )
-    .unwrap();
+    fs::set_permissions(folder.path().join("hot.xprv"), fs::Permissions::from_mode(0o600)).unwrap();
     let file = folder.path().join("onespend.toml");
     let signer = "[[signers]]\nname = \"hot\"\nkind = \"software\"\nfile = \"hot.xprv\"\n";
     fs::write(&file, format!("{SMALL}{signer}")).unwrap();
@@ -542,78 +343,18 @@ fn a_file_whose_files_are_in_order_is_loaded_and_reported_as_such() {
 type Damage = (&'static str, fn(&Path), &'static str, &'static str);
 
 const DAMAGES: &[Damage] = &[
-    (
-        "no authority",
-        |dir| fs::remove_file(dir.join("ca.pem")).unwrap(),
-        "tls.ca",
-        "No such file",
-    ),
-    (
-        "no key",
-        |dir| fs::remove_file(dir.join("node-1.key")).unwrap(),
-        "tls.key",
-        "No such file",
-    ),
-    (
-        "open key",
-        |dir| chmod(dir, "node-1.key", 0o644),
-        "tls.key",
-        "mode 0644",
-    ),
-    (
-        "open signer",
-        |dir| chmod(dir, "hot.xprv", 0o640),
-        "signers[0].file",
-        "chmod 600",
-    ),
-    (
-        "no signer",
-        |dir| fs::remove_file(dir.join("hot.xprv")).unwrap(),
-        "signers[0].file",
-        "No such",
-    ),
-    (
-        "rubbish",
-        |dir| fs::write(dir.join("node-1.pem"), "x").unwrap(),
-        "tls.cert",
-        "no certificate",
-    ),
-    (
-        "rubbish key",
-        |dir| fs::write(dir.join("node-1.key"), "x").unwrap(),
-        "tls.key",
-        "node-1.key",
-    ),
-    (
-        "other node",
-        |dir| move_over(dir, "node-2", "node-1"),
-        "tls.cert",
-        "is for node/2",
-    ),
-    (
-        "other key",
-        |dir| copy(dir, "node-2.key", "node-1.key"),
-        "tls.cert",
-        "node-1.pem",
-    ),
-    (
-        "other cluster",
-        |dir| other_cluster(dir),
-        "tls.cert",
-        "of cluster \"other\"",
-    ),
-    (
-        "other authority",
-        |dir| other_authority(dir),
-        "tls.cert",
-        "node-1.pem",
-    ),
-    (
-        "data file",
-        |dir| fs::write(dir.join("data"), "x").unwrap(),
-        "node.data_dir",
-        "not a folder",
-    ),
+    ("no authority", |dir| fs::remove_file(dir.join("ca.pem")).unwrap(), "tls.ca", "No such file"),
+    ("no key", |dir| fs::remove_file(dir.join("node-1.key")).unwrap(), "tls.key", "No such file"),
+    ("open key", |dir| chmod(dir, "node-1.key", 0o644), "tls.key", "mode 0644"),
+    ("open signer", |dir| chmod(dir, "hot.xprv", 0o640), "signers[0].file", "chmod 600"),
+    ("no signer", |dir| fs::remove_file(dir.join("hot.xprv")).unwrap(), "signers[0].file", "No such"),
+    ("rubbish", |dir| fs::write(dir.join("node-1.pem"), "x").unwrap(), "tls.cert", "no certificate"),
+    ("rubbish key", |dir| fs::write(dir.join("node-1.key"), "x").unwrap(), "tls.key", "node-1.key"),
+    ("other node", |dir| move_over(dir, "node-2", "node-1"), "tls.cert", "is for node/2"),
+    ("other key", |dir| copy(dir, "node-2.key", "node-1.key"), "tls.cert", "node-1.pem"),
+    ("other cluster", |dir| other_cluster(dir), "tls.cert", "of cluster \"other\""),
+    ("other authority", |dir| other_authority(dir), "tls.cert", "node-1.pem"),
+    ("data file", |dir| fs::write(dir.join("data"), "x").unwrap(), "node.data_dir", "not a folder"),
 ];
 
 fn chmod(dir: &Path, name: &str, mode: u32) {
@@ -654,10 +395,7 @@ fn files_that_would_fail_later_are_refused_at_once() {
         let line = report.lines.join("\n");
         let blamed = line.contains(&format!(": error: {key}: ")) && line.contains(part);
         let exact = report.exit_code == EXIT_FAULTS && report.lines.len() == 1;
-        assert!(
-            blamed && exact,
-            "{name}: wanted {key} … {part}, got:\n{line}"
-        );
+        assert!(blamed && exact, "{name}: wanted {key} … {part}, got:\n{line}");
     }
 }
 
@@ -671,38 +409,22 @@ fn a_bitcoind_that_was_not_started_yet_and_old_certificates_are_warnings() {
     pki::issue(folder.path(), Kind::Node, "1", &[], 3).unwrap();
     let report = check(&file);
     assert_eq!((report.exit_code, report.lines.len()), (0, 2), "{report:?}");
-    assert!(
-        report.lines[0].contains("warning: tls.cert: expires in 2 days"),
-        "{report:?}"
-    );
-    assert!(
-        report.lines[1].contains("warning: bitcoind.cookie_file: "),
-        "{report:?}"
-    );
+    assert!(report.lines[0].contains("warning: tls.cert: expires in 2 days"), "{report:?}");
+    assert!(report.lines[1].contains("warning: bitcoind.cookie_file: "), "{report:?}");
 }
 
 #[test]
 fn a_missing_variable_or_file_is_named() {
     let (folder, file) = folder();
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(
-        &file,
-        text.replace("file = \"hot.xprv\"", "env = \"ONESPEND_SIGNER_HOT\""),
-    )
-    .unwrap();
+    fs::write(&file, text.replace("file = \"hot.xprv\"", "env = \"ONESPEND_SIGNER_HOT\"")).unwrap();
     let faults = Config::load_with(&file, &[]).unwrap_err().to_string();
-    assert!(
-        faults.contains("signers[0].env: the variable ONESPEND_SIGNER_HOT"),
-        "{faults}"
-    );
+    assert!(faults.contains("signers[0].env: the variable ONESPEND_SIGNER_HOT"), "{faults}");
     let set = [("ONESPEND_SIGNER_HOT".to_owned(), "wpkh(…)".to_owned())];
     Config::load_with(&file, &set).unwrap();
     let report = check(&folder.path().join("absent.toml"));
     assert_eq!(report.exit_code, EXIT_FAULTS);
-    assert!(
-        report.lines[0].contains("absent.toml:1:1: error: cannot be read"),
-        "{report:?}"
-    );
+    assert!(report.lines[0].contains("absent.toml:1:1: error: cannot be read"), "{report:?}");
 }
 
 mod any_text {

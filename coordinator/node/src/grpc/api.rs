@@ -19,9 +19,12 @@ use super::caller::{self, Caller};
 use super::forward::{Forward, LeaderClients};
 use super::status;
 use super::turns::Turns;
+use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::leader::sign::Signing;
-use crate::raft::{Applied, RaftNode};
+use crate::peers::Peers;
+use crate::raft::Applied;
+use crate::replica::Replica;
 use crate::selection::Busy;
 
 /// How often facts are gathered again when they were out of date.
@@ -31,11 +34,13 @@ const READY_WAIT: Duration = Duration::from_secs(2);
 
 /// What the rpcs work with.
 pub(crate) struct Api {
-    pub(crate) raft: Arc<RaftNode>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) forward: Forward,
     pub(crate) signing: Arc<Signing>,
     pub(crate) bitcoind: Arc<BitcoindWatch>,
+    pub(crate) alarms: Arc<Alarms>,
     pub(crate) busy: Busy,
     pub(crate) turns: Turns<RequestKey>,
     pub(crate) settings: Settings,
@@ -55,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) request_timeout: Duration,
     /// When the process started.
     pub(crate) started: Instant,
+    /// What is doubtful about the configuration.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One admitted call.
@@ -148,10 +155,10 @@ impl Api {
         request: &Request<Req>,
     ) -> Result<(Caller, Call), Status> {
         let caller = caller::identify(request, &self.settings.cluster_id)?;
-        let authorized = self
-            .policy
-            .authorize(&caller.subject(), action, &Resource::Cluster)
-            .map_err(|_| status::denied(caller.id.as_str(), action.name()))?;
+        let authorized = self.policy.authorize(&caller.subject(), action, &Resource::Cluster).map_err(|denied| {
+            crate::metrics::policy_denied(&denied);
+            status::denied(caller.id.as_str(), action.name())
+        })?;
         let asked = super::observe::timeout(request).unwrap_or(self.settings.request_timeout);
         let call = Call {
             caller: caller.id.clone(),
@@ -166,7 +173,7 @@ impl Api {
     /// for that.
     async fn leads(&self, deadline: Instant) -> bool {
         let wait = READY_WAIT.min(deadline.saturating_duration_since(Instant::now()));
-        self.raft.leads_ready(wait).await
+        self.replica.leads_ready(wait).await
     }
 
     async fn pass_on<Req, Res, Pass, PassFuture>(
@@ -180,13 +187,14 @@ impl Api {
         Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture,
         PassFuture: Future<Output = Result<Response<Res>, Status>>,
     {
-        let hint = self.raft.leader_hint();
+        let hint = self.replica.leader_hint();
         let Some(leader) = hint.as_ref().filter(|_| self.settings.forward_writes && !caller.forwarded) else {
             return Err(status::not_leader(hint.as_ref()));
         };
         let clients = self.forward.to(leader)?;
         let request = Forward::dress(request, caller, deadline);
-        pass(clients, request).await.map_err(super::forward::answer)
+        let answer = pass(clients, request).await.map_err(super::forward::answer)?;
+        Ok(super::observe::name_leader(answer, &leader.addresses.data))
     }
 
     /// Proposes what `gather` drafts until it is decided. The answer to a request that was decided before is the
@@ -204,11 +212,11 @@ impl Api {
         let _turn = self.turns.take(request.key.clone()).await;
         let mut last = String::new();
         for _ in 0..MAX_ROUNDS {
-            if let Some(outcome) = self.raft.read(|state| dedup::earlier(state, &request)) {
-                return accepted(self.raft.applied(outcome));
+            if let Some(outcome) = self.replica.read(|state| dedup::earlier(state, &request)) {
+                return accepted(self.replica.applied(outcome));
             }
             let draft = gather().await?;
-            let proposed = self.raft.propose(Some(request.clone()), draft.command, call.deadline).await;
+            let proposed = self.replica.propose(Some(request.clone()), draft.command, call.deadline).await;
             let applied = proposed.map_err(|error| status::proposing(&error))?;
             match &applied.outcome {
                 Outcome::Rejected(rejection) if rejection.is_transient() => last = rejection.to_string(),
@@ -235,7 +243,7 @@ impl Api {
 
     /// Logical time as this leader would propose it, for showing what remains.
     pub(crate) fn now(&self) -> Millis {
-        self.raft.now()
+        self.replica.now()
     }
 }
 

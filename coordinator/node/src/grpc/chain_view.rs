@@ -6,7 +6,7 @@ use onespend_core::state::State;
 use onespend_proto::v1;
 use tonic::Status;
 
-use super::api::{Api, Call};
+use super::api::Api;
 use super::fields::Fields;
 use super::status;
 
@@ -17,7 +17,7 @@ pub(super) fn tip(state: &State) -> Option<v1::BlockRef> {
 }
 
 pub(super) fn get_tip(api: &Api, info: v1::ReadInfo, _: v1::GetTipRequest) -> Result<v1::GetTipResponse, Status> {
-    let tip = api.raft.read(tip).ok_or_else(|| status::chain_not_synced("not_started"))?;
+    let tip = api.replica.read(tip).ok_or_else(|| status::chain_not_synced("not_started"))?;
     Ok(v1::GetTipResponse { tip: Some(tip), read_info: Some(info) })
 }
 
@@ -41,11 +41,11 @@ pub(super) fn estimate_fee(
 }
 
 /// Every node's view of its own bitcoind; a node that does not answer is shown as such.
-pub(super) async fn get_node_views(api: Arc<Api>, call: Call) -> Result<v1::GetNodeViewsResponse, Status> {
-    let mut views = api.raft.peer_views(call.deadline).await;
+pub(super) async fn get_node_views(api: Arc<Api>) -> Result<v1::GetNodeViewsResponse, Status> {
+    let mut views = api.peers.views(&api.replica.status().others()).await;
     views.push(own_view(&api));
     views.sort_by_key(|view| view.node_id);
-    let applied_index = api.raft.read(|state| state.applied().0);
+    let applied_index = api.replica.read(|state| state.applied().0);
     let info = v1::ReadInfo { applied_index, staleness_ms: 0, served_by: api.settings.node_id };
     Ok(v1::GetNodeViewsResponse { views, read_info: Some(info) })
 }
@@ -56,7 +56,7 @@ pub(crate) fn own_view(api: &Api) -> v1::NodeView {
         node_id: api.settings.node_id,
         reachable: true,
         bitcoind: Some(api.bitcoind.view()),
-        applied_index: api.raft.read(|state| state.applied().0),
+        applied_index: api.replica.read(|state| state.applied().0),
         error: String::new(),
     }
 }

@@ -72,6 +72,6 @@ async fn change(
     command: Command,
 ) -> Result<(Option<v1::Wallet>, Applied), Status> {
     let applied = api.decide_plain(call, call.request(request), command).await?;
-    let wallet = api.raft.read(|state| state.wallet(id).ok().map(|wallet| wallet_view::wallet(id, wallet)));
+    let wallet = api.replica.read(|state| state.wallet(id).ok().map(|wallet| wallet_view::wallet(id, wallet)));
     Ok((wallet, applied))
 }

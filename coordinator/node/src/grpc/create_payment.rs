@@ -86,9 +86,8 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         Command::CreatePayment(CreatePayment { key, recipients, outpoints, fee_sat })
     };
     // A payment that is there already needs no coins: `apply` compares and answers with its attempt.
-    let is_known = api.raft.read(|state| {
-        state.payment(&parsed.key).is_some_and(|payment| payment.live_attempt().is_some())
-    });
+    let is_known =
+        api.replica.read(|state| state.payment(&parsed.key).is_some_and(|payment| payment.live_attempt().is_some()));
     if is_known {
         return Ok(Draft::of(command(Vec::new(), 0)));
     }
@@ -104,7 +103,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         min_depth: parsed.min_depth,
         strategy: parsed.strategy,
     };
-    let selected = api.raft.read(|state| selection::select(state, &api.busy, &order));
+    let selected = api.replica.read(|state| selection::select(state, &api.busy, &order));
     let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
     if let Some(bound) = parsed.max_fee_sat.filter(|max| selected.fee_sat > *max) {
         let limit = onespend_core::outcome::FeeLimit::Fee;

@@ -7,7 +7,9 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Network, OutPoint, ScriptBuf, Txid};
 use onespend_core::command::Recipient;
 use onespend_core::ids::{InvalidName, Millis, PaymentId, RequestId, ReservationId, WalletId};
-use onespend_core::limits::{DEFAULT_RESERVATION_TTL, MAX_OUTPOINTS, MAX_RECIPIENTS, MIN_FEERATE_SAT_KVB, WalletLimits};
+use onespend_core::limits::{
+    DEFAULT_RESERVATION_TTL, MAX_OUTPOINTS, MAX_RECIPIENTS, MIN_FEERATE_SAT_KVB, WalletLimits,
+};
 use onespend_proto::v1;
 use tonic::Status;
 use tonic_types::FieldViolation;
@@ -129,7 +131,11 @@ impl Fields {
     }
 
     /// Recipients by address or by script.
-    pub(crate) fn recipients(&mut self, list: &[v1::Recipient], network: Network) -> Result<Option<Vec<Recipient>>, Status> {
+    pub(crate) fn recipients(
+        &mut self,
+        list: &[v1::Recipient],
+        network: Network,
+    ) -> Result<Option<Vec<Recipient>>, Status> {
         if list.is_empty() || list.len() > MAX_RECIPIENTS {
             self.fault("recipients", format!("{} recipients: must be 1 to {MAX_RECIPIENTS}", list.len()));
             return Ok(None);

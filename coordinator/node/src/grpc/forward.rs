@@ -52,7 +52,7 @@ impl Forward {
     /// # Errors
     /// `NOT_LEADER` with the hint, when the address is no address.
     pub(crate) fn to(&self, leader: &LeaderHint) -> Result<LeaderClients, Status> {
-        let channel = self.channel(&leader.control_address).ok_or_else(|| status::not_leader(Some(leader)))?;
+        let channel = self.channel(&leader.addresses.control).ok_or_else(|| status::not_leader(Some(leader)))?;
         let limit = self.max_message_bytes;
         Ok(LeaderClients {
             wallet: WalletServiceClient::new(channel.clone()).max_decoding_message_size(limit),

@@ -17,7 +17,7 @@ pub(super) fn get_balance(
     let mut fields = Fields::default();
     let id = fields.wallet_id(&message.wallet_id);
     let id = fields.finish(id)?;
-    api.raft.read(|state| {
+    api.replica.read(|state| {
         state.wallet(&id).map_err(|rejection| status::rejected(&rejection))?;
         let mut sums = Sums::default();
         for (_, utxo) in state.utxos().filter(|(_, utxo)| utxo.wallet == id) {
@@ -57,8 +57,7 @@ impl Sums {
     }
 
     fn show(&self) -> v1::Balance {
-        let parts =
-            [self.available, self.reserved, self.exposed, self.immature, self.quarantined, self.unconfirmed];
+        let parts = [self.available, self.reserved, self.exposed, self.immature, self.quarantined, self.unconfirmed];
         v1::Balance {
             total_sat: sat(parts.into_iter().fold(0, u64::saturating_add)),
             available_sat: sat(self.available),

@@ -18,7 +18,7 @@ pub(super) fn get_payment(
     let payment = fields.payment_id(&message.payment_id);
     let (wallet, payment) = fields.finish(wallet.zip(payment))?;
     let key = PaymentKey { wallet, payment };
-    let payment = api.raft.read(|state| {
+    let payment = api.replica.read(|state| {
         state.wallet(&key.wallet).map_err(|rejection| status::rejected(&rejection))?;
         Ok::<_, Status>(state.payment(&key).map(|payment| payment_view::payment(state, &key, payment)))
     })?;

@@ -17,7 +17,7 @@ pub(super) fn get_reservation(
     let id = fields.reservation_id(&message.reservation_id);
     let id = fields.finish(id)?;
     let now = api.now();
-    let reservation = api.raft.read(|state| reservation_view::any(state, id, now));
+    let reservation = api.replica.read(|state| reservation_view::any(state, id, now));
     let reservation = reservation.ok_or_else(|| status::rejected(&Rejection::ReservationUnknown))?;
     Ok(v1::GetReservationResponse { reservation: Some(reservation), read_info: Some(info) })
 }

@@ -7,32 +7,30 @@ use onespend_proto::v1;
 
 use super::api::Api;
 use super::{chain_view, payment_view};
-use crate::raft::Role;
+use crate::raft::{MemberStatus, RaftStatus, Role};
 
 pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
-    let raft = api.raft.status();
-    let hash = api.raft.latest_hash();
+    let raft = api.replica.status();
+    let hash = api.replica.hashes().into_iter().next();
     let now = api.now();
-    let (tip, wallets, reservations, payments) = api.raft.read(|state| {
+    let (tip, wallets, reservations, payments) = api.replica.read(|state| {
         let expired = state.due_reservations(now, usize::MAX).len();
         let active = state.total_reservations().saturating_sub(expired);
         (chain_view::tip(state), state.wallets().count(), (active, expired), payments(state))
     });
-    let reservation = |state: v1::ReservationState, count: usize| v1::ReservationCount {
-        state: state.into(),
-        count: count as u64,
-    };
+    let reservation =
+        |state: v1::ReservationState, count: usize| v1::ReservationCount { state: state.into(), count: count as u64 };
     v1::GetStatusResponse {
         cluster_id: api.settings.cluster_id.clone(),
         node_id: api.settings.node_id,
         role: role(raft.role).into(),
         term: raft.term,
-        leader_id: raft.leader.as_ref().map_or(0, |leader| leader.node_id),
-        members: raft.members.iter().map(member).collect(),
-        last_log_index: raft.last_log_index,
-        committed_index: raft.committed_index,
-        applied_index: raft.applied_index,
-        snapshot_index: raft.snapshot_index,
+        leader_id: raft.leader.unwrap_or(0),
+        members: raft.members.iter().map(|one| member(one, &raft)).collect(),
+        last_log_index: raft.last_log.unwrap_or(0),
+        committed_index: raft.committed.unwrap_or(0),
+        applied_index: raft.applied.unwrap_or(0),
+        snapshot_index: raft.snapshot.unwrap_or(0),
         state_hash: hash.map(|at| v1::StateHash { index: at.index.0, hash: at.hash.to_vec().into() }),
         bitcoind: Some(api.bitcoind.view()),
         tip,
@@ -46,8 +44,8 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
         uptime: prost_types::Duration::try_from(api.settings.started.elapsed()).ok(),
         network: api.settings.network.to_core_arg().to_owned(),
         finality_depth: api.settings.finality_depth,
-        quorum_age: raft.quorum_age.and_then(|age| prost_types::Duration::try_from(age).ok()),
-        draining: raft.draining,
+        quorum_age: raft.quorum_acked.and_then(|at| prost_types::Duration::try_from(at.elapsed()).ok()),
+        draining: api.replica.is_draining(),
         alarms: api.alarms.current().into_iter().map(|alarm| format!("{}: {}", alarm.code, alarm.message)).collect(),
         warnings: api.settings.warnings.clone(),
     }
@@ -56,22 +54,22 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
 fn role(role: Role) -> v1::NodeRole {
     match role {
         Role::Leader => v1::NodeRole::Leader,
-        Role::Follower => v1::NodeRole::Replica,
+        Role::Replica => v1::NodeRole::Replica,
         Role::Learner => v1::NodeRole::Learner,
         Role::Candidate => v1::NodeRole::Candidate,
         Role::Stopped => v1::NodeRole::Stopped,
     }
 }
 
-fn member(member: &crate::raft::Member) -> v1::Member {
+fn member(member: &MemberStatus, raft: &RaftStatus) -> v1::Member {
     v1::Member {
         node_id: member.node_id,
-        control_address: member.control.clone(),
-        data_address: member.data.clone(),
+        control_address: member.addresses.control.clone(),
+        data_address: member.addresses.data.clone(),
         voter: member.voter,
-        matched_index: member.matched_index,
-        lag_entries: member.lag_entries,
-        last_contact: member.last_contact.and_then(|age| prost_types::Duration::try_from(age).ok()),
+        matched_index: member.matched,
+        lag_entries: member.matched.map(|at| raft.last_log.unwrap_or(0).saturating_sub(at)),
+        last_contact: member.last_contact.and_then(|at| prost_types::Duration::try_from(at.elapsed()).ok()),
     }
 }
 
@@ -84,8 +82,7 @@ fn payments(state: &State) -> Vec<v1::PaymentCount> {
             *counts.entry(payment_view::payment_state(state, payment).into()).or_default() += 1;
         }
     }
-    let settled = state.payments().count().saturating_sub(open.len()) as u64;
+    let settled = state.payment_count().saturating_sub(open.len()) as u64;
     *counts.entry(v1::PaymentState::Settled.into()).or_default() += settled;
     counts.into_iter().map(|(state, count)| v1::PaymentCount { state, count }).collect()
 }
-

@@ -15,7 +15,7 @@ pub(super) fn get_wallet(
     let mut fields = Fields::default();
     let id = fields.wallet_id(&message.wallet_id);
     let id = fields.finish(id)?;
-    let wallet = api.raft.read(|state| state.wallet(&id).map(|wallet| wallet_view::wallet(&id, wallet)));
+    let wallet = api.replica.read(|state| state.wallet(&id).map(|wallet| wallet_view::wallet(&id, wallet)));
     let wallet = wallet.map_err(|rejection| status::rejected(&rejection))?;
     Ok(v1::GetWalletResponse { wallet: Some(wallet), read_info: Some(info) })
 }

@@ -18,7 +18,7 @@ pub(super) fn list_payments(
     let wallet = if message.wallet_id.is_empty() { Some(None) } else { fields.wallet_id(&message.wallet_id).map(Some) };
     let (size, wallet) = fields.finish(size.zip(wallet))?;
     let first = page::start(&message.page_token, read_key)?;
-    let (payments, next_page_token) = api.raft.read(|state| {
+    let (payments, next_page_token) = api.replica.read(|state| {
         let rows = state
             .payments()
             .skip_while(|(key, _)| first.as_ref().is_some_and(|first| *key < first))

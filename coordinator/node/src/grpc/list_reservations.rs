@@ -19,7 +19,7 @@ pub(super) fn list_reservations(
     let size = fields.finish(size)?;
     let first = page::start(&message.page_token, |text| ReservationId::parse(text).ok())?;
     let now = api.now();
-    let (reservations, next_page_token) = api.raft.read(|state| {
+    let (reservations, next_page_token) = api.replica.read(|state| {
         let rows = state
             .reservations_from(first.unwrap_or(ReservationId(0)))
             .filter(|(_, reservation)| matches(reservation, &message))

@@ -26,7 +26,7 @@ pub(super) fn list_utxos(
     let least = u64::try_from(message.min_value_sat).map_err(|_| fields.fault("min_value_sat", "must not be negative"));
     let ((id, size), least) = fields.finish(id.zip(size).zip(least.ok()))?;
     let first = page::start(&message.page_token, |text| OutPoint::from_str(text).ok())?.unwrap_or_else(FIRST);
-    api.raft.read(|state| {
+    api.replica.read(|state| {
         state.wallet(&id).map_err(|rejection| status::rejected(&rejection))?;
         let wanted = |shown: v1::UtxoState| message.states.is_empty() || message.states.contains(&shown.into());
         let rows = state.utxos_from(first).filter(|(_, utxo)| {

@@ -17,7 +17,7 @@ pub(super) fn list_wallets(
     let size = fields.page_size(message.page_size);
     let size = fields.finish(size)?;
     let first = page::start(&message.page_token, |text| WalletId::parse(text).ok())?;
-    let (wallets, next_page_token) = api.raft.read(|state| {
+    let (wallets, next_page_token) = api.replica.read(|state| {
         let rows = state.wallets().skip_while(|(id, _)| first.as_ref().is_some_and(|first| *id < first));
         page::take(rows.map(|(id, wallet)| (id, wallet_view::wallet(id, wallet))), size, |id| id.to_string())
     });

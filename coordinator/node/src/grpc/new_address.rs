@@ -28,7 +28,7 @@ pub(super) async fn new_address(
     let command = Command::GiveAddresses { wallet: wallet.clone(), keychain, count: 1 };
     let applied = api.decide_plain(&call, call.request(request), command).await?;
     let Outcome::AddressesGiven { keychain, first, .. } = applied.outcome else { return Err(status::unexpected()) };
-    let script = api.raft.read(|state| state.wallet(&wallet).ok()?.descriptor.script(keychain, first));
+    let script = api.replica.read(|state| state.wallet(&wallet).ok()?.descriptor.script(keychain, first));
     let script = script.ok_or_else(status::unexpected)?;
     let address = bitcoin::Address::from_script(&script, api.settings.network).map_err(|_| status::unexpected())?;
     Ok(v1::NewAddressResponse {

@@ -26,7 +26,7 @@ pub(super) fn start<T>(action: Action, request: &Request<T>) -> Observed {
         rpc.method = action.name(),
         rpc.grpc.status_code = tracing::field::Empty,
     );
-    telemetry::follow(&span, request.metadata());
+    telemetry::accept_parent(&span, request.metadata());
     Observed { action, started: Instant::now(), span }
 }
 
@@ -40,7 +40,7 @@ impl Observed {
     pub(super) fn end<T>(self, answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
         let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
         self.span.record("rpc.grpc.status_code", code as i32);
-        metrics::request(self.action.name(), code, self.started.elapsed());
+        metrics::grpc_request(self.action.name(), code, self.started.elapsed());
         if let Err(status) = &answer {
             let _entered = self.span.enter();
             debug!(method = self.action.name(), code = ?code, message = status.message(), "request refused");

@@ -69,7 +69,8 @@ mod tests {
         let (mut all, mut from) = (vec![], String::new());
         loop {
             let first = start(&from, |text| text.parse::<u32>().ok()).unwrap().unwrap_or(0);
-            let (page, next) = take(rows.iter().filter(|row| **row >= first).map(|row| (*row, *row)), 10, u32::to_string);
+            let (page, next) =
+                take(rows.iter().filter(|row| **row >= first).map(|row| (*row, *row)), 10, u32::to_string);
             all.extend(page);
             if next.is_empty() {
                 break;

@@ -47,6 +47,21 @@ pub(crate) fn payment_state(state: &State, payment: &Payment) -> v1::PaymentStat
     }
 }
 
+/// A state's name in metrics and in health answers.
+pub(crate) fn word(state: v1::PaymentState) -> &'static str {
+    match state {
+        v1::PaymentState::Unspecified => "unspecified",
+        v1::PaymentState::Signing => "signing",
+        v1::PaymentState::Signed => "signed",
+        v1::PaymentState::Broadcast => "broadcast",
+        v1::PaymentState::Confirming => "confirming",
+        v1::PaymentState::Settled => "settled",
+        v1::PaymentState::Conflicted => "conflicted",
+        v1::PaymentState::Cancelled => "cancelled",
+        v1::PaymentState::Dead => "dead",
+    }
+}
+
 /// The attempt that counts: one in a block before all others, else the newest that may still confirm.
 fn leading_attempt<'a>(state: &State, payment: &'a Payment) -> Option<&'a Attempt> {
     let mined = payment.attempts.iter().find(|attempt| {

@@ -23,18 +23,18 @@ pub(crate) fn staleness_bound(consistency: Option<&v1::ReadConsistency>) -> Opti
 pub(crate) async fn confirm(api: &Api, bound: Option<Duration>, deadline: Instant) -> Result<v1::ReadInfo, Status> {
     let staleness_ms = match bound {
         None => {
-            api.raft.linearizable(deadline).await.map_err(|_| status::no_quorum())?;
+            api.replica.linearizable(deadline).await.map_err(|_| status::no_quorum())?;
             0
         }
         Some(bound) => {
-            let staleness = api.raft.staleness();
+            let staleness = api.replica.staleness();
             if staleness > bound {
                 return Err(status::too_stale(whole_ms(staleness), whole_ms(bound)));
             }
             whole_ms(staleness)
         }
     };
-    let applied_index = api.raft.read(|state| state.applied().0);
+    let applied_index = api.replica.read(|state| state.applied().0);
     Ok(v1::ReadInfo { applied_index, staleness_ms, served_by: api.settings.node_id })
 }
 

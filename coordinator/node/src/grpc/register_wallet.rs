@@ -12,8 +12,8 @@ use tonic::Status;
 
 use super::api::{Api, Call, Draft};
 use super::fields::Fields;
-use super::wallet_view::{self, EXTERNAL_SIGNER};
 use super::status;
+use super::wallet_view::{self, EXTERNAL_SIGNER};
 
 struct Parsed {
     request: RequestId,
@@ -32,7 +32,8 @@ pub(super) async fn register_wallet(
     api.demand_synced_chain()?;
     let request = call.request(parsed.request.clone());
     let applied = api.decide(&call, request, || draft(&api, &parsed)).await?;
-    let wallet = api.raft.read(|state| state.wallet(&parsed.wallet).ok().map(|w| wallet_view::wallet(&parsed.wallet, w)));
+    let wallet =
+        api.replica.read(|state| state.wallet(&parsed.wallet).ok().map(|w| wallet_view::wallet(&parsed.wallet, w)));
     Ok(v1::RegisterWalletResponse { wallet, applied_index: applied.index.0, term: applied.term })
 }
 
@@ -55,7 +56,7 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
         }
     };
     if let SignerRef::Named(name) = &signer {
-        api.signing.check_keys(name, &descriptor).map_err(|rule| {
+        api.signing.holds(name, &descriptor).map_err(|rule| {
             status::invalid(ErrorReason::DescriptorInvalid, "descriptor", rule.clone(), vec![("rule", rule)])
         })?;
     }

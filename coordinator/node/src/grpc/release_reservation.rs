@@ -23,6 +23,6 @@ pub(super) async fn release_reservation(
     let command = Command::Release { reservation: id, fence: fence(message.fence) };
     let applied = api.decide_plain(&call, call.request(request), command).await?;
     let now = api.now();
-    let reservation = api.raft.read(|state| reservation_view::any(state, id, now));
+    let reservation = api.replica.read(|state| reservation_view::any(state, id, now));
     Ok(v1::ReleaseReservationResponse { reservation, applied_index: applied.index.0, term: applied.term })
 }

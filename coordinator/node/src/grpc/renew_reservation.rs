@@ -26,7 +26,7 @@ pub(super) async fn renew_reservation(
     let command = Command::Renew { reservation: id, fence: fence(message.fence), ttl };
     let applied = api.decide_plain(&call, call.request(request), command).await?;
     let now = api.now();
-    let reservation = api.raft.read(|state| reservation_view::any(state, id, now));
+    let reservation = api.replica.read(|state| reservation_view::any(state, id, now));
     Ok(v1::RenewReservationResponse { reservation, applied_index: applied.index.0, term: applied.term })
 }
 

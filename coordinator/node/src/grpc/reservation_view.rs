@@ -58,10 +58,7 @@ pub(crate) fn any(state: &State, id: ReservationId, now: Millis) -> Option<v1::R
 }
 
 pub(crate) fn coins(state: &State, outpoints: &[OutPoint]) -> Vec<v1::Utxo> {
-    outpoints
-        .iter()
-        .filter_map(|outpoint| Some(utxo_view::utxo(state, outpoint, state.utxo(outpoint)?)))
-        .collect()
+    outpoints.iter().filter_map(|outpoint| Some(utxo_view::utxo(state, outpoint, state.utxo(outpoint)?))).collect()
 }
 
 pub(crate) fn remaining(expires: Millis, now: Millis) -> prost_types::Duration {

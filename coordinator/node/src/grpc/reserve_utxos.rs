@@ -43,7 +43,7 @@ pub(super) async fn reserve_utxos(
         return Err(status::unexpected());
     };
     let now = api.now();
-    let reservation = api.raft.read(|state| {
+    let reservation = api.replica.read(|state| {
         // A retry may come when the reservation has ended; its coins were the same.
         reservation_view::any(state, *id, now).map(|shown| v1::Reservation {
             utxos: reservation_view::coins(state, outpoints),
@@ -118,7 +118,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
                 min_depth: *min_depth,
                 strategy: *strategy,
             };
-            let selected = api.raft.read(|state| selection::select(state, &api.busy, &order));
+            let selected = api.replica.read(|state| selection::select(state, &api.busy, &order));
             let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
             Ok(Draft::holding(reserve(selected.outpoints.clone(), true), selected))
         }

@@ -37,7 +37,7 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Binds early, so that a port that is taken is known before anything else starts.
-    pub(crate) async fn bind(address: &str) -> std::io::Result<Self> {
+    pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
@@ -57,16 +57,14 @@ pub(crate) struct Bounds {
 }
 
 fn builder(bounds: &Bounds) -> Result<Server, tonic::transport::Error> {
-    Server::builder()
-        .tls_config(bounds.tls.clone())
-        .map(|server| {
-            server
-                .tcp_nodelay(true)
-                .timeout(Duration::from_secs(3600))
-                .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-                .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-                .max_concurrent_streams(MAX_STREAMS)
-        })
+    Server::builder().tls_config(bounds.tls.clone()).map(|server| {
+        server
+            .tcp_nodelay(true)
+            .timeout(Duration::from_secs(3600))
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(MAX_STREAMS)
+    })
 }
 
 macro_rules! data_plane {
@@ -108,9 +106,9 @@ pub(crate) async fn serve_control<R: RaftService>(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let services = Services(api);
-    let router = builder(&bounds)?.add_service(raft).add_service(
-        ClusterServiceServer::new(services.clone()).max_decoding_message_size(bounds.max_message_bytes),
-    );
+    let router = builder(&bounds)?
+        .add_service(raft)
+        .add_service(ClusterServiceServer::new(services.clone()).max_decoding_message_size(bounds.max_message_bytes));
     data_plane!(router, services, bounds.max_message_bytes)
         .serve_with_incoming_shutdown(incoming(listening.listener), stop.cancelled_owned())
         .await?;

@@ -12,8 +12,8 @@ use onespend_proto::v1::wallet_service_server::WalletService;
 use tonic::{Request, Response, Status};
 
 use super::api::Api;
-use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
 use super::chain_view::{estimate_fee, get_node_views, get_tip};
+use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
 use super::create_payment::create_payment;
 use super::get_balance::get_balance;
 use super::get_payment::get_payment;
@@ -169,8 +169,8 @@ impl ChainService for Services {
     }
 
     async fn get_node_views(&self, r: Request<v1::GetNodeViewsRequest>) -> Answer<v1::GetNodeViewsResponse> {
-        let (_, call) = self.0.admit(Action::GetNodeViews, &r)?;
-        get_node_views(Arc::clone(&self.0), call).await.map(Response::new)
+        self.0.admit(Action::GetNodeViews, &r)?;
+        get_node_views(Arc::clone(&self.0)).await.map(Response::new)
     }
 }
 

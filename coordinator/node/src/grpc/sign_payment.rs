@@ -18,7 +18,7 @@ pub(super) async fn finish(api: &Api, call: &Call, applied: &Applied) -> Result<
 }
 
 fn show(api: &Api, key: &PaymentKey) -> Result<v1::Payment, Status> {
-    api.raft
+    api.replica
         .read(|state| state.payment(key).map(|payment| payment_view::payment(state, key, payment)))
         .ok_or_else(status::payment_unknown)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Transaction, TxOut};
-use onespend_adapters::psbt::{self, PsbtFault, PsbtProposal};
+use onespend_adapters::psbt::{self, PsbtFaults, PsbtLimits, PsbtProposal};
 use onespend_core::command::{Change, Command, PayReserved, Recipient};
 use onespend_core::ids::{Fence, PaymentKey, RequestId, ReservationId};
 use onespend_core::outcome::Rejection;
@@ -55,14 +55,14 @@ fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed)
     let ((request, key), (reservation, recipients)) =
         fields.finish(request.zip(names).zip(reservation.zip(recipients)))?;
     check_recipients(&recipients).map_err(|rejection| status::rejected(&rejection))?;
-    let proposal = psbt::intake(&message.psbt).map_err(|fault| psbt_status::refused(&fault))?;
+    let proposal = psbt::intake(&message.psbt, &PsbtLimits::default()).map_err(|fault| psbt_status::refused(&fault))?;
     Ok((request, Parsed { key, recipients, reservation, fence: Fence(message.fence), proposal }))
 }
 
 fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
     api.demand_synced_chain()?;
-    let transaction = parsed.proposal.transaction().clone();
-    let change = api.raft.read(|state| {
+    let transaction = parsed.proposal.transaction.clone();
+    let change = api.replica.read(|state| {
         let wallet = state.wallet(&parsed.key.wallet).map_err(|rejection| status::rejected(&rejection))?;
         check_claims(state, parsed).map_err(|fault| psbt_status::refused(&fault))?;
         find_change(&transaction, &parsed.recipients, wallet).map_err(|rejection| status::rejected(&rejection))
@@ -78,7 +78,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
 }
 
 /// What the PSBT says of the coins against what our own chain view says (safety 18).
-fn check_claims(state: &State, parsed: &Parsed) -> Result<(), PsbtFault> {
+fn check_claims(state: &State, parsed: &Parsed) -> Result<(), PsbtFaults> {
     let view = |outpoint: &OutPoint| {
         let utxo = state.utxo(outpoint).filter(|utxo| utxo.wallet == parsed.key.wallet)?;
         Some(TxOut { value: bitcoin::Amount::from_sat(utxo.value_sat), script_pubkey: utxo.script.clone() })
@@ -96,9 +96,8 @@ fn find_change(
     let mut owed: Vec<&Recipient> = recipients.iter().collect();
     let mut rest = Vec::new();
     for (vout, output) in (0_u32..).zip(&transaction.output) {
-        let paid = owed.iter().position(|one| {
-            one.script == output.script_pubkey && one.amount_sat == output.value.to_sat()
-        });
+        let paid =
+            owed.iter().position(|one| one.script == output.script_pubkey && one.amount_sat == output.value.to_sat());
         match paid {
             Some(position) => drop(owed.swap_remove(position)),
             None => rest.push((vout, output)),

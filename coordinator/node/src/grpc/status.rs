@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bitcoin::OutPoint;
 use onespend_core::outcome::{FeeLimit, Holder, Rejection};
-use onespend_proto::reason::{self, DOMAIN};
+use onespend_proto::reason;
 use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -18,12 +18,12 @@ const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
 /// How long a caller should wait before it asks again a node without a quorum.
 const QUORUM_RETRY: Duration = Duration::from_millis(50);
 
-type Metadata = Vec<(&'static str, String)>;
+pub(crate) type Metadata = Vec<(&'static str, String)>;
 
 fn build(code: Code, reason: ErrorReason, message: String, metadata: Metadata, details: ErrorDetails) -> Status {
     let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut details = details;
-    details.set_error_info(reason::name(reason), DOMAIN, metadata);
+    details.set_error_info(reason::name(reason), reason::DOMAIN, metadata);
     Status::with_error_details(code, message, details)
 }
 
@@ -39,6 +39,19 @@ pub(crate) fn invalid_fields(faults: Vec<FieldViolation>) -> Status {
     build(Code::InvalidArgument, ErrorReason::FieldInvalid, named.join("; "), vec![], details)
 }
 
+/// A PSBT that is refused.
+pub(crate) fn refused_psbt(
+    code: Code,
+    reason: ErrorReason,
+    message: String,
+    metadata: Metadata,
+    faults: Vec<FieldViolation>,
+) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_bad_request(faults);
+    build(code, reason, message, metadata, details)
+}
+
 /// One fault of a known reason in one field.
 pub(crate) fn invalid(reason: ErrorReason, field: &str, rule: String, metadata: Metadata) -> Status {
     let mut details = ErrorDetails::new();
@@ -51,14 +64,14 @@ pub(crate) fn not_leader(hint: Option<&LeaderHint>) -> Status {
     let mut metadata = vec![];
     if let Some(hint) = hint {
         metadata.push(("leader_id", hint.node_id.to_string()));
-        metadata.push(("leader_data_addr", hint.data_address.clone()));
-        metadata.push(("leader_control_addr", hint.control_address.clone()));
+        metadata.push(("leader_data_addr", hint.addresses.data.clone()));
+        metadata.push(("leader_control_addr", hint.addresses.control.clone()));
         metadata.push(("term", hint.term.to_string()));
     }
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(QUORUM_RETRY));
     let message = match hint {
-        Some(hint) => format!("this node does not lead; node {} does, at {}", hint.node_id, hint.data_address),
+        Some(hint) => format!("this node does not lead; node {} does, at {}", hint.node_id, hint.addresses.data),
         None => "this node does not lead, and no leader is known now".to_owned(),
     };
     build(Code::FailedPrecondition, ErrorReason::NotLeader, message, metadata, details)
@@ -67,15 +80,13 @@ pub(crate) fn not_leader(hint: Option<&LeaderHint>) -> Status {
 /// What came of a proposal that has no outcome.
 pub(crate) fn proposing(error: &ProposeError) -> Status {
     match error {
-        ProposeError::NotLeader(hint) => not_leader(hint.as_ref()),
-        ProposeError::Overloaded => overloaded("more requests wait for the log than this node takes"),
+        ProposeError::NotLeader { hint } => not_leader(hint.as_ref()),
+        ProposeError::Overloaded { .. } => overloaded("more requests wait for the log than this node takes"),
         ProposeError::Unknown => unknown("the leader lost its quorum or its lead before the request was decided"),
-        ProposeError::Stopped => refuse(
-            Code::Unavailable,
-            ErrorReason::NotServing,
-            "this node is stopping; ask another one",
-            vec![],
-        ),
+        ProposeError::TooLarge { .. } => invalid(ErrorReason::FieldInvalid, "request", error.to_string(), vec![]),
+        ProposeError::Stopped => {
+            refuse(Code::Unavailable, ErrorReason::NotServing, "this node is stopping; ask another one", vec![])
+        }
     }
 }
 
@@ -151,7 +162,9 @@ fn list<'a>(outpoints: impl IntoIterator<Item = &'a OutPoint>) -> Metadata {
 /// A refusal by the state machine.
 #[allow(clippy::too_many_lines)] // One arm per rejection, so that the whole mapping is read in one place.
 pub(crate) fn rejected(rejection: &Rejection) -> Status {
-    use Code::{Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted};
+    use Code::{
+        Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
+    };
     use ErrorReason as R;
     let (code, reason, metadata): (Code, ErrorReason, Metadata) = match rejection {
         Rejection::NotStarted => (FailedPrecondition, R::ChainNotSynced, vec![("state", "not_started".to_owned())]),
@@ -185,7 +198,9 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         Rejection::ReservationUsed { payment } => {
             (FailedPrecondition, R::ReservationUsed, vec![("payment_id", payment.to_string())])
         }
-        Rejection::StaleFence { current, .. } => (FailedPrecondition, R::StaleFence, vec![("fence", current.to_string())]),
+        Rejection::StaleFence { current, .. } => {
+            (FailedPrecondition, R::StaleFence, vec![("fence", current.to_string())])
+        }
         Rejection::NotOwner { owner } => (PermissionDenied, R::NotOwner, vec![("owner", owner.to_string())]),
         Rejection::RequestIdReused => return invalid(R::RequestIdReused, "request_id", rejection.to_string(), vec![]),
         Rejection::PaymentIdReused => (AlreadyExists, R::PaymentIdReused, vec![]),

@@ -17,16 +17,13 @@ pub(super) async fn transfer_leadership(
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     fields.finish(request)?;
-    let hint = api.raft.leader_hint();
+    let hint = api.replica.leader_hint();
     if hint.as_ref().is_none_or(|leader| leader.node_id != api.settings.node_id) {
         return Err(status::not_leader(hint.as_ref()));
     }
     let to = (message.node_id != 0).then_some(message.node_id);
-    let leader = api
-        .raft
-        .transfer_leadership(to, call.deadline)
-        .await
-        .map_err(|error| status::transfer_refused(&error.to_string()))?;
-    let applied_index = api.raft.read(|state| state.applied().0);
+    let leader =
+        api.replica.transfer(to, call.deadline).await.map_err(|error| status::transfer_refused(&error.to_string()))?;
+    let applied_index = api.replica.read(|state| state.applied().0);
     Ok(v1::TransferLeadershipResponse { leader_id: leader.node_id, applied_index, term: leader.term })
 }

@@ -20,8 +20,8 @@ use super::payment_view;
 const BUFFER: usize = 256;
 /// Most payments that are read from the state at once.
 const BATCH: usize = 256;
-/// How often a stream without changes looks whether its reader is still there.
-const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// How often a stream without changes says that it is alive, and up to which index nothing changed.
+const PROGRESS: Duration = Duration::from_secs(5);
 
 pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchPaymentsResponse, Status>> + Send>>;
 
@@ -47,7 +47,7 @@ async fn follow(
     mut seen: LogIndex,
     sender: mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
 ) {
-    let mut applied = api.raft.applied_index();
+    let mut applied = api.replica.positions();
     loop {
         // Marked before the state is read: what is applied after that wakes the next round.
         applied.borrow_and_update();
@@ -64,14 +64,19 @@ async fn follow(
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
             () = sender.closed() => return,
-            () = tokio::time::sleep(IDLE_CHECK) => {}
+            () = tokio::time::sleep(PROGRESS) => {
+                let progress = v1::WatchPaymentsResponse { payment: None, applied_index: seen.0 };
+                if sender.send(Ok(progress)).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }
 
 /// The next changes after an index, the index that they reach to, and whether there are more.
 fn changes(api: &Api, filter: &Filter, seen: LogIndex) -> (Vec<v1::WatchPaymentsResponse>, LogIndex, bool) {
-    api.raft.read(|state| {
+    api.replica.read(|state| {
         let mut batch = Vec::new();
         let mut reached = state.applied();
         let mut later = state.payments_changed_after(seen).peekable();

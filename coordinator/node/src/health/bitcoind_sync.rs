@@ -171,10 +171,7 @@ impl Judgement {
         rules: &Rules,
         now: Instant,
     ) -> Self {
-        let mut next = Self {
-            judged_at: Some(now),
-            ..self.clone()
-        };
+        let mut next = Self { judged_at: Some(now), ..self.clone() };
         let found = match probe {
             Ok(facts) => {
                 let lag = lag_blocks(&facts, highest);
@@ -193,9 +190,8 @@ impl Judgement {
             },
         };
         // Silence was long enough to need no second proof.
-        let at_once = next.answered_at != Some(now)
-            || self.answered_at.is_none()
-            || found.is_some_and(SyncReason::is_hard);
+        let at_once =
+            next.answered_at != Some(now) || self.answered_at.is_none() || found.is_some_and(SyncReason::is_hard);
         next.settle(found, at_once);
         next
     }
@@ -207,11 +203,7 @@ impl Judgement {
             return;
         }
         self.contradictions += 1;
-        let needed = if self.in_sync {
-            LEAVE_AFTER
-        } else {
-            ENTER_AFTER
-        };
+        let needed = if self.in_sync { LEAVE_AFTER } else { ENTER_AFTER };
         if at_once || self.contradictions >= needed {
             self.in_sync = found.is_none();
             self.reason = found;
@@ -259,22 +251,13 @@ fn fault(facts: &ProbeFacts, highest: Option<u32>, rules: &Rules) -> Option<Sync
         (facts.genesis != rules.genesis, SyncReason::WrongGenesis),
         (facts.fork_depth >= FORK_DEPTH, SyncReason::Fork),
         // A regtest chain without a recent block is "in IBD" for ever; that says nothing.
-        (
-            facts.initial_block_download && !regtest,
-            SyncReason::InitialBlockDownload,
-        ),
+        (facts.initial_block_download && !regtest, SyncReason::InitialBlockDownload),
         (behind(facts.headers), SyncReason::BehindHeaders),
         (highest.is_some_and(behind), SyncReason::BehindCluster),
-        (
-            !regtest && facts.peers < rules.min_peers,
-            SyncReason::TooFewPeers,
-        ),
+        (!regtest && facts.peers < rules.min_peers, SyncReason::TooFewPeers),
         (!regtest && facts.tip_age > MAX_TIP_AGE, SyncReason::TipOld),
     ];
-    faults
-        .into_iter()
-        .find(|(present, _)| *present)
-        .map(|(_, reason)| reason)
+    faults.into_iter().find(|(present, _)| *present).map(|(_, reason)| reason)
 }
 
 #[cfg(test)]

@@ -37,11 +37,7 @@ struct Judge {
 
 impl Judge {
     fn new(chain: &str) -> Self {
-        Self {
-            at: Judgement::default(),
-            now: Instant::now(),
-            rules: rules(chain),
-        }
+        Self { at: Judgement::default(), now: Instant::now(), rules: rules(chain) }
     }
 
     fn probe(&mut self, probe: Result<ProbeFacts, ProbeFailure>) -> Option<SyncReason> {
@@ -59,10 +55,7 @@ fn the_first_probe_decides_at_once() {
     assert_eq!(judge.at.view().reason, Some(SyncReason::NotProbed));
     assert_eq!(judge.probe(Ok(good())), None);
     let mut judge = Judge::new("main");
-    assert_eq!(
-        judge.probe(Err(ProbeFailure::Starting)),
-        Some(SyncReason::Starting)
-    );
+    assert_eq!(judge.probe(Err(ProbeFailure::Starting)), Some(SyncReason::Starting));
     assert_eq!(judge.probe(Ok(good())), None, "its first answer");
 }
 
@@ -73,20 +66,11 @@ fn every_fact_counts() {
         (|f| f.chain = "test".to_owned(), SyncReason::WrongChain),
         (|f| f.genesis = "h".to_owned(), SyncReason::WrongGenesis),
         (|f| f.fork_depth = 2, SyncReason::Fork),
-        (
-            |f| f.initial_block_download = true,
-            SyncReason::InitialBlockDownload,
-        ),
+        (|f| f.initial_block_download = true, SyncReason::InitialBlockDownload),
         (|f| f.headers = 1_003, SyncReason::BehindHeaders),
-        (
-            |f| (f.blocks, f.headers) = (997, 997),
-            SyncReason::BehindCluster,
-        ),
+        (|f| (f.blocks, f.headers) = (997, 997), SyncReason::BehindCluster),
         (|f| f.peers = 0, SyncReason::TooFewPeers),
-        (
-            |f| f.tip_age = Duration::from_secs(7_201),
-            SyncReason::TipOld,
-        ),
+        (|f| f.tip_age = Duration::from_secs(7_201), SyncReason::TipOld),
     ];
     for (change, reason) in changes {
         let mut facts = good();
@@ -118,36 +102,22 @@ fn regtest_needs_no_peers_no_recent_block_and_no_end_of_initial_download() {
         ..good()
     };
     assert_eq!(Judge::new("regtest").probe(Ok(facts.clone())), None);
-    let behind = ProbeFacts {
-        blocks: 900,
-        ..facts
-    };
+    let behind = ProbeFacts { blocks: 900, ..facts };
     let reason = Judge::new("regtest").probe(Ok(behind));
     assert_eq!(reason, Some(SyncReason::BehindHeaders));
 }
 
 #[test]
 fn soft_reasons_need_two_probes_in_either_direction() {
-    let behind = || ProbeFacts {
-        headers: 1_005,
-        ..good()
-    };
+    let behind = || ProbeFacts { headers: 1_005, ..good() };
     let mut judge = Judge::new("main");
     judge.probe(Ok(good()));
-    assert_eq!(
-        judge.probe(Ok(behind())),
-        None,
-        "once is a block on its way"
-    );
+    assert_eq!(judge.probe(Ok(behind())), None, "once is a block on its way");
     assert_eq!(judge.at.view().lag_blocks, Some(5), "but the lag is told");
     assert_eq!(judge.probe(Ok(good())), None);
     assert_eq!(judge.probe(Ok(behind())), None, "the count began anew");
     assert_eq!(judge.probe(Ok(behind())), Some(SyncReason::BehindHeaders));
-    assert_eq!(
-        judge.probe(Ok(good())),
-        Some(SyncReason::BehindHeaders),
-        "once is not back"
-    );
+    assert_eq!(judge.probe(Ok(good())), Some(SyncReason::BehindHeaders), "once is not back");
     assert_eq!(judge.probe(Ok(behind())), Some(SyncReason::BehindHeaders));
     assert_eq!(judge.probe(Ok(good())), Some(SyncReason::BehindHeaders));
     assert_eq!(judge.probe(Ok(good())), None);
@@ -155,10 +125,7 @@ fn soft_reasons_need_two_probes_in_either_direction() {
 
 #[test]
 fn hard_reasons_take_effect_at_once_and_still_need_two_probes_to_pass() {
-    let fork = ProbeFacts {
-        fork_depth: 3,
-        ..good()
-    };
+    let fork = ProbeFacts { fork_depth: 3, ..good() };
     let mut judge = Judge::new("main");
     judge.probe(Ok(good()));
     assert_eq!(judge.probe(Ok(fork)), Some(SyncReason::Fork));
@@ -173,17 +140,10 @@ fn silence_is_forgiven_until_it_is_too_long() {
     for _ in 0..7 {
         assert_eq!(judge.probe(Err(ProbeFailure::Timeout)), None);
     }
-    assert_eq!(
-        judge.probe(Err(ProbeFailure::Timeout)),
-        Some(SyncReason::Timeout)
-    );
+    assert_eq!(judge.probe(Err(ProbeFailure::Timeout)), Some(SyncReason::Timeout));
     let unreachable = judge.probe(Err(ProbeFailure::Unreachable));
     assert_eq!(unreachable, Some(SyncReason::Unreachable));
-    assert_eq!(
-        judge.at.view().height,
-        Some(1_000),
-        "the last facts stay visible"
-    );
+    assert_eq!(judge.at.view().height, Some(1_000), "the last facts stay visible");
     assert_eq!(judge.probe(Ok(good())), Some(SyncReason::Unreachable));
     assert_eq!(judge.probe(Ok(good())), None);
 }
@@ -191,13 +151,7 @@ fn silence_is_forgiven_until_it_is_too_long() {
 fn any_probe() -> impl Strategy<Value = Result<ProbeFacts, ProbeFailure>> {
     let answered = (990_u32..1_005, 990_u32..1_005, 0_u32..3, any::<bool>()).prop_map(
         |(blocks, headers, fork_depth, initial_block_download)| {
-            Ok(ProbeFacts {
-                initial_block_download,
-                blocks,
-                headers,
-                fork_depth,
-                ..good()
-            })
+            Ok(ProbeFacts { initial_block_download, blocks, headers, fork_depth, ..good() })
         },
     );
     let failed = prop::sample::select(vec![ProbeFailure::Timeout, ProbeFailure::Starting]);

@@ -42,13 +42,9 @@ pub(crate) fn refusal(reason: &str, message: &str) -> Value {
 
 /// `/status`: everything about this node.
 pub(crate) fn status(snapshot: &Snapshot, stale: bool, now: Instant) -> Value {
-    let age =
-        |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then).as_millis());
-    let alarms: Vec<Value> = snapshot
-        .alarms
-        .iter()
-        .map(|alarm| json!({ "code": alarm.code, "message": alarm.message }))
-        .collect();
+    let age = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then).as_millis());
+    let alarms: Vec<Value> =
+        snapshot.alarms.iter().map(|alarm| json!({ "code": alarm.code, "message": alarm.message })).collect();
     json!({
         "cluster_id": snapshot.cluster_id,
         "node_id": snapshot.node_id,

@@ -3,7 +3,7 @@
 //! A [`Snapshot`] of the node is published several times a second; a server on its own thread and
 //! runtime answers from it. So a node that is overloaded or stuck still answers, and says so: a
 //! snapshot that nobody renews is itself a reason for 503. Decisions are pure functions of the
-//! question, the snapshot and the moment ([`verdict`]), for HTTP and `grpc.health.v1` alike.
+//! question, the snapshot and the moment ([`verdict()`]), for HTTP and `grpc.health.v1` alike.
 
 pub mod bitcoind_sync;
 mod body;
@@ -23,9 +23,7 @@ use crate::config::Section;
 pub use progress::{Beat, Progress, Pulse};
 pub use question::{Check, Question, Refusal};
 pub use server::{HealthError, HealthServer, MAX_CONNECTIONS};
-pub use snapshot::{
-    Alarm, BitcoindView, Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot,
-};
+pub use snapshot::{Alarm, BitcoindView, Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
 pub use verdict::{Limits, Reason, Verdict, verdict};
 
 /// `[health]`: when a node counts as healthy.
@@ -58,11 +56,7 @@ pub struct Health {
 
 impl Health {
     /// Begins with a first snapshot. `metrics` renders the Prometheus text.
-    pub fn new(
-        first: Snapshot,
-        limits: Limits,
-        metrics: impl Fn() -> String + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(first: Snapshot, limits: Limits, metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self {
             snapshot: Arc::new(ArcSwap::from_pointee(first)),
             limits,

@@ -54,11 +54,7 @@ pub struct Pulse {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            loops: Arc::default(),
-            stopping: Arc::default(),
-        }
+        Self { start: Instant::now(), loops: Arc::default(), stopping: Arc::default() }
     }
 }
 
@@ -77,10 +73,7 @@ impl Progress {
             more.push(Arc::clone(&entry));
             more
         });
-        Beat {
-            start: self.start,
-            of: entry,
-        }
+        Beat { start: self.start, of: entry }
     }
 
     /// From now on loops may end; those that still run must still turn.
@@ -100,12 +93,7 @@ impl Progress {
                 LOST => stopping,
                 _ => true,
             };
-            Pulse {
-                name: known.name,
-                age,
-                bound: known.bound,
-                alive,
-            }
+            Pulse { name: known.name, age, bound: known.bound, alive }
         };
         self.loops.load().iter().map(pulse).collect()
     }
@@ -114,9 +102,7 @@ impl Progress {
 impl Beat {
     /// One more turn.
     pub fn beat(&self) {
-        self.of
-            .last
-            .store(millis(self.start.elapsed()), Ordering::Relaxed);
+        self.of.last.store(millis(self.start.elapsed()), Ordering::Relaxed);
     }
 
     /// The loop ends on purpose.
@@ -128,10 +114,7 @@ impl Beat {
 impl Drop for Beat {
     fn drop(&mut self) {
         // Fails, as it should, after `finish`.
-        let _ = self
-            .of
-            .state
-            .compare_exchange(RUNNING, LOST, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.of.state.compare_exchange(RUNNING, LOST, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -148,10 +131,7 @@ mod tests {
 
     fn alive(progress: &Progress, after: Duration) -> Vec<(&'static str, bool)> {
         let pulses = progress.pulses(Instant::now() + after);
-        pulses
-            .iter()
-            .map(|pulse| (pulse.name, pulse.alive))
-            .collect()
+        pulses.iter().map(|pulse| (pulse.name, pulse.alive)).collect()
     }
 
     #[test]
@@ -161,14 +141,8 @@ mod tests {
         let watch = progress.register("watch", BOUND * 3);
         apply.beat();
         watch.beat();
-        assert_eq!(
-            alive(&progress, Duration::ZERO),
-            [("apply", true), ("watch", true)]
-        );
-        assert_eq!(
-            alive(&progress, BOUND * 2),
-            [("apply", false), ("watch", true)]
-        );
+        assert_eq!(alive(&progress, Duration::ZERO), [("apply", true), ("watch", true)]);
+        assert_eq!(alive(&progress, BOUND * 2), [("apply", false), ("watch", true)]);
     }
 
     #[test]
@@ -187,10 +161,7 @@ mod tests {
         assert_eq!(alive(&progress, Duration::ZERO), [("panicked", false)]);
         let stuck = progress.register("stuck", BOUND);
         progress.stopping();
-        assert_eq!(
-            alive(&progress, BOUND * 2),
-            [("panicked", true), ("stuck", false)]
-        );
+        assert_eq!(alive(&progress, BOUND * 2), [("panicked", true), ("stuck", false)]);
         stuck.finish();
     }
 }

@@ -59,19 +59,12 @@ pub enum Check {
 impl Check {
     /// `/replica` without parameters.
     pub fn replica() -> Self {
-        Self::Replica {
-            max_lag_entries: None,
-            max_lag_blocks: None,
-            tags: BTreeMap::new(),
-        }
+        Self::Replica { max_lag_entries: None, max_lag_blocks: None, tags: BTreeMap::new() }
     }
 
     /// `/primary` without parameters.
     pub fn primary() -> Self {
-        Self::Primary {
-            max_lag_blocks: None,
-            ignore_bitcoind: false,
-        }
+        Self::Primary { max_lag_blocks: None, ignore_bitcoind: false }
     }
 }
 
@@ -145,10 +138,7 @@ impl Parameters {
         if ignore_bitcoind && max_lag_blocks.is_some() {
             return Err(bad("max_lag_blocks", "contradicts bitcoind=ignore"));
         }
-        Ok(Check::Primary {
-            max_lag_blocks,
-            ignore_bitcoind,
-        })
+        Ok(Check::Primary { max_lag_blocks, ignore_bitcoind })
     }
 
     fn number<T: std::str::FromStr>(&mut self, name: &str) -> Result<Option<T>, Refusal> {
@@ -167,9 +157,7 @@ impl Parameters {
             return Ok(None);
         };
         let found = words.iter().find(|(word, _)| *word == text);
-        found
-            .map(|(_, value)| Some(*value))
-            .ok_or_else(|| bad(name, "has an unknown value"))
+        found.map(|(_, value)| Some(*value)).ok_or_else(|| bad(name, "has an unknown value"))
     }
 
     fn tags(&mut self) -> Result<BTreeMap<String, String>, Refusal> {
@@ -197,10 +185,7 @@ impl Parameters {
 }
 
 fn bad(name: &str, why: &'static str) -> Refusal {
-    Refusal::BadParameter {
-        name: name.to_owned(),
-        why,
-    }
+    Refusal::BadParameter { name: name.to_owned(), why }
 }
 
 #[cfg(test)]
@@ -209,22 +194,15 @@ mod tests {
     use super::*;
 
     fn read(path: &str, parameters: &[(&str, &str)]) -> Result<Question, Refusal> {
-        let parameters = parameters
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Question::read(path, parameters)
     }
 
     #[test]
     fn every_documented_question_is_understood() {
         let ready = |bitcoind| Question::Check(Check::Ready { bitcoind });
-        let primary = |max_lag_blocks, ignore_bitcoind| {
-            Question::Check(Check::Primary {
-                max_lag_blocks,
-                ignore_bitcoind,
-            })
-        };
+        let primary =
+            |max_lag_blocks, ignore_bitcoind| Question::Check(Check::Primary { max_lag_blocks, ignore_bitcoind });
         for (path, parameters, question) in [
             ("/livez", &[][..], Question::Live),
             ("/startupz", &[], Question::Check(Check::Startup)),
@@ -233,11 +211,7 @@ mod tests {
             ("/readyz", &[("bitcoind", "0")], ready(false)),
             ("/leader", &[], Question::Check(Check::Leader)),
             ("/primary", &[], primary(None, false)),
-            (
-                "/read-write",
-                &[("max_lag_blocks", "0")],
-                primary(Some(0), false),
-            ),
+            ("/read-write", &[("max_lag_blocks", "0")], primary(Some(0), false)),
             ("/primary", &[("bitcoind", "ignore")], primary(None, true)),
             ("/replica", &[], Question::Check(Check::replica())),
             ("/read-only", &[], Question::Check(Check::ReadOnly)),
@@ -247,21 +221,10 @@ mod tests {
             ("/history", &[], Question::History),
             ("/metrics", &[], Question::Metrics),
         ] {
-            assert_eq!(
-                read(path, parameters),
-                Ok(question),
-                "{path} {parameters:?}"
-            );
+            assert_eq!(read(path, parameters), Ok(question), "{path} {parameters:?}");
         }
-        let replica = read(
-            "/replica",
-            &[
-                ("max_lag_entries", "10"),
-                ("tag_zone", "a"),
-                ("max_lag_blocks", "1"),
-                ("tag_x", ""),
-            ],
-        );
+        let replica =
+            read("/replica", &[("max_lag_entries", "10"), ("tag_zone", "a"), ("max_lag_blocks", "1"), ("tag_x", "")]);
         let tags = [("x", ""), ("zone", "a")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(
             replica.unwrap(),
@@ -284,15 +247,9 @@ mod tests {
             ("/primary", &[("max_lag_blocks", " 1")]),
             ("/primary", &[("max_lag_blocks", "4294967296")]),
             ("/primary", &[("bitcoind", "1")]),
-            (
-                "/primary",
-                &[("bitcoind", "ignore"), ("max_lag_blocks", "1")],
-            ),
+            ("/primary", &[("bitcoind", "ignore"), ("max_lag_blocks", "1")]),
             ("/primary", &[("tag_zone", "a")]),
-            (
-                "/primary",
-                &[("max_lag_blocks", "1"), ("max_lag_blocks", "1")],
-            ),
+            ("/primary", &[("max_lag_blocks", "1"), ("max_lag_blocks", "1")]),
             ("/readyz", &[("bitcoind", "yes")]),
             ("/readyz", &[("bitcoind", "")]),
             ("/replica", &[("max_lag_entries", "x")]),
@@ -305,15 +262,7 @@ mod tests {
             let bad = matches!(refusal, Refusal::BadParameter { .. });
             assert!(bad, "{path} {parameters:?}: {refusal}");
         }
-        for path in [
-            "",
-            "/",
-            "/Primary",
-            "/primary/",
-            "//primary",
-            "/health",
-            "*",
-        ] {
+        for path in ["", "/", "/Primary", "/primary/", "//primary", "/health", "*"] {
             assert_eq!(read(path, &[]), Err(Refusal::UnknownPath), "{path}");
         }
     }

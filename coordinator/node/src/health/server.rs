@@ -92,14 +92,10 @@ impl Health {
     /// # Errors
     /// If the socket or the thread cannot be set up.
     pub fn serve(&self, listener: TcpListener) -> Result<HealthServer, HealthError> {
-        listener
-            .set_nonblocking(true)
-            .map_err(HealthError::Socket)?;
+        listener.set_nonblocking(true).map_err(HealthError::Socket)?;
         let address = listener.local_addr().map_err(HealthError::Socket)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(HealthError::Thread)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HealthError::Thread)?;
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(HealthError::Socket)?
@@ -111,11 +107,7 @@ impl Health {
             .name("health".to_owned())
             .spawn(move || runtime.block_on(accepting))
             .map_err(HealthError::Thread)?;
-        Ok(HealthServer {
-            address,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(HealthServer { address, stop, thread: Some(thread) })
     }
 }
 
@@ -153,11 +145,7 @@ async fn serve(socket: TcpStream, router: Router, stop: CancellationToken) {
     }
     let _ = socket.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(MAX_SILENCE)
-        .max_buf_size(MAX_HEAD_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(MAX_SILENCE).max_buf_size(MAX_HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -177,10 +165,7 @@ async fn serve(socket: TcpStream, router: Router, stop: CancellationToken) {
     let _ = timeout(CLOSE_WITHIN, connection).await;
 }
 
-async fn respond(
-    State(health): State<Health>,
-    request: Request<Body>,
-) -> Result<Response<Body>, Infallible> {
+async fn respond(State(health): State<Health>, request: Request<Body>) -> Result<Response<Body>, Infallible> {
     let answer = health.reply(request.method(), request.uri());
     Ok(answer.for_method(request.method()))
 }
@@ -194,11 +179,7 @@ struct Answer {
 
 impl Answer {
     fn json(status: StatusCode, body: &Value) -> Self {
-        Self {
-            status,
-            content_type: JSON,
-            body: format!("{body}\n"),
-        }
+        Self { status, content_type: JSON, body: format!("{body}\n") }
     }
 
     fn verdict(reason: Option<Reason>, body: &Value) -> Self {
@@ -225,10 +206,7 @@ impl Answer {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(self.content_type),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         if *method == Method::OPTIONS || self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
         }
@@ -267,11 +245,7 @@ impl Health {
             }
             Question::Cluster => ok(&body::cluster(&snapshot)),
             Question::History => ok(&body::history(&snapshot)),
-            Question::Metrics => Answer {
-                status: StatusCode::OK,
-                content_type: PROMETHEUS,
-                body: (self.metrics)(),
-            },
+            Question::Metrics => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body: (self.metrics)() },
         }
     }
 }

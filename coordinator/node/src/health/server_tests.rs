@@ -21,11 +21,7 @@ fn leader() -> Snapshot {
     Snapshot {
         role: Role::Leader,
         term: 3,
-        leader: Some(LeaderInfo {
-            id: 1,
-            control: "10.0.0.1:7801".to_owned(),
-            data: "10.0.0.1:7800".to_owned(),
-        }),
+        leader: Some(LeaderInfo { id: 1, control: "10.0.0.1:7801".to_owned(), data: "10.0.0.1:7800".to_owned() }),
         last_quorum_ack: Some(now),
         own_term_applied: true,
         recovered: true,
@@ -64,34 +60,19 @@ fn call(server: &HealthServer, method: &str, target: &str) -> Reply {
     let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let answer = exchange(server, head.as_bytes());
     let text = String::from_utf8(answer).unwrap();
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("{text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines
         .map(|line| line.split_once(": ").unwrap())
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
-    Reply {
-        status,
-        headers,
-        body: body.to_owned(),
-    }
+    Reply { status, headers, body: body.to_owned() }
 }
 
 fn exchange(server: &HealthServer, request: &[u8]) -> Vec<u8> {
     let mut socket = std::net::TcpStream::connect(server.address()).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.write_all(request).unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
@@ -140,11 +121,7 @@ fn every_path_answers_completely() {
         assert_eq!((head.status, head.body.as_str()), (status, ""), "{target}");
         assert!(head.headers.contains_key("content-length"));
         let options = call(&server, "OPTIONS", target);
-        assert_eq!(
-            (options.status, options.body.as_str()),
-            (status, ""),
-            "{target}"
-        );
+        assert_eq!((options.status, options.body.as_str()), (status, ""), "{target}");
         assert_eq!(options.headers.get("content-length").unwrap(), "0");
         assert_eq!(options.headers.get("allow").unwrap(), ALLOWED);
         for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
@@ -192,11 +169,7 @@ fn status_cluster_and_history_show_what_is_known() {
         data: "a:2".to_owned(),
         lag_entries: Some(0),
     }];
-    snapshot.history = vec![crate::health::LeadershipChange {
-        term: 3,
-        leader_id: 1,
-        at_unix_ms: 5,
-    }];
+    snapshot.history = vec![crate::health::LeadershipChange { term: 3, leader_id: 1, at_unix_ms: 5 }];
     snapshot.counts.payments.insert("settled", 200);
     let (_health, server) = serve(snapshot);
     let status = call(&server, "GET", "/status").json();
@@ -212,19 +185,9 @@ fn status_cluster_and_history_show_what_is_known() {
 #[test]
 fn a_snapshot_that_nobody_renews_fails_everything_but_facts_and_liveness() {
     let mut old = leader();
-    old.taken_at = Instant::now()
-        .checked_sub(Duration::from_millis(1_001))
-        .unwrap();
+    old.taken_at = Instant::now().checked_sub(Duration::from_millis(1_001)).unwrap();
     let (_health, server) = serve(old);
-    for target in [
-        "/startupz",
-        "/readyz",
-        "/leader",
-        "/primary",
-        "/replica",
-        "/read-only",
-        "/bitcoind",
-    ] {
+    for target in ["/startupz", "/readyz", "/leader", "/primary", "/replica", "/read-only", "/bitcoind"] {
         let reply = call(&server, "GET", target);
         assert_eq!(reply.status, 503, "{target}");
         assert_eq!(reply.json()["reason"], "SNAPSHOT_STALE", "{target}");
@@ -232,29 +195,19 @@ fn a_snapshot_that_nobody_renews_fails_everything_but_facts_and_liveness() {
     for target in ["/livez", "/status", "/cluster", "/history", "/metrics"] {
         assert_eq!(call(&server, "GET", target).status, 200, "{target}");
     }
-    assert_eq!(
-        call(&server, "GET", "/status").json()["snapshot_stale"],
-        true
-    );
+    assert_eq!(call(&server, "GET", "/status").json()["snapshot_stale"], true);
 }
 
 #[test]
 fn a_stalled_loop_fails_liveness_by_name() {
     let (health, server) = serve(leader());
-    let quick = health
-        .progress()
-        .register("apply", Duration::from_millis(50));
-    let slow = health
-        .progress()
-        .register("watch_chain", Duration::from_mins(1));
+    let quick = health.progress().register("apply", Duration::from_millis(50));
+    let slow = health.progress().register("watch_chain", Duration::from_mins(1));
     quick.beat();
     assert_eq!(call(&server, "GET", "/livez").status, 200);
     std::thread::sleep(Duration::from_millis(80));
     let reply = call(&server, "GET", "/livez");
-    assert_eq!(
-        (reply.status, &reply.json()["reason"]),
-        (503, &"STALLED".into())
-    );
+    assert_eq!((reply.status, &reply.json()["reason"]), (503, &"STALLED".into()));
     assert_eq!(reply.json()["loops"][0]["name"], "apply");
     assert_eq!(reply.json()["loops"][0]["alive"], false);
     assert_eq!(reply.json()["loops"][1]["alive"], true);
@@ -277,23 +230,14 @@ async fn http2_without_tls_gets_the_same_answers() {
         ("GET", "/primary?bitcoind=no", 400, true),
         ("POST", "/primary", 405, true),
     ] {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{uri}{path}"))
-            .body(tonic::body::Body::empty())
-            .unwrap();
+        let request =
+            Request::builder().method(method).uri(format!("{uri}{path}")).body(tonic::body::Body::empty()).unwrap();
         let answer = tower::ServiceExt::ready(&mut channel).await.unwrap();
         let answer = tower::Service::call(answer, request).await.unwrap();
         assert_eq!(answer.version(), axum::http::Version::HTTP_2);
         assert_eq!(answer.status().as_u16(), status, "{method} {path}");
-        let length: usize = answer.headers()["content-length"]
-            .to_str()
-            .unwrap()
-            .parse()
-            .unwrap();
-        let body = axum::body::to_bytes(Body::new(answer.into_body()), 1 << 20)
-            .await
-            .unwrap();
+        let length: usize = answer.headers()["content-length"].to_str().unwrap().parse().unwrap();
+        let body = axum::body::to_bytes(Body::new(answer.into_body()), 1 << 20).await.unwrap();
         assert_eq!(!body.is_empty(), has_body, "{method} {path}");
         if has_body {
             assert_eq!(body.len(), length);
@@ -311,11 +255,7 @@ fn a_busy_or_broken_client_does_not_keep_others_from_answers() {
     assert!(exchange(&server, b"\x16\x03\x01 rubbish\r\n\r\n").starts_with(b"HTTP/1.1 400"));
     let endless = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(30_000));
     let answer = exchange(&server, endless.as_bytes());
-    assert!(
-        answer.starts_with(b"HTTP/1.1 431"),
-        "{:?}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert!(answer.starts_with(b"HTTP/1.1 431"), "{:?}", String::from_utf8_lossy(&answer));
     health.publish(leader());
     assert_eq!(call(&server, "GET", "/primary").status, 200);
 }

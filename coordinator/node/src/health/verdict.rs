@@ -125,14 +125,8 @@ impl Verdict {
 
 /// Answers `check` from `snapshot` at the moment `now`.
 pub fn verdict(check: &Check, snapshot: &Snapshot, limits: &Limits, now: Instant) -> Verdict {
-    let moment = Moment {
-        snapshot,
-        limits,
-        now,
-    };
-    Verdict {
-        reason: moment.answer(check).err(),
-    }
+    let moment = Moment { snapshot, limits, now };
+    Verdict { reason: moment.answer(check).err() }
 }
 
 /// A snapshot seen at a moment.
@@ -144,10 +138,7 @@ struct Moment<'a> {
 
 impl Moment<'_> {
     fn answer(&self, check: &Check) -> Result<(), Reason> {
-        need(
-            self.within(Some(self.snapshot.taken_at), self.limits.snapshot),
-            Reason::SnapshotStale,
-        )?;
+        need(self.within(Some(self.snapshot.taken_at), self.limits.snapshot), Reason::SnapshotStale)?;
         match check {
             Check::Startup => need(self.snapshot.recovered, Reason::NotRecovered),
             Check::Ready { bitcoind } => {
@@ -155,10 +146,7 @@ impl Moment<'_> {
                 if *bitcoind { self.bitcoind() } else { Ok(()) }
             }
             Check::Leader => self.leader(),
-            Check::Primary {
-                max_lag_blocks,
-                ignore_bitcoind,
-            } => {
+            Check::Primary { max_lag_blocks, ignore_bitcoind } => {
                 self.leader()?;
                 if !ignore_bitcoind {
                     self.bitcoind()?;
@@ -166,20 +154,14 @@ impl Moment<'_> {
                 }
                 need(self.snapshot.alarms.is_empty(), Reason::Alarm)
             }
-            Check::Replica {
-                max_lag_entries,
-                max_lag_blocks,
-                tags,
-            } => {
+            Check::Replica { max_lag_entries, max_lag_blocks, tags } => {
                 self.replica(max_lag_entries.unwrap_or(self.limits.max_lag_entries))?;
                 if max_lag_blocks.is_some() {
                     self.bitcoind_but_for_lag()?;
                     self.block_lag(*max_lag_blocks)?;
                 }
                 let carried = &self.snapshot.tags;
-                let all = tags
-                    .iter()
-                    .all(|(key, value)| carried.get(key) == Some(value));
+                let all = tags.iter().all(|(key, value)| carried.get(key) == Some(value));
                 need(all, Reason::TagMismatch)
             }
             Check::ReadOnly if self.snapshot.role == Role::Leader => self.leader(),
@@ -200,10 +182,7 @@ impl Moment<'_> {
         if self.snapshot.role == Role::Leader {
             // A leader "knows a leader" only as long as a quorum agrees.
             let acknowledged = self.snapshot.last_quorum_ack;
-            need(
-                self.within(acknowledged, self.limits.leader_contact),
-                Reason::QuorumLost,
-            )?;
+            need(self.within(acknowledged, self.limits.leader_contact), Reason::QuorumLost)?;
         } else {
             self.hears_a_leader()?;
         }
@@ -214,10 +193,7 @@ impl Moment<'_> {
         self.serving()?;
         need(self.snapshot.role == Role::Leader, Reason::NotLeader)?;
         let acknowledged = self.snapshot.last_quorum_ack;
-        need(
-            self.within(acknowledged, self.limits.quorum_ack),
-            Reason::QuorumLost,
-        )?;
+        need(self.within(acknowledged, self.limits.quorum_ack), Reason::QuorumLost)?;
         need(self.snapshot.own_term_applied, Reason::OwnTermNotApplied)
     }
 
@@ -245,9 +221,7 @@ impl Moment<'_> {
     /// In sync, or out of it for no reason but a lag that the request itself bounds.
     fn bitcoind_but_for_lag(&self) -> Result<(), Reason> {
         let view = self.fresh_bitcoind()?;
-        let only_lag = view
-            .reason
-            .is_some_and(super::bitcoind_sync::SyncReason::is_lag);
+        let only_lag = view.reason.is_some_and(super::bitcoind_sync::SyncReason::is_lag);
         need(view.in_sync || only_lag, Reason::BitcoindNotInSync)
     }
 

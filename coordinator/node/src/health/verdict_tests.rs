@@ -20,11 +20,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn some_leader() -> LeaderInfo {
-    LeaderInfo {
-        id: 1,
-        control: "10.0.0.1:7801".to_owned(),
-        data: "10.0.0.1:7800".to_owned(),
-    }
+    LeaderInfo { id: 1, control: "10.0.0.1:7801".to_owned(), data: "10.0.0.1:7800".to_owned() }
 }
 
 /// A node of a cluster in good health, at its best.
@@ -146,22 +142,13 @@ fn reason_of(check: &Check, snapshot: &Snapshot) -> Option<Reason> {
 #[test]
 fn parameters_of_primary_tighten_or_lift_what_is_asked_of_bitcoind() {
     let mut snapshot = healthy(Role::Leader, Instant::now());
-    let primary = |max_lag_blocks, ignore_bitcoind| Check::Primary {
-        max_lag_blocks,
-        ignore_bitcoind,
-    };
+    let primary = |max_lag_blocks, ignore_bitcoind| Check::Primary { max_lag_blocks, ignore_bitcoind };
     snapshot.bitcoind.lag_blocks = Some(2);
     assert_eq!(reason_of(&primary(None, false), &snapshot), None);
     assert_eq!(reason_of(&primary(Some(2), false), &snapshot), None);
-    assert_eq!(
-        reason_of(&primary(Some(1), false), &snapshot),
-        Some(Reason::BitcoindLag)
-    );
+    assert_eq!(reason_of(&primary(Some(1), false), &snapshot), Some(Reason::BitcoindLag));
     snapshot.bitcoind.lag_blocks = None;
-    assert_eq!(
-        reason_of(&primary(Some(9), false), &snapshot),
-        Some(Reason::BitcoindLag)
-    );
+    assert_eq!(reason_of(&primary(Some(9), false), &snapshot), Some(Reason::BitcoindLag));
     snapshot.bitcoind = BitcoindView::default();
     assert_eq!(reason_of(&primary(None, true), &snapshot), None);
     // A generous bound does not vouch for a bitcoind that is out of sync.
@@ -178,26 +165,12 @@ fn parameters_of_replica_are_all_obeyed() {
     let replica = |entries, blocks, tags: &[(&str, &str)]| Check::Replica {
         max_lag_entries: entries,
         max_lag_blocks: blocks,
-        tags: tags
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect(),
+        tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
     };
     assert_eq!(reason_of(&replica(Some(10), None, &[]), &snapshot), None);
-    assert_eq!(
-        reason_of(&replica(Some(9), None, &[]), &snapshot),
-        Some(Reason::AppliedLag)
-    );
-    assert_eq!(
-        reason_of(&replica(None, Some(0), &[("zone", "a")]), &snapshot),
-        None
-    );
-    for tags in [
-        &[("zone", "b")][..],
-        &[("zone", "")],
-        &[("rack", "a")],
-        &[("zone", "a"), ("x", "")],
-    ] {
+    assert_eq!(reason_of(&replica(Some(9), None, &[]), &snapshot), Some(Reason::AppliedLag));
+    assert_eq!(reason_of(&replica(None, Some(0), &[("zone", "a")]), &snapshot), None);
+    for tags in [&[("zone", "b")][..], &[("zone", "")], &[("rack", "a")], &[("zone", "a"), ("x", "")]] {
         let reason = reason_of(&replica(None, None, tags), &snapshot);
         assert_eq!(reason, Some(Reason::TagMismatch), "{tags:?}");
     }
@@ -211,11 +184,7 @@ fn parameters_of_replica_are_all_obeyed() {
         (SyncReason::WrongChain, Some(Reason::BitcoindNotInSync)),
     ] {
         snapshot.bitcoind.reason = Some(reason);
-        assert_eq!(
-            reason_of(&replica(None, Some(5), &[]), &snapshot),
-            wanted,
-            "{reason:?}"
-        );
+        assert_eq!(reason_of(&replica(None, Some(5), &[]), &snapshot), wanted, "{reason:?}");
     }
     snapshot.bitcoind.reason = Some(SyncReason::BehindHeaders);
     let tight = reason_of(&replica(None, Some(4), &[]), &snapshot);
@@ -228,51 +197,34 @@ fn any_snapshot(now: Instant) -> impl Strategy<Value = Snapshot> {
     // Mostly in good health, or hardly any would be primary.
     let age = prop_oneof![4 => 0_u32..100, 1 => 0_u32..3_000];
     let before = age.prop_map(move |ms| now.checked_sub(ms * MS).unwrap());
-    let role = prop::sample::select(vec![
-        Role::Leader,
-        Role::Follower,
-        Role::Candidate,
-        Role::Learner,
-        Role::Stopped,
-    ]);
+    let role = prop::sample::select(vec![Role::Leader, Role::Follower, Role::Candidate, Role::Learner, Role::Stopped]);
     let flags = prop::array::uniform7(prop::bool::weighted(0.9));
-    let moments = (
-        before.clone(),
-        prop::option::of(before.clone()),
-        prop::option::of(before.clone()),
-        prop::option::of(before),
-    );
-    (
-        role,
-        flags,
-        moments,
-        0_u64..2_000,
-        prop::option::of(0_u32..6),
+    let moments =
+        (before.clone(), prop::option::of(before.clone()), prop::option::of(before.clone()), prop::option::of(before));
+    (role, flags, moments, 0_u64..2_000, prop::option::of(0_u32..6)).prop_map(
+        move |(role, flags, (taken, ack, contact, judged), lag, blocks)| {
+            let [known, own, recovered, not_draining, sync, no_alarm, zone] = flags;
+            let mut snapshot = healthy(role, taken);
+            snapshot.leader = known.then(some_leader);
+            snapshot.last_quorum_ack = ack;
+            snapshot.leader_contact = contact;
+            snapshot.own_term_applied = own;
+            snapshot.recovered = recovered;
+            snapshot.draining = !not_draining;
+            snapshot.applied_index -= lag;
+            snapshot.bitcoind.judged_at = judged;
+            snapshot.bitcoind.in_sync = sync;
+            snapshot.bitcoind.lag_blocks = blocks;
+            if !no_alarm {
+                let message = String::new();
+                snapshot.alarms.push(Alarm { code: "X", message });
+            }
+            if !zone {
+                snapshot.tags.clear();
+            }
+            snapshot
+        },
     )
-        .prop_map(
-            move |(role, flags, (taken, ack, contact, judged), lag, blocks)| {
-                let [known, own, recovered, not_draining, sync, no_alarm, zone] = flags;
-                let mut snapshot = healthy(role, taken);
-                snapshot.leader = known.then(some_leader);
-                snapshot.last_quorum_ack = ack;
-                snapshot.leader_contact = contact;
-                snapshot.own_term_applied = own;
-                snapshot.recovered = recovered;
-                snapshot.draining = !not_draining;
-                snapshot.applied_index -= lag;
-                snapshot.bitcoind.judged_at = judged;
-                snapshot.bitcoind.in_sync = sync;
-                snapshot.bitcoind.lag_blocks = blocks;
-                if !no_alarm {
-                    let message = String::new();
-                    snapshot.alarms.push(Alarm { code: "X", message });
-                }
-                if !zone {
-                    snapshot.tags.clear();
-                }
-                snapshot
-            },
-        )
 }
 
 /// `now` for generated snapshots: far enough from the clock's beginning to subtract from.
@@ -344,16 +296,10 @@ proptest! {
 fn a_healthy_pair_does_reach_primary_one_after_the_other() {
     // Without this the property above could hold because nobody is ever primary.
     let now = base();
-    let old = Snapshot {
-        taken_at: now + 200 * MS,
-        ..healthy(Role::Leader, now)
-    };
+    let old = Snapshot { taken_at: now + 200 * MS, ..healthy(Role::Leader, now) };
     let primary = |snapshot: &Snapshot, at| verdict(&Check::primary(), snapshot, &LIMITS, at);
     assert!(primary(&old, now + 220 * MS).is_yes());
-    assert_eq!(
-        primary(&old, now + 221 * MS).reason,
-        Some(Reason::QuorumLost)
-    );
+    assert_eq!(primary(&old, now + 221 * MS).reason, Some(Reason::QuorumLost));
     assert!(primary(&healthy(Role::Leader, now + 400 * MS), now + 400 * MS).is_yes());
 }
 
@@ -379,9 +325,6 @@ fn reasons_are_words_of_their_own() {
     ];
     let words: std::collections::BTreeSet<&str> = all.iter().map(|reason| reason.word()).collect();
     assert_eq!(words.len(), all.len());
-    let shape = |word: &str| {
-        word.bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-    };
+    let shape = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     assert!(words.iter().all(|word| shape(word)), "{words:?}");
 }

@@ -59,7 +59,7 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
 }
 
 async fn offer_all(duty: &Arc<Duty>, term: &LeaderTerm) {
-    let open: BTreeSet<(PaymentKey, AttemptNo)> = duty.raft.read(|state| {
+    let open: BTreeSet<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
         let mut open = BTreeSet::new();
         for key in state.open_payments() {
             let Some(payment) = state.payment(&key) else { continue };
@@ -76,7 +76,7 @@ async fn offer_all(duty: &Arc<Duty>, term: &LeaderTerm) {
 }
 
 async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: AttemptNo) {
-    let signed = duty.raft.read(|state| {
+    let signed = duty.replica.read(|state| {
         let attempt = state.payment(&key)?.attempt(number)?;
         Some((attempt.signed.clone()?, attempt.relay.clone()))
     });
@@ -95,9 +95,11 @@ async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: Att
     }
     match &relay {
         Relay::Accepted => info!(payment = %key, %txid, "broadcast"),
-        Relay::Refused(why) => warn!(payment = %key, %txid, why, "bitcoind refuses the transaction; it is offered again"),
+        Relay::Refused(why) => {
+            warn!(payment = %key, %txid, why, "bitcoind refuses the transaction; it is offered again")
+        }
     }
-    if let Err(error) = duty.raft.propose_as(term, Command::RecordRelay { key, attempt: number, relay }).await {
+    if let Err(error) = duty.replica.propose_as(term, Command::RecordRelay { key, attempt: number, relay }).await {
         debug!(%txid, %error, "what bitcoind said is not recorded");
     }
 }
@@ -105,7 +107,7 @@ async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: Att
 async fn send(duty: &Arc<Duty>, transaction: Transaction) -> Result<Relay, ChainError> {
     let chain = Arc::clone(&duty.chain);
     let sent = spawn_blocking(move || chain.broadcast(&transaction)).await;
-    let outcome = sent.unwrap_or_else(|_| Err(ChainError::task("sendrawtransaction")))?;
+    let outcome = sent.unwrap_or_else(|_| Err(lost()))?;
     Ok(match outcome {
         BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyInMempool | BroadcastOutcome::AlreadyConfirmed => {
             Relay::Accepted
@@ -117,6 +119,12 @@ async fn send(duty: &Arc<Duty>, transaction: Transaction) -> Result<Relay, Chain
         }
         BroadcastOutcome::Rejected { code, reason } => Relay::Refused(clip(&format!("{reason} ({code})"))),
     })
+}
+
+/// The thread ended before it could say what bitcoind answered.
+fn lost() -> ChainError {
+    let detail = "the thread that asked ended".to_owned();
+    ChainError::Transport { method: "sendrawtransaction", sent: true, detail }
 }
 
 fn clip(text: &str) -> String {

@@ -16,13 +16,13 @@ const BATCH: usize = 500;
 
 pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
     loop {
-        let now = duty.raft.now();
-        let due = duty.raft.read(|state| state.due_reservations(now, BATCH));
+        let now = duty.replica.now();
+        let due = duty.replica.read(|state| state.due_reservations(now, BATCH));
         let full = due.len() == BATCH;
         if !due.is_empty() {
             debug!(count = due.len(), "reservations expire");
             // Lost leadership ends this duty; anything else is tried again in the next round.
-            let _ = duty.raft.propose_as(&term, Command::Expire { reservations: due }).await;
+            let _ = duty.replica.propose_as(&term, Command::Expire { reservations: due }).await;
         }
         if !full {
             tokio::time::sleep(INTERVAL).await;

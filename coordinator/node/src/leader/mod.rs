@@ -25,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::bitcoind::BitcoindWatch;
-use crate::raft::{LeaderTerm, RaftNode};
+use crate::raft::LeaderTerm;
+use crate::replica::Replica;
 
 /// What duties work with.
 pub struct Duty {
     /// The log and the state.
-    pub raft: Arc<RaftNode>,
+    pub replica: Arc<Replica>,
     /// This node's bitcoind.
     pub chain: Arc<dyn Chain>,
     /// What is known of it.
@@ -45,9 +46,9 @@ pub struct Duty {
 
 /// Runs the duties whenever this node leads, until the token is cancelled.
 pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
-    let mut terms = duty.raft.leader_terms();
+    let mut terms = duty.replica.leaderships();
     loop {
-        let term = terms.borrow_and_update().clone();
+        let term = terms.borrow_and_update().leader_term().cloned();
         let mut running = JoinSet::new();
         if let Some(term) = term {
             info!(term = term.term(), "this node leads");

@@ -11,21 +11,21 @@ use onespend_core::command::Command;
 use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::outcome::Outcome;
 use onespend_core::signing::SigningPermit;
-use onespend_core::wallet::SignerRef;
+use onespend_core::wallet::{SignerRef, WalletDescriptor};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::broadcast::Outbox;
 use crate::grpc::turns::Turns;
 use crate::metrics;
-use crate::raft::RaftNode;
+use crate::replica::Replica;
 
 /// Most signatures that are made at once on this node.
 const MAX_AT_ONCE: usize = 16;
 
 /// The way to the signers of this node.
 pub struct Signing {
-    raft: Arc<RaftNode>,
+    replica: Arc<Replica>,
     signers: BTreeMap<String, Arc<dyn Signer>>,
     outbox: Outbox,
     turns: Turns<(PaymentKey, AttemptNo)>,
@@ -34,9 +34,9 @@ pub struct Signing {
 
 impl Signing {
     /// Signers by the names that wallets refer to.
-    pub fn new(raft: Arc<RaftNode>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox) -> Self {
+    pub fn new(replica: Arc<Replica>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox) -> Self {
         Self {
-            raft,
+            replica,
             signers: signers.into_iter().map(|signer| (signer.name().to_owned(), signer)).collect(),
             outbox,
             turns: Turns::default(),
@@ -47,6 +47,19 @@ impl Signing {
     /// Whether a signer of this name is configured.
     pub fn knows(&self, name: &str) -> bool {
         self.signers.contains_key(name)
+    }
+
+    /// Whether the signer can sign for a wallet of this descriptor, so that a wallet with the wrong keys is refused
+    /// when it is registered and not when it pays.
+    ///
+    /// # Errors
+    /// What it has instead, in words.
+    pub fn holds(&self, name: &str, descriptor: &WalletDescriptor) -> Result<(), String> {
+        let signer = self.signers.get(name).ok_or_else(|| format!("signer {name} is not configured on this node"))?;
+        if signer.holds(descriptor) {
+            return Ok(());
+        }
+        Err(format!("signer {name} has no private key for this descriptor; see its file for those that it has"))
     }
 
     /// Signs an attempt and hands it on to broadcast, and waits for that no longer than the caller does. The work
@@ -61,7 +74,7 @@ impl Signing {
 
     async fn work(&self, key: &PaymentKey, attempt: AttemptNo) {
         let _turn = self.turns.take((key.clone(), attempt)).await;
-        let Some(permit) = self.raft.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
+        let Some(permit) = self.replica.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
             return;
         };
         match self.call(permit).await {
@@ -82,18 +95,18 @@ impl Signing {
         let _place = self.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
         let started = Instant::now();
         let signed = tokio::task::spawn_blocking(move || signer.sign(&permit)).await;
-        metrics::signed(&name, started.elapsed(), matches!(signed, Ok(Ok(_))));
+        metrics::signed(&name, matches!(signed, Ok(Ok(_))), started.elapsed());
         signed.map_err(|_| unavailable("its thread ended"))?
     }
 
     async fn record(&self, key: &PaymentKey, attempt: AttemptNo, transaction: Transaction) {
-        let Some(term) = self.raft.leader_term() else {
+        let Some(term) = self.replica.leader_term() else {
             // The next leader signs the same bytes again.
             return;
         };
         let txid = transaction.compute_txid();
         let command = Command::RecordSignature { key: key.clone(), attempt, transaction };
-        match self.raft.propose_as(&term, command).await {
+        match self.replica.propose_as(&term, command).await {
             Ok(applied) if applied.outcome == Outcome::Recorded => {
                 info!(%txid, log_index = applied.index.0, "signed");
                 self.outbox.put(key.clone(), attempt);
@@ -110,7 +123,7 @@ const RECONCILE: Duration = Duration::from_secs(1);
 /// The leader's duty: drives on every intent that has no signature, those of earlier leaders too.
 pub(super) async fn run(duty: Arc<super::Duty>) {
     loop {
-        let waiting: Vec<(PaymentKey, AttemptNo)> = duty.raft.read(|state| {
+        let waiting: Vec<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
             let open = state.open_payments().into_iter();
             open.flat_map(|key| {
                 let payment = state.payment(&key);

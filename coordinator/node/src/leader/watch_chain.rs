@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
-use onespend_adapters::chain::{Chain, ChainError, TipRef};
+use onespend_adapters::chain::{ChainError, TipRef};
 use onespend_core::command::{BlockRef, Command};
 use onespend_core::ids::Height;
 use onespend_core::outcome::{Outcome, Rejection};
@@ -62,7 +62,7 @@ async fn follow(
     scripts: &Arc<Mutex<Scripts>>,
     target: TipRef,
 ) -> Result<(), FollowError> {
-    let Some(tip) = duty.raft.read(|state| state.tip().ok()) else {
+    let Some(tip) = duty.replica.read(|state| state.tip().ok()) else {
         let tip = BlockRef { height: Height(target.height), hash: target.hash };
         info!(height = target.height, hash = %target.hash, "the cluster begins to follow the chain here");
         return propose(duty, term, Command::Start { network: duty.network, tip }).await;
@@ -85,8 +85,8 @@ async fn follow(
 /// The height at which the way to the target leaves the log's chain, and the blocks above it, lowest first. `None`
 /// where the target lies on the log's chain, or on a branch that is shorter.
 fn branch(duty: &Duty, target: TipRef) -> Result<Option<(u32, Vec<BlockHash>)>, FollowError> {
-    let known = |height: u32| duty.raft.read(|state| state.block(Height(height)).map(|record| record.hash));
-    let (tip, lowest) = duty.raft.read(|state| (state.tip().map_or(0, |tip| tip.height.0), state.lowest_block().0));
+    let known = |height: u32| duty.replica.read(|state| state.block(Height(height)).map(|record| record.hash));
+    let (tip, lowest) = duty.replica.read(|state| (state.tip().map_or(0, |tip| tip.height.0), state.lowest_block().0));
     let mut way = Vec::new();
     let mut cursor = target;
     while known(cursor.height) != Some(cursor.hash) {
@@ -103,7 +103,7 @@ fn branch(duty: &Duty, target: TipRef) -> Result<Option<(u32, Vec<BlockHash>)>, 
 }
 
 async fn disconnect_to(duty: &Duty, term: &LeaderTerm, fork: u32) -> Result<(), FollowError> {
-    while let Some(tip) = duty.raft.read(|state| state.tip().ok()).filter(|tip| tip.height.0 > fork) {
+    while let Some(tip) = duty.replica.read(|state| state.tip().ok()).filter(|tip| tip.height.0 > fork) {
         info!(height = tip.height.0, hash = %tip.hash, "a block was reorganised away");
         propose(duty, term, Command::DisconnectBlock { block: tip }).await?;
     }
@@ -120,9 +120,9 @@ async fn connect(
     let command = blocking(duty, move |duty| {
         let block = duty.chain.block(hash)?;
         let mut scripts = scripts.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = duty.raft.read(|state| scripts.missing(state));
+        let missing = duty.replica.read(|state| scripts.missing(state));
         scripts.derive(missing);
-        Ok(duty.raft.read(|state| {
+        Ok(duty.replica.read(|state| {
             let height = Height(state.tip().map_or(0, |tip| tip.height.0) + 1);
             block_facts::connect(&block, BlockRef { height, hash }, &scripts, state)
         }))
@@ -132,7 +132,7 @@ async fn connect(
 }
 
 async fn propose(duty: &Duty, term: &LeaderTerm, command: Command) -> Result<(), FollowError> {
-    let applied = duty.raft.propose_as(term, command).await?;
+    let applied = duty.replica.propose_as(term, command).await?;
     match applied.outcome {
         Outcome::Rejected(rejection) => Err(FollowError::Refused(rejection)),
         _ => Ok(()),

@@ -25,18 +25,14 @@ pub enum LogFormat {
 impl LogConfig {
     /// Reads the section.
     pub fn read(section: &mut Section<'_>) -> Self {
-        const FORMATS: &[(&str, LogFormat)] =
-            &[("human", LogFormat::Human), ("json", LogFormat::Json)];
+        const FORMATS: &[(&str, LogFormat)] = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
         let format = section.choice("format", FORMATS, Some("human"));
         let filter = section.text("filter", Some("info"));
         if let Err(error) = filter.parse::<EnvFilter>() {
             let why = format!("it must be directives such as info,onespend=debug: {error}");
             section.refuse("filter", format!("{filter:?} is not acceptable"), &why);
         }
-        Self {
-            format: format.unwrap_or(LogFormat::Human),
-            filter,
-        }
+        Self { format: format.unwrap_or(LogFormat::Human), filter }
     }
 }
 
@@ -57,9 +53,7 @@ impl Config {
             let what = format!("{endpoint:?} is not acceptable");
             section.refuse("otlp_endpoint", what, &why);
         }
-        Self {
-            otlp_endpoint: (!endpoint.is_empty()).then_some(endpoint),
-        }
+        Self { otlp_endpoint: (!endpoint.is_empty()).then_some(endpoint) }
     }
 }
 
@@ -68,8 +62,5 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
         .strip_prefix("http://")
         .ok_or("it must be http://host:port; run a collector next to the node for TLS")?;
     let address = address.strip_suffix('/').unwrap_or(address);
-    address
-        .parse::<HostPort>()
-        .map(|_| ())
-        .map_err(|why| format!("after http://, {why}"))
+    address.parse::<HostPort>().map(|_| ()).map_err(|why| format!("after http://, {why}"))
 }

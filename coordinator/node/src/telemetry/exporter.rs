@@ -26,10 +26,7 @@ struct Failures {
 
 impl std::fmt::Debug for Failures {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Failures")
-            .field("failing", &self.failing)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Failures").field("failing", &self.failing).finish_non_exhaustive()
     }
 }
 
@@ -39,10 +36,7 @@ impl<E> Watched<E> {
             inner: Arc::new(inner),
             runtime,
             within,
-            failures: Failures {
-                counter: crate::metrics::telemetry_failures(),
-                failing: AtomicBool::new(false),
-            },
+            failures: Failures { counter: crate::metrics::telemetry_failures(), failing: AtomicBool::new(false) },
         }
     }
 }
@@ -50,9 +44,7 @@ impl<E> Watched<E> {
 impl<E: SpanExporter + 'static> SpanExporter for Watched<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let (inner, within) = (Arc::clone(&self.inner), self.within);
-        let sending = self
-            .runtime
-            .spawn(async move { tokio::time::timeout(within, inner.export(batch)).await });
+        let sending = self.runtime.spawn(async move { tokio::time::timeout(within, inner.export(batch)).await });
         let result = match sending.await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(OTelSdkError::Timeout(within)),

@@ -78,11 +78,7 @@ struct Traces {
 ///
 /// # Errors
 /// If a setting is malformed or something is installed already.
-pub fn start(
-    log: &LogConfig,
-    config: &Config,
-    instance: &str,
-) -> Result<Telemetry, TelemetryError> {
+pub fn start(log: &LogConfig, config: &Config, instance: &str) -> Result<Telemetry, TelemetryError> {
     let (subscriber, telemetry) = build(log, config, instance, stderr())?;
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(telemetry)
@@ -106,19 +102,14 @@ fn build(
         // Libraries' own spans would drown ours.
         let ours = Targets::new().with_target("onespend", Level::DEBUG);
         let tracer = traces.provider.tracer("onespend");
-        tracing_opentelemetry::layer()
-            .with_tracer(tracer)
-            .with_filter(ours)
+        tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)
     });
     let subscriber = Registry::default().with(tracer).with(lines(log, writer)?);
     Ok((subscriber, Telemetry { traces }))
 }
 
 /// The layer that writes log lines.
-fn lines<S>(
-    log: &LogConfig,
-    writer: BoxMakeWriter,
-) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
+fn lines<S>(log: &LogConfig, writer: BoxMakeWriter) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
@@ -129,26 +120,15 @@ where
     }
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(match log.format {
-        LogFormat::Human => layer
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_filter(filter)
-            .boxed(),
-        LogFormat::Json => layer
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .with_filter(filter)
-            .boxed(),
+        LogFormat::Human => layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed(),
     })
 }
 
 impl Traces {
     fn start(endpoint: &str, instance: &str) -> Result<Self, TelemetryError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("otlp")
-            .enable_all()
-            .build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("otlp").enable_all().build()?;
         let endpoint = tonic::transport::Endpoint::from_shared(endpoint.to_owned())?
             .connect_timeout(CONNECT_WITHIN)
             .timeout(EXPORT_WITHIN);
@@ -166,13 +146,9 @@ impl Traces {
             .with_max_export_batch_size(MAX_BATCH_SPANS)
             .with_scheduled_delay(BATCH_EVERY)
             .build();
-        let processor = BatchSpanProcessor::builder(watched)
-            .with_batch_config(batches)
-            .build();
-        let provider = SdkTracerProvider::builder()
-            .with_span_processor(processor)
-            .with_resource(resource(instance))
-            .build();
+        let processor = BatchSpanProcessor::builder(watched).with_batch_config(batches).build();
+        let provider =
+            SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource(instance)).build();
         Ok(Self { provider, runtime })
     }
 }

@@ -6,12 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -40,32 +36,21 @@ impl Collector {
     /// Serves until the runtime is dropped.
     fn serve(&self) -> (SocketAddr, Runtime) {
         let runtime = Runtime::new().unwrap();
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let service = TraceServiceServer::new(self.clone());
-        runtime.spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming),
-        );
+        runtime.spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
         (address, runtime)
     }
 }
 
 fn to(address: SocketAddr) -> Config {
-    Config {
-        otlp_endpoint: Some(format!("http://{address}")),
-    }
+    Config { otlp_endpoint: Some(format!("http://{address}")) }
 }
 
 fn log(format: LogFormat, filter: &str) -> LogConfig {
-    LogConfig {
-        format,
-        filter: filter.to_owned(),
-    }
+    LogConfig { format, filter: filter.to_owned() }
 }
 
 fn quiet() -> LogConfig {
@@ -80,8 +65,13 @@ fn of_caller() -> MetadataMap {
     metadata
 }
 
+/// As in `traceparent`.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 #[test]
@@ -127,12 +117,7 @@ fn a_malformed_or_missing_parent_begins_a_trace_of_its_own() {
     let (address, _runtime) = Collector::default().serve();
     let (subscriber, telemetry) = build(&quiet(), &to(address), "x", stderr()).unwrap();
     tracing::subscriber::with_default(subscriber, || {
-        for parent in [
-            "",
-            "rubbish",
-            "00-0-0-0",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-        ] {
+        for parent in ["", "rubbish", "00-0-0-0", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
             let mut metadata = MetadataMap::new();
             metadata.insert("traceparent", parent.parse().unwrap());
             let span = tracing::info_span!("request");
@@ -148,9 +133,7 @@ fn a_malformed_or_missing_parent_begins_a_trace_of_its_own() {
 
 #[test]
 fn without_a_collector_nothing_is_sent_or_told() {
-    let off = Config {
-        otlp_endpoint: None,
-    };
+    let off = Config { otlp_endpoint: None };
     let (subscriber, telemetry) = build(&quiet(), &off, "x", stderr()).unwrap();
     let mut forwarded = MetadataMap::new();
     tracing::subscriber::with_default(subscriber, || {
@@ -179,9 +162,7 @@ fn burst(address: SocketAddr) -> (Duration, Metrics, Telemetry) {
 
 fn failures(metrics: &Metrics) -> u64 {
     let text = metrics.render();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("onespend_telemetry_export_failures_total "));
+    let line = text.lines().find_map(|line| line.strip_prefix("onespend_telemetry_export_failures_total "));
     line.unwrap().parse().unwrap()
 }
 
@@ -213,10 +194,7 @@ fn a_collector_that_accepts_and_never_answers_delays_nothing_and_is_counted() {
     let (took, metrics, telemetry) = burst(mute.local_addr().unwrap());
     assert!(took < EXPORT_WITHIN, "10 000 spans took {took:?}");
     let began = Instant::now();
-    assert!(
-        !telemetry.flush(Duration::from_millis(300)),
-        "nothing can have been sent"
-    );
+    assert!(!telemetry.flush(Duration::from_millis(300)), "nothing can have been sent");
     assert!(began.elapsed() < EXPORT_WITHIN, "flushing is bounded");
     let (_, again, telemetry) = burst(mute.local_addr().unwrap());
     wait_for_a_failure(&again);
@@ -242,9 +220,7 @@ fn logged(log: &LogConfig, write: impl FnOnce()) -> String {
     let kept = Kept::default();
     let writer = kept.clone();
     let writer = BoxMakeWriter::new(move || writer.clone());
-    let off = Config {
-        otlp_endpoint: None,
-    };
+    let off = Config { otlp_endpoint: None };
     let (subscriber, _telemetry) = build(log, &off, "x", writer).unwrap();
     tracing::subscriber::with_default(subscriber, write);
     String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
@@ -257,10 +233,7 @@ fn json_logs_are_one_object_per_line_with_fields_at_the_top() {
         tracing::info!(payment_id = "p-1", "payment signed");
         tracing::debug!("not shown");
     });
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 1, "{text}");
     assert_eq!(lines[0]["message"], "payment signed");
     assert_eq!(lines[0]["payment_id"], "p-1");
@@ -277,13 +250,6 @@ fn human_logs_obey_the_filter() {
     });
     assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
     assert!(!text.contains("repeated"), "{text}");
-    let wrong = build(
-        &log(LogFormat::Human, "a=b=c"),
-        &Config {
-            otlp_endpoint: None,
-        },
-        "x",
-        stderr(),
-    );
+    let wrong = build(&log(LogFormat::Human, "a=b=c"), &Config { otlp_endpoint: None }, "x", stderr());
     assert!(matches!(wrong.err(), Some(TelemetryError::Filter(_))));
 }

@@ -19,10 +19,7 @@ pub(crate) use self::table::LOG_SCHEMA;
 use super::{DataFolder, database};
 use crate::store::failure::lock;
 use crate::store::tail::{Budget, Change, Tail};
-use crate::store::{
-    Callback, CommitObserver, FailureWatcher, LogKey, LogState, LogStore, Purged, Record,
-    StoreError,
-};
+use crate::store::{Callback, CommitObserver, FailureWatcher, LogKey, LogState, LogStore, Purged, Record, StoreError};
 
 /// How a [`SqliteLog`] is opened.
 #[derive(Default, Clone)]
@@ -50,29 +47,17 @@ impl SqliteLog {
         let queue = Arc::new(LogQueue::new(table::restore(&db, &path)?));
         let reader = database::open_reader(&path)?;
         let writer = writer::start(db, path.clone(), queue.clone(), options.observer)?;
-        Ok(Self {
-            queue,
-            reader: Mutex::new(reader),
-            writer: Mutex::new(Some(writer)),
-            path,
-            _folder: folder.clone(),
-        })
+        Ok(Self { queue, reader: Mutex::new(reader), writer: Mutex::new(Some(writer)), path, _folder: folder.clone() })
     }
 
     /// `None` when the log was cut meanwhile, so that what was read may belong to different histories.
-    fn try_read(
-        &self,
-        range: &Range<u64>,
-        max_bytes: usize,
-    ) -> Result<Option<Vec<Record>>, StoreError> {
+    fn try_read(&self, range: &Range<u64>, max_bytes: usize) -> Result<Option<Vec<Record>>, StoreError> {
         let mut out = Vec::new();
         let mut budget = Budget::new(max_bytes);
         let mut from = range.start;
         let mut history = None;
         loop {
-            let step = self
-                .queue
-                .with_tail(|tail| step(tail, from..range.end, &mut budget, &mut out));
+            let step = self.queue.with_tail(|tail| step(tail, from..range.end, &mut budget, &mut out));
             if *history.get_or_insert(step.cuts) != step.cuts {
                 return Ok(None);
             }
@@ -80,8 +65,7 @@ impl SqliteLog {
                 return Ok(Some(out));
             };
             from = cold.end;
-            let (records, missing) =
-                table::read(&lock(&self.reader), &self.path, cold, &mut budget)?;
+            let (records, missing) = table::read(&lock(&self.reader), &self.path, cold, &mut budget)?;
             if self.queue.with_tail(|tail| tail.cuts() != step.cuts) {
                 return Ok(None);
             }
@@ -110,10 +94,7 @@ fn step(tail: &Tail, wanted: Range<u64>, budget: &mut Budget, out: &mut Vec<Reco
     if cold.is_empty() {
         tail.copy(range, budget, out);
     }
-    Step {
-        cuts: tail.cuts(),
-        cold: (!cold.is_empty()).then_some(cold),
-    }
+    Step { cuts: tail.cuts(), cold: (!cold.is_empty()).then_some(cold) }
 }
 
 impl LogStore for SqliteLog {
@@ -130,13 +111,7 @@ impl LogStore for SqliteLog {
     }
 
     fn purge_through(&self, index: u64, marker: Vec<u8>, done: Callback) {
-        self.queue.push(
-            Change::Purge(Purged {
-                index,
-                marker: marker.into(),
-            }),
-            done,
-        );
+        self.queue.push(Change::Purge(Purged { index, marker: marker.into() }), done);
     }
 
     fn put(&self, key: LogKey, value: Vec<u8>, done: Callback) {

@@ -75,16 +75,8 @@ impl Inner {
         self.waiting_bytes -= bytes;
         self.taken += changes.len() as u64;
         // A lazy value may be older than a change that stays behind, but never gets to disk before it.
-        let lazy = if self.waiting.is_empty() {
-            std::mem::take(&mut self.lazy)
-        } else {
-            BTreeMap::new()
-        };
-        Group {
-            changes,
-            lazy,
-            ticket: self.taken,
-        }
+        let lazy = if self.waiting.is_empty() { std::mem::take(&mut self.lazy) } else { BTreeMap::new() };
+        Group { changes, lazy, ticket: self.taken }
     }
 }
 
@@ -107,12 +99,7 @@ impl LogQueue {
             stopping: false,
             closed: false,
         };
-        Self {
-            inner: Mutex::new(inner),
-            work: Condvar::new(),
-            room: Condvar::new(),
-            failure: Failure::default(),
-        }
+        Self { inner: Mutex::new(inner), work: Condvar::new(), room: Condvar::new(), failure: Failure::default() }
     }
 
     pub(super) fn failure(&self) -> &Failure {
@@ -133,18 +120,11 @@ impl LogQueue {
     pub(super) fn push(&self, change: Change, done: Callback) {
         let mut inner = lock(&self.inner);
         while inner.is_full() && !inner.stopping && !inner.closed {
-            inner = self
-                .room
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         if inner.stopping || inner.closed {
             drop(inner);
-            return done(Err(self
-                .failure
-                .check()
-                .err()
-                .unwrap_or(StoreError::Stopped)));
+            return done(Err(self.failure.check().err().unwrap_or(StoreError::Stopped)));
         }
         let ticket = inner.accepted + 1;
         match inner.tail.accept(change, ticket) {
@@ -184,23 +164,13 @@ impl LogQueue {
                 return Next::Write(group);
             }
             if inner.stopping {
-                return if inner.lazy.is_empty() {
-                    Next::End
-                } else {
-                    Next::Write(inner.take_group())
-                };
+                return if inner.lazy.is_empty() { Next::End } else { Next::Write(inner.take_group()) };
             }
             let Some(patience) = patience else {
-                inner = self
-                    .work
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner);
+                inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let (woken, waited) = self
-                .work
-                .wait_timeout(inner, patience)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (woken, waited) = self.work.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
             inner = woken;
             if waited.timed_out() && inner.waiting.is_empty() && !inner.stopping {
                 return Next::Idle;
@@ -210,9 +180,7 @@ impl LogQueue {
 
     /// The group is durable: its records may leave the memory.
     pub(super) fn settle(&self, group: &Group) {
-        lock(&self.inner)
-            .tail
-            .evict(group.ticket, MAX_KEPT_RECORDS, MAX_KEPT_BYTES);
+        lock(&self.inner).tail.evict(group.ticket, MAX_KEPT_RECORDS, MAX_KEPT_BYTES);
     }
 
     /// No more changes; the writer ends when it has written what is waiting.
@@ -231,11 +199,7 @@ impl LogQueue {
         };
         self.room.notify_all();
         for waiting in left {
-            (waiting.done)(Err(self
-                .failure
-                .check()
-                .err()
-                .unwrap_or(StoreError::Stopped)));
+            (waiting.done)(Err(self.failure.check().err().unwrap_or(StoreError::Stopped)));
         }
     }
 }

@@ -46,29 +46,17 @@ pub(super) fn write(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<(
         Change::Barrier => {}
         Change::Append(entries) => {
             // No "OR REPLACE": an index that is there already is a fault of ours that must not pass.
-            let mut insert =
-                tx.prepare_cached("INSERT INTO entry(idx, record, checksum) VALUES(?1, ?2, ?3)")?;
+            let mut insert = tx.prepare_cached("INSERT INTO entry(idx, record, checksum) VALUES(?1, ?2, ?3)")?;
             for (index, record) in entries {
-                insert.execute(params![
-                    index.cast_signed(),
-                    &record[..],
-                    entry_checksum(*index, record)
-                ])?;
+                insert.execute(params![index.cast_signed(), &record[..], entry_checksum(*index, record)])?;
             }
         }
         Change::Truncate { from } => {
-            tx.prepare_cached("DELETE FROM entry WHERE idx >= ?1")?
-                .execute([from.cast_signed()])?;
+            tx.prepare_cached("DELETE FROM entry WHERE idx >= ?1")?.execute([from.cast_signed()])?;
         }
         Change::Purge(Purged { index, marker }) => {
-            tx.prepare_cached(
-                "INSERT OR REPLACE INTO purged(one, idx, marker, checksum) VALUES(1, ?1, ?2, ?3)",
-            )?
-            .execute(params![
-                index.cast_signed(),
-                &marker[..],
-                entry_checksum(*index, marker)
-            ])?;
+            tx.prepare_cached("INSERT OR REPLACE INTO purged(one, idx, marker, checksum) VALUES(1, ?1, ?2, ?3)")?
+                .execute(params![index.cast_signed(), &marker[..], entry_checksum(*index, marker)])?;
         }
         Change::Put(key, value) => write_named(tx, *key, value)?,
     }
@@ -76,8 +64,11 @@ pub(super) fn write(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<(
 }
 
 pub(super) fn write_named(tx: &Transaction<'_>, key: LogKey, value: &[u8]) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT OR REPLACE INTO named(name, value, checksum) VALUES(?1, ?2, ?3)")?
-        .execute(params![key.name(), value, named_checksum(key, value)])?;
+    tx.prepare_cached("INSERT OR REPLACE INTO named(name, value, checksum) VALUES(?1, ?2, ?3)")?.execute(params![
+        key.name(),
+        value,
+        named_checksum(key, value)
+    ])?;
     Ok(())
 }
 
@@ -98,19 +89,15 @@ pub(super) fn restore(db: &Connection, path: &Path) -> Result<Tail, StoreError> 
     let named = read_named(db, path)?;
     let failed = StoreError::sqlite(path);
     let start = purged.as_ref().map_or(0, |purged| purged.index + 1);
-    let mut select = db
-        .prepare("SELECT idx, record, checksum FROM entry WHERE idx >= ?1 ORDER BY idx")
-        .map_err(&failed)?;
+    let mut select =
+        db.prepare("SELECT idx, record, checksum FROM entry WHERE idx >= ?1 ORDER BY idx").map_err(&failed)?;
     let mut rows = select.query([start.cast_signed()]).map_err(&failed)?;
     let mut live: Option<Range<u64>> = purged.is_some().then_some(start..start);
     while let Some(row) = rows.next().map_err(&failed)? {
         let index = row.get::<_, i64>(0).map_err(&failed)?.cast_unsigned();
         let range = live.get_or_insert(index..index);
         if index != range.end {
-            return Err(StoreError::corrupt(
-                path,
-                format!("log entry {} is missing", range.end),
-            ));
+            return Err(StoreError::corrupt(path, format!("log entry {} is missing", range.end)));
         }
         checked_record(row, path, index)?;
         range.end += 1;
@@ -128,13 +115,9 @@ pub(super) fn read(
 ) -> Result<(Vec<Record>, Option<StoreError>), StoreError> {
     let failed = StoreError::sqlite(path);
     let mut select = db
-        .prepare_cached(
-            "SELECT idx, record, checksum FROM entry WHERE idx >= ?1 AND idx < ?2 ORDER BY idx",
-        )
+        .prepare_cached("SELECT idx, record, checksum FROM entry WHERE idx >= ?1 AND idx < ?2 ORDER BY idx")
         .map_err(&failed)?;
-    let mut rows = select
-        .query([range.start.cast_signed(), range.end.cast_signed()])
-        .map_err(&failed)?;
+    let mut rows = select.query([range.start.cast_signed(), range.end.cast_signed()]).map_err(&failed)?;
     let mut records = Vec::new();
     for expected in range {
         if budget.is_used_up() {
@@ -154,31 +137,18 @@ pub(super) fn read(
     Ok((records, None))
 }
 
-fn checked_record(
-    row: &rusqlite::Row<'_>,
-    path: &Path,
-    index: u64,
-) -> Result<Arc<[u8]>, StoreError> {
+fn checked_record(row: &rusqlite::Row<'_>, path: &Path, index: u64) -> Result<Arc<[u8]>, StoreError> {
     let failed = StoreError::sqlite(path);
-    let record = row
-        .get_ref(1)
-        .map_err(&failed)?
-        .as_blob()
-        .map_err(|e| failed(e.into()))?;
+    let record = row.get_ref(1).map_err(&failed)?.as_blob().map_err(|e| failed(e.into()))?;
     if row.get::<_, i64>(2).map_err(&failed)? != entry_checksum(index, record) {
-        return Err(StoreError::corrupt(
-            path,
-            format!("log entry {index} has a wrong checksum"),
-        ));
+        return Err(StoreError::corrupt(path, format!("log entry {index} has a wrong checksum")));
     }
     Ok(record.into())
 }
 
 fn read_purged(db: &Connection, path: &Path) -> Result<Option<Purged>, StoreError> {
     let found: Option<(i64, Vec<u8>, i64)> = db
-        .query_row("SELECT idx, marker, checksum FROM purged", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
+        .query_row("SELECT idx, marker, checksum FROM purged", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()
         .map_err(StoreError::sqlite(path))?;
     let Some((index, marker, sum)) = found else {
@@ -186,22 +156,14 @@ fn read_purged(db: &Connection, path: &Path) -> Result<Option<Purged>, StoreErro
     };
     let index = index.cast_unsigned();
     if sum != entry_checksum(index, &marker) {
-        return Err(StoreError::corrupt(
-            path,
-            "the purge marker has a wrong checksum",
-        ));
+        return Err(StoreError::corrupt(path, "the purge marker has a wrong checksum"));
     }
-    Ok(Some(Purged {
-        index,
-        marker: marker.into(),
-    }))
+    Ok(Some(Purged { index, marker: marker.into() }))
 }
 
 fn read_named(db: &Connection, path: &Path) -> Result<BTreeMap<LogKey, Arc<[u8]>>, StoreError> {
     let failed = StoreError::sqlite(path);
-    let mut select = db
-        .prepare("SELECT name, value, checksum FROM named")
-        .map_err(&failed)?;
+    let mut select = db.prepare("SELECT name, value, checksum FROM named").map_err(&failed)?;
     let mut rows = select.query([]).map_err(&failed)?;
     let mut named = BTreeMap::new();
     while let Some(row) = rows.next().map_err(&failed)? {
@@ -209,16 +171,10 @@ fn read_named(db: &Connection, path: &Path) -> Result<BTreeMap<LogKey, Arc<[u8]>
         let value: Vec<u8> = row.get(1).map_err(&failed)?;
         let sum: i64 = row.get(2).map_err(&failed)?;
         let Some(key) = LogKey::ALL.into_iter().find(|key| key.name() == name) else {
-            return Err(StoreError::corrupt(
-                path,
-                format!("unknown named value {name:?}"),
-            ));
+            return Err(StoreError::corrupt(path, format!("unknown named value {name:?}")));
         };
         if sum != named_checksum(key, &value) {
-            return Err(StoreError::corrupt(
-                path,
-                format!("the named value {name:?} has a wrong checksum"),
-            ));
+            return Err(StoreError::corrupt(path, format!("the named value {name:?} has a wrong checksum")));
         }
         named.insert(key, value.into());
     }

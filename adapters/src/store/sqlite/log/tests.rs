@@ -12,10 +12,7 @@ use crate::store::contract::log::{LogFixture, acked, all, append, log_contract, 
 use crate::store::{CommitStats, Owner};
 
 fn owner() -> Owner {
-    Owner {
-        cluster_id: "demo".into(),
-        node_id: 1,
-    }
+    Owner { cluster_id: "demo".into(), node_id: 1 }
 }
 
 struct OnDisk {
@@ -37,10 +34,7 @@ impl OnDisk {
 
 impl LogFixture for OnDisk {
     fn fresh() -> Self {
-        let mut at = Self {
-            log: None,
-            folder: TempDir::new().unwrap(),
-        };
+        let mut at = Self { log: None, folder: TempDir::new().unwrap() };
         at.open();
         at
     }
@@ -51,9 +45,7 @@ impl LogFixture for OnDisk {
 
     fn restart(&mut self) {
         self.log = None;
-        self.intruder()
-            .execute_batch("DROP TRIGGER IF EXISTS broken")
-            .unwrap();
+        self.intruder().execute_batch("DROP TRIGGER IF EXISTS broken").unwrap();
         self.open();
     }
 
@@ -74,21 +66,12 @@ fn observed(folder: &TempDir) -> (SqliteLog, Arc<Mutex<Vec<CommitStats>>>) {
     let seen = commits.clone();
     let observer: CommitObserver = Arc::new(move |stats| seen.lock().unwrap().push(stats));
     let folder = DataFolder::open(folder.path(), &owner()).unwrap();
-    let log = SqliteLog::open(
-        &folder,
-        LogOptions {
-            observer: Some(observer),
-        },
-    )
-    .unwrap();
+    let log = SqliteLog::open(&folder, LogOptions { observer: Some(observer) }).unwrap();
     (log, commits)
 }
 
 fn open(folder: &TempDir) -> Result<SqliteLog, StoreError> {
-    SqliteLog::open(
-        &DataFolder::open(folder.path(), &owner())?,
-        LogOptions::default(),
-    )
+    SqliteLog::open(&DataFolder::open(folder.path(), &owner())?, LogOptions::default())
 }
 
 /// A log with some records, closed.
@@ -139,18 +122,8 @@ fn appends_that_wait_share_a_commit() {
     let entries: u64 = commits.iter().map(|stats| stats.entries).sum();
     let bytes: u64 = commits.iter().map(|stats| stats.bytes).sum();
     assert_eq!(entries, 320);
-    assert_eq!(
-        bytes,
-        all(&log)[1..]
-            .iter()
-            .map(|(_, record)| record.len() as u64)
-            .sum::<u64>()
-    );
-    assert!(
-        commits.len() <= 3,
-        "{} commits for 320 appends",
-        commits.len()
-    );
+    assert_eq!(bytes, all(&log)[1..].iter().map(|(_, record)| record.len() as u64).sum::<u64>());
+    assert!(commits.len() <= 3, "{} commits for 320 appends", commits.len());
 }
 
 #[test]
@@ -164,11 +137,7 @@ fn an_older_commit_in_flight_does_not_uncover_truncated_records() {
     // Runs when the first append is durable and the truncation and its successor are not.
     let look = Box::new(move |result: Result<(), StoreError>| {
         result.unwrap();
-        tell.send((
-            all(&*reader.upgrade().unwrap()),
-            commits.lock().unwrap().clone(),
-        ))
-        .unwrap();
+        tell.send((all(&*reader.upgrade().unwrap()), commits.lock().unwrap().clone())).unwrap();
     });
     log.append(records(0..MANY, "a"), look);
     while log.queue.waiting() > 0 {
@@ -181,10 +150,7 @@ fn an_older_commit_in_flight_does_not_uncover_truncated_records() {
     let (seen, commits) = told.recv_timeout(Duration::from_secs(20)).unwrap();
     assert_eq!(commits.len(), 1, "the rest was still in flight");
     assert_eq!(commits[0].entries, MANY);
-    assert!(
-        seen == expected,
-        "the new records are seen, not the truncated ones"
-    );
+    assert!(seen == expected, "the new records are seen, not the truncated ones");
     acked(|done| log.append(vec![], done)).unwrap();
     assert!(all(&*log) == expected);
 }
@@ -199,14 +165,8 @@ fn records_that_left_the_memory_are_read_from_disk() {
     assert!(in_memory_from > MANY / 2, "memory is bounded");
     assert!(all(&log) == records(0..MANY + 1, "a"));
     let across = in_memory_from - 3..in_memory_from + 3;
-    assert_eq!(
-        log.read(across.clone(), usize::MAX).unwrap(),
-        records(across.clone(), "a")
-    );
-    assert_eq!(
-        log.read(across.clone(), 1).unwrap(),
-        records(across.start..across.start + 1, "a")
-    );
+    assert_eq!(log.read(across.clone(), usize::MAX).unwrap(), records(across.clone(), "a"));
+    assert_eq!(log.read(across.clone(), 1).unwrap(), records(across.start..across.start + 1, "a"));
     acked(|done| log.truncate_from(5, done)).unwrap();
     append(&log, 5..7, "b");
     assert_eq!(all(&log), [records(0..5, "a"), records(5..7, "b")].concat());
@@ -237,24 +197,12 @@ fn readers_beside_truncations_and_purges_see_one_history() {
             // that records below the latest cut are older.
             let rounds: Vec<u64> = seen
                 .iter()
-                .map(|(_, record)| {
-                    std::str::from_utf8(record)
-                        .unwrap()
-                        .split_once('.')
-                        .unwrap()
-                        .0
-                        .parse()
-                        .unwrap()
-                })
+                .map(|(_, record)| std::str::from_utf8(record).unwrap().split_once('.').unwrap().0.parse().unwrap())
                 .collect();
             let last = *rounds.last().unwrap();
             let cut = MANY - last * 400;
             for ((index, _), round) in seen.iter().zip(rounds) {
-                assert_eq!(
-                    round,
-                    if *index >= cut { last } else { 0 },
-                    "index {index} after round {last}"
-                );
+                assert_eq!(round, if *index >= cut { last } else { 0 }, "index {index} after round {last}");
             }
         }
         assert!(reads > 0);
@@ -276,11 +224,7 @@ fn purged_rows_are_deleted_in_chunks() {
     assert_eq!(told.recv().unwrap(), 2_500, "not all at once");
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while rows_in(&path) > 100 {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{} rows are left",
-            rows_in(&path)
-        );
+        assert!(std::time::Instant::now() < deadline, "{} rows are left", rows_in(&path));
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(commits.lock().unwrap().len() >= 4, "1000 rows at a time");
@@ -296,19 +240,11 @@ fn purged_rows_that_a_stop_left_are_deleted_later() {
     log.queue.stop();
     drop(held);
     drop(log);
-    assert_eq!(
-        rows_in(&path),
-        2_500,
-        "stopping does not wait for the purge"
-    );
+    assert_eq!(rows_in(&path), 2_500, "stopping does not wait for the purge");
     let log = open(&folder).unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while rows_in(&path) > 0 {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{} rows are left",
-            rows_in(&path)
-        );
+        assert!(std::time::Instant::now() < deadline, "{} rows are left", rows_in(&path));
         std::thread::sleep(Duration::from_millis(5));
     }
     append(&log, 3_500..3_501, "b");
@@ -322,13 +258,7 @@ fn the_lazy_value_rides_on_the_next_commit() {
     commits.lock().unwrap().clear();
     let stored = || -> Option<Vec<u8>> {
         let db = Connection::open(folder.path().join("raft.db")).unwrap();
-        db.query_row(
-            "SELECT value FROM named WHERE name = 'committed'",
-            [],
-            |row| row.get(0),
-        )
-        .optional()
-        .unwrap()
+        db.query_row("SELECT value FROM named WHERE name = 'committed'", [], |row| row.get(0)).optional().unwrap()
     };
     log.put_lazily(LogKey::Committed, vec![7]);
     std::thread::sleep(Duration::from_millis(50));
@@ -348,10 +278,7 @@ fn a_failed_commit_refuses_all_that_waits_in_order() {
     let (tell, told) = mpsc::channel();
     for n in 1..100_u64 {
         let tell = tell.clone();
-        log.append(
-            records(n..n + 1, "a"),
-            Box::new(move |result| tell.send((n, result.is_err())).unwrap()),
-        );
+        log.append(records(n..n + 1, "a"), Box::new(move |result| tell.send((n, result.is_err())).unwrap()));
     }
     drop((held, tell));
     let heard: Vec<(u64, bool)> = told.iter().collect();
@@ -369,10 +296,7 @@ fn assert_damaged(folder: &TempDir, what: &str) {
 #[test]
 fn a_damaged_database_is_refused_by_name() {
     for (sql, what) in [
-        (
-            "UPDATE entry SET record = x'00' WHERE idx = 5",
-            "log entry 5",
-        ),
+        ("UPDATE entry SET record = x'00' WHERE idx = 5", "log entry 5"),
         ("UPDATE entry SET idx = 100 WHERE idx = 9", "log entry 9"),
         ("DELETE FROM entry WHERE idx = 5", "log entry 5 is missing"),
         ("INSERT INTO named VALUES('vote', x'01', 0)", "vote"),
@@ -404,19 +328,12 @@ fn damage_that_comes_later_is_noticed_when_it_is_read() {
     let (folder, path) = closed(11);
     let log = open(&folder).unwrap();
     let db = Connection::open(path).unwrap();
-    db.execute_batch("UPDATE entry SET record = x'00' WHERE idx = 5")
-        .unwrap();
+    db.execute_batch("UPDATE entry SET record = x'00' WHERE idx = 5").unwrap();
     let error = log.read(0..10, usize::MAX).unwrap_err();
-    assert!(
-        error.is_corruption() && error.to_string().contains("log entry 5"),
-        "{error}"
-    );
+    assert!(error.is_corruption() && error.to_string().contains("log entry 5"), "{error}");
     db.execute_batch("DELETE FROM entry WHERE idx = 5").unwrap();
     let error = log.read(0..10, usize::MAX).unwrap_err();
-    assert!(
-        error.to_string().contains("log entry 5 is missing"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("log entry 5 is missing"), "{error}");
     assert_eq!(log.read(0..5, usize::MAX).unwrap(), records(0..5, "a"));
 }
 
@@ -424,14 +341,8 @@ fn damage_that_comes_later_is_noticed_when_it_is_read() {
 fn records_that_are_cut_off_under_a_reader_are_not_taken_for_damage() {
     type Cut = fn(&SqliteLog);
     let cuts: [(Cut, Range<u64>); 2] = [
-        (
-            |log| acked(|done| log.truncate_from(5, done)).unwrap(),
-            0..5,
-        ),
-        (
-            |log| acked(|done| log.purge_through(4, vec![4], done)).unwrap(),
-            5..11,
-        ),
+        (|log| acked(|done| log.truncate_from(5, done)).unwrap(), 0..5),
+        (|log| acked(|done| log.purge_through(4, vec![4], done)).unwrap(), 5..11),
     ];
     for (cut, left) in cuts {
         let (folder, path) = closed(11);

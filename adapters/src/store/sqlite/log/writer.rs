@@ -33,20 +33,11 @@ pub(super) fn start(
     observer: Option<CommitObserver>,
 ) -> Result<JoinHandle<()>, StoreError> {
     let at = path.clone();
-    let writer = Writer {
-        db,
-        path,
-        queue,
-        observer,
-        purging: true,
-    };
+    let writer = Writer { db, path, queue, observer, purging: true };
     thread::Builder::new()
         .name("raft-log".into())
         .spawn(move || {
-            let _closes = CloseOnExit {
-                queue: writer.queue.clone(),
-                path: writer.path.clone(),
-            };
+            let _closes = CloseOnExit { queue: writer.queue.clone(), path: writer.path.clone() };
             writer.run();
         })
         .map_err(StoreError::io(&at, "start the thread of"))
@@ -70,9 +61,7 @@ impl Writer {
 
     /// Leaves all in the database file. Only to have less to do at the next start: everything is durable already.
     fn tidy_up(self) {
-        let done = self
-            .db
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let done = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = done {
             tracing::warn!(error = %error, "the write-ahead log of the log stays for the next start");
         }
@@ -93,24 +82,14 @@ impl Writer {
     }
 
     /// One transaction: the changes, the lazy values, and a chunk of what was purged.
-    fn commit(
-        &mut self,
-        changes: &[Waiting],
-        lazy: &BTreeMap<LogKey, Arc<[u8]>>,
-    ) -> Result<(), StoreError> {
-        self.purging |= changes
-            .iter()
-            .any(|waiting| matches!(waiting.change, Change::Purge(_)));
-        let nothing = changes
-            .iter()
-            .all(|waiting| matches!(waiting.change, Change::Barrier));
+    fn commit(&mut self, changes: &[Waiting], lazy: &BTreeMap<LogKey, Arc<[u8]>>) -> Result<(), StoreError> {
+        self.purging |= changes.iter().any(|waiting| matches!(waiting.change, Change::Purge(_)));
+        let nothing = changes.iter().all(|waiting| matches!(waiting.change, Change::Barrier));
         if nothing && lazy.is_empty() && !self.purging {
             return Ok(());
         }
         let begun = Instant::now();
-        self.purging = self
-            .transact(changes, lazy)
-            .map_err(StoreError::sqlite(&self.path))?;
+        self.purging = self.transact(changes, lazy).map_err(StoreError::sqlite(&self.path))?;
         if let Some(observer) = &self.observer {
             observer(stats(begun.elapsed(), changes));
         }
@@ -118,14 +97,8 @@ impl Writer {
     }
 
     /// `true` while purged rows may be left.
-    fn transact(
-        &mut self,
-        changes: &[Waiting],
-        lazy: &BTreeMap<LogKey, Arc<[u8]>>,
-    ) -> rusqlite::Result<bool> {
-        let tx = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+    fn transact(&mut self, changes: &[Waiting], lazy: &BTreeMap<LogKey, Arc<[u8]>>) -> rusqlite::Result<bool> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for waiting in changes {
             table::write(&tx, &waiting.change)?;
         }
@@ -139,11 +112,7 @@ impl Writer {
 }
 
 fn stats(duration: Duration, changes: &[Waiting]) -> CommitStats {
-    let mut stats = CommitStats {
-        duration,
-        entries: 0,
-        bytes: 0,
-    };
+    let mut stats = CommitStats { duration, entries: 0, bytes: 0 };
     for waiting in changes {
         if let Change::Append(entries) = &waiting.change {
             stats.entries += entries.len() as u64;
@@ -163,9 +132,7 @@ impl Drop for CloseOnExit {
     fn drop(&mut self) {
         if thread::panicking() {
             let cause = std::io::Error::other("its thread panicked");
-            self.queue
-                .failure()
-                .set(&StoreError::io(&self.path, "write")(cause));
+            self.queue.failure().set(&StoreError::io(&self.path, "write")(cause));
         }
         self.queue.close();
     }

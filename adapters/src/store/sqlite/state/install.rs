@@ -19,16 +19,11 @@ use crate::store::sqlite::database::{self, with_suffix};
 use crate::store::{SnapshotFile, StateStore, StoreError, durable};
 
 impl SqliteState {
-    pub(super) fn install_verified(
-        &self,
-        snapshot: &SnapshotFile,
-    ) -> Result<SnapshotFile, StoreError> {
+    pub(super) fn install_verified(&self, snapshot: &SnapshotFile) -> Result<SnapshotFile, StoreError> {
         let shelf = lock(&self.shelf);
         self.failure.check()?;
         self.verify(snapshot)?;
-        let current = shelf
-            .current()?
-            .filter(|current| current.file.path == snapshot.path);
+        let current = shelf.current()?.filter(|current| current.file.path == snapshot.path);
         let shelved = match current {
             Some(current) => current,
             None => self.fatal(shelf.put(&snapshot.path, snapshot.digest.clone(), true))?,
@@ -45,15 +40,11 @@ impl SqliteState {
         let Some(current) = shelf.current()?.filter(|current| current.received) else {
             return Ok(());
         };
-        let installed =
-            self.with_db(|db| table::read_installed(db).map_err(StoreError::sqlite(&self.path)))?;
+        let installed = self.with_db(|db| table::read_installed(db).map_err(StoreError::sqlite(&self.path)))?;
         if installed >= current.number {
             return Ok(());
         }
-        tracing::warn!(
-            snapshot = current.number,
-            "completing the installation of a snapshot that was interrupted"
-        );
+        tracing::warn!(snapshot = current.number, "completing the installation of a snapshot that was interrupted");
         self.verify(&current.file)?;
         self.replace_by(&current)?;
         shelf.retire()
@@ -67,11 +58,7 @@ impl SqliteState {
             close_without_wal(old, &self.path)?;
         }
         durable::rename(&fresh, &self.path)?;
-        *db = Some(database::open(
-            &self.path,
-            &STATE_SCHEMA,
-            self.folder.identity(),
-        )?);
+        *db = Some(database::open(&self.path, &STATE_SCHEMA, self.folder.identity())?);
         Ok(())
     }
 
@@ -92,9 +79,7 @@ impl SqliteState {
 fn close_without_wal(db: Connection, path: &Path) -> Result<(), StoreError> {
     let failed = StoreError::sqlite(path);
     SqliteState::checkpoint(&db, path)?;
-    let mode: String = db
-        .query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))
-        .map_err(&failed)?;
+    let mode: String = db.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).map_err(&failed)?;
     db.close().map_err(|(_, cause)| failed(cause))?;
     if mode != "delete" || with_suffix(path, "-wal").exists() {
         let cause = std::io::Error::other("its write-ahead log stays");

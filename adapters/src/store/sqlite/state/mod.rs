@@ -17,8 +17,8 @@ use crate::store::failure::{Failure, lock};
 use crate::store::shelf::Shelf;
 use crate::store::snapshot::sha256_of;
 use crate::store::{
-    FailureWatcher, IncomingSnapshot, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile,
-    StateStore, StoreError, durable,
+    FailureWatcher, IncomingSnapshot, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile, StateStore, StoreError,
+    durable,
 };
 
 /// The state in a data folder.
@@ -50,10 +50,7 @@ impl SqliteState {
     }
 
     /// Runs `work` on the open database, unless something failed before.
-    fn with_db<T>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn with_db<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.failure.check()?;
         let mut db = lock(&self.db);
         let db = db.as_mut().ok_or(StoreError::Stopped)?;
@@ -71,30 +68,22 @@ impl SqliteState {
     /// Copies the state as it is now into a file, on a connection of its own so that writing goes on.
     fn copy_to(&self, target: &Path) -> Result<SnapshotDigest, StoreError> {
         let source = database::open_reader(&self.path)?;
-        let name = target.to_str().ok_or_else(|| {
-            StoreError::io(target, "name")(std::io::Error::other("the path is not valid UTF-8"))
-        })?;
-        source
-            .execute("VACUUM INTO ?1", [name])
-            .map_err(StoreError::sqlite(&self.path))?;
+        let name = target
+            .to_str()
+            .ok_or_else(|| StoreError::io(target, "name")(std::io::Error::other("the path is not valid UTF-8")))?;
+        source.execute("VACUUM INTO ?1", [name]).map_err(StoreError::sqlite(&self.path))?;
         durable::sync_file(target)?;
         let marker = table::read_marker(&open_snapshot(target)?, target)?;
-        let (sha256, size_bytes) = std::fs::File::open(target)
-            .and_then(sha256_of)
-            .map_err(StoreError::io(target, "read"))?;
-        Ok(SnapshotDigest {
-            marker: marker.unwrap_or_default(),
-            sha256,
-            size_bytes,
-        })
+        let (sha256, size_bytes) =
+            std::fs::File::open(target).and_then(sha256_of).map_err(StoreError::io(target, "read"))?;
+        Ok(SnapshotDigest { marker: marker.unwrap_or_default(), sha256, size_bytes })
     }
 
     /// Waits until all that was written is in the database file and on disk. Without it a power failure could set the state
     /// back to before a snapshot up to which the log was purged.
     fn checkpoint(db: &Connection, path: &Path) -> Result<(), StoreError> {
-        let busy: i64 = db
-            .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))
-            .map_err(StoreError::sqlite(path))?;
+        let busy: i64 =
+            db.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0)).map_err(StoreError::sqlite(path))?;
         if busy != 0 {
             let cause = std::io::Error::other("a reader holds it");
             return Err(StoreError::io(path, "checkpoint")(cause));
@@ -105,11 +94,8 @@ impl SqliteState {
 
 /// Opens a snapshot for reading.
 fn open_snapshot(path: &Path) -> Result<Connection, StoreError> {
-    Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(StoreError::sqlite(path))
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(StoreError::sqlite(path))
 }
 
 impl StateStore for SqliteState {
@@ -118,17 +104,12 @@ impl StateStore for SqliteState {
     }
 
     fn write(&self, batch: &RowBatch) -> Result<(), StoreError> {
-        self.with_db(|db| {
-            self.fatal(table::write(db, batch).map_err(StoreError::sqlite(&self.path)))
-        })
+        self.with_db(|db| self.fatal(table::write(db, batch).map_err(StoreError::sqlite(&self.path))))
     }
 
     fn snapshot(&self) -> Result<Option<SnapshotFile>, StoreError> {
         let shelf = lock(&self.shelf);
-        if self
-            .with_db(|db| table::read_marker(db, &self.path))?
-            .is_none()
-        {
+        if self.with_db(|db| table::read_marker(db, &self.path))?.is_none() {
             return Ok(None);
         }
         let workplace = shelf.workplace()?;
@@ -153,13 +134,9 @@ impl StateStore for SqliteState {
         let db = open_snapshot(&snapshot.path)?;
         database::check(&db, &snapshot.path, &STATE_SCHEMA)?;
         // Any node of the cluster may have made it.
-        database::read_identity(&db, &snapshot.path)?
-            .check_cluster(&snapshot.path, &self.folder.owner())?;
+        database::read_identity(&db, &snapshot.path)?.check_cluster(&snapshot.path, &self.folder.owner())?;
         if table::read_marker(&db, &snapshot.path)?.as_ref() != Some(&snapshot.digest.marker) {
-            return Err(StoreError::corrupt(
-                &snapshot.path,
-                "it is of another place in the history than announced",
-            ));
+            return Err(StoreError::corrupt(&snapshot.path, "it is of another place in the history than announced"));
         }
         Ok(())
     }

@@ -37,18 +37,13 @@ pub(crate) const STATE_SCHEMA: Schema = Schema {
 pub(super) fn write(db: &mut Connection, batch: &RowBatch) -> rusqlite::Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
-        let mut set = tx.prepare_cached(
-            "INSERT OR REPLACE INTO state(tbl, key, value, checksum) VALUES(?1, ?2, ?3, ?4)",
-        )?;
+        let mut set =
+            tx.prepare_cached("INSERT OR REPLACE INTO state(tbl, key, value, checksum) VALUES(?1, ?2, ?3, ?4)")?;
         let mut remove = tx.prepare_cached("DELETE FROM state WHERE tbl = ?1 AND key = ?2")?;
         for change in &batch.rows {
             match &change.value {
                 Some(value) => {
-                    let row = Row {
-                        table: change.table,
-                        key: &change.key,
-                        value,
-                    };
+                    let row = Row { table: change.table, key: &change.key, value };
                     set.execute(params![row.table, row.key, row.value, row_checksum(row)])?;
                 }
                 None => {
@@ -56,10 +51,8 @@ pub(super) fn write(db: &mut Connection, batch: &RowBatch) -> rusqlite::Result<(
                 }
             }
         }
-        tx.prepare_cached(
-            "INSERT OR REPLACE INTO applied(one, marker, checksum) VALUES(1, ?1, ?2)",
-        )?
-        .execute(params![batch.marker, checksum::of(&[&batch.marker])])?;
+        tx.prepare_cached("INSERT OR REPLACE INTO applied(one, marker, checksum) VALUES(1, ?1, ?2)")?
+            .execute(params![batch.marker, checksum::of(&[&batch.marker])])?;
     }
     tx.commit()
 }
@@ -73,20 +66,15 @@ pub(super) fn load(
     let failed = StoreError::sqlite(path);
     let tx = db.transaction().map_err(&failed)?;
     {
-        let mut select = tx
-            .prepare("SELECT tbl, key, value, checksum FROM state ORDER BY tbl, key")
-            .map_err(&failed)?;
+        let mut select =
+            tx.prepare("SELECT tbl, key, value, checksum FROM state ORDER BY tbl, key").map_err(&failed)?;
         let mut rows = select.query([]).map_err(&failed)?;
         while let Some(row) = rows.next().map_err(&failed)? {
             let found = read_row(row).map_err(&failed)?;
             if row.get::<_, i64>(3).map_err(&failed)? != row_checksum(found) {
-                return Err(StoreError::corrupt(
-                    path,
-                    format!("{} has a wrong checksum", name_of(found)),
-                ));
+                return Err(StoreError::corrupt(path, format!("{} has a wrong checksum", name_of(found))));
             }
-            visit(found)
-                .map_err(|why| StoreError::corrupt(path, format!("{}: {why}", name_of(found))))?;
+            visit(found).map_err(|why| StoreError::corrupt(path, format!("{}: {why}", name_of(found))))?;
         }
     }
     read_marker(&tx, path)
@@ -94,9 +82,7 @@ pub(super) fn load(
 
 pub(super) fn read_marker(db: &Connection, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let found: Option<(Vec<u8>, i64)> = db
-        .query_row("SELECT marker, checksum FROM applied", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row("SELECT marker, checksum FROM applied", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()
         .map_err(StoreError::sqlite(path))?;
     match found {
@@ -109,35 +95,22 @@ pub(super) fn read_marker(db: &Connection, path: &Path) -> Result<Option<Vec<u8>
 
 /// The number of the snapshot that this state was installed from last; 0 for none.
 pub(super) fn read_installed(db: &Connection) -> rusqlite::Result<u64> {
-    let number: Option<i64> = db
-        .query_row("SELECT snapshot FROM installed", [], |row| row.get(0))
-        .optional()?;
+    let number: Option<i64> = db.query_row("SELECT snapshot FROM installed", [], |row| row.get(0)).optional()?;
     Ok(number.unwrap_or(0).cast_unsigned())
 }
 
 pub(super) fn write_installed(db: &Connection, number: u64) -> rusqlite::Result<()> {
-    db.execute(
-        "INSERT OR REPLACE INTO installed(one, snapshot) VALUES(1, ?1)",
-        [number.cast_signed()],
-    )?;
+    db.execute("INSERT OR REPLACE INTO installed(one, snapshot) VALUES(1, ?1)", [number.cast_signed()])?;
     Ok(())
 }
 
 fn read_row<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Row<'a>> {
-    Ok(Row {
-        table: row.get(0)?,
-        key: row.get_ref(1)?.as_blob()?,
-        value: row.get_ref(2)?.as_blob()?,
-    })
+    Ok(Row { table: row.get(0)?, key: row.get_ref(1)?.as_blob()?, value: row.get_ref(2)?.as_blob()? })
 }
 
 fn name_of(row: Row<'_>) -> String {
     use bitcoin::hex::DisplayHex;
-    format!(
-        "the row of table {} with key {}",
-        row.table,
-        row.key.as_hex()
-    )
+    format!("the row of table {} with key {}", row.table, row.key.as_hex())
 }
 
 fn row_checksum(row: Row<'_>) -> i64 {

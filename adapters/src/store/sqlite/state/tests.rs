@@ -9,10 +9,7 @@ use crate::store::Owner;
 use crate::store::contract::state::{StateFixture, batch, rows, state_contract, transfer};
 
 fn owner(node_id: u64) -> Owner {
-    Owner {
-        cluster_id: "demo".into(),
-        node_id,
-    }
+    Owner { cluster_id: "demo".into(), node_id }
 }
 
 struct OnDisk {
@@ -34,10 +31,7 @@ impl OnDisk {
 
 impl StateFixture for OnDisk {
     fn fresh() -> Self {
-        let mut at = Self {
-            state: None,
-            folder: TempDir::new().unwrap(),
-        };
+        let mut at = Self { state: None, folder: TempDir::new().unwrap() };
         at.open();
         at
     }
@@ -48,9 +42,7 @@ impl StateFixture for OnDisk {
 
     fn restart(&mut self) {
         self.state = None;
-        self.intruder()
-            .execute_batch("DROP TRIGGER IF EXISTS broken")
-            .unwrap();
+        self.intruder().execute_batch("DROP TRIGGER IF EXISTS broken").unwrap();
         self.open();
     }
 
@@ -66,14 +58,10 @@ state_contract!(OnDisk);
 /// A folder with a state at marker "2", and a received snapshot of another node at marker "9" that is not installed yet.
 fn about_to_install() -> (OnDisk, SnapshotFile) {
     let from = OnDisk::fresh();
-    from.state()
-        .write(&batch("9", &[(1, "a", Some("new"))]))
-        .unwrap();
+    from.state().write(&batch("9", &[(1, "a", Some("new"))])).unwrap();
     let sent = from.state().snapshot().unwrap().unwrap();
     let to = OnDisk::fresh();
-    to.state()
-        .write(&batch("2", &[(1, "a", Some("old")), (1, "b", Some("old"))]))
-        .unwrap();
+    to.state().write(&batch("2", &[(1, "a", Some("old")), (1, "b", Some("old"))])).unwrap();
     let received = transfer(&sent, to.state()).unwrap();
     (to, received)
 }
@@ -105,24 +93,16 @@ fn an_installation_interrupted_after_the_shelf_is_completed() {
     for step in 0..3 {
         let (mut at, received) = about_to_install();
         let state = at.state.as_ref().unwrap();
-        let shelved = lock(&state.shelf)
-            .put(&received.path, received.digest.clone(), true)
-            .unwrap();
+        let shelved = lock(&state.shelf).put(&received.path, received.digest.clone(), true).unwrap();
         match step {
             0 => {}
             // A part of the copy.
-            1 => fs::write(
-                at.folder.path().join("state.new"),
-                "SQLite format 3\0 and then",
-            )
-            .unwrap(),
+            1 => fs::write(at.folder.path().join("state.new"), "SQLite format 3\0 and then").unwrap(),
             // The old database is closed and its write-ahead log is gone.
             _ => {
                 fs::copy(&shelved.file.path, at.folder.path().join("state.new")).unwrap();
                 at.state = None;
-                at.intruder()
-                    .pragma_update(None, "journal_mode", "DELETE")
-                    .unwrap();
+                at.intruder().pragma_update(None, "journal_mode", "DELETE").unwrap();
             }
         }
         at.state = None;
@@ -140,19 +120,14 @@ fn an_installation_interrupted_after_the_shelf_is_completed() {
 #[test]
 fn an_interrupted_installation_of_a_damaged_snapshot_is_refused_by_name() {
     let (mut at, received) = about_to_install();
-    let shelved = lock(&at.state.as_ref().unwrap().shelf)
-        .put(&received.path, received.digest.clone(), true)
-        .unwrap();
+    let shelved = lock(&at.state.as_ref().unwrap().shelf).put(&received.path, received.digest.clone(), true).unwrap();
     at.state = None;
     let mut content = fs::read(&shelved.file.path).unwrap();
     content[5_000] ^= 1;
     fs::write(&shelved.file.path, content).unwrap();
     let folder = DataFolder::open(at.folder.path(), &owner(1)).unwrap();
     let error = SqliteState::open(&folder).map(|_| ()).unwrap_err();
-    assert!(
-        error.is_corruption() && error.to_string().contains("snapshot-1.db"),
-        "{error}"
-    );
+    assert!(error.is_corruption() && error.to_string().contains("snapshot-1.db"), "{error}");
 }
 
 #[test]
@@ -160,10 +135,7 @@ fn the_installed_state_belongs_to_this_folder() {
     let (mut at, received) = about_to_install();
     let before = database::read_identity(&at.intruder(), Path::new("")).unwrap();
     at.state().install(&received).unwrap();
-    assert_eq!(
-        database::read_identity(&at.intruder(), Path::new("")).unwrap(),
-        before
-    );
+    assert_eq!(database::read_identity(&at.intruder(), Path::new("")).unwrap(), before);
     at.restart();
     assert_eq!(marker(&at), b"9");
 }
@@ -172,20 +144,13 @@ fn the_installed_state_belongs_to_this_folder() {
 fn a_snapshot_of_another_cluster_or_a_newer_format_is_refused() {
     type Check = fn(&StoreError) -> bool;
     let cases: [(&str, Check); 3] = [
-        ("UPDATE identity SET cluster_id = 'other'", |e| {
-            matches!(e, StoreError::Foreign { .. })
-        }),
-        ("PRAGMA user_version = 99", |e| {
-            matches!(e, StoreError::NewerFormat { found: 99, .. })
-        }),
+        ("UPDATE identity SET cluster_id = 'other'", |e| matches!(e, StoreError::Foreign { .. })),
+        ("PRAGMA user_version = 99", |e| matches!(e, StoreError::NewerFormat { found: 99, .. })),
         ("PRAGMA application_id = 7", StoreError::is_corruption),
     ];
     for (sql, expected) in cases {
         let (at, mut received) = about_to_install();
-        Connection::open(&received.path)
-            .unwrap()
-            .execute_batch(sql)
-            .unwrap();
+        Connection::open(&received.path).unwrap().execute_batch(sql).unwrap();
         (received.digest.sha256, received.digest.size_bytes) =
             sha256_of(fs::File::open(&received.path).unwrap()).unwrap();
         let error = at.state().install(&received).unwrap_err();
@@ -197,9 +162,7 @@ fn a_snapshot_of_another_cluster_or_a_newer_format_is_refused() {
 #[test]
 fn a_snapshot_leaves_the_state_itself_on_disk() {
     let at = OnDisk::fresh();
-    at.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     at.state().snapshot().unwrap();
     // A power failure that takes the whole write-ahead log, whose pages nobody synced, with it.
     let after = TempDir::new().unwrap();
@@ -213,9 +176,7 @@ fn a_snapshot_leaves_the_state_itself_on_disk() {
 #[test]
 fn making_and_verifying_snapshots_leaves_no_other_files() {
     let at = OnDisk::fresh();
-    at.state()
-        .write(&batch("1", &[(1, "a", Some("x"))]))
-        .unwrap();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
     let made = at.state().snapshot().unwrap().unwrap();
     at.state().verify(&made).unwrap();
     let mut names: Vec<String> = fs::read_dir(at.folder.path())
@@ -232,30 +193,21 @@ fn writing_goes_on_while_a_snapshot_is_made() {
     let at = OnDisk::fresh();
     let big = "x".repeat(2_000);
     let keys: Vec<String> = (0..5_000).map(|n| n.to_string()).collect();
-    let many: Vec<_> = keys
-        .iter()
-        .map(|key| (1, key.as_str(), Some(big.as_str())))
-        .collect();
+    let many: Vec<_> = keys.iter().map(|key| (1, key.as_str(), Some(big.as_str()))).collect();
     at.state().write(&batch("0", &many)).unwrap();
     std::thread::scope(|scope| {
         let making = scope.spawn(|| at.state().snapshot().unwrap().unwrap());
         let mut n = 0;
         while !making.is_finished() {
             n += 1;
-            at.state()
-                .write(&batch(&n.to_string(), &[(2, "n", Some(&n.to_string()))]))
-                .unwrap();
+            at.state().write(&batch(&n.to_string(), &[(2, "n", Some(&n.to_string()))])).unwrap();
         }
         let made = making.join().unwrap();
         at.state().verify(&made).unwrap();
         at.state().install(&made).unwrap();
         let (marker, rows) = rows(at.state());
         let counted = rows.get(&(2, "n".to_owned())).map_or("0", String::as_str);
-        assert_eq!(
-            marker.as_deref(),
-            Some(counted.as_bytes()),
-            "one place in the history"
-        );
+        assert_eq!(marker.as_deref(), Some(counted.as_bytes()), "one place in the history");
     });
 }
 
@@ -267,16 +219,11 @@ fn a_damaged_state_is_refused_by_name() {
         ("UPDATE applied SET marker = x'00'", "marker"),
     ] {
         let mut at = OnDisk::fresh();
-        at.state()
-            .write(&batch("1", &[(1, "a", Some("x"))]))
-            .unwrap();
+        at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
         at.intruder().execute_batch(sql).unwrap();
         at.restart();
         let error = at.state().load(&mut |_| Ok(())).unwrap_err();
         assert!(error.is_corruption(), "{error}");
-        assert!(
-            error.to_string().contains("state.db") && error.to_string().contains(what),
-            "{error}"
-        );
+        assert!(error.to_string().contains("state.db") && error.to_string().contains(what), "{error}");
     }
 }

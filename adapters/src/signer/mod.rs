@@ -1,0 +1,51 @@
+//! The port to whoever holds keys, and the part of signing that is the same for all of them.
+//!
+//! ```text
+//! SigningPermit ── draft ──▶ PSBT and sighashes ── a signer ──▶ signatures ── seal ──▶ verified transaction
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`draft`] | guards, and the PSBT that is built from the permit alone |
+//! | [`seal`] | finalizing, and the check of every signature before anybody sees it |
+//! | [`audit`] | the log of what was signed |
+//! | [`software`] | keys in a file or an environment variable |
+//! | [`config`] | one `[[signers]]` section |
+//!
+//! A new signer goes into a folder of its own here, takes a [`draft::Draft`], adds signatures to its PSBT, and gives
+//! it to [`seal::seal`]. The suite in `tests/signer` must pass with it.
+
+pub mod audit;
+pub mod config;
+pub mod draft;
+mod error;
+pub mod seal;
+pub mod software;
+#[cfg(test)]
+mod specimen;
+
+use bitcoin::Transaction;
+use onespend_core::signing::SigningPermit;
+use onespend_core::wallet::WalletDescriptor;
+
+pub use config::Config;
+pub use error::SignerError;
+
+/// Makes the signatures that a permit allows.
+///
+/// It blocks: call it from a dedicated thread or `spawn_blocking`, never while holding the state's lock.
+pub trait Signer: Send + Sync + 'static {
+    /// The name under which wallets refer to it (`SignerRef::Named`).
+    fn name(&self) -> &str;
+
+    /// Whether it has the keys of a wallet with this descriptor, as far as it can tell without signing.
+    fn holds(&self, descriptor: &WalletDescriptor) -> bool;
+
+    /// Signs exactly the permit's transaction and returns it with verified witnesses. The txid is the permit's. A
+    /// permit that is signed again gives the same txid, whatever nonces the signer uses (safety 14).
+    ///
+    /// # Errors
+    /// [`SignerError`]; [`SignerError::retry`] says whether the same call may succeed later. After
+    /// [`SignerError::Timeout`] a signature may exist.
+    fn sign(&self, permit: &SigningPermit) -> Result<Transaction, SignerError>;
+}

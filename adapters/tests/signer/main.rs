@@ -1,0 +1,8 @@
+//! The signer's port: one suite for every implementation, and what is special to each.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+
+mod contract;
+mod ledger;
+mod proposal;
+mod software;
+mod witnesses;

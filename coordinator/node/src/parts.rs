@@ -1,0 +1,187 @@
+//! From sections of the configuration to the parts that they describe.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bitcoin::blockdata::constants::genesis_block;
+use onespend_adapters::chain::{Bitcoind, BitcoindAuth, BitcoindConfig, Chain, ChainError, RpcObserver};
+use onespend_adapters::signer::Signer;
+use onespend_adapters::signer::software::SoftwareSigner;
+
+use onespend_adapters::store::Owner;
+use onespend_adapters::store::sqlite::{DataFolder, LogOptions, SqliteLog, SqliteState};
+use onespend_proto::peer::v1::GetNodeViewResponse;
+use onespend_proto::v1;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+use crate::bitcoind::{ReadState, Settings};
+use crate::config::{BitcoindLogin, Config, PeerConfig, SignerConfig, SignerKeys};
+use crate::grpc::api::Api;
+use crate::health::bitcoind_sync::Rules;
+use crate::identity::{Identity, Party};
+use crate::metrics::{self, ProposalOutcome, RpcOutcome};
+use crate::raft::{Addresses, NodeId, NodeView, PeerIdentity, ProposalEnd, RaftConfig, RaftObserver, RaftParts};
+use crate::replica::Replica;
+use crate::tls::Material;
+
+/// Refuses a certificate that is not this node's own, before anybody else does.
+pub(crate) fn check_certificate(tls: &Material, config: &Config) -> anyhow::Result<()> {
+    let identity = tls.identity().context("tls.cert")?;
+    let (cluster, node) = (&config.cluster.id, config.node.id);
+    ensure!(
+        identity.cluster == *cluster && identity.party == Party::Node(node),
+        "tls.cert is {}, but this is node {node} of cluster {cluster}: issue one with `onespend pki issue node {node}`",
+        identity.uri()
+    );
+    Ok(())
+}
+
+/// This node's bitcoind. Nothing is asked of it yet.
+pub(crate) fn chain(config: &Config) -> anyhow::Result<Arc<dyn Chain>> {
+    let login = config.bitcoind.login.as_ref().context("bitcoind: no way to log in is set")?;
+    let auth = match login {
+        BitcoindLogin::Cookie(path) => BitcoindAuth::CookieFile(path.clone()),
+        BitcoindLogin::User { user, password_file } => {
+            let password = std::fs::read_to_string(password_file).context("bitcoind.password_file")?;
+            BitcoindAuth::UserPass { user: user.clone(), password: password.trim_end().to_owned().into() }
+        }
+    };
+    let timeout = config.bitcoind.timeout;
+    let settings = BitcoindConfig { timeout, ..BitcoindConfig::new(config.bitcoind.url.clone(), auth) };
+    Ok(Arc::new(Bitcoind::new(settings, Some(rpc_observer()))?))
+}
+
+fn rpc_observer() -> RpcObserver {
+    Arc::new(|method, took, result: Result<(), &ChainError>| {
+        let outcome = match result {
+            Ok(()) => RpcOutcome::Ok,
+            Err(error) if error.is_unknown() => RpcOutcome::Unknown,
+            Err(_) => RpcOutcome::Error,
+        };
+        metrics::bitcoind_rpc(method, outcome, took);
+    })
+}
+
+/// The signers of this node.
+pub(crate) fn signers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Signer>>> {
+    config.signers.iter().map(|section| signer(section, config)).collect()
+}
+
+fn signer(section: &SignerConfig, config: &Config) -> anyhow::Result<Arc<dyn Signer>> {
+    let network = config.cluster.network;
+    let keys = section.keys.as_ref().with_context(|| format!("signer {}: no keys are named", section.name))?;
+    let signer = match keys {
+        SignerKeys::File(path) => SoftwareSigner::from_file(&section.name, path, network)?,
+        SignerKeys::Environment(variable) => SoftwareSigner::from_environment(&section.name, variable, network)?,
+    };
+    let signer = match &section.audit_log {
+        Some(path) => signer.with_audit_log(path)?,
+        None => signer,
+    };
+    Ok(Arc::new(signer))
+}
+
+/// How this node's bitcoind is judged.
+pub(crate) fn watch_settings(config: &Config) -> Settings {
+    let network = config.cluster.network;
+    Settings {
+        network,
+        rules: Rules {
+            chain: network.to_core_arg().to_owned(),
+            genesis: genesis_block(network).block_hash().to_string(),
+            max_lag_blocks: config.health.max_lag_blocks,
+            min_peers: config.bitcoind.min_peers,
+            max_silence: config.bitcoind.poll + config.bitcoind.timeout,
+        },
+        poll: config.bitcoind.poll,
+    }
+}
+
+/// Lets the watch over bitcoind look at the state without knowing Raft.
+pub(crate) fn state_reader(replica: &Arc<Replica>) -> ReadState {
+    let replica = Arc::clone(replica);
+    Arc::new(move |look| replica.read(|state| look(state)))
+}
+
+/// Largest gRPC message.
+pub(crate) fn message_bytes(config: &Config) -> usize {
+    usize::try_from(config.api.max_message_bytes).unwrap_or(usize::MAX)
+}
+
+/// The log, the state and the way to the other nodes.
+pub(crate) fn raft(config: &Config, tls: &Material) -> anyhow::Result<RaftParts> {
+    let owner = Owner { cluster_id: config.cluster.id.clone(), node_id: config.node.id };
+    let folder = DataFolder::open(&config.node.data_dir, &owner).context("node.data_dir")?;
+    let observer = Arc::new(|stats: onespend_adapters::store::CommitStats| metrics::log_fsync(stats.duration));
+    let log = SqliteLog::open(&folder, LogOptions { observer: Some(observer) }).context("opening the log")?;
+    let state = SqliteState::open(&folder).context("opening the state")?;
+    Ok(RaftParts {
+        config: RaftConfig {
+            heartbeat: config.raft.heartbeat,
+            election_timeout_min: config.raft.election_timeout_min,
+            election_timeout_max: config.raft.election_timeout_max,
+            snapshot_every_entries: config.raft.snapshot_every_entries,
+            keep_log_entries: config.raft.keep_log_entries,
+        },
+        cluster_id: config.cluster.id.clone(),
+        node_id: config.node.id,
+        log: Arc::new(log),
+        state: Arc::new(state),
+        tls: tls.client(),
+        observer: Arc::new(RaftMetrics),
+    })
+}
+
+/// Counts what Raft does.
+struct RaftMetrics;
+
+impl RaftObserver for RaftMetrics {
+    fn proposed(&self, _kind: &'static str, end: ProposalEnd, _took: Duration) {
+        metrics::proposal(match end {
+            ProposalEnd::Accepted => ProposalOutcome::Applied,
+            ProposalEnd::Rejected | ProposalEnd::Refused => ProposalOutcome::Refused,
+            ProposalEnd::NotLeader => ProposalOutcome::NotLeader,
+            ProposalEnd::Unknown | ProposalEnd::Stopped => ProposalOutcome::Unknown,
+        });
+    }
+}
+
+fn addresses(peer: &PeerConfig) -> Addresses {
+    Addresses { control: peer.control.to_string(), data: peer.data.to_string() }
+}
+
+/// How others reach this node.
+pub(crate) fn own_addresses(config: &Config) -> anyhow::Result<Addresses> {
+    config.this_peer().map(addresses).context("peers: this node is not among them")
+}
+
+/// The first members of the cluster.
+pub(crate) fn members(config: &Config) -> BTreeMap<NodeId, Addresses> {
+    config.peers.iter().map(|peer| (peer.id, addresses(peer))).collect()
+}
+
+/// Which node a connection on the control port comes from.
+pub(crate) fn peer_identity(config: &Config) -> PeerIdentity {
+    let cluster = config.cluster.id.clone();
+    Arc::new(move |extensions| {
+        let certificates = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let certificate = certificates.as_ref().and_then(|chain| chain.first()).ok_or("there is no certificate")?;
+        let identity = Identity::of_member(certificate, &cluster).map_err(|error| error.to_string())?;
+        match identity.party {
+            Party::Node(id) => Ok(id),
+            Party::Client(_) | Party::Operator(_) => Err(format!("{} is not a node", identity.party)),
+        }
+    })
+}
+
+/// What this node tells the others of itself.
+pub(crate) fn node_view(api: &Arc<Api>) -> NodeView {
+    let api = Arc::clone(api);
+    Arc::new(move || {
+        let hashes = api.replica.hashes();
+        let hash = |at: &crate::raft::HashAt| v1::StateHash { index: at.index.0, hash: at.hash.to_vec().into() };
+        GetNodeViewResponse { view: Some(crate::grpc::own_view(&api)), state_hashes: hashes.iter().map(hash).collect() }
+    })
+}

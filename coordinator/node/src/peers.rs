@@ -1,0 +1,86 @@
+//! What the other nodes say of themselves: their bitcoind, and the hashes of their state.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use onespend_core::ids::LogIndex;
+use onespend_proto::CLUSTER_METADATA_KEY;
+use onespend_proto::peer::v1::raft_service_client::RaftServiceClient;
+use onespend_proto::peer::v1::{GetNodeViewRequest, GetNodeViewResponse};
+use onespend_proto::v1;
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+use crate::raft::{HashAt, MemberStatus, TARGET_METADATA_KEY};
+
+/// Longest wait for one node's answer.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections to the other nodes' control ports, for questions that have nothing to do with Raft.
+pub struct Peers {
+    cluster_id: String,
+    tls: ClientTlsConfig,
+    channels: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Peers {
+    /// No connection is made yet.
+    pub fn new(cluster_id: &str, tls: ClientTlsConfig) -> Self {
+        Self { cluster_id: cluster_id.to_owned(), tls, channels: Mutex::default() }
+    }
+
+    /// Every other member's view of its own bitcoind; a node that does not answer is shown as such.
+    pub async fn views(&self, others: &[MemberStatus]) -> Vec<v1::NodeView> {
+        join_all(others.iter().map(|member| async move {
+            match self.ask(member).await {
+                Ok(answer) => answer.view.unwrap_or_default(),
+                Err(error) => v1::NodeView { node_id: member.node_id, error, ..v1::NodeView::default() },
+            }
+        }))
+        .await
+    }
+
+    /// Every other member's latest state hashes; nothing of those that do not answer.
+    pub async fn hashes(&self, others: &[MemberStatus]) -> Vec<Vec<HashAt>> {
+        join_all(others.iter().map(|member| async move {
+            let answer = self.ask(member).await.ok()?;
+            let hash = |at: &v1::StateHash| {
+                Some(HashAt { index: LogIndex(at.index), hash: at.hash.as_ref().try_into().ok()? })
+            };
+            Some(answer.state_hashes.iter().filter_map(hash).collect())
+        }))
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    async fn ask(&self, member: &MemberStatus) -> Result<GetNodeViewResponse, String> {
+        let channel = self.channel(&member.addresses.control).ok_or("its address is not one")?;
+        let mut request = Request::new(GetNodeViewRequest {});
+        request.set_timeout(TIMEOUT);
+        let value = |text: &str| AsciiMetadataValue::try_from(text).map_err(|error| error.to_string());
+        request.metadata_mut().insert(CLUSTER_METADATA_KEY, value(&self.cluster_id)?);
+        request.metadata_mut().insert(TARGET_METADATA_KEY, value(&member.node_id.to_string())?);
+        let (mut client, started) = (RaftServiceClient::new(channel), Instant::now());
+        match tokio::time::timeout(TIMEOUT, client.get_node_view(request)).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(status.message().to_owned()),
+            Err(_) => Err(format!("no answer within {} ms", started.elapsed().as_millis())),
+        }
+    }
+
+    fn channel(&self, address: &str) -> Option<Channel> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Some(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).ok()?;
+        let channel = endpoint.tls_config(self.tls.clone()).ok()?.connect_timeout(TIMEOUT).connect_lazy();
+        channels.insert(address.to_owned(), channel.clone());
+        Some(channel)
+    }
+}

@@ -1,0 +1,126 @@
+//! Streams of appends to one node: long ones for log entries, and a link that carries one heartbeat after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use onespend_proto::peer::v1::{AppendStreamRequest, AppendStreamResponse};
+use openraft::base::BoxStream;
+use openraft::raft::AppendEntriesRequest;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::channels::{CONNECT_TIMEOUT, PeerStub};
+use super::network::{AppendAnswer, Letterhead, RpcError, failed};
+use super::types::TypeConfig;
+use super::wire;
+
+/// A stream is given up when, with appends unanswered, no answer came for this long to twice as long. Above what a slow
+/// disk needs for an fsync.
+const SILENCE_CHECK: Duration = Duration::from_secs(1);
+/// Opening a stream takes at most this long: a connection, and the receiver's headers.
+const OPEN_TIMEOUT: Duration = CONNECT_TIMEOUT.saturating_mul(2);
+
+async fn start<S>(
+    mut stub: PeerStub,
+    letterhead: &Letterhead,
+    requests: S,
+) -> Result<Streaming<AppendStreamResponse>, RpcError>
+where
+    S: Stream<Item = AppendStreamRequest> + Send + 'static,
+{
+    match tokio::time::timeout(OPEN_TIMEOUT, stub.append_stream(letterhead.on(requests))).await {
+        Ok(answers) => Ok(answers.map_err(failed)?.into_inner()),
+        Err(_) => Err(failed("no stream in time")),
+    }
+}
+
+/// Sends every append of `input` and gives the answers back, in order.
+pub(crate) async fn open<S>(
+    stub: PeerStub,
+    letterhead: &Letterhead,
+    mut input: S,
+) -> Result<BoxStream<'static, AppendAnswer>, RpcError>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+{
+    // openraft makes its pause after a failure where it hands out the next request. A stream that is opened before that
+    // would fail again at once, thousands of times a second.
+    let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    let requests = stream::iter([first]).chain(input).map(move |request| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        wire::append_request(request)
+    });
+    let answers = start(stub, letterhead, requests).await?;
+    let answers = Answers { incoming: answers, sent, answered: 0 };
+    Ok(stream::unfold(Some(answers), |answers| async move {
+        let mut answers = answers?;
+        let answer = answers.next().await?;
+        // openraft reads nothing after an error; neither does the receiver send anything.
+        let goes_on = matches!(answer, Ok(Ok(_)));
+        Some((answer, goes_on.then_some(answers)))
+    })
+    .boxed())
+}
+
+struct Answers {
+    incoming: Streaming<AppendStreamResponse>,
+    sent: Arc<AtomicU64>,
+    answered: u64,
+}
+
+impl Answers {
+    /// The next answer; `None` when the stream ended as it should. One that ends with appends unanswered is an error:
+    /// openraft would otherwise keep the log for a replica that does not take it.
+    async fn next(&mut self) -> Option<AppendAnswer> {
+        let mut overdue = false;
+        loop {
+            match tokio::time::timeout(SILENCE_CHECK, self.incoming.message()).await {
+                Ok(Ok(Some(answer))) => {
+                    self.answered += 1;
+                    return Some(read(answer));
+                }
+                Ok(Ok(None)) if self.is_owed() => return Some(Err(failed("the stream ended before its answers"))),
+                Ok(Ok(None)) => return None,
+                Ok(Err(status)) => return Some(Err(failed(status))),
+                Err(_) if overdue => return Some(Err(failed("appends are not answered"))),
+                Err(_) => overdue = self.is_owed(),
+            }
+        }
+    }
+
+    fn is_owed(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) > self.answered
+    }
+}
+
+fn read(answer: AppendStreamResponse) -> AppendAnswer {
+    wire::read_append_result(answer).map_err(failed)
+}
+
+/// A stream that stays open between heartbeats, so that a heartbeat, and the check before a linearizable read, costs one
+/// message each way. Whoever waits sets the deadline: openraft drops a heartbeat after one interval, and the link with it.
+pub(crate) struct HeartbeatLink {
+    requests: mpsc::Sender<AppendStreamRequest>,
+    answers: Streaming<AppendStreamResponse>,
+}
+
+impl HeartbeatLink {
+    pub(crate) async fn open(stub: PeerStub, letterhead: &Letterhead) -> Result<Self, RpcError> {
+        let (requests, queue) = mpsc::channel(1);
+        Ok(Self { requests, answers: start(stub, letterhead, ReceiverStream::new(queue)).await? })
+    }
+
+    pub(crate) async fn ask(&mut self, request: AppendStreamRequest) -> AppendAnswer {
+        self.requests.send(request).await.map_err(|_| failed("the stream is closed"))?;
+        match self.answers.message().await {
+            Ok(Some(answer)) => read(answer),
+            Ok(None) => Err(failed("the stream is closed")),
+            Err(status) => Err(failed(status)),
+        }
+    }
+}

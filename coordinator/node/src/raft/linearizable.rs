@@ -1,0 +1,44 @@
+//! Reads that see everything that was acknowledged before they began (ReadIndex of the Raft paper, section 6.4).
+
+use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
+use tokio::time::Instant as Deadline;
+
+use super::leadership::LeaderHint;
+use super::types::Raft;
+
+/// Why the state may not be read as the latest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// This node does not lead. Ask the leader.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who does, if known. The term is that of this node.
+        hint: Option<LeaderHint>,
+    },
+    /// No quorum confirmed in time that this node leads. Safe to try again.
+    #[error("no quorum confirmed in time that this node leads")]
+    NoQuorum,
+    /// This node stops. Safe to try elsewhere.
+    #[error("this node stops")]
+    Stopped,
+}
+
+/// Waits until a quorum has confirmed that this node leads, and until everything is applied that was committed when it was
+/// asked. Then the state may be read. Reads that wait together share one round of messages. Leases are not used: they
+/// have no margin for clocks that drift apart.
+pub(crate) async fn wait(raft: &Raft, deadline: Deadline) -> Result<(), ReadError> {
+    let confirmed = tokio::time::timeout_at(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
+    match confirmed {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
+        Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+            let term = raft.server_metrics().borrow_watched().vote.leader_id.term;
+            let hint = forward.leader_id.zip(forward.leader_node);
+            let hint = hint.map(|(node_id, addresses)| LeaderHint { node_id, addresses, term });
+            Err(ReadError::NotLeader { hint })
+        }
+        Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => Err(ReadError::NoQuorum),
+    }
+}

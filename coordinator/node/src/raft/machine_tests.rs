@@ -1,0 +1,172 @@
+//! What stops a node, and what must not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream;
+use onespend_adapters::store::memory::{MemoryLog, MemoryState};
+use onespend_adapters::store::{LogStore, StateStore, StoreError};
+use onespend_core::command::{Command, Entry};
+use onespend_core::ids::{Millis, ReservationId};
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
+use openraft::{EntryPayload, RaftSnapshotBuilder};
+use prost::bytes::Bytes;
+use tempfile::TempDir;
+use tonic::transport::ClientTlsConfig;
+
+use super::config::RaftConfig;
+use super::lag::AppendTimes;
+use super::log_store::RaftLog;
+use super::node::{RaftFatal, RaftNode, RaftParts, StartError};
+use super::observer::NoObserver;
+use super::propose::{Draft, ProposeError};
+use super::state_machine::StateMachine;
+use super::types::{Addresses, CommittedLeader, LogEntry, LogId, Proposal};
+
+fn id(index: u64) -> LogId {
+    LogId::new(CommittedLeader::new(1), index)
+}
+
+fn command(index: u64) -> LogEntry {
+    let command = Command::Release { reservation: ReservationId(1) };
+    let entry = Entry { at: Millis(index), wall_ms: 0, request: None, command };
+    LogEntry { log_id: id(index), payload: EntryPayload::Normal(Proposal::new(entry)) }
+}
+
+/// What a later version may write.
+fn unknown(index: u64) -> LogEntry {
+    let bytes = Bytes::from_static(&[0x84, 0x00, 0x00, 0xf6, 0x82, 0x19, 0x03, 0xe7, 0x80]);
+    LogEntry { log_id: id(index), payload: EntryPayload::Normal(Proposal::from_stored(bytes)) }
+}
+
+async fn apply(machine: &mut StateMachine, entries: Vec<LogEntry>) -> std::io::Result<()> {
+    machine.apply(stream::iter(entries.into_iter().map(|entry| Ok((entry, None))))).await
+}
+
+fn machine(state: &Arc<MemoryState>) -> StateMachine {
+    StateMachine::open(state.clone(), AppendTimes::default(), Arc::new(NoObserver)).unwrap()
+}
+
+fn state_in(folder: &TempDir) -> Arc<MemoryState> {
+    Arc::new(MemoryState::open(folder.path(), "test").unwrap())
+}
+
+fn parts(log: Arc<dyn LogStore>, state: Arc<dyn StateStore>) -> RaftParts {
+    RaftParts {
+        config: RaftConfig::default(),
+        cluster_id: "test".to_owned(),
+        node_id: 1,
+        log,
+        state,
+        tls: ClientTlsConfig::new(),
+        observer: Arc::new(NoObserver),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_cannot_be_read_is_not_skipped() {
+    let folder = TempDir::new().unwrap();
+    let mut machine = machine(&state_in(&folder));
+    apply(&mut machine, vec![command(1), command(2)]).await.unwrap();
+    let refused = apply(&mut machine, vec![command(3), unknown(4), command(5)]).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidData);
+    assert!(refused.to_string().contains("log entry 1.4"), "{refused}");
+    assert_eq!(machine.view().read(|state| state.applied().0), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_does_not_start_over_a_log_that_it_cannot_read() {
+    let folder = TempDir::new().unwrap();
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLog::default());
+    let mut log = RaftLog::new(Arc::clone(&store), AppendTimes::default());
+    log.append([command(0), unknown(1)], IOFlushed::noop()).await.unwrap();
+    log.save_committed(Some(id(1))).await.unwrap();
+    let refused = RaftNode::start(parts(store, state_in(&folder))).await.err().unwrap();
+    assert!(matches!(&refused, StartError::Raft(why) if why.contains("log entry 1.1")), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_store_ends_the_node_and_its_callers_hear_no_success() {
+    let folder = TempDir::new().unwrap();
+    let log = Arc::new(MemoryLog::default());
+    let node = RaftNode::start(parts(log.clone(), state_in(&folder))).await.unwrap();
+    node.initialize([(1, Addresses::default())].into()).await.unwrap();
+    let mut leadership = node.leadership();
+    leadership.wait_for(|known| known.leader_term().is_some()).await.unwrap();
+    let release = || Draft::duty(Command::Release { reservation: ReservationId(1) });
+    let within = || tokio::time::Instant::now() + Duration::from_secs(5);
+    node.proposer().propose(release(), within()).await.unwrap();
+
+    log.fail(&StoreError::Corrupt { path: Path::new("raft.db").to_owned(), what: "on purpose".to_owned() });
+    let lost = node.proposer().propose(release(), within()).await.unwrap_err();
+    assert!(matches!(lost, ProposeError::Unknown | ProposeError::Stopped), "{lost:?}");
+    let fatal = tokio::time::timeout(Duration::from_secs(5), node.wait_fatal()).await.unwrap();
+    assert!(matches!(&fatal, RaftFatal::Store(error) if error.is_corruption()), "{fatal}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_carries_the_state_to_another_node_and_a_damaged_one_changes_nothing() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut source = machine(&state_in(&here));
+    apply(&mut source, (1..=200).map(command).collect()).await.unwrap();
+    let snapshot = source.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert_eq!(snapshot.meta.last_log_id, Some(id(200)));
+    let content = std::fs::read(&snapshot.snapshot.path).unwrap();
+
+    let store = state_in(&there);
+    let mut target = machine(&store);
+    apply(&mut target, vec![command(1)]).await.unwrap();
+    let before = target.view().read(onespend_core::state::State::hash);
+    let mut incoming = store.receive(snapshot.snapshot.digest.clone()).unwrap();
+    let mut damaged = content.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    incoming.write(&damaged).unwrap();
+    assert!(incoming.finish().unwrap_err().is_corruption());
+    assert_eq!(target.view().read(onespend_core::state::State::hash), before);
+
+    let mut news = target.view().news();
+    let mut incoming = store.receive(snapshot.snapshot.digest.clone()).unwrap();
+    incoming.write(&content).unwrap();
+    target.install_snapshot(&snapshot.meta, incoming.finish().unwrap()).await.unwrap();
+    assert!(news.recv().await.unwrap().replaced);
+    let hash = |machine: &StateMachine| machine.view().read(|state| (state.applied(), state.hash()));
+    assert_eq!(hash(&target), hash(&source));
+    assert_eq!(target.get_current_snapshot().await.unwrap().unwrap().meta, snapshot.meta);
+    apply(&mut source, vec![command(201)]).await.unwrap();
+    apply(&mut target, vec![command(201)]).await.unwrap();
+    assert_eq!(hash(&target), hash(&source));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_flight_is_bounded_and_at_the_deadline_its_outcome_is_unknown() {
+    let folder = TempDir::new().unwrap();
+    let log = Arc::new(MemoryLog::unsynced());
+    let starting = RaftNode::start(parts(log.clone(), state_in(&folder)));
+    let leads = async {
+        let node = starting.await.unwrap();
+        node.initialize([(1, Addresses::default())].into()).await.unwrap();
+        node.leadership().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+        node
+    };
+    let syncs = async {
+        loop {
+            log.sync();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let node = tokio::select! {
+        node = leads => node,
+        () = syncs => unreachable!("it never ends"),
+    };
+
+    // From here on the disk stands still.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    let release = || Draft::duty(Command::Release { reservation: ReservationId(1) });
+    let asked = (0..4_100).map(|_| node.proposer().propose(release(), deadline));
+    let answers = futures::future::join_all(asked).await;
+    let unknown = answers.iter().filter(|answer| matches!(answer, Err(ProposeError::Unknown))).count();
+    let refused = answers.iter().filter(|answer| matches!(answer, Err(ProposeError::Overloaded { .. }))).count();
+    assert_eq!((unknown, refused), (4_096, 4));
+}

@@ -1,0 +1,54 @@
+//! Raft: the only place that names openraft.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `node` | [`RaftNode`]: starting, stopping, and what the rest of the process calls |
+//! | `config`, `status`, `observer` | settings; what is known at one moment; what the metrics are told |
+//! | `propose`, `leadership` | proposing commands; who leads, and the time that a leader gives |
+//! | `linearizable`, `transfer` | reads of the latest state; handing over, adding a node |
+//! | `state_machine`, `view` | applying entries; the state and its news, for reading |
+//! | `log_store`, `codec`, `lag` | the log; stored forms; how long entries take |
+//! | `contact` | when a leader was last heard |
+//! | `network`, `channels`, `append_stream`, `snapshot_send` | to other nodes |
+//! | `peer_service`, `snapshot_receive` | from other nodes |
+//! | `types`, `wire` | openraft's type parameters; messages between nodes |
+
+mod append_stream;
+mod channels;
+mod codec;
+mod config;
+mod contact;
+mod lag;
+mod leadership;
+mod linearizable;
+mod log_store;
+#[cfg(test)]
+mod machine_tests;
+mod network;
+mod node;
+mod observer;
+mod peer_service;
+mod propose;
+mod snapshot_receive;
+mod snapshot_send;
+mod state_machine;
+mod status;
+#[cfg(test)]
+mod store_tests;
+mod transfer;
+mod types;
+mod view;
+mod wire;
+
+pub use config::{InvalidRaftConfig, RaftConfig};
+pub use leadership::{LeaderHint, LeaderTerm, Leadership};
+pub use linearizable::ReadError;
+pub use network::TARGET_METADATA_KEY;
+pub use node::{BootstrapError, RaftFatal, RaftNode, RaftParts, StartError};
+pub use observer::{NoObserver, ProposalEnd, RaftObserver};
+pub use peer_service::{NodeView, PeerIdentity, PeerService};
+pub use propose::{Draft, MAX_PROPOSAL_BYTES, ProposeError, Proposer};
+pub use status::{MemberStatus, RaftStatus, Role};
+pub use transfer::{AddLearnerError, TransferError};
+pub use types::{Addresses, Applied, NodeId};
+pub use view::{HASH_EVERY, HashAt, News, Position, StateView};

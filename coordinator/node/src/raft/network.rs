@@ -1,0 +1,226 @@
+//! openraft's network over the tonic service `RaftService`, with mutual TLS.
+//!
+//! openraft gives its streams no deadline, so each wait here has one. Every failure is `Unreachable`, because that alone
+//! makes openraft pause before it tries again.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use onespend_proto::CLUSTER_METADATA_KEY;
+use onespend_proto::peer::v1 as wire;
+use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use tonic::metadata::{Ascii, MetadataValue};
+
+use super::append_stream::{self, HeartbeatLink};
+use super::channels::{Channels, Lane, PeerStub};
+use super::snapshot_send;
+use super::types::{Addresses, NodeId, Snapshot, SnapshotFile, TypeConfig, Vote};
+use super::wire as convert;
+
+/// Metadata key that says which node a message is meant for. Were an address wrong, one node could otherwise answer, and
+/// vote, in the place of another.
+pub const TARGET_METADATA_KEY: &str = "onespend-target-node";
+
+/// Pauses between attempts to reach a node that cannot be reached: double from 10 ms up to 200 ms.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+pub(crate) type RpcError = RPCError<TypeConfig>;
+pub(crate) type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RpcError>;
+
+pub(crate) fn unreachable(why: impl ToString) -> Unreachable<TypeConfig> {
+    Unreachable::from_string(why)
+}
+
+/// `Unreachable` as the error of an RPC.
+pub(crate) fn failed(why: impl ToString) -> RpcError {
+    RPCError::Unreachable(unreachable(why))
+}
+
+/// Makes clients for the other nodes; all of them share the connections.
+pub(crate) struct Network {
+    cluster: MetadataValue<Ascii>,
+    channels: Channels,
+}
+
+impl Network {
+    /// `cluster_id` is the cluster's name as configured, plain ASCII.
+    pub(crate) fn new(
+        cluster_id: &str,
+        channels: Channels,
+    ) -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
+        Ok(Self { cluster: cluster_id.parse()?, channels })
+    }
+
+    fn client(&self, target: NodeId, at: &Addresses, lane: Lane) -> PeerClient {
+        let letterhead = Letterhead { cluster: self.cluster.clone(), target };
+        PeerClient { channels: self.channels.clone(), at: at.clone(), lane, letterhead, heartbeats: None }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: NodeId, node: &Addresses) -> PeerClient {
+        self.client(target, node, Lane::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &Addresses) -> PeerClient {
+        self.client(target, node, Lane::Urgent)
+    }
+
+    async fn new_snapshot_client(&mut self, target: NodeId, node: &Addresses) -> PeerClient {
+        self.client(target, node, Lane::Snapshot)
+    }
+}
+
+/// What every message says about where it comes from and where it should go.
+#[derive(Clone)]
+pub(crate) struct Letterhead {
+    cluster: MetadataValue<Ascii>,
+    target: NodeId,
+}
+
+impl Letterhead {
+    pub(crate) fn on<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert(CLUSTER_METADATA_KEY, self.cluster.clone());
+        request.metadata_mut().insert(TARGET_METADATA_KEY, self.target.into());
+        request
+    }
+}
+
+/// One node, as one task of openraft talks to it.
+pub(crate) struct PeerClient {
+    channels: Channels,
+    at: Addresses,
+    lane: Lane,
+    letterhead: Letterhead,
+    /// Open between heartbeats.
+    heartbeats: Option<HeartbeatLink>,
+}
+
+impl PeerClient {
+    fn stub(&self, lane: Lane) -> Result<PeerStub, Unreachable<TypeConfig>> {
+        self.channels.to(self.letterhead.target, &self.at, lane).map_err(unreachable)
+    }
+
+    /// Takes the link out while it is used: a caller that stops waiting drops it, and an answer that comes too late is
+    /// never taken for the answer to a later heartbeat.
+    async fn heartbeat(&mut self, request: AppendEntriesRequest<TypeConfig>) -> AppendAnswer {
+        let mut link = match self.heartbeats.take() {
+            Some(link) => link,
+            None => HeartbeatLink::open(self.stub(Lane::Urgent)?, &self.letterhead).await?,
+        };
+        let answer = link.ask(convert::append_request(request)).await?;
+        if answer.is_ok() {
+            self.heartbeats = Some(link);
+        }
+        Ok(answer)
+    }
+
+    async fn ballot<R>(
+        &self,
+        deadline: Duration,
+        send: impl AsyncFnOnce(PeerStub) -> Result<R, tonic::Status>,
+    ) -> Result<R, RpcError> {
+        let stub = self.stub(Lane::Urgent)?;
+        match tokio::time::timeout(deadline, send(stub)).await {
+            Ok(answer) => answer.map_err(failed),
+            Err(_) => Err(failed("no answer in time")),
+        }
+    }
+}
+
+impl NetStreamAppend<TypeConfig> for PeerClient {
+    fn stream_append<S>(
+        &mut self,
+        mut input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'_, Result<BoxStream<'_, AppendAnswer>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.lane != Lane::Urgent {
+                return append_stream::open(self.stub(self.lane)?, &self.letterhead, input).await;
+            }
+            let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
+            let answer = self.heartbeat(request).await;
+            Ok(stream::iter([answer]).boxed())
+        })
+    }
+}
+
+impl NetVote<TypeConfig> for PeerClient {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = wire::VoteRequest { ballot: Some(convert::ballot(&request)) };
+        let request = self.letterhead.on(message);
+        let answer = self.ballot(option.hard_ttl(), async |mut stub| stub.vote(request).await).await?;
+        convert::read_ballot_result(answer.into_inner().result).map_err(failed)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = wire::PreVoteRequest { ballot: Some(convert::ballot(&request)) };
+        let request = self.letterhead.on(message);
+        let answer = self.ballot(option.hard_ttl(), async |mut stub| stub.pre_vote(request).await).await?;
+        convert::read_ballot_result(answer.into_inner().result).map_err(failed)
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for PeerClient {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let request = self.letterhead.on(convert::transfer_request(&request));
+        let answer = self.ballot(option.hard_ttl(), async |mut stub| stub.transfer_leader(request).await).await?;
+        convert::read_transfer_response(answer.into_inner()).map_err(failed)
+    }
+}
+
+impl NetSnapshot<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotFile;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let stub = self.stub(Lane::Snapshot)?;
+        let cluster = self.letterhead.cluster.to_str().unwrap_or_default().to_owned();
+        let sent = snapshot_send::send(stub, &self.letterhead, cluster, &vote, snapshot, option.hard_ttl());
+        tokio::select! {
+            answer = sent => answer.map_err(StreamingError::Unreachable),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+}
+
+impl NetBackoff<TypeConfig> for PeerClient {
+    fn backoff(&self) -> Option<Backoff> {
+        let pauses = std::iter::successors(Some(FIRST_PAUSE), |pause| Some((*pause * 2).min(LONGEST_PAUSE)));
+        Some(Backoff::new(pauses))
+    }
+}

@@ -1,0 +1,301 @@
+//! One node's Raft, as the rest of the process holds it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onespend_adapters::store::{LogStore, StateStore, StoreError, WriteBehind};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
+use tokio::sync::watch;
+use tokio::time::Instant as Deadline;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::ClientTlsConfig;
+
+use super::channels::Channels;
+use super::config::{InvalidRaftConfig, RaftConfig};
+use super::contact::Contact;
+use super::lag::AppendTimes;
+use super::leadership::{self, Leadership};
+use super::linearizable::{self, ReadError};
+use super::log_store::RaftLog;
+use super::network::Network;
+use super::observer::RaftObserver;
+use super::peer_service::{NodeView, PeerIdentity, PeerService};
+use super::propose::Proposer;
+use super::state_machine::StateMachine;
+use super::status::{RaftStatus, Role};
+use super::types::{Addresses, NodeId, Raft};
+use super::view::StateView;
+
+/// Stopping Raft waits this long for its tasks; what hangs then ends with the process.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a node's Raft is made of.
+pub struct RaftParts {
+    /// Settings.
+    pub config: RaftConfig,
+    /// The cluster's name, ASCII.
+    pub cluster_id: String,
+    /// This node.
+    pub node_id: NodeId,
+    /// The log and the vote.
+    pub log: Arc<dyn LogStore>,
+    /// The rows of the state, and snapshots.
+    pub state: Arc<dyn StateStore>,
+    /// For connections to the other nodes, with this node's certificate and the name that all nodes' certificates carry.
+    pub tls: ClientTlsConfig,
+    /// Told of what happens.
+    pub observer: Arc<dyn RaftObserver>,
+}
+
+/// Why Raft cannot start. Nothing here gets better by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings cannot work.
+    #[error(transparent)]
+    Config(#[from] InvalidRaftConfig),
+    /// What is stored cannot be read.
+    #[error("stored state: {0}")]
+    Stored(std::io::Error),
+    /// The cluster's name cannot travel with a request.
+    #[error("cluster id {0:?} is not plain ASCII")]
+    ClusterId(String),
+    /// openraft refused.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// Why Raft stopped for good. The process has to exit, and its supervisor to start it again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RaftFatal {
+    /// A store failed; what is on disk is no longer known.
+    #[error("storage: {0}")]
+    Store(StoreError),
+    /// Raft gave up: an entry that it cannot read, a task that panicked.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// Why the cluster could not be begun.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BootstrapError {
+    /// This node is not among the members.
+    #[error("node {0} is not among the initial members")]
+    NotAMember(NodeId),
+    /// This node stops.
+    #[error("raft stopped: {0}")]
+    Stopped(String),
+}
+
+/// One node's Raft. Clones are the same.
+#[derive(Clone)]
+pub struct RaftNode(Arc<Inner>);
+
+struct Inner {
+    raft: Raft,
+    cluster_id: String,
+    node_id: NodeId,
+    view: StateView,
+    proposer: Proposer,
+    leadership: watch::Receiver<Leadership>,
+    store_failure: watch::Receiver<Option<StoreError>>,
+    contact: Contact,
+    stopping: CancellationToken,
+    log: Arc<dyn LogStore>,
+    state: Arc<dyn StateStore>,
+    behind: Arc<WriteBehind>,
+    machine_gone: CancellationToken,
+    ended: watch::Receiver<bool>,
+}
+
+impl RaftNode {
+    /// Loads what is stored, replays the log from there, and starts. It answers other nodes only once its
+    /// [`RaftNode::peer_service`] is served. Reads from disk and so blocks; call it before there is work to do.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(parts: RaftParts) -> Result<Self, StartError> {
+        let config = Arc::new(parts.config.for_openraft(&parts.cluster_id)?);
+        let appended = AppendTimes::default();
+        let machine = StateMachine::open(Arc::clone(&parts.state), appended.clone(), Arc::clone(&parts.observer))
+            .map_err(StartError::Stored)?;
+        let (view, behind, machine_gone) = (machine.view().clone(), machine.behind(), machine.gone());
+        let store_failure = watch_failures(&*parts.log, &*parts.state);
+        let log = RaftLog::new(Arc::clone(&parts.log), appended);
+        let network = Network::new(&parts.cluster_id, Channels::new(parts.tls))
+            .map_err(|_| StartError::ClusterId(parts.cluster_id.clone()))?;
+        let raft = Raft::new(parts.node_id, config, network, log, machine)
+            .await
+            .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+        let (told, leadership) = watch::channel(Leadership::Unknown);
+        let proposer = Proposer::new(raft.clone(), view.clone(), leadership.clone(), Arc::clone(&parts.observer));
+        let follow = leadership::follow(raft.clone(), view.clone(), proposer.clone(), told, parts.observer);
+        let (end, ended) = watch::channel(false);
+        tokio::spawn(async move {
+            follow.await;
+            end.send_replace(true);
+        });
+        Ok(Self(Arc::new(Inner {
+            raft,
+            cluster_id: parts.cluster_id,
+            node_id: parts.node_id,
+            view,
+            proposer,
+            leadership,
+            store_failure,
+            contact: Contact::default(),
+            stopping: CancellationToken::new(),
+            log: parts.log,
+            state: parts.state,
+            behind,
+            machine_gone,
+            ended,
+        })))
+    }
+
+    /// Begins the cluster, if this node has never belonged to one. Every initial member calls it with the same members;
+    /// whoever has a log already keeps it. A node whose disk was lost must not come back this way under its old id: it
+    /// might vote twice.
+    ///
+    /// # Errors
+    /// See [`BootstrapError`].
+    pub async fn initialize(&self, members: BTreeMap<NodeId, Addresses>) -> Result<(), BootstrapError> {
+        match self.0.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
+                Err(BootstrapError::NotAMember(self.0.node_id))
+            }
+            Err(RaftError::Fatal(fatal)) => Err(BootstrapError::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// What to serve on the control port. The server's sockets need TCP_NODELAY: without it an answer waits up to 40 ms for
+    /// the sender's delayed acknowledgement, and an election several times that.
+    pub fn peer_service(&self, identity: PeerIdentity, view: NodeView) -> PeerService {
+        PeerService {
+            cluster_id: self.0.cluster_id.clone(),
+            node_id: self.0.node_id,
+            raft: self.0.raft.clone(),
+            store: Arc::clone(&self.0.state),
+            identity,
+            view,
+            contact: self.0.contact.clone(),
+            stopping: self.0.stopping.clone(),
+            incoming: PeerService::permits(),
+        }
+    }
+
+    /// The replicated state, as far as it is applied here.
+    pub fn view(&self) -> &StateView {
+        &self.0.view
+    }
+
+    /// Proposes callers' commands. Duties propose through [`super::LeaderTerm`].
+    pub fn proposer(&self) -> &Proposer {
+        &self.0.proposer
+    }
+
+    /// Follows who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    /// What is known at this moment.
+    pub fn status(&self) -> RaftStatus {
+        // Cloned at once: holding the borrow would hold up Raft itself.
+        let metrics = self.0.raft.metrics().borrow_watched().clone();
+        RaftStatus::of(&metrics, self.0.view.position())
+    }
+
+    /// Waits until the state here holds everything that was acknowledged before the call; on the leader only.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn linearizable(&self, deadline: Deadline) -> Result<(), ReadError> {
+        linearizable::wait(&self.0.raft, deadline).await
+    }
+
+    /// Ends only when Raft, or a store under it, has stopped for good.
+    pub async fn wait_fatal(&self) -> RaftFatal {
+        let mut store = self.0.store_failure.clone();
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            if let Some(error) = store.borrow_and_update().clone() {
+                return RaftFatal::Store(error);
+            }
+            let running = metrics.borrow_and_update().running_state.clone();
+            if let Err(fatal) = running {
+                return RaftFatal::Raft(fatal.to_string());
+            }
+            tokio::select! {
+                // The senders live as long as the stores; without them only Raft can still tell.
+                changed = store.changed() => if changed.is_err() { std::future::pending::<()>().await },
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        return RaftFatal::Raft("its task has ended".to_owned());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops: other nodes' streams end, Raft ends, and what was applied is written. A leader should hand over before, see
+    /// [`RaftNode::transfer_leadership`]; else the others need an election.
+    ///
+    /// # Errors
+    /// What was applied could not be written to its end. Nothing is lost: it is replayed from the log.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        self.0.stopping.cancel();
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.raft.shutdown()).await.is_err() {
+            tracing::warn!("raft did not stop in time");
+        }
+        // Entries that were committed just before may still be on their way into the state.
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.machine_gone.cancelled()).await.is_err() {
+            tracing::warn!("the state machine did not stop in time");
+        }
+        // It ends with Raft, and says that nobody leads any more: that lets go of the last term's handle.
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.ended.clone().wait_for(|ended| *ended)).await.is_err() {
+            tracing::warn!("the watch over leadership did not end in time");
+        }
+        let (behind, log) = (Arc::clone(&self.0.behind), Arc::clone(&self.0.log));
+        let close = move || {
+            let written = behind.stop();
+            log.stop();
+            written
+        };
+        tokio::task::spawn_blocking(close).await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Whether this node was elected and has not heard of another leader.
+    pub fn leads(&self) -> bool {
+        self.status().role == Role::Leader
+    }
+
+    /// When this node last accepted an append of a leader.
+    pub fn leader_heard_at(&self) -> Option<std::time::Instant> {
+        self.0.contact.heard_at()
+    }
+
+    /// The latest moment at which this node, as a replica, is known to have had all that was committed.
+    pub fn caught_up_at(&self) -> Option<std::time::Instant> {
+        self.0.contact.caught_up_at(self.0.view.position().index.0)
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.0.raft
+    }
+}
+
+fn watch_failures(log: &dyn LogStore, state: &dyn StateStore) -> watch::Receiver<Option<StoreError>> {
+    let (tell, failure) = watch::channel(None);
+    let tell = Arc::new(tell);
+    let watcher = |tell: Arc<watch::Sender<Option<StoreError>>>| {
+        Box::new(move |error| {
+            tell.send_replace(Some(error));
+        })
+    };
+    log.on_failure(watcher(Arc::clone(&tell)));
+    state.on_failure(watcher(tell));
+    failure
+}

@@ -1,0 +1,173 @@
+//! This node's replica, as requests and duties use it: reading the state, proposing changes, and who leads.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use onespend_core::command::{Command, Request};
+use onespend_core::ids::{LogIndex, Millis};
+use onespend_core::outcome::Outcome;
+use onespend_core::state::State;
+use tokio::sync::watch;
+
+use crate::raft::{
+    Applied, Draft, HashAt, LeaderHint, LeaderTerm, Leadership, Position, ProposeError, RaftFatal, RaftNode,
+    RaftStatus, ReadError, TransferError,
+};
+
+/// How long a duty waits for one of its proposals.
+const DUTY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the log to close.
+const LEADER_POLL: Duration = Duration::from_millis(5);
+
+/// The replica.
+pub struct Replica {
+    raft: RaftNode,
+    own: LeaderHint,
+    draining: AtomicBool,
+}
+
+impl Replica {
+    /// Over a running Raft node. `own` is how others reach this one.
+    pub fn new(raft: RaftNode, own: LeaderHint) -> Self {
+        Self { raft, own, draining: AtomicBool::new(false) }
+    }
+
+    /// Raft itself.
+    pub fn raft(&self) -> &RaftNode {
+        &self.raft
+    }
+
+    /// Reads the state; keep it short.
+    pub fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        self.raft.view().read(look)
+    }
+
+    /// Logical time: as leader what a proposal would carry, else the state's.
+    pub fn now(&self) -> Millis {
+        self.leader_term().map_or_else(|| self.raft.view().now(), |term| term.now())
+    }
+
+    /// The term that this node leads, once it has applied an entry of its own term: then it knows all that was
+    /// acknowledged before.
+    pub fn leader_term(&self) -> Option<LeaderTerm> {
+        self.raft.leadership().borrow().leader_term().cloned()
+    }
+
+    /// The terms that this node leads, as they come and go.
+    pub fn leaderships(&self) -> watch::Receiver<Leadership> {
+        self.raft.leadership()
+    }
+
+    /// Whether this node leads and may answer for what earlier leaders acknowledged. While no leader is known, waits
+    /// for one.
+    pub async fn leads_ready(&self, wait: Duration) -> bool {
+        let mut leadership = self.raft.leadership();
+        let settled = leadership.wait_for(|now| !matches!(now, Leadership::Unknown));
+        let leads = tokio::time::timeout(wait, settled).await;
+        matches!(leads, Ok(Ok(now)) if now.leader_term().is_some())
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader_hint(&self) -> Option<LeaderHint> {
+        match &*self.raft.leadership().borrow() {
+            Leadership::Leader(term) => Some(LeaderHint { term: term.term(), ..self.own.clone() }),
+            Leadership::Follower(hint) => Some(hint.clone()),
+            Leadership::Unknown => None,
+        }
+    }
+
+    /// Proposes what a caller asks.
+    ///
+    /// # Errors
+    /// [`ProposeError`] says whether it may have been applied.
+    pub async fn propose(
+        &self,
+        request: Option<Request>,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Applied, ProposeError> {
+        self.raft.proposer().propose(Draft { request, command }, deadline.into()).await
+    }
+
+    /// Proposes as a duty of a term: once the term is over, nothing is committed.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose_as(&self, term: &LeaderTerm, command: Command) -> Result<Applied, ProposeError> {
+        term.propose(Draft::duty(command), (Instant::now() + DUTY_TIMEOUT).into()).await
+    }
+
+    /// An outcome that was decided earlier, as of now.
+    pub fn applied(&self, outcome: Outcome) -> Applied {
+        let Position { index, term } = self.raft.view().position();
+        Applied { outcome, index, term }
+    }
+
+    /// Waits until this node, as leader, may answer a read that sees everything acknowledged before.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn linearizable(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.raft.linearizable(deadline.into()).await
+    }
+
+    /// How old this node's state may be: the time since a quorum acknowledged it as leader, or since it last had
+    /// everything that its leader knew to be committed.
+    pub fn staleness(&self) -> Duration {
+        let status = self.raft.status();
+        let fresh = if self.leader_term().is_some() { status.quorum_acked } else { self.raft.caught_up_at() };
+        fresh.map_or(Duration::MAX, |at| at.elapsed())
+    }
+
+    /// The applied index, as it moves.
+    pub fn positions(&self) -> watch::Receiver<Position> {
+        self.raft.view().watch_position()
+    }
+
+    /// Everything that Raft knows at this moment.
+    pub fn status(&self) -> RaftStatus {
+        self.raft.status()
+    }
+
+    /// Whether this node is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on nobody should send requests here.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// State hashes, newest first.
+    pub fn hashes(&self) -> Vec<HashAt> {
+        self.raft.view().hashes()
+    }
+
+    /// Hands the lead to a voter, or to the one that is furthest.
+    ///
+    /// # Errors
+    /// [`TransferError`]; the lead may still move after a timeout.
+    pub async fn transfer(&self, to: Option<u64>, deadline: Instant) -> Result<LeaderHint, TransferError> {
+        let node_id = self.raft.transfer_leadership(to, deadline.into()).await?;
+        loop {
+            if let Some(leader) = self.leader_hint().filter(|leader| leader.node_id == node_id) {
+                return Ok(leader);
+            }
+            if Instant::now() >= deadline {
+                return Err(TransferError::NotTaken { node_id });
+            }
+            tokio::time::sleep(LEADER_POLL).await;
+        }
+    }
+
+    /// Waits for a fault that only a restart can mend.
+    pub async fn wait_fatal(&self) -> RaftFatal {
+        self.raft.wait_fatal().await
+    }
+
+    /// The last applied index.
+    pub fn applied_index(&self) -> LogIndex {
+        self.raft.view().position().index
+    }
+}

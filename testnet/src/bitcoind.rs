@@ -1,0 +1,297 @@
+//! One real bitcoind on regtest: no wallet, its own folder, peered with the others, RPC by cookie.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bitcoin::{Address, Block, BlockHash, Network, ScriptBuf, Transaction, consensus::encode};
+use bitcoincore_rpc::{Client, RpcApi, jsonrpc};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::ports::free_port;
+use crate::process::{Process, Signal};
+use crate::programs;
+
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+const STOP_GRACE: Duration = Duration::from_secs(30);
+const SYNC_TIMEOUT: Duration = Duration::from_mins(1);
+/// Above the longest call (mining hundreds of blocks): on a timeout the transport would send the call a second time.
+const RPC_TIMEOUT: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(20);
+
+/// How to call a bitcoind; may be handed to another thread.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    name: String,
+    rpc: SocketAddr,
+    cookie_file: PathBuf,
+}
+
+impl Caller {
+    /// One RPC call on a connection of its own.
+    ///
+    /// # Errors
+    /// bitcoind refused it, or does not answer.
+    pub fn call<T: DeserializeOwned>(&self, method: &str, params: &[Value]) -> Result<T> {
+        let answer = self.client()?.call(method, params);
+        answer.with_context(|| format!("{method} on {}", self.name))
+    }
+
+    fn client(&self) -> Result<Client> {
+        let cookie = fs::read_to_string(&self.cookie_file).context("no cookie yet")?;
+        let (user, password) = cookie.split_once(':').context("the cookie has no colon")?;
+        let transport = jsonrpc::minreq_http::Builder::new()
+            .url(&format!("http://{}", self.rpc))?
+            .basic_auth(user.to_owned(), Some(password.to_owned()))
+            .timeout(RPC_TIMEOUT)
+            .build();
+        Ok(Client::from_jsonrpc(jsonrpc::Client::with_transport(transport)))
+    }
+}
+
+/// A bitcoind and how to reach it. Dropping it kills it; its folder stays.
+#[derive(Debug)]
+pub struct Bitcoind {
+    name: String,
+    folder: PathBuf,
+    rpc_port: u16,
+    p2p_port: u16,
+    process: Option<Process>,
+    peers: Vec<SocketAddr>,
+}
+
+impl Bitcoind {
+    /// Starts one with a fresh chain in `folder` and waits until it answers.
+    ///
+    /// # Errors
+    /// There is no bitcoind, or it does not come up; the message has the end of its log.
+    pub fn start(name: &str, folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut bitcoind = Self {
+            name: name.to_owned(),
+            folder: folder.to_path_buf(),
+            rpc_port: free_port()?,
+            p2p_port: free_port()?,
+            process: None,
+            peers: Vec::new(),
+        };
+        bitcoind.restart()?;
+        Ok(bitcoind)
+    }
+
+    /// Starts it again, with the same folder and ports, and connects it to its peers.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        let program = programs::bitcoind()?;
+        let mut args = vec![
+            "-regtest".to_owned(),
+            format!("-datadir={}", self.folder.display()),
+            format!("-rpcport={}", self.rpc_port),
+            format!("-bind=127.0.0.1:{}", self.p2p_port),
+            "-server".into(),
+            "-listen=1".into(),
+            "-connect=0".into(), // only whom we name
+            // Peers are told of transactions at once instead of after seconds of random delay.
+            "-whitelist=in,out,noban@127.0.0.1".into(),
+            "-listenonion=0".into(),
+            "-dnsseed=0".into(),
+            "-fixedseeds=0".into(),
+            "-natpmp=0".into(),
+            "-rpcthreads=8".into(),
+            "-dbcache=16".into(),
+            "-maxmempool=50".into(),
+            "-printtoconsole=0".into(),
+        ];
+        if has_spender_index(&program) {
+            args.push("-txospenderindex=1".into());
+        }
+        // A cookie of the run before would be refused, and its file may be read before the new one is written.
+        let _none_yet = fs::remove_file(self.cookie_file());
+        let log = self.folder.join("output.log");
+        self.process = Some(Process::spawn(&self.name, &program, &args, &log)?);
+        self.wait_until_it_answers()?;
+        for peer in self.peers.clone() {
+            let _it_may_be_down = self.call::<Value>("addnode", &[json!(peer), json!("onetry")]);
+        }
+        Ok(())
+    }
+
+    fn wait_until_it_answers(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(process) = &mut self.process {
+                process.must_run()?;
+            }
+            match self.call::<u64>("getblockcount", &[]) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error.context(format!("{} does not answer after {START_TIMEOUT:?}", self.name)));
+                }
+                Err(_) => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Connects it to `other`, now and after each restart of this one.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub fn peer_with(&mut self, other: &Bitcoind) -> Result<()> {
+        let address = SocketAddr::from(([127, 0, 0, 1], other.p2p_port));
+        self.call::<Value>("addnode", &[json!(address), json!("onetry")])?;
+        self.peers.push(address);
+        Ok(())
+    }
+
+    /// Where its RPC is, for a node's configuration.
+    pub fn rpc_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.rpc_port))
+    }
+
+    /// Where it keeps the password of this run.
+    pub fn cookie_file(&self) -> PathBuf {
+        self.folder.join("regtest").join(".cookie")
+    }
+
+    /// Its process, to freeze it or to look at it; `None` while it is down.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// How to call it, for another thread.
+    pub fn caller(&self) -> Caller {
+        Caller { name: self.name.clone(), rpc: self.rpc_address(), cookie_file: self.cookie_file() }
+    }
+
+    /// One RPC call on a connection of its own.
+    ///
+    /// # Errors
+    /// bitcoind refused it, or does not answer.
+    pub fn call<T: DeserializeOwned>(&self, method: &str, params: &[Value]) -> Result<T> {
+        self.caller().call(method, params)
+    }
+
+    /// Mines blocks that pay `script` and returns their hashes.
+    ///
+    /// # Errors
+    /// The script has no address, or the call failed.
+    pub fn mine(&self, blocks: u32, script: &ScriptBuf) -> Result<Vec<BlockHash>> {
+        let address = Address::from_script(script, Network::Regtest).context("no address for this script")?;
+        self.call("generatetoaddress", &[json!(blocks), json!(address.to_string())])
+    }
+
+    /// The height of its tip.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub fn height(&self) -> Result<u32> {
+        self.call("getblockcount", &[])
+    }
+
+    /// The hash of its tip.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub fn tip(&self) -> Result<BlockHash> {
+        self.call("getbestblockhash", &[])
+    }
+
+    /// The block at `height` of its active chain.
+    ///
+    /// # Errors
+    /// There is none, or the call failed.
+    pub fn block_at(&self, height: u32) -> Result<Block> {
+        let hash: BlockHash = self.call("getblockhash", &[json!(height)])?;
+        let block: String = self.call("getblock", &[json!(hash), json!(0)])?;
+        encode::deserialize_hex(&block).context("a block that does not parse")
+    }
+
+    /// Sends a transaction to its mempool.
+    ///
+    /// # Errors
+    /// bitcoind refuses it.
+    pub fn send(&self, transaction: &Transaction) -> Result<()> {
+        self.call::<Value>("sendrawtransaction", &[json!(encode::serialize_hex(transaction))])?;
+        Ok(())
+    }
+
+    /// Takes a block and all that follow out of its chain, as if they were invalid: the way to make a reorg.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub fn invalidate(&self, block: BlockHash) -> Result<()> {
+        self.call::<Value>("invalidateblock", &[json!(block)]).map(drop)
+    }
+
+    /// Takes [`Self::invalidate`] back.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub fn reconsider(&self, block: BlockHash) -> Result<()> {
+        self.call::<Value>("reconsiderblock", &[json!(block)]).map(drop)
+    }
+
+    /// SIGKILL. Nothing happens when it is down already.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.kill().map(drop))
+    }
+
+    /// Orderly stop.
+    ///
+    /// # Errors
+    /// It cannot be signalled.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.stop(STOP_GRACE).map(drop))
+    }
+
+    /// Freezes it: its RPC hangs.
+    ///
+    /// # Errors
+    /// It is down.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.process.as_mut().context("it is down")?.signal(Signal::Stop)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It is down.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.process.as_mut().context("it is down")?.signal(Signal::Continue)
+    }
+}
+
+/// Waits until all of them have the same tip.
+///
+/// # Errors
+/// They do not within a minute; the message has their tips.
+pub fn wait_for_same_tip(nodes: &[Bitcoind]) -> Result<()> {
+    let deadline = Instant::now() + SYNC_TIMEOUT;
+    loop {
+        let tips = nodes.iter().map(Bitcoind::tip).collect::<Result<Vec<_>>>()?;
+        if tips.windows(2).all(|pair| pair[0] == pair[1]) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("the bitcoinds do not agree after {SYNC_TIMEOUT:?}: {tips:?}");
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Core 31 and later can say what spent an output.
+fn has_spender_index(program: &Path) -> bool {
+    let help = Command::new(program).args(["-help", "-help-debug"]).output();
+    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("-txospenderindex"))
+}

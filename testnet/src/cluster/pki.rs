@@ -1,0 +1,65 @@
+//! Certificates, made by the command line as an operator would make them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::CLUSTER_ID;
+use crate::programs;
+
+/// Who a caller is: its certificate and key, and the authority that it trusts.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// PEM of the authority.
+    pub ca: PathBuf,
+    /// PEM of the certificate.
+    pub cert: PathBuf,
+    /// PEM of the private key.
+    pub key: PathBuf,
+}
+
+/// Makes the authority in `folder`.
+///
+/// # Errors
+/// There is no `onespend`, or it refuses.
+pub fn init(folder: &Path) -> Result<()> {
+    run(&["pki", "init", "--dir", &folder.display().to_string(), "--cluster", CLUSTER_ID])?;
+    ensure!(folder.join("ca.pem").is_file(), "pki init made no ca.pem");
+    Ok(())
+}
+
+/// Issues a certificate: `kind` is node, client or operator. Everybody is reached as localhost or 127.0.0.1.
+///
+/// # Errors
+/// There is no `onespend`, or it refuses.
+pub fn issue(folder: &Path, kind: &str, name: &str) -> Result<Credentials> {
+    let dir = folder.display().to_string();
+    let mut args = vec!["pki", "issue", "--dir", &dir];
+    if kind == "node" {
+        args.extend(["--host", "127.0.0.1"]);
+    }
+    args.extend([kind, name]);
+    run(&args)?;
+    let credentials = Credentials {
+        ca: folder.join("ca.pem"),
+        cert: folder.join(format!("{kind}-{name}.pem")),
+        key: folder.join(format!("{kind}-{name}.key")),
+    };
+    ensure!(
+        credentials.cert.is_file() && credentials.key.is_file(),
+        "pki issue made no {}",
+        credentials.cert.display()
+    );
+    Ok(credentials)
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    let program = programs::onespend()?;
+    let output =
+        Command::new(&program).args(args).output().with_context(|| format!("cannot run {}", program.display()))?;
+    if !output.status.success() {
+        bail!("onespend {}: {}\n{}", args.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

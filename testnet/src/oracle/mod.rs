@@ -1,0 +1,4 @@
+//! The judges. None of them asks the service: they read what it cannot talk its way out of.
+
+pub mod chain;
+pub mod signer_log;

@@ -1,0 +1,189 @@
+//! The rules: functions from text to faults, and proof that each of them can fail.
+
+use std::collections::BTreeMap;
+
+use crate::rust_text::{before_tests, code_of, words};
+
+/// Lines of a file before its tests.
+pub const MAX_FILE_LINES: usize = 500;
+pub const BANNED_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "manager", "managers", "misc"];
+/// Package, its folder, the packages of this workspace that it may depend on.
+pub const ARROWS: [(&str, &str, &[&str]); 6] = [
+    ("onespend-core", "coordinator/core", &[]),
+    ("onespend-adapters", "adapters", &["onespend-core"]),
+    ("onespend-policies", "policies", &["onespend-core"]),
+    ("onespend-proto", "proto", &[]),
+    ("onespend", "coordinator/node", &["onespend-adapters", "onespend-policies", "onespend-proto", "onespend-core"]),
+    ("onespend-testnet", "testnet", &["onespend", "onespend-proto", "onespend-core"]),
+];
+/// Everything that core may use; its manifest proves that it cannot block, wait or fail.
+pub const CORE_DEPENDENCIES: [&str; 4] = ["bitcoin", "miniscript", "minicbor", "thiserror"];
+/// Words that core's code may not contain, outside its tests.
+pub const IMPURE: [&str; 15] = [
+    "async",
+    "await",
+    "tokio",
+    "rand",
+    "thread_rng",
+    "HashMap",
+    "HashSet",
+    "SystemTime",
+    "Instant",
+    "UNIX_EPOCH",
+    "Mutex",
+    "tracing",
+    "println",
+    "eprintln",
+    "OsRng",
+];
+/// Modules of std that core may not name.
+pub const IMPURE_STD: [&str; 7] = ["time", "fs", "net", "env", "io", "process", "thread"];
+
+/// The crates that only the raft folder may name.
+pub const OPENRAFT: [&str; 4] = ["openraft", "openraft_macros", "openraft_rt", "openraft_rt_tokio"];
+
+pub fn arrow_faults(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (package, found) in dependencies {
+        let Some((_, _, allowed)) = ARROWS.iter().find(|(name, _, _)| name == package) else {
+            faults.push(format!("{package} is not a crate of the design"));
+            continue;
+        };
+        for dependency in found {
+            if dependency.starts_with("onespend") && !allowed.contains(&dependency.as_str()) {
+                faults.push(format!("{package} → {dependency} is not an arrow of the design"));
+            }
+            if package == "onespend-core" && !CORE_DEPENDENCIES.contains(&dependency.as_str()) {
+                faults.push(format!("core depends on {dependency}"));
+            }
+            if dependency.starts_with("openraft") && package != "onespend" {
+                faults.push(format!("{package} depends on {dependency}"));
+            }
+        }
+    }
+    faults
+}
+
+pub fn name_faults(path: &str) -> Vec<String> {
+    path.split('/')
+        .map(|part| part.strip_suffix(".rs").unwrap_or(part))
+        .filter(|part| BANNED_NAMES.contains(part))
+        .map(|part| format!("{path}: {part} says nothing; name it by its domain noun"))
+        .collect()
+}
+
+/// Whether a file holds nothing but tests: in a tests folder, or `tests.rs` or `…_tests.rs` beside what it tests.
+pub fn is_tests(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    path.contains("/tests/") || name == "tests.rs" || name.ends_with("_tests.rs")
+}
+
+pub fn size_faults(path: &str, text: &str) -> Vec<String> {
+    let lines = before_tests(text).lines().count();
+    if lines > MAX_FILE_LINES { vec![format!("{path}: {lines} lines before its tests")] } else { Vec::new() }
+}
+
+pub fn word_faults(path: &str, text: &str, banned: &[&str]) -> Vec<String> {
+    let code = code_of(text);
+    words(&code).filter(|word| banned.contains(word)).map(|word| format!("{path} names {word}")).collect()
+}
+
+pub fn purity_faults(path: &str, text: &str) -> Vec<String> {
+    let code = code_of(before_tests(text));
+    let mut faults: Vec<String> =
+        words(&code).filter(|word| IMPURE.contains(word)).map(|word| format!("{path} names {word}")).collect();
+    let flat: String = code.split_whitespace().collect();
+    for module in IMPURE_STD {
+        let imports = [
+            format!("std::{module}::"),
+            format!("std::{module};"),
+            format!("std::{{{module}"),
+            format!("core::{module}::"),
+        ];
+        if imports.iter().any(|import| flat.contains(import.as_str())) {
+            faults.push(format!("{path} names std::{module}"));
+        }
+    }
+    faults
+}
+
+pub fn openraft_faults(path: &str, text: &str) -> Vec<String> {
+    if path.starts_with("coordinator/node/src/raft/") {
+        return Vec::new();
+    }
+    let code = code_of(text);
+    words(&code).filter(|word| OPENRAFT.contains(word)).map(|word| format!("{path} names {word}")).collect()
+}
+
+pub fn wildcard_arm_faults(path: &str, text: &str) -> Vec<String> {
+    let code = code_of(before_tests(text));
+    let flat = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    [" _ => ", " _ if ", "(_) => "]
+        .iter()
+        .filter(|arm| flat.contains(*arm))
+        .map(|arm| format!("{path} has the arm `{}`", arm.trim()))
+        .collect()
+}
+
+#[test]
+fn a_wrong_arrow_is_caught() {
+    let faults = |package: &str, dependency: &str| {
+        arrow_faults(&BTreeMap::from([(package.to_owned(), vec![dependency.to_owned()])])).len()
+    };
+    assert_eq!(faults("onespend-adapters", "onespend"), 1);
+    assert_eq!(faults("onespend-core", "tokio"), 1);
+    assert_eq!(faults("onespend-adapters", "openraft"), 1);
+    assert_eq!(faults("onespend-extra", "bitcoin"), 1);
+    assert_eq!(faults("onespend", "onespend-core"), 0);
+}
+
+#[test]
+fn a_meaningless_name_and_a_huge_file_are_caught() {
+    assert_eq!(name_faults("adapters/src/utils.rs").len(), 1);
+    assert_eq!(name_faults("adapters/src/helpers/mod.rs").len(), 1);
+    assert_eq!(name_faults("adapters/src/store/mod.rs").len(), 0);
+    assert!(is_tests("adapters/tests/chain.rs") && is_tests("coordinator/node/src/pki_tests.rs"));
+    assert!(!is_tests("testnet/src/oracle/attests.rs"));
+    let long = "// a line\n".repeat(MAX_FILE_LINES + 1);
+    assert_eq!(size_faults("a.rs", &long).len(), 1);
+    assert_eq!(size_faults("a.rs", &format!("#[cfg(test)]\n{long}")).len(), 0);
+}
+
+#[test]
+fn impure_code_is_caught_and_comments_about_it_are_not() {
+    for impure in [
+        "use std::time::Duration;",
+        "use std::{time::Duration};",
+        "use std::fs;",
+        "let map: HashMap<u8, u8> = x;",
+        "async fn f() {}",
+        "let x = rand::random();",
+    ] {
+        assert_eq!(purity_faults("a.rs", impure).len(), 1, "{impure}");
+    }
+    for pure in [
+        "// std::time::Instant is not used here, nor HashMap",
+        "/* rand */ use std::collections::BTreeMap;",
+        "let text = \"HashMap \\\" rand\"; let raw = r#\"a \"tokio\" b\"#;",
+        "let lifetime: &'static str = x; let c = '\"'; let d = 'a';",
+        "#[cfg(test)]\nmod tests { use std::time::Instant; }",
+    ] {
+        assert_eq!(purity_faults("a.rs", pure), Vec::<String>::new(), "{pure}");
+    }
+}
+
+#[test]
+fn openraft_and_unsafe_in_the_wrong_place_are_caught() {
+    assert_eq!(openraft_faults("coordinator/node/src/app.rs", "use openraft::Raft;").len(), 1);
+    assert_eq!(openraft_faults("coordinator/node/src/raft/log.rs", "use openraft::Raft;").len(), 0);
+    assert_eq!(openraft_faults("coordinator/node/src/app.rs", "// openraft is behind raft/").len(), 0);
+    assert_eq!(word_faults("a.rs", "let x = unsafe { y };", &["unsafe"]).len(), 1);
+    assert_eq!(word_faults("a.rs", "#![forbid(unsafe_code)]", &["unsafe"]).len(), 0);
+}
+
+#[test]
+fn a_wildcard_arm_is_caught() {
+    assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ => 2,\n}").len(), 1);
+    assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ if y => 2,\n}").len(), 1);
+    assert_eq!(wildcard_arm_faults("a.rs", "match x { A | B => 1, C(_, y) => y }").len(), 0);
+}

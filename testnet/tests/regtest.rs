@@ -1,0 +1,150 @@
+//! The harness's bitcoind and coins, against the real one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bitcoin::{Amount, ScriptBuf};
+use onespend_testnet::bitcoind::{Bitcoind, wait_for_same_tip};
+use onespend_testnet::funds::Funds;
+use onespend_testnet::miner::Miner;
+use onespend_testnet::oracle::chain;
+use onespend_testnet::wallet::HotWallet;
+use serde_json::{Value, json};
+
+fn recipient(number: u8) -> ScriptBuf {
+    let mut program = vec![0x00, 0x14];
+    program.extend([number; 20]);
+    ScriptBuf::from_bytes(program)
+}
+
+#[test]
+fn blocks_and_payments_reach_every_peer_and_the_oracle_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<Bitcoind> = (1..=2)
+        .map(|id| Bitcoind::start(&format!("bitcoind-{id}"), &folder.path().join(id.to_string())).unwrap())
+        .collect();
+    let (first, rest) = nodes.split_at_mut(1);
+    rest[0].peer_with(&first[0]).unwrap();
+
+    let mut funds = Funds::new(7).unwrap();
+    funds.mine(&nodes[0], 2).unwrap();
+    assert_eq!(funds.balance(), Amount::from_sat(100 * 100_000_000));
+    wait_for_same_tip(&nodes).unwrap();
+    assert_eq!(nodes[1].height().unwrap(), 102);
+
+    // More than one coinbase is worth, so both are spent; the change is spent by the next one.
+    let amount = Amount::from_sat(60 * 100_000_000);
+    let outputs: Vec<_> = vec![(recipient(1), amount), (recipient(2), Amount::from_sat(1_000))];
+    let transaction = funds.fan_out(&nodes[0], &outputs).unwrap();
+    assert_eq!(transaction.input.len(), 2);
+    funds.fan_out(&nodes[0], &[(recipient(3), Amount::from_sat(5_000))]).unwrap();
+    assert!(funds.fan_out(&nodes[0], &[(recipient(4), amount)]).is_err(), "more than there is");
+    nodes[0].mine(2, funds.script()).unwrap();
+    wait_for_same_tip(&nodes).unwrap();
+
+    let mut orders = chain::Orders::default();
+    orders.add(recipient(1), "p1", amount).unwrap();
+    orders.add(recipient(2), "p1", Amount::from_sat(1_000)).unwrap();
+    orders.add(recipient(3), "p2", Amount::from_sat(5_001)).unwrap(); // one more than was paid
+    let blocks = chain::read_blocks(&nodes[1], 1).unwrap();
+    let verdict = chain::judge(&blocks, &orders, 2);
+    assert_eq!(verdict.settled.iter().map(String::as_str).collect::<Vec<_>>(), ["p1"]);
+    assert_eq!(verdict.wrong_amounts.len(), 1);
+    assert!(chain::judge(&blocks, &orders, 3).settled.is_empty());
+}
+
+#[test]
+fn a_reorg_takes_a_payment_out_and_reconsidering_brings_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Bitcoind::start("bitcoind", folder.path()).unwrap();
+    let mut funds = Funds::new(8).unwrap();
+    funds.mine(&node, 1).unwrap();
+    let fork = node.mine(1, funds.script()).unwrap()[0];
+    funds.fan_out(&node, &[(recipient(1), Amount::from_sat(5_000))]).unwrap();
+    node.mine(1, funds.script()).unwrap();
+    let mut orders = chain::Orders::default();
+    orders.add(recipient(1), "p1", Amount::from_sat(5_000)).unwrap();
+    let confirmed = || chain::judge(&chain::read_blocks(&node, 1).unwrap(), &orders, 1).confirmed.len();
+    assert_eq!(confirmed(), 1);
+
+    node.invalidate(fork).unwrap();
+    assert_eq!((node.height().unwrap(), confirmed()), (101, 0));
+    let mempool: Vec<String> = node.call("getrawmempool", &[]).unwrap();
+    assert_eq!(mempool.len(), 1, "the payment is back in the mempool");
+    node.reconsider(fork).unwrap();
+    assert_eq!((node.height().unwrap(), confirmed()), (103, 1));
+}
+
+#[test]
+fn a_killed_bitcoind_comes_back_with_its_chain_a_new_cookie_and_its_peers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = Bitcoind::start("one", &folder.path().join("1")).unwrap();
+    let two = Bitcoind::start("two", &folder.path().join("2")).unwrap();
+    one.peer_with(&two).unwrap();
+    two.mine(3, Funds::new(9).unwrap().script()).unwrap();
+    let before = std::fs::read_to_string(one.cookie_file()).unwrap();
+    one.kill().unwrap();
+    assert!(one.height().is_err());
+    two.mine(2, Funds::new(9).unwrap().script()).unwrap();
+    one.restart().unwrap();
+    assert_ne!(std::fs::read_to_string(one.cookie_file()).unwrap(), before);
+    let nodes = [one, two];
+    wait_for_same_tip(&nodes).unwrap();
+    assert_eq!(nodes[0].height().unwrap(), 5);
+}
+
+#[test]
+fn a_frozen_bitcoind_answers_only_after_it_is_thawed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Bitcoind::start("bitcoind", folder.path()).unwrap();
+    node.freeze().unwrap();
+    let frozen_for = Duration::from_millis(400);
+    let caller = node.caller();
+    let asked = Instant::now();
+    let call = thread::spawn(move || caller.call::<Value>("getblockcount", &[]).map(|_| asked.elapsed()));
+    thread::sleep(frozen_for);
+    assert!(!call.is_finished());
+    node.thaw().unwrap();
+    assert!(call.join().unwrap().unwrap() >= frozen_for);
+}
+
+#[test]
+fn bitcoind_understands_the_wallets_descriptor() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Bitcoind::start("bitcoind", folder.path()).unwrap();
+    let descriptor = HotWallet::new(7).unwrap().public_descriptor().to_owned();
+    let info: Value = node.call("getdescriptorinfo", &[json!(descriptor)]).unwrap();
+    assert_eq!(info["hasprivatekeys"], false);
+    assert_eq!(info["multipath_expansion"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_miner_takes_turns_without_a_fork_and_includes_what_any_mempool_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<Bitcoind> =
+        (1..=2).map(|id| Bitcoind::start("bitcoind", &folder.path().join(id.to_string())).unwrap()).collect();
+    let (first, rest) = nodes.split_at_mut(1);
+    rest[0].peer_with(&first[0]).unwrap();
+    let mut funds = Funds::new(10).unwrap();
+    funds.mine(&nodes[0], 1).unwrap();
+    wait_for_same_tip(&nodes).unwrap();
+
+    let miner = Miner::start(&nodes, funds.script(), Duration::from_millis(50)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut orders = chain::Orders::default();
+    for number in 1..=5 {
+        let amount = Amount::from_sat(5_000);
+        funds.fan_out(&nodes[0], &[(recipient(number), amount)]).unwrap();
+        orders.add(recipient(number), &number.to_string(), amount).unwrap();
+        let confirmed = || chain::judge(&chain::read_blocks(&nodes[1], 102).unwrap(), &orders, 1).confirmed.len();
+        while confirmed() < usize::from(number) {
+            assert!(Instant::now() < deadline, "payment {number} is in no block");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    drop(miner);
+    wait_for_same_tip(&nodes).unwrap();
+    let tips: Vec<Value> = nodes[0].call("getchaintips", &[]).unwrap();
+    assert_eq!(tips.len(), 1, "forks: {tips:?}");
+}
