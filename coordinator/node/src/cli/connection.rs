@@ -7,9 +7,10 @@ use clap::Args;
 use onespend_proto::client::{Client, ClientConfig, TlsConfig};
 
 use super::failure::Failure;
-use super::profile::Profile;
+use super::profile::{Choice, Profile};
 use super::values;
 use crate::config::HostPort;
+use crate::identity::Party;
 use crate::tls;
 
 const HEADING: &str = "Connection";
@@ -38,8 +39,8 @@ pub struct Connection {
     #[arg(long, value_name = "DIR", env = "ONESPEND_PROFILE", global = true, help_heading = HEADING)]
     profile: Option<PathBuf>,
     /// Which certificate of the profile to call with, such as operator/alice
-    #[arg(long = "as", value_name = "CALLER", env = "ONESPEND_AS", global = true, help_heading = HEADING)]
-    caller: Option<String>,
+    #[arg(long = "as", value_name = "CALLER", env = "ONESPEND_AS", value_parser = values::caller, global = true, help_heading = HEADING)]
+    caller: Option<Party>,
     /// How long one call may take, all tries included [default: 10s; registering a wallet: 10m]
     #[arg(long, value_name = "TIME", value_parser = values::duration, global = true, help_heading = HEADING)]
     timeout: Option<Duration>,
@@ -70,9 +71,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::client`].
     pub fn settings(&self, need: Need) -> Result<ClientConfig, Failure> {
-        let profile =
-            self.profile.as_deref().map(|folder| Profile::open(folder, self.caller.as_deref())).transpose()?;
-        let profile = profile.unwrap_or_default();
+        let profile = self.profile()?;
         let endpoints = first(&self.endpoints, profile.data);
         let control = first(&self.control, profile.control);
         let files =
@@ -90,6 +89,22 @@ impl Connection {
         config.register_deadline = self.timeout.unwrap_or(config.register_deadline);
         config.try_timeout = config.try_timeout.min(config.deadline);
         Ok(config)
+    }
+
+    fn profile(&self) -> Result<Profile, Failure> {
+        let choice = match &self.caller {
+            Some(caller) => Choice::Of(caller),
+            None if self.cert.is_some() && self.key.is_some() => Choice::Elsewhere,
+            None => Choice::Only,
+        };
+        match &self.profile {
+            Some(folder) => Profile::open(folder, choice),
+            None if self.caller.is_some() => {
+                Err(Failure::usage("--as (ONESPEND_AS) chooses a certificate of a profile, but there is no profile")
+                    .remedy("set --profile DIR or ONESPEND_PROFILE"))
+            }
+            None => Ok(Profile::default()),
+        }
     }
 }
 

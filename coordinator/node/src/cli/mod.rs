@@ -53,7 +53,7 @@ use session::Session;
 
 /// Reserves UTXOs and pays from them, so that no coin is spent twice and no payment is paid twice.
 #[derive(Debug, Parser)]
-#[command(name = "onespend", version, propagate_version = true, after_help = exit::help(), max_term_width = 100)]
+#[command(name = "onespend", version, after_help = exit::help(), max_term_width = 100)]
 struct Cli {
     /// How answers are written
     #[arg(short, long, value_enum, default_value = "table", env = "ONESPEND_OUTPUT", global = true)]

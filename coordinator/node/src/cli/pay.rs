@@ -22,7 +22,7 @@ pub struct Pay {
     /// The wallet that pays
     #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
     wallet: String,
-    /// Whom to pay, and how many satoshi; may be repeated
+    /// Whom to pay (an address, or script:HEX), and how many satoshi; may be repeated
     #[arg(long = "to", required = true, value_name = "ADDRESS=SAT", value_parser = values::recipient)]
     recipients: Vec<v1::Recipient>,
     /// Your own key for this payment, such as the order's number: it is paid at most once

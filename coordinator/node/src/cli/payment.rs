@@ -40,8 +40,8 @@ pub struct List {
     #[arg(long = "state", value_name = "STATE", value_parser = words::parser::<PaymentState>())]
     states: Vec<PaymentState>,
     /// Only of this owner, such as client/payouts
-    #[arg(long, default_value = "", hide_default_value = true)]
-    owner: String,
+    #[arg(long)]
+    owner: Option<String>,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub struct SignPsbt {
     /// The reservation's fence
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     fence: u64,
-    /// Whom the transaction pays, and how many satoshi; may be repeated
+    /// Whom the transaction pays (an address, or script:HEX), and how many satoshi; may be repeated
     #[arg(long = "to", required = true, value_name = "ADDRESS=SAT", value_parser = values::recipient)]
     recipients: Vec<v1::Recipient>,
     #[command(flatten)]
@@ -123,7 +123,7 @@ impl List {
             let request = v1::ListPaymentsRequest {
                 wallet_id: self.wallet.clone(),
                 states: self.states.iter().map(|state| *state as i32).collect(),
-                owner: self.owner.clone(),
+                owner: self.owner.clone().unwrap_or_default(),
                 page_size,
                 page_token,
                 consistency: self.freshness.consistency(),

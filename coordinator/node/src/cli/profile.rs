@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 use crate::config::HostPort;
+use crate::identity::Party;
 
 /// What a profile says. All of it may be missing.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,24 +36,37 @@ struct Endpoints {
     control: Vec<String>,
 }
 
+/// Which certificate of the folder to call with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// The only one; there must not be two.
+    Only,
+    /// This party's.
+    Of(&'a Party),
+    /// None: certificate and key are given otherwise.
+    Elsewhere,
+}
+
 impl Profile {
-    /// Reads a folder. `caller` is `client/NAME` or `operator/NAME`; without it there must not be two to choose from.
+    /// Reads a folder.
     ///
     /// # Errors
     /// The folder cannot be read, or it leaves a choice.
-    pub fn open(folder: &Path, caller: Option<&str>) -> Result<Self, Failure> {
-        let stem = match caller {
-            Some(caller) => Some(caller.replacen('/', "-", 1)),
-            None => only(callers(folder)?, folder)?,
+    pub fn open(folder: &Path, choice: Choice<'_>) -> Result<Self, Failure> {
+        let callers = callers(folder)?;
+        let stem = match choice {
+            Choice::Only => only(callers, folder)?,
+            Choice::Of(party) => Some(party.to_string().replacen('/', "-", 1)),
+            Choice::Elsewhere => None,
         };
-        let file = |name: String| Some(folder.join(name)).filter(|file| caller.is_some() || file.is_file());
+        let file = |end: &str| stem.as_ref().map(|stem| folder.join(format!("{stem}.{end}")));
         let endpoints = endpoints(&folder.join("endpoints"))?;
         Ok(Self {
             data: addresses(&endpoints.data, folder)?,
             control: addresses(&endpoints.control, folder)?,
             ca: Some(folder.join("ca.pem")).filter(|file| file.is_file()),
-            cert: stem.as_ref().and_then(|stem| file(format!("{stem}.pem"))),
-            key: stem.as_ref().and_then(|stem| file(format!("{stem}.key"))),
+            cert: file("pem"),
+            key: file("key"),
         })
     }
 }
@@ -117,7 +131,7 @@ mod tests {
     fn the_only_certificate_is_taken() {
         let folder = folder();
         std::fs::write(folder.path().join("endpoints"), "data = ['a:1', 'b:2']\ncontrol = ['c:3']\n").unwrap();
-        let profile = Profile::open(folder.path(), None).unwrap();
+        let profile = Profile::open(folder.path(), Choice::Only).unwrap();
         assert_eq!(profile.cert, Some(folder.path().join("client-payouts.pem")));
         assert_eq!(profile.key, Some(folder.path().join("client-payouts.key")));
         assert_eq!((profile.data.len(), profile.control.len()), (2, 1));
@@ -127,20 +141,23 @@ mod tests {
     fn of_several_one_must_be_named() {
         let folder = folder();
         pki::issue(folder.path(), Kind::Operator, "alice", &[], 10).unwrap();
-        let failure = Profile::open(folder.path(), None).unwrap_err();
+        let failure = Profile::open(folder.path(), Choice::Only).unwrap_err();
         assert!(failure.text().contains("client/payouts, operator/alice"), "{}", failure.text());
-        let profile = Profile::open(folder.path(), Some("operator/alice")).unwrap();
+        let profile = Profile::open(folder.path(), Choice::Of(&Party::Operator("alice".to_owned()))).unwrap();
         assert_eq!(profile.cert, Some(folder.path().join("operator-alice.pem")));
         assert!(profile.data.is_empty());
+        assert_eq!(Profile::open(folder.path(), Choice::Elsewhere).unwrap().cert, None);
     }
 
     #[test]
     fn a_broken_profile_is_named() {
-        assert!(Profile::open(Path::new("/no/such/folder"), None).unwrap_err().text().contains("/no/such/folder"));
+        assert!(
+            Profile::open(Path::new("/no/such/folder"), Choice::Only).unwrap_err().text().contains("/no/such/folder")
+        );
         let folder = folder();
         for text in ["data = 'a:1'", "data = ['a']", "dat = []", "="] {
             std::fs::write(folder.path().join("endpoints"), text).unwrap();
-            let failure = Profile::open(folder.path(), None).unwrap_err();
+            let failure = Profile::open(folder.path(), Choice::Only).unwrap_err();
             assert!(failure.text().contains("endpoints"), "{text}: {}", failure.text());
         }
     }

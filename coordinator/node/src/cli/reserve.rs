@@ -76,8 +76,8 @@ pub struct Claim {
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     ttl: Option<Duration>,
     /// The payment that the coins are for; no other may spend them
-    #[arg(long, value_name = "ID", value_parser = values::payment_id, default_value = "", hide_default_value = true)]
-    payment_id: String,
+    #[arg(long, value_name = "ID", value_parser = values::payment_id)]
+    payment_id: Option<String>,
     #[command(flatten)]
     repeat: Repeat,
 }
@@ -94,14 +94,14 @@ pub struct Grant {
 #[derive(Debug, Args)]
 pub struct List {
     /// Only of this wallet
-    #[arg(long, value_name = "WALLET", value_parser = values::wallet_id, default_value = "", hide_default_value = true)]
-    wallet: String,
+    #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
+    wallet: Option<String>,
     /// Only of this owner, such as client/payouts
-    #[arg(long, default_value = "", hide_default_value = true)]
-    owner: String,
+    #[arg(long)]
+    owner: Option<String>,
     /// Only for this payment
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    payment_id: String,
+    #[arg(long, value_name = "ID")]
+    payment_id: Option<String>,
     /// Only in this state; may be repeated [default: active]
     #[arg(long = "state", value_name = "STATE", value_parser = words::parser::<v1::ReservationState>())]
     states: Vec<v1::ReservationState>,
@@ -148,7 +148,7 @@ impl Claim {
             wallet_id: self.wallet,
             what: Some(what),
             expiration: self.ttl.map(wire).transpose()?.map(v1::reserve_utxos_request::Expiration::Ttl),
-            payment_id: self.payment_id,
+            payment_id: self.payment_id.unwrap_or_default(),
         };
         let answer = mutation(&id, client.reserve_utxos(request)).await?;
         show(session, answer.reservation, (answer.applied_index, answer.term), id)
@@ -214,9 +214,9 @@ impl List {
         loop {
             let (page_size, page_token) = pages.next();
             let request = v1::ListReservationsRequest {
-                wallet_id: self.wallet.clone(),
-                owner: self.owner.clone(),
-                payment_id: self.payment_id.clone(),
+                wallet_id: self.wallet.clone().unwrap_or_default(),
+                owner: self.owner.clone().unwrap_or_default(),
+                payment_id: self.payment_id.clone().unwrap_or_default(),
                 states: self.states.iter().map(|state| *state as i32).collect(),
                 page_size,
                 page_token,

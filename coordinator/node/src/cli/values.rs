@@ -11,6 +11,7 @@ use bitcoin::hex::FromHex;
 use onespend_proto::v1;
 
 use super::failure::Failure;
+use crate::identity::Party;
 
 /// All bitcoin there will ever be, in satoshi.
 const MAX_SAT: i64 = 2_100_000_000_000_000;
@@ -98,6 +99,11 @@ pub fn request_id(text: &str) -> Result<String, String> {
 /// A payment id.
 pub fn payment_id(text: &str) -> Result<String, String> {
     printable(text, MAX_PAYMENT_ID)
+}
+
+/// A party of the cluster, such as `client/payouts`.
+pub fn caller(text: &str) -> Result<Party, String> {
+    Party::from_caller_id(text).map_err(|_| "it must be client/NAME or operator/NAME".to_owned())
 }
 
 /// A wallet id.

@@ -101,8 +101,8 @@ pub struct Register {
     #[arg(long, value_name = "FILE")]
     descriptor_file: Option<PathBuf>,
     /// A signer of the nodes' configuration, or `external` [default: watch only]
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    signer: String,
+    #[arg(long, value_name = "NAME")]
+    signer: Option<String>,
     /// Height before which the wallet received nothing
     #[arg(long, value_name = "HEIGHT", default_value_t = 0)]
     birth_height: u32,
@@ -203,7 +203,7 @@ impl Register {
             request_id: id.clone(),
             wallet_id: self.wallet,
             descriptor: descriptor.trim().to_owned(),
-            signer: self.signer,
+            signer: self.signer.unwrap_or_default(),
             limits: Some(self.caps.over(v1::WalletLimits::default())),
             birth_height: self.birth_height,
         };

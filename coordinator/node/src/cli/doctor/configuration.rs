@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::findings::{Area, Findings};
-use crate::config::{Config, Fault, Severity};
+use crate::config::{Config, Fault, Place, Severity};
 
 /// The configuration, unless it says too little to look at anything else.
 pub fn check(file: &Path, findings: &mut Findings) -> Option<Config> {
@@ -38,11 +38,19 @@ fn without_files(file: &Path) -> Option<Config> {
 
 fn tell(faults: &[Fault], file: &Path, findings: &mut Findings) {
     for fault in faults {
-        let area = about(&fault.key);
+        let (area, what) = (about(&fault.key), describe(fault, file));
         match fault.severity {
-            Severity::Error => findings.fail(area, fault.line(file), &fault.why),
-            Severity::Warning => findings.warn(area, fault.line(file), &fault.why),
+            Severity::Error => findings.fail(area, what, &fault.why),
+            Severity::Warning => findings.warn(area, what, &fault.why),
         }
+    }
+}
+
+fn describe(fault: &Fault, file: &Path) -> String {
+    let key = if fault.key.is_empty() { String::new() } else { format!("{}: ", fault.key) };
+    match &fault.place {
+        Place::File { line, .. } => format!("{key}{} ({}, line {line})", fault.what, file.display()),
+        Place::Environment(name) => format!("{key}{} (variable {name})", fault.what),
     }
 }
 

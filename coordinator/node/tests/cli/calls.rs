@@ -1,0 +1,144 @@
+//! Wallets, coins and reservations: what is sent, and how answers look.
+
+use onespend_proto::v1;
+use serde_json::json;
+
+use crate::node::{ADDRESS, TXID, utxo, wallet};
+use crate::run::{Cluster, with_input};
+
+#[test]
+fn a_wallet_is_registered_with_limits() {
+    let cluster = Cluster::start();
+    let register = ["wallet", "register", "hot", "--descriptor", "wpkh(tpub/<0;1>/*)", "--signer", "hot"];
+    let caps = ["--max-feerate", "50.5", "--finality-depth", "3", "--request-id", "mine"];
+    let done = cluster.run(&[&register[..], &caps, &["-o", "json"]].concat()).code(0);
+
+    let asked: v1::RegisterWalletRequest = cluster.node.last();
+    assert_eq!((asked.request_id.as_str(), asked.wallet_id.as_str(), asked.signer.as_str()), ("mine", "hot", "hot"));
+    let limits = asked.limits.unwrap();
+    assert_eq!((limits.max_feerate_sat_vb, limits.finality_depth, limits.max_fee_sat), (50.5, 3, 0));
+    assert_eq!(cluster.node.caller(), "client/payouts");
+    let json = done.json();
+    assert_eq!((json["wallet_id"].as_str(), json["request_id"].as_str()), (Some("hot"), Some("mine")));
+    assert_eq!((json["applied_index"].as_u64(), json["term"].as_u64()), (Some(9), Some(2)));
+    assert_eq!(json["limits"]["max_fee_sat"], 100_000);
+    assert_eq!(json["frozen_note"], json!(null));
+}
+
+#[test]
+fn a_descriptor_may_come_from_a_file_and_never_leaves_with_a_private_key() {
+    let cluster = Cluster::start();
+    let profile = cluster.authority.path().to_str().unwrap();
+    let environment = [("ONESPEND_PROFILE", profile), ("ONESPEND_AS", "client/payouts")];
+    let args = ["wallet", "register", "hot", "--descriptor-file", "-"];
+    with_input("wpkh(tpub)\n", &environment, &args).code(0);
+    assert_eq!(cluster.node.last::<v1::RegisterWalletRequest>().descriptor, "wpkh(tpub)");
+
+    let refused = with_input("wpkh(tprv8secret/0)", &environment, &args).code(2);
+    assert!(refused.err.contains("private key") && !refused.err.contains("secret"), "{refused:?}");
+    assert_eq!(cluster.node.all::<v1::RegisterWalletRequest>().len(), 1);
+}
+
+#[test]
+fn wallets_are_shown_to_people() {
+    let cluster = Cluster::start();
+    let list = cluster.run(&["wallet", "list"]).code(0);
+    assert_eq!(
+        list.lines()[0].split_whitespace().collect::<Vec<_>>(),
+        ["WALLET", "SIGNER", "SETTLED", "AFTER", "FROZEN"]
+    );
+    let show = cluster.run(&["wallet", "show", "hot", "--max-lag", "5s"]).code(0);
+    assert!(show.out.contains("100,000 sat, 200 sat/vB, 10 % of the amount"), "{}", show.out);
+    let level = cluster.node.last::<v1::GetWalletRequest>().consistency.unwrap().level.unwrap();
+    assert_eq!(level, v1::read_consistency::Level::BoundedStaleness(v1::BoundedStaleness { max_lag_ms: 5_000 }));
+    let balance = cluster.run(&["wallet", "balance", "hot"]).code(0);
+    assert!(balance.out.contains("150,000 sat  3 coins") && balance.out.contains("250,000 sat"), "{}", balance.out);
+    assert!(!balance.out.contains("quarantined"), "{}", balance.out);
+    assert_eq!(cluster.run(&["wallet", "address", "hot"]).code(0).out, format!("{ADDRESS}\n"));
+    cluster.run(&["wallet", "address", "hot", "--change"]).code(0);
+    assert_eq!(cluster.node.last::<v1::NewAddressRequest>().keychain(), v1::Keychain::Internal);
+    let frozen = cluster.run(&["wallet", "freeze", "hot", "--note", "audit"]).code(0);
+    assert!(frozen.out.contains("yes: audit"), "{}", frozen.out);
+    cluster.run(&["wallet", "unfreeze", "hot"]).code(0);
+    assert_eq!(cluster.node.last::<v1::UnfreezeWalletRequest>().request_id.len(), 36, "a UUID");
+}
+
+#[test]
+fn limits_that_are_not_named_stay() {
+    let cluster = Cluster::start();
+    cluster.run(&["wallet", "limits", "hot", "--max-fee-percent", "20"]).code(0);
+    let expected = v1::WalletLimits { max_fee_percent: 20, ..wallet().limits.unwrap() };
+    assert_eq!(cluster.node.last::<v1::SetLimitsRequest>().limits, Some(expected));
+    cluster.run(&["wallet", "limits", "hot"]).code(0);
+    assert_eq!(cluster.node.all::<v1::SetLimitsRequest>().len(), 1, "without a limit it only shows");
+}
+
+#[test]
+fn coins_are_listed_page_by_page() {
+    let cluster = Cluster::start();
+    let first = v1::ListUtxosResponse {
+        utxos: vec![utxo(5_000_000_000), utxo(1_000)],
+        next_page_token: "two".to_owned(),
+        ..Default::default()
+    };
+    cluster.node.answer(first.clone());
+    let args = ["utxo", "list", "--wallet", "hot", "--state", "available", "--state", "immature", "--min-sat", "500"];
+    let listed = cluster.run(&args).code(0);
+    let asked = cluster.node.all::<v1::ListUtxosRequest>();
+    assert_eq!(asked.len(), 2);
+    assert_eq!((asked[0].page_token.as_str(), asked[1].page_token.as_str()), ("", "two"));
+    assert_eq!((asked[0].states.as_slice(), asked[0].min_value_sat), (&[1, 7][..], 500));
+    assert!(listed.out.contains(&format!("{TXID}:1")), "{}", listed.out);
+    assert!(listed.out.ends_with("3 coins, 5,000,151,000 sat\n"), "{}", listed.out);
+    assert!(listed.lines().iter().all(|line| line.chars().count() <= 100), "{}", listed.out);
+
+    cluster.node.answer(first);
+    let cut = cluster.run(&["-o", "json", "utxo", "list", "--wallet", "hot", "--limit", "2"]).code(0).json();
+    assert_eq!((cut["more"].as_bool(), cut["utxos"].as_array().map(Vec::len)), (Some(true), Some(2)));
+    assert_eq!(cut["utxos"][0]["outpoint"], format!("{TXID}:1"));
+    assert_eq!(
+        (cut["utxos"][0]["value_sat"].as_i64(), cut["utxos"][0]["state"].as_str()),
+        (Some(5_000_000_000), Some("available"))
+    );
+    assert_eq!(cut["utxos"][0]["reservation_id"], json!(null));
+}
+
+#[test]
+fn coins_are_reserved_by_name_and_by_amount() {
+    use v1::reserve_utxos_request::{Expiration, What};
+    let cluster = Cluster::start();
+    let (one, two) = (format!("{TXID}:0"), format!("{TXID}:1"));
+    let done = cluster.run(&["reserve", "coins", "--wallet", "hot", "--ttl", "5m", &one, &two]).code(0);
+    assert!(done.out.contains("r-77") && done.out.contains("9 min 41 s"), "{}", done.out);
+    let asked: v1::ReserveUtxosRequest = cluster.node.last();
+    let Some(What::Outpoints(list)) = asked.what else { panic!("{asked:?}") };
+    assert_eq!(list.outpoints.iter().map(|coin| coin.vout).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(asked.expiration, Some(Expiration::Ttl(prost_types::Duration { seconds: 300, nanos: 0 })));
+
+    let amount = ["reserve", "amount", "--wallet", "hot", "--sat", "100000", "--feerate", "2.5"];
+    let more = ["--strategy", "oldest_first", "--payment-id", "order-7", "-o", "json"];
+    let json = cluster.run(&[&amount[..], &more].concat()).code(0).json();
+    assert_eq!((json["reservation_id"].as_str(), json["fence"].as_u64()), (Some("r-77"), Some(77)));
+    assert_eq!((json["remaining_ms"].as_u64(), json["state"].as_str()), (Some(581_000), Some("active")));
+    let asked: v1::ReserveUtxosRequest = cluster.node.last();
+    let Some(What::Selection(selection)) = asked.what else { panic!("{asked:?}") };
+    assert_eq!((selection.target_sat, selection.feerate_sat_vb, selection.min_depth), (100_000, 2.5, 1));
+    assert_eq!(selection.strategy(), v1::SelectionStrategy::OldestFirst);
+    assert_eq!((asked.payment_id.as_str(), asked.expiration), ("order-7", None));
+}
+
+#[test]
+fn reservations_are_renewed_and_released_with_their_fence() {
+    let cluster = Cluster::start();
+    cluster.run(&["reserve", "renew", "r-77", "--fence", "70"]).code(0);
+    assert_eq!(cluster.node.last::<v1::RenewReservationRequest>().fence, 70);
+    assert!(cluster.node.all::<v1::GetReservationRequest>().is_empty());
+    let released = cluster.run(&["reserve", "release", "r-77"]).code(0);
+    assert_eq!(cluster.node.last::<v1::ReleaseReservationRequest>().fence, 77, "asked from the service");
+    assert!(released.out.contains("released") && !released.out.contains("time left"), "{}", released.out);
+    cluster.run(&["reserve", "show", "r-77"]).code(0);
+    let list = cluster.run(&["reserve", "list", "--wallet", "hot", "--state", "used"]).code(0);
+    assert!(list.out.contains("1 coin, 150,000 sat"), "{}", list.out);
+    assert!(list.lines().iter().all(|line| line.chars().count() <= 100), "{}", list.out);
+    assert_eq!(cluster.node.last::<v1::ListReservationsRequest>().states, [v1::ReservationState::Used as i32]);
+}

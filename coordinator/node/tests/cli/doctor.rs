@@ -1,0 +1,112 @@
+//! What the doctor sees.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::bitcoind::{bitcoind, locked_bitcoind, serve};
+use crate::files::write_config;
+use crate::node::Node;
+use crate::run::{Authority, Ended, onespend};
+
+/// Three addresses where nobody listens.
+fn free() -> [String; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().to_string())
+}
+
+fn doctor(authority: &Authority, ports: [String; 3], bitcoind: &str) -> Ended {
+    std::fs::write(authority.file("cookie"), "__cookie__:secret").unwrap();
+    let file = write_config(authority.path(), ports, bitcoind);
+    onespend(&["-o", "json", "doctor", "--config", file.to_str().unwrap()])
+}
+
+/// Findings of one area, as level and text.
+fn about(ended: &Ended, area: &str) -> Vec<(String, String)> {
+    let text = |finding: &Value, field: &str| finding[field].as_str().unwrap().to_owned();
+    let findings = ended.json()["findings"].as_array().unwrap().clone();
+    let of_area = findings.iter().filter(|finding| finding["area"] == area);
+    of_area.map(|finding| (text(finding, "level"), text(finding, "what"))).collect()
+}
+
+#[test]
+fn a_healthy_machine_has_no_failures() {
+    let authority = Authority::new();
+    let ended = doctor(&authority, free(), &bitcoind(false).to_string());
+    let report = ended.json();
+    assert_eq!(report["failures"], 0, "{report:#}");
+    for area in ["configuration", "certificates", "signers", "data_folder", "ports", "peers", "bitcoind", "clock"] {
+        assert!(about(&ended, area).iter().any(|(level, _)| level == "ok"), "{area}: {report:#}");
+    }
+    // A cluster of one is what the configuration warns about.
+    assert!(about(&ended, "configuration").iter().any(|(level, _)| level == "warning"), "{report:#}");
+    assert_eq!(ended.code, 1);
+    assert!(!authority.file("data").exists(), "the doctor makes nothing");
+}
+
+#[test]
+fn each_fault_has_a_remedy() {
+    let authority = Authority::new();
+    let strangers = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = std::array::from_fn(|at| strangers[at].local_addr().unwrap().to_string());
+    // Listeners that accept and say nothing would cost the doctor its patience; these hang up.
+    for listener in strangers {
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+    }
+    let ended = doctor(&authority, ports, &locked_bitcoind().to_string());
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert_eq!(about(&ended, "ports").iter().filter(|(level, _)| level == "failure").count(), 3);
+    let locked = about(&ended, "bitcoind");
+    assert!(locked[0].0 == "failure" && locked[0].1.contains("credentials"), "{locked:?}");
+    assert!(!ended.out.contains("secret"), "{}", ended.out);
+    for finding in ended.json()["findings"].as_array().unwrap() {
+        assert_eq!(finding["level"] == "ok", finding["remedy"].is_null(), "{finding}");
+    }
+    let text = onespend(&["doctor", "--config", authority.file("onespend.toml").to_str().unwrap()]).code(2).out;
+    assert!(text.contains("FAILURE") && text.contains("remedy: "), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn a_node_that_runs_is_recognised_on_its_ports() {
+    let authority = Authority::new();
+    let (data, control) = (Node::start(&authority, 1), Node::start(&authority, 1));
+    let health = serve(|head, _| {
+        assert!(head.starts_with("get /status "), "{head}");
+        ("200 OK", r#"{"cluster_id":"demo","node_id":1}"#.to_owned())
+    });
+    let ports = [data.address().to_owned(), control.address().to_owned(), health.to_string()];
+    let ended = doctor(&authority, ports, &bitcoind(true).to_string());
+    let ports = about(&ended, "ports");
+    assert_eq!(ports.len(), 3, "{ended:?}");
+    assert!(ports.iter().all(|(level, what)| level == "ok" && what.contains("in use by this node")), "{ports:?}");
+    assert!(about(&ended, "bitcoind").iter().any(|(level, what)| level == "warning" && what.contains("initial")));
+}
+
+#[test]
+fn peers_are_told_apart() {
+    let authority = Authority::new();
+    let (second, third) = (Node::start(&authority, 2), Node::start(&authority, 3));
+    std::fs::write(authority.file("cookie"), "a:b").unwrap();
+    let file = write_config(authority.path(), free(), &bitcoind(false).to_string());
+    let peers = |addresses: [&str; 2]| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text: String = text.split("[[peers]]\nid = 2").next().unwrap().to_owned();
+        let entry =
+            |id: u64, address: &str| format!("[[peers]]\nid = {id}\ncontrol = '{address}'\ndata = '10.0.0.{id}:1'\n");
+        std::fs::write(&file, format!("{text}{}{}", entry(2, addresses[0]), entry(3, addresses[1]))).unwrap();
+        let ended = onespend(&["-o", "json", "doctor", "--config", file.to_str().unwrap()]);
+        about(&ended, "peers")
+    };
+    let good = peers([second.address(), third.address()]);
+    assert!(good.len() == 2 && good.iter().all(|(level, what)| level == "ok" && what.contains("answers")), "{good:?}");
+    let swapped = peers([third.address(), "127.0.0.1:9"]);
+    assert!(swapped[0].0 == "failure" && swapped[0].1.contains("spiffe://demo/node/3"), "{swapped:?}");
+    assert!(swapped[1].0 == "warning" && swapped[1].1.contains("no connection"), "{swapped:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_all_there_is_to_say() {
+    let ended = onespend(&["-o", "json", "doctor", "--config", "/no/such/file"]).code(2);
+    assert_eq!(ended.json()["failures"], 1);
+}

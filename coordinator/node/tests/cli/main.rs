@@ -1,0 +1,14 @@
+//! The command line as a person or a script uses it: the real binary, against nodes in this process that demand
+//! mutual TLS.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bitcoind;
+mod calls;
+mod doctor;
+mod failures;
+mod files;
+mod node;
+mod payments;
+mod run;
+mod status;

@@ -1,0 +1,118 @@
+//! Paying, waiting, following, and PSBTs.
+
+use onespend_proto::v1::{self, PaymentState as S};
+
+use crate::node::{ADDRESS, TXID, Told, payment};
+use crate::run::{Cluster, Ended};
+
+fn pay(cluster: &Cluster, more: &[&str]) -> Ended {
+    let to = format!("{ADDRESS}=50000");
+    cluster.run(&[&["pay", "--wallet", "hot", "--payment-id", "order-7", "--to", &to][..], more].concat())
+}
+
+fn created(state: S) -> v1::CreatePaymentResponse {
+    v1::CreatePaymentResponse { payment: Some(payment(state, 80)), applied_index: 80, term: 2 }
+}
+
+#[test]
+fn a_payment_is_ordered() {
+    use v1::create_payment_request::Fee;
+    let cluster = Cluster::start();
+    let done = pay(&cluster, &["--feerate", "5", "--max-fee-sat", "1000"]).code(0);
+    assert!(done.out.contains("50,000 sat") && done.out.contains("705 sat") && done.out.contains(TXID), "{}", done.out);
+    assert!(done.lines().iter().all(|line| line.chars().count() <= 100), "{}", done.out);
+    let asked: v1::CreatePaymentRequest = cluster.node.last();
+    assert_eq!((asked.payment_id.as_str(), asked.recipients[0].amount_sat), ("order-7", 50_000));
+    assert_eq!((asked.fee, asked.max_fee_sat, asked.min_depth), (Some(Fee::FeerateSatVb(5.0)), 1_000, 1));
+
+    let json = pay(&cluster, &["--target-blocks", "2", "-o", "json"]).code(0).json();
+    assert_eq!((json["state"].as_str(), json["txid"].as_str()), (Some("broadcast"), Some(TXID)));
+    assert_eq!(json["attempts"][0]["inputs"][0], format!("{TXID}:1"));
+    assert_eq!(json["recipients"][0]["address"], ADDRESS);
+    assert_eq!(cluster.node.last::<v1::CreatePaymentRequest>().fee, Some(Fee::ConfirmTargetBlocks(2)));
+    assert_eq!(json["request_id"], cluster.node.last::<v1::CreatePaymentRequest>().request_id.as_str());
+}
+
+#[test]
+fn amounts_that_are_not_whole_satoshi_are_never_sent() {
+    let cluster = Cluster::start();
+    for amount in ["0.0005", "5e4", "50,000", "-5", "0", ""] {
+        let to = format!("{ADDRESS}={amount}");
+        let refused = cluster.run(&["pay", "--wallet", "hot", "--payment-id", "x", "--to", &to]).code(2);
+        assert!(refused.err.contains("satoshi"), "{refused:?}");
+    }
+    pay(&cluster, &["--feerate", "1", "--target-blocks", "2"]).code(2);
+    assert!(cluster.node.all::<v1::CreatePaymentRequest>().is_empty());
+}
+
+#[test]
+fn a_payment_that_is_not_signed_yet_is_no_failure() {
+    let cluster = Cluster::start();
+    cluster.node.answer(created(S::Signing));
+    let done = pay(&cluster, &[]).code(0);
+    assert!(done.out.contains("signing") && done.err.contains("goes on by itself"), "{done:?}");
+}
+
+#[test]
+fn waiting_ends_when_the_payment_is_far_enough() {
+    let cluster = Cluster::start();
+    cluster.node.answer(Told(vec![S::Broadcast, S::Confirming, S::Settled]));
+    let done = pay(&cluster, &["--wait", "settled", "-o", "json"]).code(0);
+    assert_eq!(done.json()["state"], "settled");
+    assert_eq!(cluster.node.last::<v1::WatchPaymentsRequest>().from_index, 80, "nothing may be missed in between");
+    assert!(done.err.is_empty(), "no progress line where nobody watches: {}", done.err);
+
+    let already = pay(&cluster, &["--wait", "broadcast"]).code(0);
+    assert!(already.out.contains("broadcast"), "{already:?}");
+    assert_eq!(cluster.node.all::<v1::WatchPaymentsRequest>().len(), 1, "there was nothing to wait for");
+}
+
+#[test]
+fn waiting_tells_when_it_will_never_be_paid_or_takes_too_long() {
+    let cluster = Cluster::start();
+    cluster.node.answer(Told(vec![S::Conflicted, S::Dead]));
+    let dead = pay(&cluster, &["--wait", "confirmed"]).code(1);
+    assert!(dead.err.contains("not paid: the payment is dead") && dead.out.contains("dead"), "{dead:?}");
+
+    cluster.node.answer(Told(vec![S::Confirming]));
+    let slow = pay(&cluster, &["--wait", "settled", "--wait-timeout", "700ms"]).code(3);
+    assert!(slow.err.contains("payment watch --wallet hot --payment-id order-7"), "{slow:?}");
+    assert!(slow.out.contains("confirming"), "{slow:?}");
+}
+
+#[test]
+fn payments_are_shown_listed_and_followed() {
+    let cluster = Cluster::start();
+    let shown = cluster.run(&["payment", "show", "--wallet", "hot", "order-7"]).code(0);
+    assert!(shown.out.contains("ATTEMPT") && shown.out.contains("confirming"), "{}", shown.out);
+    let list = cluster.run(&["payment", "list", "--wallet", "hot", "--state", "confirming"]).code(0);
+    assert!(list.out.ends_with("1 payment\n"), "{}", list.out);
+    assert!(list.lines().iter().all(|line| line.chars().count() <= 100), "{}", list.out);
+
+    cluster.node.answer(Told(vec![S::Broadcast, S::Settled]));
+    let watch = ["payment", "watch", "--wallet", "hot", "--payment-id", "order-7", "--from-index", "5", "-o", "json"];
+    let followed = cluster.run(&watch).code(0);
+    let lines: Vec<serde_json::Value> =
+        followed.lines().into_iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "one document per line, and it ends when the payment is final");
+    assert_eq!((lines[0]["applied_index"].as_u64(), lines[1]["applied_index"].as_u64()), (Some(6), Some(7)));
+    assert_eq!(lines[1]["payment"]["state"], "settled");
+}
+
+#[test]
+fn a_psbt_is_sent_with_its_reservation() {
+    let cluster = Cluster::start();
+    let to = format!("{ADDRESS}=50000");
+    let file = cluster.authority.file("order.psbt");
+    std::fs::write(&file, b"psbt\xff\x00").unwrap();
+    let names = ["--wallet", "hot", "--payment-id", "order-7", "--reservation", "r-77", "--fence", "77", "--to", &to];
+    for psbt in ["cHNidP8A", file.to_str().unwrap()] {
+        let args = [&["payment", "sign-psbt", psbt, "-o", "json"][..], &names].concat();
+        assert_eq!(cluster.run(&args).code(0).json()["attempt_number"], 1);
+        let asked: v1::SignPsbtRequest = cluster.node.last();
+        assert_eq!((&asked.psbt[..], asked.reservation_id.as_str(), asked.fence), (&b"psbt\xff\x00"[..], "r-77", 77));
+        assert_eq!(asked.recipients.len(), 1);
+    }
+    let wrong = cluster.run(&[&["payment", "sign-psbt", "/no/such/file"][..], &names].concat()).code(2);
+    assert!(wrong.err.contains("/no/such/file"), "{wrong:?}");
+}

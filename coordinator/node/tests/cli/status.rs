@@ -1,0 +1,62 @@
+//! The cluster in one screen, and handing leadership over.
+
+use onespend_proto::v1;
+
+use crate::node::Node;
+use crate::run::Cluster;
+
+fn member(id: u64, address: &str) -> v1::Member {
+    v1::Member { node_id: id, control_address: address.to_owned(), voter: true, ..Default::default() }
+}
+
+fn status(id: u64, members: &[v1::Member]) -> v1::GetStatusResponse {
+    let role = if id == 1 { v1::NodeRole::Leader } else { v1::NodeRole::Replica };
+    v1::GetStatusResponse {
+        cluster_id: "demo".to_owned(),
+        network: "regtest".to_owned(),
+        node_id: id,
+        role: role.into(),
+        term: 2,
+        leader_id: 1,
+        members: members.to_vec(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn members_that_only_a_node_knows_are_asked_too() {
+    let cluster = Cluster::start();
+    let second = Node::start(&cluster.authority, 2);
+    let members = [member(1, cluster.node.address()), member(2, second.address()), member(3, "127.0.0.1:9")];
+    cluster.node.answer(status(1, &members));
+    second.answer(status(2, &members));
+    let json = cluster.run_as("operator/alice", &["status", "-o", "json"]).code(0).json();
+    assert_eq!(cluster.node.caller(), "operator/alice");
+    let roles: Vec<_> = (0..3).map(|at| json["nodes"][at]["status"]["role"].as_str()).collect();
+    assert_eq!(roles, [Some("leader"), Some("replica"), None]);
+    assert_eq!(json["nodes"][2]["address"], "127.0.0.1:9");
+    assert!(json["nodes"][2]["error"].is_string());
+    assert_eq!((json["cluster_id"].as_str(), json["leader_id"].as_u64()), (Some("demo"), Some(1)));
+}
+
+#[test]
+fn data_ports_alone_show_the_tip_and_every_bitcoind() {
+    let cluster = Cluster::start();
+    std::fs::write(cluster.authority.file("endpoints"), format!("data = ['{}']", cluster.node.address())).unwrap();
+    let shown = cluster.run(&["status"]).code(0);
+    assert!(shown.out.contains("height 130") && shown.out.contains("in sync"), "{}", shown.out);
+    assert!(shown.out.contains("node unreachable") && shown.out.contains("timed out"), "{}", shown.out);
+    let json = cluster.run(&["status", "-o", "json"]).code(0).json();
+    assert_eq!(json["nodes"][0]["bitcoind"]["state"], "in_sync");
+}
+
+#[test]
+fn leadership_is_handed_over() {
+    let cluster = Cluster::start();
+    let done = cluster.run_as("operator/alice", &["cluster", "transfer", "--to", "2"]).code(0);
+    assert_eq!(done.out, "node 2 leads\n");
+    assert_eq!(cluster.node.last::<v1::TransferLeadershipRequest>().node_id, 2);
+    let json = cluster.run_as("operator/alice", &["cluster", "transfer", "-o", "json"]).code(0).json();
+    assert_eq!((json["leader_id"].as_u64(), json["term"].as_u64()), (Some(2), Some(3)));
+    assert_eq!(cluster.node.last::<v1::TransferLeadershipRequest>().node_id, 0);
+}
