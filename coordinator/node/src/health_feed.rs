@@ -1,6 +1,6 @@
 //! Renews the snapshot that the health endpoints answer from, and what `grpc.health.v1` says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +42,7 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
     let mut history = VecDeque::new();
     let mut leaderships = feed.replica.leaderships();
     let mut counted: Option<(Instant, Counts)> = None;
+    let mut said = BTreeMap::new();
     loop {
         let counts = match counted.take() {
             Some((at, counts)) if at.elapsed() < COUNT_EVERY => (at, counts),
@@ -49,7 +50,7 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
         };
         feed.health.publish(snapshot(&feed, &mut history, counts.1.clone()));
         counted = Some(counts);
-        report(&feed.health, &mut reporter).await;
+        report(&feed.health, &mut reporter, &mut said).await;
         beat.beat();
         tokio::select! {
             () = stop.cancelled() => break,
@@ -159,7 +160,8 @@ fn count(replica: &Replica) -> Counts {
     counts
 }
 
-async fn report(health: &Health, reporter: &mut HealthReporter) {
+/// Says over gRPC what the endpoints say over HTTP, when it changes: every watcher is told each time.
+async fn report(health: &Health, reporter: &mut HealthReporter, said: &mut BTreeMap<&'static str, bool>) {
     let checks = [
         ("", Check::Ready { bitcoind: false }),
         ("primary", Check::primary()),
@@ -168,6 +170,9 @@ async fn report(health: &Health, reporter: &mut HealthReporter) {
     ];
     for (service, check) in checks {
         let serving = health.verdict(&check).is_yes();
+        if said.insert(service, serving) == Some(serving) {
+            continue;
+        }
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         reporter.set_service_status(service, status).await;
     }
