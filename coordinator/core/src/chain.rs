@@ -32,6 +32,9 @@ pub struct BlockRecord {
     pub spent: Vec<OutPoint>,
 }
 
+/// Records of the blocks that can be taken back, and of the one below them, which is the tip then.
+const RECORDS_KEPT: u32 = UNDO_BLOCKS + 1;
+
 /// A block to connect.
 pub(crate) struct NewBlock<'a> {
     pub(crate) block: BlockRef,
@@ -228,7 +231,7 @@ fn freeze_after_deep_reorg(state: &mut State, disconnected: Height, undone: &BTr
 
 /// Forgets what no reorganisation that we can follow could bring back.
 fn forget_deep_blocks(state: &mut State, tip: Height) {
-    let Some(deep) = tip.0.checked_sub(UNDO_BLOCKS) else { return };
+    let Some(deep) = tip.0.checked_sub(RECORDS_KEPT) else { return };
     let Some(record) = state.take_block(Height(deep)) else { return };
     for outpoint in record.spent {
         forget_buried(state, &outpoint);
@@ -239,7 +242,7 @@ fn forget_deep_blocks(state: &mut State, tip: Height) {
 pub(crate) fn forget_buried(state: &mut State, outpoint: &OutPoint) {
     let Ok(tip) = state.tip() else { return };
     let buried = state.utxo(outpoint).is_some_and(|utxo| {
-        utxo.spent.as_ref().is_some_and(|spend| depth(spend.height, tip.height) > UNDO_BLOCKS)
+        utxo.spent.as_ref().is_some_and(|spend| depth(spend.height, tip.height) > RECORDS_KEPT)
             && !matches!(utxo.claim, Claim::Reserved(_))
     });
     if buried {

@@ -91,7 +91,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Again::OldIndex)
     ];
     let deep = prop_oneof![6 => Just(1_usize), 3 => Just(2_usize), 1 => 3..6_usize];
-    let fault = prop_oneof![3 => Just(0_u8), 1 => 1..15_u8];
+    let fault = prop_oneof![2 => Just(0_u8), 1 => 1..15_u8];
     prop_oneof![
         5 => (1..30_000_u64).prop_map(Step::Wait),
         12 => (wallet.clone(), 0..12_u32, 20_000..500_000_u64)
