@@ -183,7 +183,7 @@ A cluster of {count} nodes runs; {blocks}. Wallet \"{wallet}\" has {COINS} coins
 Who leads:
   for port in {ports}; do curl -s localhost:$port/primary; echo; done
 Pay by the command line:
-  onespend pay --endpoint {front} {tls} --wallet {wallet} --payment-id first --to {address} --amount-sat 10000
+  onespend pay --endpoint {front} {tls} --wallet {wallet} --payment-id first --to {address}=10000
 Pay from Python (grpcio, generated from proto/ alone):
   $(testnet/python.sh) testnet/pay.py --endpoint {front} {tls} --wallet {wallet} --payment-id second --to {address} --amount-sat 10000
 Stop it:

@@ -133,7 +133,7 @@ impl Ledger {
     ) -> SigningPermit {
         let key = payment_key(wallet, payment);
         let (wallet, outpoints, ttl) = (key.wallet.clone(), outpoints.to_vec(), DEFAULT_RESERVATION_TTL);
-        let reserved = self.apply(Command::Reserve(Reserve { wallet, outpoints, ttl, payment: None }));
+        let reserved = self.apply(Command::Reserve(Reserve { wallet, outpoints, ttl, payment: None, selected: false }));
         let Outcome::Reserved { reservation, .. } = reserved else { panic!("{reserved:?}") };
         let recipients = transaction.output.iter();
         let pay = PayReserved {

@@ -14,8 +14,8 @@ use crate::wallet::{Keychain, SignerRef, WalletDescriptor};
 
 /// The sighash byte at the end of a signature (BIP-143); BIP-341 may leave it out for the same meaning.
 const SIGHASH_ALL: u8 = 1;
-/// A DER signature of at most 72 bytes, and its sighash byte.
-const MAX_ECDSA_LEN: usize = 73;
+/// A DER signature with a low S, which is what nodes relay (BIP-146), and its sighash byte.
+const MAX_ECDSA_LEN: usize = 72;
 
 /// A transaction that passed every check and asks for its intent.
 pub(crate) struct Proposal<'a> {

@@ -28,7 +28,7 @@ pub async fn run(replica: Arc<Replica>, peers: Arc<Peers>, alarms: Arc<Alarms>, 
         let ours = replica.hashes();
         if let Some(index) = outvoted(&ours, &theirs) {
             let message = format!("this node's state at log index {index} differs from what most others have");
-            alarms.raise(MISMATCH, message);
+            alarms.raise(MISMATCH, &message);
         }
     }
 }

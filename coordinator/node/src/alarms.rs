@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use tracing::{error, info};
+use tracing::error;
 
 use crate::health::Alarm;
 
@@ -13,18 +13,10 @@ pub struct Alarms(Mutex<BTreeMap<&'static str, String>>);
 
 impl Alarms {
     /// Raises an alarm, or renews its text. It is logged once.
-    pub fn raise(&self, code: &'static str, message: String) {
+    pub fn raise(&self, code: &'static str, message: &str) {
         let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if alarms.insert(code, message.clone()).is_none() {
+        if alarms.insert(code, message.to_owned()).is_none() {
             error!(code, message, "alarm");
-        }
-    }
-
-    /// Ends an alarm.
-    pub fn clear(&self, code: &'static str) {
-        let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if alarms.remove(code).is_some() {
-            info!(code, "the alarm is over");
         }
     }
 

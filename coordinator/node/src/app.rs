@@ -17,10 +17,11 @@ use crate::bitcoind::BitcoindWatch;
 use crate::config::Config;
 use crate::grpc::api::{Api, Settings};
 use crate::grpc::forward::Forward;
-use crate::grpc::server::{self, Bounds, Listening};
+use crate::grpc::server::{self, Bounds};
 use crate::grpc::turns::Turns;
 use crate::health::{Health, HealthServer, Limits, Snapshot};
 use crate::health_feed::{self, Feed};
+use crate::leader::scripts::SharedScripts;
 use crate::leader::{self, Duty, broadcast, sign};
 use crate::metrics::Metrics;
 use crate::parts;
@@ -60,12 +61,42 @@ struct Node {
     replica: Arc<Replica>,
     health: HealthServer,
     bitcoind: crate::bitcoind::Threads,
-    /// Ends the servers: no new requests, answers for those under way.
-    stop_serving: CancellationToken,
-    servers: TaskTracker,
+    /// The data plane: ends with the answers for what is under way.
+    data: Server,
+    /// The control plane: other nodes need it until Raft has ended.
+    control: Server,
     /// Ends everything else.
     stop_working: CancellationToken,
     workers: TaskTracker,
+}
+
+/// A running server.
+struct Server {
+    stop: CancellationToken,
+    task: TaskTracker,
+}
+
+impl Server {
+    fn spawn(
+        name: &'static str,
+        stop: CancellationToken,
+        serving: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) -> Self {
+        let task = TaskTracker::new();
+        task.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(server = name, error = format!("{error:#}"), "the server ended");
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// No new requests; waits for the answers of those under way.
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.task.close();
+        self.task.wait().await;
+    }
 }
 
 async fn run(config: Config, metrics: Metrics) -> anyhow::Result<()> {
@@ -102,8 +133,8 @@ async fn run(config: Config, metrics: Metrics) -> anyhow::Result<()> {
 /// Starts from the inside out: sockets bind first, so that a taken port is known before anything else; they are
 /// served last.
 async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
-    let data = Listening::bind(config.listen.data).await.context("binding listen.data")?;
-    let control = Listening::bind(config.listen.control).await.context("binding listen.control")?;
+    let data = server::bind(config.listen.data).await.context("binding listen.data")?;
+    let control = server::bind(config.listen.control).await.context("binding listen.control")?;
     let health_socket = TcpListener::bind(config.listen.health).context("binding listen.health")?;
 
     let first = Snapshot::starting(&config.cluster.id, config.node.id, config.node.tags.clone());
@@ -123,6 +154,9 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox));
     let alarms = Arc::new(Alarms::default());
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
+    let (stop_data, stop_control, stop_working) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let scripts = SharedScripts::default();
     let peers = Arc::new(Peers::new(&config.cluster.id, tls.client()));
     let api = Arc::new(Api {
         replica: Arc::clone(&replica),
@@ -134,27 +168,36 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         alarms: Arc::clone(&alarms),
         busy: Busy::default(),
         turns: Turns::default(),
+        scripts: scripts.clone(),
+        stopping: stop_data.clone(),
         settings: settings(config),
     });
 
-    let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
-    let (servers, workers) = (TaskTracker::new(), TaskTracker::new());
+    let workers = TaskTracker::new();
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let raft_service = replica.raft().peer_service(parts::peer_identity(config), parts::node_view(&api)).into_server();
-    let serving = server::serve_control(control, bounds.clone(), Arc::clone(&api), raft_service, stop_serving.clone());
-    servers.spawn(logged("control", serving));
+    let serving = server::serve_control(control, bounds.clone(), Arc::clone(&api), raft_service, stop_control.clone());
+    let control = Server::spawn("control", stop_control, serving);
     replica.raft().initialize(parts::members(config)).await.context("forming the cluster")?;
 
     let threads = bitcoind.start(health.progress())?;
     let network = config.cluster.network;
-    let duty = Duty { replica: Arc::clone(&replica), chain, bitcoind: Arc::clone(&bitcoind), signing, inbox, network };
+    let duty = Duty {
+        replica: Arc::clone(&replica),
+        chain,
+        bitcoind: Arc::clone(&bitcoind),
+        signing,
+        inbox,
+        scripts,
+        network,
+    };
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
     workers.spawn(agreement::run(Arc::clone(&replica), peers, Arc::clone(&alarms), stop_working.clone()));
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };
     workers.spawn(health_feed::run(feed, reporter, stop_working.clone()));
-    let serving = server::serve_data(data, bounds, api, health_service, stop_serving.clone());
-    servers.spawn(logged("data", serving));
-    Ok(Node { replica, health: health_server, bitcoind: threads, stop_serving, servers, stop_working, workers })
+    let serving = server::serve_data(data, bounds, api, health_service, stop_data.clone());
+    let data = Server::spawn("data", stop_data, serving);
+    Ok(Node { replica, health: health_server, bitcoind: threads, data, control, stop_working, workers })
 }
 
 /// Stops from the outside in: first nobody is sent here any more, then the lead goes to another node, then requests
@@ -164,9 +207,7 @@ async fn stop(node: Node, drain: Drain, graceful: bool) {
     if graceful {
         drain.step("hand over leadership", hand_over(&node.replica, drain.left())).await;
     }
-    node.stop_serving.cancel();
-    node.servers.close();
-    drain.step("finish requests", node.servers.wait()).await;
+    drain.step("finish requests", node.data.stop()).await;
     node.stop_working.cancel();
     node.workers.close();
     drain.step("end duties", node.workers.wait()).await;
@@ -174,6 +215,7 @@ async fn stop(node: Node, drain: Drain, graceful: bool) {
     if let Some(Err(error)) = drain.step("close the log", node.replica.raft().stop()).await {
         warn!(%error, "the state is not wholly written; it is made up from the log at the next start");
     }
+    drain.step("close the control port", node.control.stop()).await;
     node.health.stop();
     info!("stopped");
 }
@@ -185,12 +227,6 @@ async fn hand_over(replica: &Replica, within: Duration) {
     match replica.transfer(None, Instant::now() + within).await {
         Ok(leader) => info!(leader = leader.node_id, "leadership handed over"),
         Err(error) => warn!(%error, "leadership could not be handed over; the others elect a leader"),
-    }
-}
-
-async fn logged(name: &'static str, server: impl Future<Output = anyhow::Result<()>>) {
-    if let Err(error) = server.await {
-        tracing::error!(server = name, error = format!("{error:#}"), "the server ended");
     }
 }
 

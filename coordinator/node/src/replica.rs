@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onespend_core::command::{Command, Request};
-use onespend_core::ids::{LogIndex, Millis};
+use onespend_core::ids::Millis;
 use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use crate::raft::{
 
 /// How long a duty waits for one of its proposals.
 const DUTY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for the log to close.
+/// How often it is looked whether the lead has moved.
 const LEADER_POLL: Duration = Duration::from_millis(5);
 
 /// The replica.
@@ -164,10 +164,5 @@ impl Replica {
     /// Waits for a fault that only a restart can mend.
     pub async fn wait_fatal(&self) -> RaftFatal {
         self.raft.wait_fatal().await
-    }
-
-    /// The last applied index.
-    pub fn applied_index(&self) -> LogIndex {
-        self.raft.view().position().index
     }
 }

@@ -58,7 +58,7 @@ pub struct Oracle {
     /// Wallets whose finality depth a reorganisation broke: nothing is promised about what confirms.
     broken: BTreeSet<usize>,
     /// Coins that somebody else spent in a block that is gone.
-    held_back: BTreeSet<OutPoint>,
+    held_back: BTreeMap<OutPoint, usize>,
     /// Coins that were spent when their wallet was registered: no scan finds them, also if the spend is taken back.
     unseen: BTreeSet<OutPoint>,
     highest: u32,
@@ -113,7 +113,7 @@ impl Oracle {
             Command::UnfreezeWallet { wallet } => {
                 let wallet = position(wallet);
                 self.frozen.remove(&wallet);
-                self.held_back.retain(|outpoint| chain.coins.get(outpoint).is_none_or(|coin| coin.wallet != wallet));
+                self.held_back.retain(|_, of| *of != wallet);
             }
             Command::GiveAddresses { wallet, .. } => self.addresses_given(wallet, outcome),
             Command::Reserve(command) => self.reserved(entry, index, outcome, position(&command.wallet), chain),
@@ -201,7 +201,7 @@ impl Oracle {
         assert_eq!(coin.wallet, wallet);
         assert_eq!(coin.spent, None);
         assert!(!coin.coinbase || chain.height() + 1 - coin.height >= 100, "safety 23");
-        assert!(!self.held_back.contains(&outpoint));
+        assert!(!self.held_back.contains_key(&outpoint));
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -339,7 +339,7 @@ impl Oracle {
             };
             if unclaimed {
                 self.owners.remove(outpoint);
-                self.held_back.insert(*outpoint);
+                self.held_back.insert(*outpoint, coin.wallet);
             }
         }
     }
@@ -361,7 +361,7 @@ impl Oracle {
                 .iter()
                 .filter(|(_, coin)| coin.wallet == *wallet && coin.spent.is_none())
                 .map(|(outpoint, _)| *outpoint)
-                .filter(|outpoint| !self.owners.contains_key(outpoint) && !self.held_back.contains(outpoint))
+                .filter(|outpoint| !self.owners.contains_key(outpoint) && !self.held_back.contains_key(outpoint))
                 .filter(|outpoint| !self.unseen.contains(outpoint) || state.utxo(outpoint).is_some())
                 .collect();
             assert_eq!(free, expected, "free coins of {id}");

@@ -133,22 +133,19 @@ impl BitcoindWatch {
     /// for the log to follow or not.
     pub fn may_follow(&self) -> bool {
         use crate::health::bitcoind_sync::SyncReason as Reason;
-        match self.heard.load().judgement.reason {
-            None => true,
-            Some(
-                Reason::BehindHeaders | Reason::BehindCluster | Reason::TooFewPeers | Reason::Fork | Reason::TipOld,
-            ) => true,
+        !matches!(
+            self.heard.load().judgement.reason,
             Some(
                 Reason::NotProbed
-                | Reason::Starting
-                | Reason::Unauthorized
-                | Reason::Timeout
-                | Reason::Unreachable
-                | Reason::WrongChain
-                | Reason::WrongGenesis
-                | Reason::InitialBlockDownload,
-            ) => false,
-        }
+                    | Reason::Starting
+                    | Reason::Unauthorized
+                    | Reason::Timeout
+                    | Reason::Unreachable
+                    | Reason::WrongChain
+                    | Reason::WrongGenesis
+                    | Reason::InitialBlockDownload
+            )
+        )
     }
 
     /// The judgement as health shows it.

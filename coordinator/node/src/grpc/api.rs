@@ -12,8 +12,9 @@ use onespend_core::ids::{CallerId, Millis, RequestId, RequestKey};
 use onespend_core::outcome::Outcome;
 use onespend_policies::{Action, Authorized, Policy, Resource};
 use onespend_proto::v1;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
+use tracing::{Instrument, field, info_span};
 
 use super::caller::{self, Caller};
 use super::forward::{Forward, LeaderClients};
@@ -21,6 +22,7 @@ use super::status;
 use super::turns::Turns;
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
+use crate::leader::scripts::SharedScripts;
 use crate::leader::sign::Signing;
 use crate::peers::Peers;
 use crate::raft::Applied;
@@ -41,8 +43,11 @@ pub(crate) struct Api {
     pub(crate) signing: Arc<Signing>,
     pub(crate) bitcoind: Arc<BitcoindWatch>,
     pub(crate) alarms: Arc<Alarms>,
+    pub(crate) scripts: SharedScripts,
     pub(crate) busy: Busy,
     pub(crate) turns: Turns<RequestKey>,
+    /// Cancelled when open streams should end.
+    pub(crate) stopping: CancellationToken,
     pub(crate) settings: Settings,
 }
 
@@ -128,7 +133,7 @@ impl Api {
     ) -> Result<Response<Res>, Status>
     where
         Req: prost::Message + Clone + 'static,
-        Run: FnOnce(&Self, v1::ReadInfo, Req) -> Result<Res, Status> + Send,
+        Run: FnOnce(&Self, v1::ReadInfo, &Req) -> Result<Res, Status> + Send,
         Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
         PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
     {
@@ -141,7 +146,7 @@ impl Api {
                 return self.pass_on(&caller, call.deadline, request, pass).await;
             }
             let info = super::reads::confirm(self, bound, call.deadline).await?;
-            run(self, info, request.into_inner()).map(Response::new)
+            run(self, info, request.get_ref()).map(Response::new)
         }
         .instrument(span)
         .await;
@@ -216,8 +221,12 @@ impl Api {
                 return accepted(self.replica.applied(outcome));
             }
             let draft = gather().await?;
-            let proposed = self.replica.propose(Some(request.clone()), draft.command, call.deadline).await;
+            let span = info_span!("propose", command = draft.command.kind(), log_index = field::Empty);
+            let proposed = self.replica.propose(Some(request.clone()), draft.command, call.deadline);
+            let proposed = proposed.instrument(span.clone()).await;
             let applied = proposed.map_err(|error| status::proposing(&error))?;
+            // Committed by a quorum and applied here.
+            span.record("log_index", applied.index.0);
             match &applied.outcome {
                 Outcome::Rejected(rejection) if rejection.is_transient() => last = rejection.to_string(),
                 _ => return accepted(applied),
@@ -236,8 +245,11 @@ impl Api {
         self.decide(call, request, || std::future::ready(Ok(Draft::of(command.clone())))).await
     }
 
-    /// Coins may be given out only while this node's bitcoind can be believed.
+    /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands.
     pub(crate) fn demand_synced_chain(&self) -> Result<(), Status> {
+        if let Some(alarm) = self.alarms.current().first() {
+            return Err(status::alarmed(alarm.code));
+        }
         self.bitcoind.in_sync().map_err(|reason| status::chain_not_synced(&reason))
     }
 

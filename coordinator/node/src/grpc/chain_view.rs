@@ -16,22 +16,21 @@ pub(super) fn tip(state: &State) -> Option<v1::BlockRef> {
     Some(v1::BlockRef { height: tip.height.0, hash: tip.hash.to_string(), time: None })
 }
 
-pub(super) fn get_tip(api: &Api, info: v1::ReadInfo, _: v1::GetTipRequest) -> Result<v1::GetTipResponse, Status> {
+#[allow(clippy::trivially_copy_pass_by_ref)] // As every read.
+pub(super) fn get_tip(api: &Api, info: v1::ReadInfo, _: &v1::GetTipRequest) -> Result<v1::GetTipResponse, Status> {
     let tip = api.replica.read(tip).ok_or_else(|| status::chain_not_synced("not_started"))?;
     Ok(v1::GetTipResponse { tip: Some(tip), read_info: Some(info) })
 }
 
 #[allow(clippy::cast_precision_loss)] // Feerates are far below 2^53 sat per 1000 vB.
+#[allow(clippy::trivially_copy_pass_by_ref)] // As every read.
 pub(super) fn estimate_fee(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::EstimateFeeRequest,
+    message: &v1::EstimateFeeRequest,
 ) -> Result<v1::EstimateFeeResponse, Status> {
     let mut fields = Fields::default();
-    let blocks = u16::try_from(message.confirm_target_blocks).ok().filter(|blocks| (1..=1008).contains(blocks));
-    if blocks.is_none() {
-        fields.fault("confirm_target_blocks", format!("{}: must be 1 to 1008", message.confirm_target_blocks));
-    }
+    let blocks = fields.target_blocks(message.confirm_target_blocks);
     let blocks = fields.finish(blocks)?;
     Ok(v1::EstimateFeeResponse {
         feerate_sat_vb: api.bitcoind.feerate_sat_kvb(blocks) as f64 / 1000.0,

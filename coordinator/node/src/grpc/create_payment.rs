@@ -54,13 +54,7 @@ fn parse(api: &Api, fields: &mut Fields, message: &v1::CreatePaymentRequest) -> 
     let recipients = fields.recipients(&message.recipients, api.settings.network)?;
     let fee = match message.fee {
         Some(Fee::FeerateSatVb(rate)) => fields.feerate_sat_kvb("feerate_sat_vb", rate).map(FeeRule::Rate),
-        Some(Fee::ConfirmTargetBlocks(blocks)) => match u16::try_from(blocks) {
-            Ok(blocks @ 1..=1008) => Some(FeeRule::Target(blocks)),
-            _ => {
-                fields.fault("confirm_target_blocks", format!("{blocks} blocks: must be 1 to 1008"));
-                None
-            }
-        },
+        Some(Fee::ConfirmTargetBlocks(blocks)) => fields.target_blocks(blocks).map(FeeRule::Target),
         None => Some(FeeRule::Target(DEFAULT_TARGET_BLOCKS)),
     };
     let max_fee_sat = match message.max_fee_sat {

@@ -51,6 +51,11 @@ impl Fields {
         self.name("wallet_id", WalletId::parse(text))
     }
 
+    /// A name that may be left out: nothing where the text is empty, a fault where it is malformed.
+    pub(crate) fn optional_wallet_id(&mut self, text: &str) -> Option<WalletId> {
+        if text.is_empty() { None } else { self.wallet_id(text) }
+    }
+
     pub(crate) fn payment_id(&mut self, text: &str) -> Option<PaymentId> {
         self.name("payment_id", PaymentId::parse(text))
     }
@@ -63,8 +68,18 @@ impl Fields {
         self.name("reservation_id", ReservationId::parse(text))
     }
 
-    pub(crate) fn optional_payment_id(&mut self, text: &str) -> Option<Option<PaymentId>> {
-        if text.is_empty() { Some(None) } else { self.payment_id(text).map(Some) }
+    /// A name that may be left out: nothing where the text is empty, a fault where it is malformed.
+    pub(crate) fn optional_payment_id(&mut self, text: &str) -> Option<PaymentId> {
+        if text.is_empty() { None } else { self.payment_id(text) }
+    }
+
+    /// Blocks within which a transaction should confirm: what Bitcoin Core estimates for.
+    pub(crate) fn target_blocks(&mut self, blocks: u32) -> Option<u16> {
+        let target = u16::try_from(blocks).ok().filter(|blocks| (1..=1008).contains(blocks));
+        if target.is_none() {
+            self.fault("confirm_target_blocks", format!("{blocks} blocks: must be 1 to 1008"));
+        }
+        target
     }
 
     /// An amount that must be at least 1 sat.
@@ -108,18 +123,16 @@ impl Fields {
     }
 
     /// A time to live: as a duration, or until a time of the wall clock.
-    pub(crate) fn ttl(&mut self, ttl: Option<Ttl>) -> Option<Millis> {
-        match ttl {
+    pub(crate) fn ttl(&mut self, ttl: Option<&Ttl>) -> Option<Millis> {
+        let parsed = match ttl {
             None => Some(DEFAULT_RESERVATION_TTL),
-            Some(Ttl::For(ttl)) => match u64::try_from(ttl.seconds).ok().zip(u64::try_from(ttl.nanos).ok()) {
-                Some((seconds, nanos)) => Some(Millis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000))),
-                None => {
-                    self.fault("ttl", "must not be negative");
-                    None
-                }
-            },
-            Some(Ttl::Until(time)) => self.until(time),
+            Some(Ttl::For(ttl)) => whole_millis(ttl),
+            Some(Ttl::Until(time)) => return self.until(*time),
+        };
+        if parsed.is_none() {
+            self.fault("ttl", "must not be negative");
         }
+        parsed
     }
 
     fn until(&mut self, time: prost_types::Timestamp) -> Option<Millis> {
@@ -210,12 +223,17 @@ fn address(field: &str, text: &str, network: Network) -> Result<ScriptBuf, Statu
     use onespend_proto::v1::ErrorReason::{AddressInvalid, WrongNetwork};
     let field = format!("{field}.address");
     let parsed: Address<NetworkUnchecked> = text.parse().map_err(|error| {
-        status::invalid(AddressInvalid, &field, format!("{:?} is not an address: {error}", clip(text)), vec![])
+        status::invalid(AddressInvalid, &field, &format!("{:?} is not an address: {error}", clip(text)), vec![])
     })?;
     parsed.require_network(network).map(|address| address.script_pubkey()).map_err(|_| {
         let rule = format!("{:?} is not an address of {network}", clip(text));
-        status::invalid(WrongNetwork, &field, rule, vec![("network", network.to_string())])
+        status::invalid(WrongNetwork, &field, &rule, vec![("network", network.to_string())])
     })
+}
+
+fn whole_millis(ttl: &prost_types::Duration) -> Option<Millis> {
+    let (seconds, nanos) = (u64::try_from(ttl.seconds).ok()?, u64::try_from(ttl.nanos).ok()?);
+    Some(Millis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)))
 }
 
 /// Whole milliseconds of a duration.

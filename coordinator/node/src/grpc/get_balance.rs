@@ -12,7 +12,7 @@ use super::{chain_view, status};
 pub(super) fn get_balance(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::GetBalanceRequest,
+    message: &v1::GetBalanceRequest,
 ) -> Result<v1::GetBalanceResponse, Status> {
     let mut fields = Fields::default();
     let id = fields.wallet_id(&message.wallet_id);

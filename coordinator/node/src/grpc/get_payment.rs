@@ -11,7 +11,7 @@ use super::{payment_view, status};
 pub(super) fn get_payment(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::GetPaymentRequest,
+    message: &v1::GetPaymentRequest,
 ) -> Result<v1::GetPaymentResponse, Status> {
     let mut fields = Fields::default();
     let wallet = fields.wallet_id(&message.wallet_id);

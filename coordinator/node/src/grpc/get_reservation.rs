@@ -11,7 +11,7 @@ use super::{reservation_view, status};
 pub(super) fn get_reservation(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::GetReservationRequest,
+    message: &v1::GetReservationRequest,
 ) -> Result<v1::GetReservationResponse, Status> {
     let mut fields = Fields::default();
     let id = fields.reservation_id(&message.reservation_id);

@@ -10,7 +10,7 @@ use super::{status, wallet_view};
 pub(super) fn get_wallet(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::GetWalletRequest,
+    message: &v1::GetWalletRequest,
 ) -> Result<v1::GetWalletResponse, Status> {
     let mut fields = Fields::default();
     let id = fields.wallet_id(&message.wallet_id);

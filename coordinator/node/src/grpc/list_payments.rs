@@ -11,12 +11,12 @@ use super::{page, payment_view};
 pub(super) fn list_payments(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::ListPaymentsRequest,
+    message: &v1::ListPaymentsRequest,
 ) -> Result<v1::ListPaymentsResponse, Status> {
     let mut fields = Fields::default();
     let size = fields.page_size(message.page_size);
-    let wallet = if message.wallet_id.is_empty() { Some(None) } else { fields.wallet_id(&message.wallet_id).map(Some) };
-    let (size, wallet) = fields.finish(size.zip(wallet))?;
+    let wallet = fields.optional_wallet_id(&message.wallet_id);
+    let size = fields.finish(size)?;
     let first = page::start(&message.page_token, read_key)?;
     let (payments, next_page_token) = api.replica.read(|state| {
         let rows = state
@@ -29,7 +29,7 @@ pub(super) fn list_payments(
                 message.states.is_empty() || message.states.contains(&shown.into())
             })
             .map(|(key, payment)| (key, payment_view::payment(state, key, payment)));
-        page::take(rows, size, |key| key.to_string())
+        page::take(rows, size, ToString::to_string)
     });
     Ok(v1::ListPaymentsResponse { payments, next_page_token, read_info: Some(info) })
 }

@@ -12,7 +12,7 @@ use super::{page, reservation_view};
 pub(super) fn list_reservations(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::ListReservationsRequest,
+    message: &v1::ListReservationsRequest,
 ) -> Result<v1::ListReservationsResponse, Status> {
     let mut fields = Fields::default();
     let size = fields.page_size(message.page_size);
@@ -22,7 +22,7 @@ pub(super) fn list_reservations(
     let (reservations, next_page_token) = api.replica.read(|state| {
         let rows = state
             .reservations_from(first.unwrap_or(ReservationId(0)))
-            .filter(|(_, reservation)| matches(reservation, &message))
+            .filter(|(_, reservation)| matches(reservation, message))
             .map(|(id, reservation)| (*id, reservation_view::active(state, *id, reservation, now)))
             .filter(|(_, shown)| message.states.is_empty() || message.states.contains(&shown.state));
         page::take(rows, size, ReservationId::to_string)

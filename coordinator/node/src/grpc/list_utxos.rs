@@ -18,7 +18,7 @@ const FIRST: fn() -> OutPoint = || OutPoint { txid: Txid::all_zeros(), vout: 0 }
 pub(super) fn list_utxos(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::ListUtxosRequest,
+    message: &v1::ListUtxosRequest,
 ) -> Result<v1::ListUtxosResponse, Status> {
     let mut fields = Fields::default();
     let id = fields.wallet_id(&message.wallet_id);

@@ -11,7 +11,7 @@ use super::{page, wallet_view};
 pub(super) fn list_wallets(
     api: &Api,
     info: v1::ReadInfo,
-    message: v1::ListWalletsRequest,
+    message: &v1::ListWalletsRequest,
 ) -> Result<v1::ListWalletsResponse, Status> {
     let mut fields = Fields::default();
     let size = fields.page_size(message.page_size);
@@ -19,7 +19,7 @@ pub(super) fn list_wallets(
     let first = page::start(&message.page_token, |text| WalletId::parse(text).ok())?;
     let (wallets, next_page_token) = api.replica.read(|state| {
         let rows = state.wallets().skip_while(|(id, _)| first.as_ref().is_some_and(|first| *id < first));
-        page::take(rows.map(|(id, wallet)| (id, wallet_view::wallet(id, wallet))), size, |id| id.to_string())
+        page::take(rows.map(|(id, wallet)| (id, wallet_view::wallet(id, wallet))), size, ToString::to_string)
     });
     Ok(v1::ListWalletsResponse { wallets, next_page_token, read_info: Some(info) })
 }

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn the_callers_deadline_is_read_in_every_unit() {
         assert_eq!(timeout(&with("5S")), Some(Duration::from_secs(5)));
-        assert_eq!(timeout(&with("2M")), Some(Duration::from_secs(120)));
+        assert_eq!(timeout(&with("2M")), Some(Duration::from_mins(2)));
         assert_eq!(timeout(&with("250m")), Some(Duration::from_millis(250)));
         assert_eq!(timeout(&with("99999999n")), Some(Duration::from_nanos(99_999_999)));
     }

@@ -52,12 +52,12 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
         name => {
             let rule = format!("no signer {name:?} is configured on the leader");
             let metadata = vec![("signer", name.to_owned())];
-            return Err(status::invalid(ErrorReason::SignerUnknown, "signer", rule, metadata));
+            return Err(status::invalid(ErrorReason::SignerUnknown, "signer", &rule, metadata));
         }
     };
     if let SignerRef::Named(name) = &signer {
         api.signing.holds(name, &descriptor).map_err(|rule| {
-            status::invalid(ErrorReason::DescriptorInvalid, "descriptor", rule.clone(), vec![("rule", rule)])
+            status::invalid(ErrorReason::DescriptorInvalid, "descriptor", &rule.clone(), vec![("rule", rule)])
         })?;
     }
     Ok(Parsed { request, wallet, limits, signer, descriptor })

@@ -18,10 +18,11 @@ pub(super) async fn renew_reservation(
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let id = fields.reservation_id(&message.reservation_id);
-    let ttl = fields.ttl(message.expiration.as_ref().map(|expiration| match expiration {
+    let ttl = message.expiration.as_ref().map(|expiration| match expiration {
         renew_reservation_request::Expiration::Ttl(ttl) => Ttl::For(*ttl),
         renew_reservation_request::Expiration::ExpireTime(time) => Ttl::Until(*time),
-    }));
+    });
+    let ttl = fields.ttl(ttl.as_ref());
     let ((request, id), ttl) = fields.finish(request.zip(id).zip(ttl))?;
     let command = Command::Renew { reservation: id, fence: fence(message.fence), ttl };
     let applied = api.decide_plain(&call, call.request(request), command).await?;

@@ -58,10 +58,11 @@ pub(super) async fn reserve_utxos(
 fn parse(fields: &mut Fields, message: &v1::ReserveUtxosRequest) -> Option<Parsed> {
     let wallet = fields.wallet_id(&message.wallet_id);
     let payment = fields.optional_payment_id(&message.payment_id);
-    let ttl = fields.ttl(message.expiration.as_ref().map(|expiration| match expiration {
+    let ttl = message.expiration.as_ref().map(|expiration| match expiration {
         reserve_utxos_request::Expiration::Ttl(ttl) => Ttl::For(*ttl),
         reserve_utxos_request::Expiration::ExpireTime(time) => Ttl::Until(*time),
-    }));
+    });
+    let ttl = fields.ttl(ttl.as_ref());
     let what = match &message.what {
         Some(reserve_utxos_request::What::Outpoints(list)) => {
             fields.outpoints("outpoints", &list.outpoints).map(What::Coins)
@@ -72,7 +73,7 @@ fn parse(fields: &mut Fields, message: &v1::ReserveUtxosRequest) -> Option<Parse
             None
         }
     };
-    Some(Parsed { wallet: wallet?, what: what?, ttl: ttl?, payment: payment? })
+    Some(Parsed { wallet: wallet?, what: what?, ttl: ttl?, payment })
 }
 
 fn parse_selection(fields: &mut Fields, selection: &v1::Selection) -> Option<What> {

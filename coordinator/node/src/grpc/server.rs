@@ -26,27 +26,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of one connection that may be under way at once.
 const MAX_STREAMS: u32 = 1024;
-/// Longest handshake before the connection is closed.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often TCP probes a connection whose other end may be gone.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// A bound listener.
-pub(crate) struct Listening {
-    listener: TcpListener,
-    address: SocketAddr,
-}
-
-impl Listening {
-    /// Binds early, so that a port that is taken is known before anything else starts.
-    pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address })
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
+/// Binds early, so that a port that is taken is known before anything else starts.
+pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpIncoming> {
+    let listener = TcpListener::bind(address).await?;
+    // Without it, small answers between nodes wait for the sender's 40 ms timer.
+    Ok(TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE)))
 }
 
 /// What both servers share.
@@ -60,7 +47,6 @@ fn builder(bounds: &Bounds) -> Result<Server, tonic::transport::Error> {
     Server::builder().tls_config(bounds.tls.clone()).map(|server| {
         server
             .tcp_nodelay(true)
-            .timeout(Duration::from_secs(3600))
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(MAX_STREAMS)
@@ -79,7 +65,7 @@ macro_rules! data_plane {
 
 /// Serves wallet back ends until the token is cancelled and every request has its answer.
 pub(crate) async fn serve_data<H: Health>(
-    listening: Listening,
+    incoming: TcpIncoming,
     bounds: Bounds,
     api: Arc<Api>,
     health: HealthServer<H>,
@@ -92,14 +78,14 @@ pub(crate) async fn serve_data<H: Health>(
         .build_v1()?;
     let router = builder(&bounds)?.add_service(health).add_service(reflection);
     data_plane!(router, services, bounds.max_message_bytes)
-        .serve_with_incoming_shutdown(incoming(listening.listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
     Ok(())
 }
 
 /// Serves nodes and operators: Raft, the cluster's administration, and what other nodes pass on.
 pub(crate) async fn serve_control<R: RaftService>(
-    listening: Listening,
+    incoming: TcpIncoming,
     bounds: Bounds,
     api: Arc<Api>,
     raft: RaftServiceServer<R>,
@@ -110,11 +96,7 @@ pub(crate) async fn serve_control<R: RaftService>(
         .add_service(raft)
         .add_service(ClusterServiceServer::new(services.clone()).max_decoding_message_size(bounds.max_message_bytes));
     data_plane!(router, services, bounds.max_message_bytes)
-        .serve_with_incoming_shutdown(incoming(listening.listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
     Ok(())
-}
-
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(HANDSHAKE_TIMEOUT * 12))
 }

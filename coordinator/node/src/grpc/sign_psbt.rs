@@ -9,7 +9,6 @@ use onespend_core::ids::{Fence, PaymentKey, RequestId, ReservationId};
 use onespend_core::outcome::Rejection;
 use onespend_core::state::State;
 use onespend_core::transaction::check_recipients;
-use onespend_core::wallet::{Keychain, Wallet};
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -62,11 +61,11 @@ fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed)
 fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
     api.demand_synced_chain()?;
     let transaction = parsed.proposal.transaction.clone();
-    let change = api.replica.read(|state| {
-        let wallet = state.wallet(&parsed.key.wallet).map_err(|rejection| status::rejected(&rejection))?;
-        check_claims(state, parsed).map_err(|fault| psbt_status::refused(&fault))?;
-        find_change(&transaction, &parsed.recipients, wallet).map_err(|rejection| status::rejected(&rejection))
+    api.replica.read(|state| {
+        state.wallet(&parsed.key.wallet).map_err(|rejection| status::rejected(&rejection))?;
+        check_claims(state, parsed).map_err(|faults| psbt_status::refused(&faults))
     })?;
+    let change = find_change(api, &transaction, parsed).map_err(|rejection| status::rejected(&rejection))?;
     Ok(Draft::of(Command::PayReserved(PayReserved {
         key: parsed.key.clone(),
         recipients: parsed.recipients.clone(),
@@ -86,14 +85,10 @@ fn check_claims(state: &State, parsed: &Parsed) -> Result<(), PsbtFaults> {
     psbt::check_claims(&parsed.proposal, view)
 }
 
-/// The output that is no recipient's, if it goes to an address of the wallet that was given out. `apply` checks it
-/// once more.
-fn find_change(
-    transaction: &Transaction,
-    recipients: &[Recipient],
-    wallet: &Wallet,
-) -> Result<Option<Change>, Rejection> {
-    let mut owed: Vec<&Recipient> = recipients.iter().collect();
+/// The output that is no recipient's, if it goes to an address of the wallet. `apply` checks that the address was
+/// given out.
+fn find_change(api: &Api, transaction: &Transaction, parsed: &Parsed) -> Result<Option<Change>, Rejection> {
+    let mut owed: Vec<&Recipient> = parsed.recipients.iter().collect();
     let mut rest = Vec::new();
     for (vout, output) in (0_u32..).zip(&transaction.output) {
         let paid =
@@ -106,14 +101,10 @@ fn find_change(
     match rest.as_slice() {
         [] => Ok(None),
         [(vout, output)] => {
-            let given_out = [Keychain::Internal, Keychain::External].into_iter().find_map(|keychain| {
-                // The newest addresses first: change goes to one that was just given out.
-                let index = (0..wallet.next_index(keychain))
-                    .rev()
-                    .find(|index| wallet.descriptor.script(keychain, *index).as_ref() == Some(&output.script_pubkey))?;
-                Some(Change { vout: *vout, keychain, index })
-            });
-            given_out.map(Some).ok_or_else(|| Rejection::OutputInvalid {
+            let origin = api.scripts.look(&api.replica, |scripts| scripts.origin(&output.script_pubkey).cloned());
+            let origin = origin.filter(|origin| origin.wallet == parsed.key.wallet);
+            let change = origin.map(|origin| Change { vout: *vout, keychain: origin.keychain, index: origin.index });
+            change.map(Some).ok_or_else(|| Rejection::OutputInvalid {
                 vout: *vout,
                 rule: "is neither a recipient with its amount nor change to an address that NewAddress gave out"
                     .to_owned(),

@@ -53,9 +53,9 @@ pub(crate) fn refused_psbt(
 }
 
 /// One fault of a known reason in one field.
-pub(crate) fn invalid(reason: ErrorReason, field: &str, rule: String, metadata: Metadata) -> Status {
+pub(crate) fn invalid(reason: ErrorReason, field: &str, rule: &str, metadata: Metadata) -> Status {
     let mut details = ErrorDetails::new();
-    details.add_bad_request_violation(field, rule.clone());
+    details.add_bad_request_violation(field, rule);
     build(Code::InvalidArgument, reason, format!("{field}: {rule}"), metadata, details)
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn proposing(error: &ProposeError) -> Status {
         ProposeError::NotLeader { hint } => not_leader(hint.as_ref()),
         ProposeError::Overloaded { .. } => overloaded("more requests wait for the log than this node takes"),
         ProposeError::Unknown => unknown("the leader lost its quorum or its lead before the request was decided"),
-        ProposeError::TooLarge { .. } => invalid(ErrorReason::FieldInvalid, "request", error.to_string(), vec![]),
+        ProposeError::TooLarge { .. } => invalid(ErrorReason::FieldInvalid, "request", &error.to_string(), vec![]),
         ProposeError::Stopped => {
             refuse(Code::Unavailable, ErrorReason::NotServing, "this node is stopping; ask another one", vec![])
         }
@@ -132,6 +132,12 @@ pub(crate) fn unauthenticated(why: &str) -> Status {
     refuse(Code::Unauthenticated, ErrorReason::CallerUnknown, why, vec![])
 }
 
+/// An alarm stands: this node must not decide anything until a human has looked.
+pub(crate) fn alarmed(code: &str) -> Status {
+    let message = format!("this node takes no spends while the alarm {code} stands; ask another one");
+    refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", code.to_owned())])
+}
+
 /// The caller's role does not allow it.
 pub(crate) fn denied(caller: &str, action: &str) -> Status {
     let message = format!("{caller} may not call {action}");
@@ -160,76 +166,126 @@ fn list<'a>(outpoints: impl IntoIterator<Item = &'a OutPoint>) -> Metadata {
 }
 
 /// A refusal by the state machine.
-#[allow(clippy::too_many_lines)] // One arm per rejection, so that the whole mapping is read in one place.
 pub(crate) fn rejected(rejection: &Rejection) -> Status {
+    let (code, reason) = code(rejection);
+    let mut details = ErrorDetails::new();
+    if let Some(field) = field(rejection) {
+        details.add_bad_request_violation(field, rejection.to_string());
+    }
+    build(code, reason, rejection.to_string(), metadata(rejection), details)
+}
+
+fn code(rejection: &Rejection) -> (Code, ErrorReason) {
     use Code::{
         Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
     };
     use ErrorReason as R;
-    let (code, reason, metadata): (Code, ErrorReason, Metadata) = match rejection {
-        Rejection::NotStarted => (FailedPrecondition, R::ChainNotSynced, vec![("state", "not_started".to_owned())]),
-        Rejection::StaleBasis { what } => (FailedPrecondition, R::ChainNotSynced, vec![("state", what.clone())]),
-        Rejection::WalletUnknown => (NotFound, R::WalletUnknown, vec![]),
-        Rejection::WalletExists { wallet, .. } => (AlreadyExists, R::WalletExists, vec![("wallet_id", wallet.clone())]),
-        Rejection::WalletFrozen { why } => (FailedPrecondition, R::WalletFrozen, vec![("note", why.clone())]),
-        Rejection::WalletWatchOnly => (FailedPrecondition, R::WalletWatchOnly, vec![]),
-        Rejection::WalletSignsOutside => (FailedPrecondition, R::SignerExternal, vec![]),
-        Rejection::DescriptorInvalid(fault) => {
-            return invalid(R::DescriptorInvalid, "descriptor", fault.to_string(), vec![("rule", fault.to_string())]);
-        }
-        Rejection::LimitsInvalid { rule } => return invalid(R::FieldInvalid, "limits", rule.clone(), vec![]),
-        Rejection::OutpointUnknown { outpoints } => (NotFound, R::OutpointUnknown, list(outpoints)),
+    match rejection {
+        Rejection::NotStarted | Rejection::StaleBasis { .. } => (FailedPrecondition, R::ChainNotSynced),
+        Rejection::WalletUnknown => (NotFound, R::WalletUnknown),
+        Rejection::WalletExists { .. } => (AlreadyExists, R::WalletExists),
+        Rejection::WalletFrozen { .. } => (FailedPrecondition, R::WalletFrozen),
+        Rejection::WalletWatchOnly => (FailedPrecondition, R::WalletWatchOnly),
+        Rejection::WalletSignsOutside => (FailedPrecondition, R::SignerExternal),
+        Rejection::DescriptorInvalid(_) => (InvalidArgument, R::DescriptorInvalid),
+        Rejection::LimitsInvalid { .. } | Rejection::OutOfBounds { .. } => (InvalidArgument, R::FieldInvalid),
+        Rejection::OutpointUnknown { .. } => (NotFound, R::OutpointUnknown),
+        Rejection::OutpointReserved { .. } => (Aborted, R::OutpointReserved),
+        Rejection::OutpointSpent { .. } => (FailedPrecondition, R::OutpointSpent),
+        Rejection::OutpointImmature { .. } => (FailedPrecondition, R::OutpointImmature),
+        Rejection::DuplicateInput { .. } => (InvalidArgument, R::DuplicateInput),
+        Rejection::ReservationQuota { .. } => (ResourceExhausted, R::ReservationQuota),
+        Rejection::ReservationUnknown => (NotFound, R::ReservationUnknown),
+        Rejection::ReservationExpired => (FailedPrecondition, R::ReservationExpired),
+        Rejection::ReservationReleased => (FailedPrecondition, R::ReservationReleased),
+        Rejection::ReservationUsed { .. } => (FailedPrecondition, R::ReservationUsed),
+        Rejection::StaleFence { .. } => (FailedPrecondition, R::StaleFence),
+        Rejection::NotOwner { .. } => (PermissionDenied, R::NotOwner),
+        Rejection::RequestIdReused => (InvalidArgument, R::RequestIdReused),
+        Rejection::PaymentIdReused => (AlreadyExists, R::PaymentIdReused),
+        Rejection::ReservedForOther { .. } => (FailedPrecondition, R::ReservedForOther),
+        Rejection::PaymentUnknown => (NotFound, R::PaymentUnknown),
+        Rejection::PaymentUnresolved { .. } => (FailedPrecondition, R::PaymentUnresolved),
+        Rejection::ForeignInput { .. } => (PermissionDenied, R::ForeignInput),
+        Rejection::MissingInput { .. } => (InvalidArgument, R::InputMissing),
+        Rejection::TransactionInvalid { .. } => (InvalidArgument, R::PsbtInvalid),
+        Rejection::OutputInvalid { .. } => (InvalidArgument, R::OutputInvalid),
+        Rejection::InsufficientFunds { .. } => (FailedPrecondition, R::InsufficientFunds),
+        Rejection::FeeLimit { .. } => (PermissionDenied, R::FeeLimit),
+        Rejection::SignatureMismatch => (InvalidArgument, R::SignatureMismatch),
+    }
+}
+
+/// The facts of a refusal, as `errors.proto` names them.
+fn metadata(rejection: &Rejection) -> Metadata {
+    match rejection {
+        Rejection::NotStarted => vec![("state", "not_started".to_owned())],
+        Rejection::StaleBasis { what } => vec![("state", what.clone())],
+        Rejection::WalletExists { wallet, .. } => vec![("wallet_id", wallet.clone())],
+        Rejection::WalletFrozen { why } => vec![("note", why.clone())],
+        Rejection::DescriptorInvalid(fault) => vec![("rule", fault.to_string())],
         Rejection::OutpointReserved { conflicts } => {
-            let mut metadata = list(conflicts.iter().map(|conflict| &conflict.outpoint));
             let holders: Vec<String> = conflicts.iter().map(|conflict| holder(&conflict.holder)).collect();
+            let mut metadata = list(conflicts.iter().map(|conflict| &conflict.outpoint));
             metadata.push(("holders", holders.join(",")));
-            (Aborted, R::OutpointReserved, metadata)
+            metadata
         }
-        Rejection::OutpointSpent { outpoints } => (FailedPrecondition, R::OutpointSpent, list(outpoints)),
-        Rejection::OutpointImmature { outpoints } => (FailedPrecondition, R::OutpointImmature, list(outpoints)),
-        Rejection::DuplicateInput { outpoint } => (InvalidArgument, R::DuplicateInput, list([outpoint])),
-        Rejection::OutOfBounds { what, .. } => return invalid(R::FieldInvalid, what, rejection.to_string(), vec![]),
-        Rejection::ReservationQuota { active } => {
-            (ResourceExhausted, R::ReservationQuota, vec![("active", active.to_string())])
+        Rejection::OutpointUnknown { outpoints }
+        | Rejection::OutpointSpent { outpoints }
+        | Rejection::OutpointImmature { outpoints } => list(outpoints),
+        Rejection::DuplicateInput { outpoint }
+        | Rejection::ForeignInput { outpoint }
+        | Rejection::MissingInput { outpoint } => list([outpoint]),
+        Rejection::ReservationQuota { active } => vec![("active", active.to_string())],
+        Rejection::ReservationUsed { payment } | Rejection::ReservedForOther { payment } => {
+            vec![("payment_id", payment.to_string())]
         }
-        Rejection::ReservationUnknown => (NotFound, R::ReservationUnknown, vec![]),
-        Rejection::ReservationExpired => (FailedPrecondition, R::ReservationExpired, vec![]),
-        Rejection::ReservationReleased => (FailedPrecondition, R::ReservationReleased, vec![]),
-        Rejection::ReservationUsed { payment } => {
-            (FailedPrecondition, R::ReservationUsed, vec![("payment_id", payment.to_string())])
-        }
-        Rejection::StaleFence { current, .. } => {
-            (FailedPrecondition, R::StaleFence, vec![("fence", current.to_string())])
-        }
-        Rejection::NotOwner { owner } => (PermissionDenied, R::NotOwner, vec![("owner", owner.to_string())]),
-        Rejection::RequestIdReused => return invalid(R::RequestIdReused, "request_id", rejection.to_string(), vec![]),
-        Rejection::PaymentIdReused => (AlreadyExists, R::PaymentIdReused, vec![]),
-        Rejection::ReservedForOther { payment } => {
-            (FailedPrecondition, R::ReservedForOther, vec![("payment_id", payment.to_string())])
-        }
-        Rejection::PaymentUnknown => (NotFound, R::PaymentUnknown, vec![]),
+        Rejection::StaleFence { current, .. } => vec![("fence", current.to_string())],
+        Rejection::NotOwner { owner } => vec![("owner", owner.to_string())],
         Rejection::PaymentUnresolved { attempt, txid } => {
-            (FailedPrecondition, R::PaymentUnresolved, vec![("attempt", attempt.to_string()), ("txid", txid.clone())])
+            vec![("attempt", attempt.to_string()), ("txid", txid.clone())]
         }
-        Rejection::ForeignInput { outpoint } => (PermissionDenied, R::ForeignInput, list([outpoint])),
-        Rejection::MissingInput { outpoint } => (InvalidArgument, R::InputMissing, list([outpoint])),
-        Rejection::TransactionInvalid { rule } => {
-            return invalid(R::PsbtInvalid, "transaction", rule.clone(), vec![("rule", rule.clone())]);
-        }
-        Rejection::OutputInvalid { vout, rule } => {
-            let metadata = vec![("vout", vout.to_string()), ("rule", rule.clone())];
-            return invalid(R::OutputInvalid, &format!("outputs[{vout}]"), rule.clone(), metadata);
-        }
+        Rejection::LimitsInvalid { rule } | Rejection::TransactionInvalid { rule } => vec![("rule", rule.clone())],
+        Rejection::OutputInvalid { vout, rule } => vec![("vout", vout.to_string()), ("rule", rule.clone())],
         Rejection::InsufficientFunds { needed_sat, available_sat } => {
-            let metadata = vec![("needed_sat", needed_sat.to_string()), ("available_sat", available_sat.to_string())];
-            (FailedPrecondition, R::InsufficientFunds, metadata)
+            vec![("needed_sat", needed_sat.to_string()), ("available_sat", available_sat.to_string())]
         }
-        Rejection::FeeLimit { limit, got, bound } => (PermissionDenied, R::FeeLimit, fee_limit(*limit, *got, *bound)),
-        Rejection::SignatureMismatch => {
-            return invalid(R::SignatureMismatch, "transaction", rejection.to_string(), vec![]);
+        Rejection::FeeLimit { limit, got, bound } => fee_limit(*limit, *got, *bound),
+        Rejection::WalletUnknown
+        | Rejection::WalletWatchOnly
+        | Rejection::WalletSignsOutside
+        | Rejection::OutOfBounds { .. }
+        | Rejection::ReservationUnknown
+        | Rejection::ReservationExpired
+        | Rejection::ReservationReleased
+        | Rejection::RequestIdReused
+        | Rejection::PaymentIdReused
+        | Rejection::PaymentUnknown
+        | Rejection::SignatureMismatch => vec![],
+    }
+}
+
+/// The field that an `INVALID_ARGUMENT` blames.
+fn field(rejection: &Rejection) -> Option<String> {
+    if code(rejection).0 != Code::InvalidArgument {
+        return None;
+    }
+    let named = match rejection {
+        Rejection::DescriptorInvalid(_) => "descriptor",
+        Rejection::LimitsInvalid { .. } => "limits",
+        Rejection::OutOfBounds { what, .. } => what,
+        Rejection::RequestIdReused => "request_id",
+        Rejection::OutputInvalid { vout, .. } => return Some(format!("outputs[{vout}]")),
+        Rejection::DuplicateInput { outpoint } | Rejection::MissingInput { outpoint } => {
+            return Some(format!("inputs[{outpoint}]"));
+        }
+        rest => {
+            // What is left is about the transaction as a whole.
+            debug_assert!(matches!(rest, Rejection::TransactionInvalid { .. } | Rejection::SignatureMismatch));
+            "transaction"
         }
     };
-    refuse(code, reason, rejection.to_string(), metadata)
+    Some(named.to_owned())
 }
 
 fn holder(holder: &Holder) -> String {

@@ -32,9 +32,9 @@ struct Filter {
 
 pub(super) fn watch_payments(api: &Arc<Api>, message: &v1::WatchPaymentsRequest) -> Result<Changes, Status> {
     let mut fields = Fields::default();
-    let wallet = if message.wallet_id.is_empty() { Some(None) } else { fields.wallet_id(&message.wallet_id).map(Some) };
+    let wallet = fields.optional_wallet_id(&message.wallet_id);
     let payment = fields.optional_payment_id(&message.payment_id);
-    let (wallet, payment) = fields.finish(wallet.zip(payment))?;
+    fields.finish(Some(()))?;
     let (sender, receiver) = mpsc::channel(BUFFER);
     let filter = Filter { wallet, payment };
     tokio::spawn(follow(Arc::clone(api), filter, LogIndex(message.from_index), sender));
@@ -62,6 +62,8 @@ async fn follow(
             continue;
         }
         tokio::select! {
+            // The caller resumes on another node.
+            () = api.stopping.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
             () = sender.closed() => return,
             () = tokio::time::sleep(PROGRESS) => {

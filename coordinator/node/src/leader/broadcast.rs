@@ -12,7 +12,7 @@ use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::payment::{AttemptState, attempt_state};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, info, info_span, warn};
 
 use super::Duty;
 use crate::raft::LeaderTerm;
@@ -26,10 +26,17 @@ const MAX_REASON: usize = 200;
 
 /// Where freshly signed attempts are put.
 #[derive(Clone)]
-pub struct Outbox(mpsc::Sender<(PaymentKey, AttemptNo)>);
+pub struct Outbox(mpsc::Sender<Fresh>);
+
+/// An attempt that was just signed, with the trace of the request that it came from.
+pub struct Fresh {
+    key: PaymentKey,
+    attempt: AttemptNo,
+    span: Span,
+}
 
 /// Where the duty takes them from.
-pub type Inbox = Arc<tokio::sync::Mutex<mpsc::Receiver<(PaymentKey, AttemptNo)>>>;
+pub type Inbox = Arc<tokio::sync::Mutex<mpsc::Receiver<Fresh>>>;
 
 /// A queue from the signers to the broadcast duty.
 pub fn queue() -> (Outbox, Inbox) {
@@ -40,7 +47,7 @@ pub fn queue() -> (Outbox, Inbox) {
 impl Outbox {
     /// Never waits: what does not fit is found by the next round.
     pub fn put(&self, key: PaymentKey, attempt: AttemptNo) {
-        let _ = self.0.try_send((key, attempt));
+        let _ = self.0.try_send(Fresh { key, attempt, span: Span::current() });
     }
 }
 
@@ -50,7 +57,10 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
     let mut round = tokio::time::interval(REBROADCAST);
     loop {
         tokio::select! {
-            Some((key, attempt)) = fresh.recv() => offer(&duty, &term, key, attempt).await,
+            Some(Fresh { key, attempt, span }) = fresh.recv() => {
+                let span = info_span!(parent: &span, "broadcast", payment = %key, attempt = attempt.0);
+                offer(&duty, &term, key, attempt).instrument(span).await;
+            }
             _ = round.tick() => offer_all(&duty, &term).await,
             // A reorganisation may have emptied a block into nowhere.
             Ok(()) = tips.changed() => offer_all(&duty, &term).await,
@@ -96,7 +106,7 @@ async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: Att
     match &relay {
         Relay::Accepted => info!(payment = %key, %txid, "broadcast"),
         Relay::Refused(why) => {
-            warn!(payment = %key, %txid, why, "bitcoind refuses the transaction; it is offered again")
+            warn!(payment = %key, %txid, why, "bitcoind refuses the transaction; it is offered again");
         }
     }
     if let Err(error) = duty.replica.propose_as(term, Command::RecordRelay { key, attempt: number, relay }).await {

@@ -40,6 +40,8 @@ pub struct Duty {
     pub signing: Arc<sign::Signing>,
     /// Freshly signed attempts.
     pub inbox: broadcast::Inbox,
+    /// Which script belongs to which wallet.
+    pub(crate) scripts: scripts::SharedScripts,
     /// The network of the cluster.
     pub network: Network,
 }

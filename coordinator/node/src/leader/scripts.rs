@@ -4,12 +4,15 @@
 //! by the gap limit.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bitcoin::{Script, ScriptBuf};
 use onespend_core::ids::WalletId;
 use onespend_core::limits::ADDRESS_LOOKAHEAD;
 use onespend_core::state::State;
 use onespend_core::wallet::{Keychain, WalletDescriptor};
+
+use crate::replica::Replica;
 
 /// Where a script comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +29,23 @@ pub(crate) struct Scripts {
     derived: BTreeMap<(WalletId, Keychain), u32>,
 }
 
+/// The scripts as duties and requests share them.
+#[derive(Clone, Default)]
+pub(crate) struct SharedScripts(Arc<Mutex<Scripts>>);
+
+impl SharedScripts {
+    /// Looks at the scripts of all wallets that the replica knows. What is missing is derived first, outside the
+    /// state's lock; right after a start that takes a fraction of a second for each wallet.
+    pub(crate) fn look<R>(&self, replica: &Replica, look: impl FnOnce(&Scripts) -> R) -> R {
+        let mut scripts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = replica.read(|state| scripts.missing(state));
+        scripts.derive(missing);
+        look(&scripts)
+    }
+}
+
 /// A stretch of one chain of a wallet that has yet to be derived.
-pub(crate) struct Missing {
+struct Missing {
     wallet: WalletId,
     descriptor: WalletDescriptor,
     keychain: Keychain,
@@ -42,7 +60,7 @@ impl Scripts {
     }
 
     /// What the state has gained; short, so that it can run under the state's lock.
-    pub(crate) fn missing(&self, state: &State) -> Vec<Missing> {
+    fn missing(&self, state: &State) -> Vec<Missing> {
         let mut missing = Vec::new();
         for (id, wallet) in state.wallets() {
             for keychain in [Keychain::External, Keychain::Internal] {
@@ -58,7 +76,7 @@ impl Scripts {
     }
 
     /// Derives what is missing.
-    pub(crate) fn derive(&mut self, missing: Vec<Missing>) {
+    fn derive(&mut self, missing: Vec<Missing>) {
         for stretch in missing {
             for index in stretch.from..stretch.to {
                 if let Some(script) = stretch.descriptor.script(stretch.keychain, index) {

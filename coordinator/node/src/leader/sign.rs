@@ -94,7 +94,8 @@ impl Signing {
         let signer = Arc::clone(signer);
         let _place = self.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
         let started = Instant::now();
-        let signed = tokio::task::spawn_blocking(move || signer.sign(&permit)).await;
+        let span = info_span!("signer", signer = name);
+        let signed = tokio::task::spawn_blocking(move || span.in_scope(|| signer.sign(&permit))).await;
         metrics::signed(&name, matches!(signed, Ok(Ok(_))), started.elapsed());
         signed.map_err(|_| unavailable("its thread ended"))?
     }
@@ -106,7 +107,8 @@ impl Signing {
         };
         let txid = transaction.compute_txid();
         let command = Command::RecordSignature { key: key.clone(), attempt, transaction };
-        match self.replica.propose_as(&term, command).await {
+        let span = info_span!("propose", command = command.kind());
+        match self.replica.propose_as(&term, command).instrument(span).await {
             Ok(applied) if applied.outcome == Outcome::Recorded => {
                 info!(%txid, log_index = applied.index.0, "signed");
                 self.outbox.put(key.clone(), attempt);
@@ -137,10 +139,9 @@ pub(super) async fn run(duty: Arc<super::Duty>) {
             })
             .collect()
         });
-        for (key, attempt) in waiting {
-            let deadline = Instant::now() + RECONCILE;
-            duty.signing.sign(&key, attempt, deadline).await;
-        }
+        let deadline = Instant::now() + RECONCILE;
+        let signing = waiting.iter().map(|(key, attempt)| duty.signing.sign(key, *attempt, deadline));
+        futures::future::join_all(signing).await;
         tokio::time::sleep(RECONCILE).await;
     }
 }

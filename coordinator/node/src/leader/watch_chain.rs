@@ -2,7 +2,7 @@
 //!
 //! Bursts coalesce: whatever the tip is now, the way to it is found by walking back to a block that the log has.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -13,7 +13,6 @@ use onespend_core::outcome::{Outcome, Rejection};
 use tokio::task::spawn_blocking;
 use tracing::{debug, info, warn};
 
-use super::scripts::Scripts;
 use super::{Duty, block_facts};
 use crate::raft::{LeaderTerm, ProposeError};
 
@@ -39,11 +38,10 @@ enum FollowError {
 
 pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
     let mut tips = duty.bitcoind.tips();
-    let scripts = Arc::new(Mutex::new(Scripts::default()));
     loop {
         let target = *tips.borrow_and_update();
         if let Some(target) = target.filter(|_| duty.bitcoind.may_follow()) {
-            match follow(&duty, &term, &scripts, target).await {
+            match follow(&duty, &term, target).await {
                 Ok(()) => {}
                 Err(FollowError::Propose(_)) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {
@@ -56,12 +54,7 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
     }
 }
 
-async fn follow(
-    duty: &Arc<Duty>,
-    term: &LeaderTerm,
-    scripts: &Arc<Mutex<Scripts>>,
-    target: TipRef,
-) -> Result<(), FollowError> {
+async fn follow(duty: &Arc<Duty>, term: &LeaderTerm, target: TipRef) -> Result<(), FollowError> {
     let Some(tip) = duty.replica.read(|state| state.tip().ok()) else {
         let tip = BlockRef { height: Height(target.height), hash: target.hash };
         info!(height = target.height, hash = %target.hash, "the cluster begins to follow the chain here");
@@ -77,7 +70,7 @@ async fn follow(
     };
     disconnect_to(duty, term, fork).await?;
     for hash in to_connect {
-        connect(duty, term, scripts, hash).await?;
+        connect(duty, term, hash).await?;
     }
     Ok(())
 }
@@ -110,21 +103,14 @@ async fn disconnect_to(duty: &Duty, term: &LeaderTerm, fork: u32) -> Result<(), 
     Ok(())
 }
 
-async fn connect(
-    duty: &Arc<Duty>,
-    term: &LeaderTerm,
-    scripts: &Arc<Mutex<Scripts>>,
-    hash: BlockHash,
-) -> Result<(), FollowError> {
-    let scripts = Arc::clone(scripts);
+async fn connect(duty: &Arc<Duty>, term: &LeaderTerm, hash: BlockHash) -> Result<(), FollowError> {
     let command = blocking(duty, move |duty| {
         let block = duty.chain.block(hash)?;
-        let mut scripts = scripts.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = duty.replica.read(|state| scripts.missing(state));
-        scripts.derive(missing);
-        Ok(duty.replica.read(|state| {
-            let height = Height(state.tip().map_or(0, |tip| tip.height.0) + 1);
-            block_facts::connect(&block, BlockRef { height, hash }, &scripts, state)
+        Ok(duty.scripts.look(&duty.replica, |scripts| {
+            duty.replica.read(|state| {
+                let height = Height(state.tip().map_or(0, |tip| tip.height.0) + 1);
+                block_facts::connect(&block, BlockRef { height, hash }, scripts, state)
+            })
         }))
     })
     .await?;

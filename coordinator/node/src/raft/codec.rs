@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn entries() -> Vec<LogEntry> {
-        let command = Command::Release { reservation: ReservationId(7) };
+        let command = Command::Release { reservation: ReservationId(7), fence: None };
         let entry = Entry { at: Millis(5), wall_ms: 6, request: None, command };
         vec![
             LogEntry { log_id: id(1, 0), payload: EntryPayload::Membership(members()) },

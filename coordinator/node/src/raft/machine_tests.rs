@@ -30,7 +30,7 @@ fn id(index: u64) -> LogId {
 }
 
 fn command(index: u64) -> LogEntry {
-    let command = Command::Release { reservation: ReservationId(1) };
+    let command = Command::Release { reservation: ReservationId(1), fence: None };
     let entry = Entry { at: Millis(index), wall_ms: 0, request: None, command };
     LogEntry { log_id: id(index), payload: EntryPayload::Normal(Proposal::new(entry)) }
 }
@@ -95,7 +95,7 @@ async fn a_failed_store_ends_the_node_and_its_callers_hear_no_success() {
     node.initialize([(1, Addresses::default())].into()).await.unwrap();
     let mut leadership = node.leadership();
     leadership.wait_for(|known| known.leader_term().is_some()).await.unwrap();
-    let release = || Draft::duty(Command::Release { reservation: ReservationId(1) });
+    let release = || Draft::duty(Command::Release { reservation: ReservationId(1), fence: None });
     let within = || tokio::time::Instant::now() + Duration::from_secs(5);
     node.proposer().propose(release(), within()).await.unwrap();
 
@@ -163,7 +163,7 @@ async fn what_is_in_flight_is_bounded_and_at_the_deadline_its_outcome_is_unknown
 
     // From here on the disk stands still.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
-    let release = || Draft::duty(Command::Release { reservation: ReservationId(1) });
+    let release = || Draft::duty(Command::Release { reservation: ReservationId(1), fence: None });
     let asked = (0..4_100).map(|_| node.proposer().propose(release(), deadline));
     let answers = futures::future::join_all(asked).await;
     let unknown = answers.iter().filter(|answer| matches!(answer, Err(ProposeError::Unknown))).count();

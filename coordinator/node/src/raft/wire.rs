@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn append() -> AppendEntriesRequest<TypeConfig> {
-        let command = Command::Release { reservation: ReservationId(7) };
+        let command = Command::Release { reservation: ReservationId(7), fence: None };
         let entry = Entry { at: Millis(5), wall_ms: 6, request: None, command };
         AppendEntriesRequest {
             vote: Vote::new_committed(3, 2),

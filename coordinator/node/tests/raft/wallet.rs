@@ -61,6 +61,7 @@ pub fn reserve(n: u32) -> Draft {
         caller: CallerId::parse("client/test").unwrap(),
         request: RequestId::parse(&format!("reserve-{n}")).unwrap(),
     };
-    let reserve = Reserve { wallet: wallet(), outpoints: vec![coin(n)], ttl: Millis(600_000), payment: None };
+    let reserve =
+        Reserve { wallet: wallet(), outpoints: vec![coin(n)], ttl: Millis(600_000), payment: None, selected: false };
     Draft { request: Some(Request { key, digest: [0; 32], for_others: false }), command: Command::Reserve(reserve) }
 }

@@ -1,0 +1,220 @@
+//! What earlier versions wrote must be read for ever: log entries, rows, and remembered outcomes, as bytes in
+//! `tests/golden/`. A file is never changed; a later form gets a file of its own beside it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod story;
+mod world;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use bitcoin::hex::{DisplayHex, FromHex};
+use onespend_core::apply::apply;
+use onespend_core::command::Entry;
+use onespend_core::ids::LogIndex;
+use onespend_core::invariant;
+use onespend_core::outcome::{Conflict, FeeLimit, Holder, Outcome, Rejection};
+use onespend_core::state::State;
+use onespend_core::wallet::{DescriptorFault, Keychain};
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn golden(name: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path(name)).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    Vec::from_hex(hex).unwrap()
+}
+
+/// Compares with the file, or writes it where there is none yet and `ONESPEND_GOLDEN=write` says so.
+fn compare(name: &str, head: &str, lines: &[String]) {
+    let text = format!("# {head}\n{}\n", lines.join("\n"));
+    if !path(name).exists() && std::env::var("ONESPEND_GOLDEN").is_ok_and(|value| value == "write") {
+        std::fs::write(path(name), &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path(name)).unwrap(), text, "{name}: this version writes something else");
+}
+
+fn loaded(name: &str) -> State {
+    let mut state = State::default();
+    for row in golden(name) {
+        let key = bytes(row[1].strip_prefix("0x").unwrap());
+        state.load_row(row[0].parse().unwrap(), &key, &bytes(&row[2])).unwrap();
+    }
+    state.finish_loading();
+    invariant::check(&state).unwrap();
+    state
+}
+
+#[test]
+fn this_version_writes_entries_and_rows_of_version_1() {
+    let world = story::tell();
+    let entry = |(index, entry, bytes): &(LogIndex, Entry, Vec<u8>)| {
+        format!("{index} {} {}", entry.command.kind(), bytes.as_hex())
+    };
+    let entries: Vec<String> = world.log.iter().map(entry).collect();
+    compare("entries-v1.txt", "index, kind and bytes of log entries", &entries);
+
+    let mut replayed = State::default();
+    for (index, entry, _) in &world.log {
+        apply(&mut replayed, *index, entry);
+    }
+    let mut all = rows_of(&mut replayed);
+    all.sort();
+    compare("rows-v1.txt", "table, key and value of the state's rows after entries-v1", &all);
+}
+
+/// All rows of a state that was never drained: each counts as changed. Those that came and went have no value.
+fn rows_of(state: &mut State) -> Vec<String> {
+    let changed = state.drain_changes().into_iter().filter(|row| row.value.is_some());
+    let line = |row: onespend_core::table::StoredRow| {
+        format!("{} 0x{} {}", row.table, row.key.as_hex(), row.value.unwrap().as_hex())
+    };
+    changed.map(line).collect()
+}
+
+/// safety 32: every kind of command is among them, and is read as what it was.
+#[test]
+fn entries_of_version_1_are_read() {
+    let mut kinds = BTreeSet::new();
+    for line in golden("entries-v1.txt") {
+        let entry = Entry::from_bytes(&bytes(&line[2])).unwrap();
+        assert_eq!(entry.command.kind(), line[1]);
+        kinds.insert(line[1].clone());
+    }
+    assert_eq!(kinds.len(), 16, "{kinds:?}");
+}
+
+/// safety 15, 25: replaying the old log gives the state that the old rows hold.
+#[test]
+fn rows_of_version_1_are_the_state_that_its_entries_lead_to() {
+    let mut replayed = State::default();
+    for line in golden("entries-v1.txt") {
+        let entry = Entry::from_bytes(&bytes(&line[2])).unwrap();
+        let outcome = apply(&mut replayed, LogIndex(line[0].parse().unwrap()), &entry);
+        assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+    }
+    let state = loaded("rows-v1.txt");
+    assert_eq!(state.hash(), replayed.hash());
+    let tables: BTreeSet<String> = golden("rows-v1.txt").into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(tables.len(), 8, "a table has no row: {tables:?}");
+}
+
+#[test]
+fn damaged_or_later_rows_and_entries_are_refused() {
+    for row in golden("rows-v1.txt") {
+        let (table, key, value) = (row[0].parse().unwrap(), bytes(&row[1][2..]), bytes(&row[2]));
+        let mut longer = value.clone();
+        longer.push(0);
+        for damaged in [&value[..value.len() - 1], &longer] {
+            assert!(State::default().load_row(table, &key, damaged).is_err(), "table {table}");
+        }
+        assert!(State::default().load_row(99, &key, &value).is_err());
+    }
+    for line in golden("entries-v1.txt") {
+        let entry = bytes(&line[2]);
+        let mut longer = entry.clone();
+        longer.push(0);
+        assert!(Entry::from_bytes(&entry[..entry.len() - 1]).is_err());
+        assert!(Entry::from_bytes(&longer).is_err());
+    }
+    // An array of five where version 1 has four fields: a later version knows something that this one must not skip.
+    let mut later = bytes(&golden("entries-v1.txt")[0][2]);
+    later[0] += 1;
+    later.push(0x01);
+    assert!(Entry::from_bytes(&later).is_err());
+}
+
+/// Every outcome and refusal, in the order of their numbers.
+fn outcomes() -> Vec<Outcome> {
+    let world = story::tell();
+    let outpoint = world.coins(0)[0];
+    let outpoints = || vec![outpoint];
+    let (id, key) = (onespend_core::ids::ReservationId(7), world.state.payments().next().unwrap().0.clone());
+    let (text, payment, caller) = (|| "x".to_owned(), || key.payment.clone(), || "client/a");
+    let caller = || onespend_core::ids::CallerId::parse(caller()).unwrap();
+    let (fence, attempt) = (id.fence(), onespend_core::ids::AttemptNo(1));
+    let holders = [Holder::Reservation(id), Holder::Payment(payment()), Holder::Quarantine];
+    let conflicts = holders.into_iter().map(|holder| Conflict { outpoint, holder }).collect();
+    let mut refusals = vec![
+        Rejection::NotStarted,
+        Rejection::StaleBasis { what: text() },
+        Rejection::WalletUnknown,
+        Rejection::WalletExists { wallet: text(), what: text() },
+        Rejection::WalletFrozen { why: text() },
+        Rejection::WalletWatchOnly,
+        Rejection::DescriptorInvalid(DescriptorFault::Syntax { cause: text() }),
+        Rejection::LimitsInvalid { rule: text() },
+        Rejection::OutpointUnknown { outpoints: outpoints() },
+        Rejection::OutpointReserved { conflicts },
+        Rejection::OutpointSpent { outpoints: outpoints() },
+        Rejection::OutpointImmature { outpoints: outpoints() },
+        Rejection::DuplicateInput { outpoint },
+        Rejection::OutOfBounds { what: text(), got: 3, min: 1, max: 2 },
+        Rejection::ReservationQuota { active: 3 },
+        Rejection::ReservationUnknown,
+        Rejection::ReservationExpired,
+        Rejection::ReservationReleased,
+        Rejection::ReservationUsed { payment: payment() },
+        Rejection::StaleFence { got: fence, current: fence },
+        Rejection::NotOwner { owner: caller() },
+        Rejection::RequestIdReused,
+        Rejection::PaymentIdReused,
+        Rejection::ReservedForOther { payment: payment() },
+        Rejection::PaymentUnknown,
+        Rejection::PaymentUnresolved { attempt, txid: text() },
+        Rejection::ForeignInput { outpoint },
+        Rejection::MissingInput { outpoint },
+        Rejection::TransactionInvalid { rule: text() },
+        Rejection::OutputInvalid { vout: 1, rule: text() },
+        Rejection::InsufficientFunds { needed_sat: 2, available_sat: 1 },
+        Rejection::FeeLimit { limit: FeeLimit::Fee, got: 2, bound: 1 },
+        Rejection::SignatureMismatch,
+        Rejection::WalletSignsOutside,
+    ];
+    let limits = [FeeLimit::Feerate, FeeLimit::FeerateTooLow, FeeLimit::Percent];
+    refusals.extend(limits.map(|limit| Rejection::FeeLimit { limit, got: 2, bound: 1 }));
+    let network = DescriptorFault::Network { expected: text() };
+    let faults = [DescriptorFault::Shape, network, DescriptorFault::Kind, DescriptorFault::NotSignable];
+    refusals.extend(faults.map(Rejection::DescriptorInvalid));
+    let expires = onespend_core::ids::Millis(9);
+    let mut outcomes = vec![
+        Outcome::Recorded,
+        Outcome::WalletChanged,
+        Outcome::AddressesGiven { keychain: Keychain::Internal, first: 1, count: 2 },
+        Outcome::Reserved { reservation: id, outpoints: outpoints(), expires },
+        Outcome::Renewed { expires },
+        Outcome::Released,
+        Outcome::Permitted { payment: key.clone(), attempt },
+    ];
+    outcomes.extend(refusals.into_iter().map(Outcome::Rejected));
+    outcomes
+}
+
+/// Remembered answers are rows too: a retry after an upgrade gets the answer that was given before it.
+#[test]
+fn outcomes_of_version_1_are_read_and_written() {
+    let outcomes = outcomes();
+    let lines: Vec<String> =
+        outcomes.iter().map(|outcome| minicbor::to_vec(outcome).unwrap().to_lower_hex_string()).collect();
+    compare("outcomes-v1.txt", "bytes of every outcome and refusal", &lines);
+    for (line, outcome) in golden("outcomes-v1.txt").iter().zip(&outcomes) {
+        let read: Outcome = minicbor::decode(&bytes(&line[0])).unwrap();
+        assert_eq!(read, *outcome);
+        if let Outcome::Rejected(rejection) = &read {
+            assert!(!rejection.to_string().is_empty());
+        }
+    }
+    let names: BTreeSet<String> = outcomes
+        .iter()
+        .map(|outcome| {
+            format!("{outcome:?}").replace("Rejected(", "").chars().take_while(|c| c.is_alphanumeric()).collect()
+        })
+        .collect();
+    assert_eq!(names.len(), 7 + 34, "a new outcome needs a line of its own");
+}
