@@ -3,6 +3,7 @@
 //! | files | hold |
 //! |---|---|
 //! | `mod.rs` | the commands, and how one is run |
+//! | `serve` | the daemon |
 //! | `pki`, `config_check`, `manual` | commands that need no cluster |
 //! | `doctor/` | what is wrong with this machine |
 //! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `cluster` | commands that talk to a cluster |

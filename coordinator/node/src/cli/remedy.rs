@@ -20,7 +20,7 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
         R::TooStale => "allow more with --max-lag, or leave it out",
         R::NotServing => "ask another node",
         R::CallerUnknown => "use a certificate that `onespend pki issue` made for this cluster",
-        R::Role => "use a certificate whose role may do this, such as an operator's",
+        R::Role => "use a certificate whose role may do this: clients pay, operators administer",
         R::NodeUnknown => "the members are listed by `onespend status`",
         _ => return None,
     })

@@ -2,8 +2,8 @@
 
 use clap::Args;
 use futures::future::join_all;
-use onespend_proto::client::{Client, ClientConfig};
-use onespend_proto::v1;
+use onespend_proto::client::{Client, ClientConfig, ClientError};
+use onespend_proto::{reason, v1};
 
 use super::connection::Need;
 use super::exit::Exit;
@@ -30,14 +30,16 @@ impl Status {
             return self.ask_data_ports(&client, session).await;
         }
         let answers = ask_all(&client, &config).await;
-        if answers.iter().all(|(_, answer)| answer.is_err()) {
-            let none = Failure::new(Exit::Unreachable, "no node answered on its control port");
-            return Err(answers
-                .into_iter()
-                .fold(none, |failure, (address, answer)| failure.with(&address, answer.err().unwrap_or_default()))
-                .remedy("check that the nodes run, the addresses, and that the certificate is an operator's"));
+        if answers.iter().any(|(_, answer)| answer.is_ok()) {
+            let told = |(address, answer): Answer| (address, answer.map_err(|error| error.to_string()));
+            return session.output.show(&Cluster::new(answers.into_iter().map(told).collect()));
         }
-        session.output.show(&Cluster::new(answers))
+        // A client may not ask for status, but for what the data ports tell.
+        let not_allowed = answers.iter().any(|(_, answer)| answer.as_ref().is_err_and(|error| error.is(reason::ROLE)));
+        if not_allowed && !config.endpoints.is_empty() {
+            return self.ask_data_ports(&client, session).await;
+        }
+        Err(nobody(answers))
     }
 
     async fn ask_data_ports(&self, client: &Client, session: &Session) -> Result<(), Failure> {
@@ -56,7 +58,20 @@ impl Status {
     }
 }
 
-type Answer = (String, Result<v1::GetStatusResponse, String>);
+type Answer = (String, Result<v1::GetStatusResponse, ClientError>);
+
+/// No good answer at all: a refusal if there is one, else what became of each.
+fn nobody(answers: Vec<Answer>) -> Failure {
+    let mut silence = Failure::new(Exit::Unreachable, "no node answered on its control port");
+    for (address, answer) in answers {
+        match answer {
+            Err(error @ ClientError::Rejected(_)) => return Failure::of_read(error),
+            Err(error) => silence = silence.with(&address, error),
+            Ok(_) => {}
+        }
+    }
+    silence.remedy("check that the nodes run, the addresses and the certificates")
+}
 
 /// The nodes that are configured, then the members that these name and that were not asked yet.
 async fn ask_all(client: &Client, config: &ClientConfig) -> Vec<Answer> {
@@ -77,7 +92,7 @@ async fn ask_all(client: &Client, config: &ClientConfig) -> Vec<Answer> {
 
 async fn ask(client: &Client, addresses: Vec<String>) -> Vec<Answer> {
     let each = addresses.into_iter().map(|address| async {
-        let answer = client.get_status_of(&address).await.map_err(|error| error.to_string());
+        let answer = client.get_status_of(&address).await;
         (address, answer)
     });
     join_all(each).await

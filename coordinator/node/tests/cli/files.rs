@@ -99,6 +99,19 @@ fn config_check_sums_up_a_good_file() {
     assert!(missing.out.contains("/no/such/file:1:1: error: cannot be read"), "{missing:?}");
 }
 
+#[test]
+fn a_node_does_not_start_with_a_faulty_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("onespend.toml");
+    std::fs::write(&file, FAULTY).unwrap();
+    let refused = onespend(&["serve", "--config", file.to_str().unwrap()]).code(2);
+    assert!(
+        refused.err.contains(":6:1: error: node.data_dri") && refused.err.contains("does not start"),
+        "{refused:?}"
+    );
+    onespend(&["serve"]).code(2);
+}
+
 /// The configuration of node 1, with its certificate, listening on data, control and health as given.
 pub fn write_config(pki: &Path, [data, control, health]: [String; 3], bitcoind: &str) -> std::path::PathBuf {
     let file = pki.join("onespend.toml");

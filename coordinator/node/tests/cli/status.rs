@@ -1,6 +1,7 @@
 //! The cluster in one screen, and handing leadership over.
 
-use onespend_proto::v1;
+use onespend_proto::{reason, v1};
+use tonic::Code;
 
 use crate::node::Node;
 use crate::run::Cluster;
@@ -48,6 +49,15 @@ fn data_ports_alone_show_the_tip_and_every_bitcoind() {
     assert!(shown.out.contains("node unreachable") && shown.out.contains("timed out"), "{}", shown.out);
     let json = cluster.run(&["status", "-o", "json"]).code(0).json();
     assert_eq!(json["nodes"][0]["bitcoind"]["state"], "in_sync");
+}
+
+#[test]
+fn a_refusal_of_status_is_no_silence() {
+    let cluster = Cluster::start();
+    cluster.node.refuse(Code::PermissionDenied, reason::ROLE, &[("caller", "client/payouts")], &[]);
+    let refused = cluster.run(&["status"]).code(1);
+    assert!(refused.err.contains("reason: ROLE"), "{refused:?}");
+    assert_eq!(cluster.node.all::<v1::GetNodeViewsRequest>().len(), 1, "the data ports were asked instead");
 }
 
 #[test]

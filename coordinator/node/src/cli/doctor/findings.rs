@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::exit::Exit;
+use crate::cli::format::counted;
 use crate::cli::output::Show;
 use crate::cli::table::{self, Column};
 
@@ -142,7 +143,9 @@ impl Show for Report {
         let columns = [Column::Whole(""), Column::Whole(""), Column::Text("")];
         let list = table::list(columns, self.findings.iter().map(row), "nothing was looked at");
         let list = list.trim_start_matches('\n');
-        format!("{list}\n\n{} ok, {} warnings, {} failures", self.ok, self.warnings, self.failures)
+        let (warnings, failures) =
+            (counted(self.warnings, "warning", "warnings"), counted(self.failures, "failure", "failures"));
+        format!("{list}\n\n{} ok, {warnings}, {failures}", self.ok)
     }
 }
 
@@ -163,7 +166,7 @@ mod tests {
         assert_eq!(report.exit(), Exit::Refused);
         let text = report.text();
         assert!(text.find("good") < text.find("late"), "{text}");
-        assert!(text.contains("remedy: wait") && text.ends_with("1 ok, 1 warnings, 0 failures"), "{text}");
+        assert!(text.contains("remedy: wait") && text.ends_with("1 ok, 1 warning, 0 failures"), "{text}");
 
         let mut findings = Findings::default();
         findings.warn(Area::Clock, "late", "wait");

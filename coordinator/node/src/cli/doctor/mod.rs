@@ -32,7 +32,7 @@ use crate::tls;
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// The node's configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "ONESPEND_CONFIG")]
     config: PathBuf,
 }
 

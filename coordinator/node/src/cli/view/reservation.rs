@@ -49,6 +49,11 @@ impl From<v1::Reservation> for Reservation {
 }
 
 impl Reservation {
+    /// One that ended is remembered without its coins.
+    fn holds(&self) -> String {
+        if self.utxos.is_empty() { String::new() } else { utxo::sum(&self.utxos) }
+    }
+
     /// Only an active reservation runs out.
     fn left(&self) -> String {
         match self.remaining_ms {
@@ -69,7 +74,7 @@ impl Show for Reservation {
             ("time left", self.left()),
             ("reserved", self.created.clone()),
             ("payment", self.payment_id.clone().unwrap_or_default()),
-            ("holds", utxo::sum(&self.utxos)),
+            ("holds", self.holds()),
         ]);
         if self.utxos.is_empty() { card } else { format!("{card}\n\n{}", utxo::coins(&self.utxos)) }
     }
@@ -108,7 +113,7 @@ impl Show for Reservations {
                 reservation.owner.clone(),
                 reservation.state.to_owned(),
                 reservation.left(),
-                utxo::sum(&reservation.utxos),
+                reservation.holds(),
                 reservation.payment_id.clone().unwrap_or_default(),
             ]
         };
