@@ -225,6 +225,8 @@ fn the_command_line_has_every_command_that_is_shown() {
         }
     }
     assert!(seen > 5, "only {seen} commands were found in the pages");
+    assert_eq!(command_faults("onespend pay --no-such-option").len(), 1);
+    assert_eq!(command_faults("onespend wallet no-such-command --profile x").len(), 1);
     assert_none(&faults);
 }
 
