@@ -5,6 +5,8 @@
 #
 # Never prompts. Installs as root, or with `sudo -n`; otherwise prints the exact line to run and exits 1.
 set -euo pipefail
+# Debian keeps haproxy where a plain user's PATH does not look.
+PATH="$PATH:/usr/sbin:/sbin"
 cd "$(dirname "$0")/.."
 
 readonly scope="${1:-demo}"

@@ -103,12 +103,12 @@ fn configuration(primary: SocketAddr, read_only: SocketAddr, backends: &[Backend
 
 defaults
     mode tcp
-    timeout connect 1s
+    timeout connect 200ms
     timeout check 400ms
     # Streams (WatchPayments) may be silent for long; HTTP/2 keepalive finds dead peers.
     timeout client 1h
     timeout server 1h
-    option redispatch
+    option redispatch 1
     retries 3
     default-server check check-proto h1 inter 100ms fall 1 rise 1 on-marked-down shutdown-sessions
 ",

@@ -41,9 +41,9 @@ pub struct PsbtLimits {
 }
 
 impl Default for PsbtLimits {
-    /// 4 MiB, as a gRPC message; as many inputs and recipients as a payment may have, and change.
+    /// 1 MiB; as many inputs and recipients as a payment may have, and change.
     fn default() -> Self {
-        Self { max_bytes: 4 * 1024 * 1024, max_inputs: MAX_OUTPOINTS, max_outputs: MAX_RECIPIENTS + 1 }
+        Self { max_bytes: 1024 * 1024, max_inputs: MAX_OUTPOINTS, max_outputs: MAX_RECIPIENTS + 1 }
     }
 }
 

@@ -188,6 +188,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         bitcoind: Arc::clone(&bitcoind),
         signing,
         inbox,
+        alarms: Arc::clone(&alarms),
         scripts,
         network,
     };

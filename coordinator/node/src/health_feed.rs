@@ -147,6 +147,10 @@ fn count(replica: &Replica) -> Counts {
         let active = (state.total_reservations() as u64).saturating_sub(expired);
         counts.reservations.insert("active", active);
         counts.reservations.insert("expired", expired);
+        // Every state has its count, so that one that has emptied goes back to 0.
+        for shown in ["signing", "signed", "broadcast", "confirming", "conflicted", "dead"] {
+            counts.payments.insert(shown, 0);
+        }
         let open = state.open_payments();
         for key in &open {
             let Some(payment) = state.payment(key) else { continue };

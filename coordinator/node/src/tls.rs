@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -15,6 +16,9 @@ use tonic::transport::{Certificate, ClientTlsConfig, ServerTlsConfig};
 
 use crate::config::Section;
 use crate::identity::{Identity, IdentityError};
+
+/// Longest TLS handshake: whoever connects and says nothing is closed.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The DNS name that every node's certificate carries besides its own.
 pub const SERVER_NAME: &str = "onespend";
@@ -145,6 +149,7 @@ impl Material {
             .identity(self.tonic_identity())
             .client_ca_root(Certificate::from_pem(&self.ca_pem))
             .client_auth_optional(false)
+            .timeout(HANDSHAKE_TIMEOUT)
     }
 
     /// For a tonic channel to any node of the cluster.

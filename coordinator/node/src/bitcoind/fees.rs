@@ -21,8 +21,15 @@ pub(super) struct Fees {
 
 /// Asks bitcoind. A target without an answer is left out.
 pub(super) fn ask(chain: &dyn Chain, view: Option<&ChainView>) -> Fees {
-    let by_target =
-        TARGETS.into_iter().filter_map(|target| Some((target, sat_kvb(chain.estimate_fee(target).ok()??)))).collect();
+    let mut by_target = BTreeMap::new();
+    for target in TARGETS {
+        match chain.estimate_fee(target) {
+            Ok(Some(sat_vb)) => drop(by_target.insert(target, sat_kvb(sat_vb))),
+            Ok(None) => {}
+            // It has just stopped answering: nine more calls would only wait.
+            Err(_) => break,
+        }
+    }
     let floor = view.map_or(0, |view| sat_kvb(view.mempool_min_feerate_sat_vb));
     Fees { by_target, floor: floor.max(MIN_FEERATE_SAT_KVB) }
 }

@@ -71,6 +71,7 @@ pub struct BitcoindWatch {
     network: Network,
     rules: Rules,
     poll: Duration,
+    max_age: Duration,
     heard: ArcSwap<Heard>,
     tips: watch::Sender<Option<TipRef>>,
     stop: AtomicBool,
@@ -84,6 +85,7 @@ impl BitcoindWatch {
             chain,
             read,
             network,
+            max_age: rules.max_silence + poll * 2,
             rules,
             poll,
             heard: ArcSwap::default(),
@@ -123,10 +125,27 @@ impl BitcoindWatch {
     /// The reason why not, as a stable word.
     pub fn in_sync(&self) -> Result<(), String> {
         let heard = self.heard.load();
+        // A probe that hangs must not go on vouching for what it said last.
+        if heard.answered.is_none_or(|at| at.elapsed() > self.max_age) {
+            return Err("BITCOIND_VIEW_STALE".to_owned());
+        }
+        if let Some(lag) = self.log_lag(&heard) {
+            return Err(format!("LOG_BEHIND_{lag}_BLOCKS"));
+        }
         if heard.judgement.in_sync {
             return Ok(());
         }
         Err(heard.judgement.reason.map_or("NOT_PROBED", |reason| reason.word()).to_owned())
+    }
+
+    /// Blocks that the log lacks of what this bitcoind has, when they are more than a moment's worth: the leader cannot
+    /// follow the chain, and coins must not be given out on an old view of it.
+    fn log_lag(&self, heard: &Heard) -> Option<u32> {
+        let height = heard.view.as_ref()?.tip.height;
+        let mut logged = None;
+        (self.read)(&mut |state| logged = state.tip().ok().map(|tip| tip.height.0));
+        let lag = height.saturating_sub(logged?);
+        (lag > self.rules.max_lag_blocks).then_some(lag)
     }
 
     /// Whether its blocks may go into the log: it answers, on the right chain, past its first download. A fork is
@@ -158,19 +177,21 @@ impl BitcoindWatch {
         while !self.stopping() {
             let mut heard = Heard::clone(&self.heard.load());
             let was = heard.judgement.in_sync;
-            self.probe(&mut heard);
-            if heard.view.is_some() && Instant::now() >= next_fees {
-                heard.fees = fees::ask(self.chain.as_ref(), heard.view.as_ref());
-                next_fees = Instant::now() + FEE_INTERVAL;
-            }
+            let answered = self.probe(&mut heard);
             match (was, heard.judgement.in_sync) {
                 (false, true) => info!(height = heard.judgement.view().height, "bitcoind is in sync"),
                 (true, false) => warn!(reason = ?heard.judgement.reason, "bitcoind is not in sync"),
                 (true, true) | (false, false) => {}
             }
             let in_sync = heard.judgement.in_sync;
-            self.heard.store(Arc::new(heard));
+            self.heard.store(Arc::new(heard.clone()));
             beat();
+            // Only of a bitcoind that answers: one that hangs would hold up the next probe ten times over.
+            if answered && Instant::now() >= next_fees {
+                heard.fees = fees::ask(self.chain.as_ref(), heard.view.as_ref());
+                self.heard.store(Arc::new(heard));
+                next_fees = Instant::now() + FEE_INTERVAL;
+            }
             // A tip that was not heard of yet is looked at sooner.
             self.sleep(if in_sync { self.poll } else { self.poll.min(PAUSE) });
         }

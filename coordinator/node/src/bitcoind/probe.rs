@@ -11,9 +11,12 @@ use crate::health::bitcoind_sync::{FORK_DEPTH, ProbeFacts, ProbeFailure};
 use crate::metrics;
 
 impl BitcoindWatch {
-    pub(super) fn probe(&self, heard: &mut Heard) {
-        let now = Instant::now();
+    /// Asks once; whether there was an answer.
+    pub(super) fn probe(&self, heard: &mut Heard) -> bool {
         let probed = self.chain.probe();
+        // Taken after the call: a call that hangs is silence.
+        let now = Instant::now();
+        let answered = probed.is_ok();
         let (facts, logged) = match probed {
             Ok(view) => {
                 self.publish(view.tip);
@@ -31,6 +34,7 @@ impl BitcoindWatch {
         };
         heard.judgement = heard.judgement.next(facts, logged, &self.rules, now);
         metrics::bitcoind(&heard.judgement.view());
+        answered
     }
 
     /// Height of the log's tip, and the hashes of its last blocks, highest first.

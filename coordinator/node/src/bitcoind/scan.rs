@@ -86,19 +86,25 @@ impl BitcoindWatch {
         origins: &HashMap<ScriptBuf, (Keychain, u32)>,
         coins: &mut BTreeMap<OutPoint, Received>,
     ) -> Result<BlockRef, ScanError> {
-        let mut at = scanned.height;
+        let (mut at, mut applied) = (scanned.height, scanned.hash);
         loop {
             let (tip, ours) = self.log_at(at);
             let tip = tip.ok_or(ScanError::NotStarted)?;
-            if at == scanned.height && ours != Some(scanned.hash) {
+            // On every turn: the log may have left the branch that the coins are of.
+            if ours != Some(applied) {
                 return Err(ScanError::OtherBranch);
             }
-            if at == tip.height.0 {
+            if tip.hash == applied {
                 return Ok(tip);
             }
             at += 1;
             let Some(hash) = self.log_at(at).1 else { return Err(ScanError::OtherBranch) };
-            advance(coins, &self.chain.block(hash)?, Height(at), wallet, origins);
+            let block = self.chain.block(hash)?;
+            if block.header.prev_blockhash != applied {
+                return Err(ScanError::OtherBranch);
+            }
+            advance(coins, &block, Height(at), wallet, origins);
+            applied = hash;
         }
     }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Network, OutPoint, ScriptBuf, Txid};
+use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, Txid};
 use onespend_core::command::Recipient;
 use onespend_core::ids::{InvalidName, Millis, PaymentId, RequestId, ReservationId, WalletId};
 use onespend_core::limits::{
@@ -85,9 +85,9 @@ impl Fields {
     /// An amount that must be at least 1 sat.
     pub(crate) fn positive_sat(&mut self, field: &str, value: i64) -> Option<u64> {
         match u64::try_from(value) {
-            Ok(sat) if sat > 0 => Some(sat),
+            Ok(sat) if (1..=Amount::MAX_MONEY.to_sat()).contains(&sat) => Some(sat),
             _ => {
-                self.fault(field, format!("{value} sat: must be at least 1"));
+                self.fault(field, format!("{value} sat: must be 1 to 21 million bitcoin"));
                 None
             }
         }

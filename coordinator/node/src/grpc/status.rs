@@ -187,7 +187,7 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
         Rejection::WalletFrozen { .. } => (FailedPrecondition, R::WalletFrozen),
         Rejection::WalletWatchOnly => (FailedPrecondition, R::WalletWatchOnly),
         Rejection::WalletSignsOutside => (FailedPrecondition, R::SignerExternal),
-        Rejection::DescriptorInvalid(_) => (InvalidArgument, R::DescriptorInvalid),
+        Rejection::DescriptorInvalid { .. } => (InvalidArgument, R::DescriptorInvalid),
         Rejection::LimitsInvalid { .. } | Rejection::OutOfBounds { .. } => (InvalidArgument, R::FieldInvalid),
         Rejection::OutpointUnknown { .. } => (NotFound, R::OutpointUnknown),
         Rejection::OutpointReserved { .. } => (Aborted, R::OutpointReserved),
@@ -271,7 +271,7 @@ fn field(rejection: &Rejection) -> Option<String> {
         return None;
     }
     let named = match rejection {
-        Rejection::DescriptorInvalid(_) => "descriptor",
+        Rejection::DescriptorInvalid { .. } => "descriptor",
         Rejection::LimitsInvalid { .. } => "limits",
         Rejection::OutOfBounds { what, .. } => what,
         Rejection::RequestIdReused => "request_id",

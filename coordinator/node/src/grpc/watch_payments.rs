@@ -20,7 +20,7 @@ use super::payment_view;
 const BUFFER: usize = 256;
 /// Most payments that are read from the state at once.
 const BATCH: usize = 256;
-/// How often a stream without changes says that it is alive, and up to which index nothing changed.
+/// How often a stream says up to which index it has told everything.
 const PROGRESS: Duration = Duration::from_secs(5);
 
 pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchPaymentsResponse, Status>> + Send>>;
@@ -48,31 +48,45 @@ async fn follow(
     sender: mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
 ) {
     let mut applied = api.replica.positions();
+    let mut progress = tokio::time::interval(PROGRESS);
+    progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         // Marked before the state is read: what is applied after that wakes the next round.
         applied.borrow_and_update();
         let (batch, up_to, more) = changes(&api, &filter, seen);
+        seen = seen.max(up_to);
         for change in batch {
-            if sender.send(Ok(change)).await.is_err() {
+            if !send(&api, &sender, change).await {
                 return;
             }
         }
-        seen = up_to;
         if more {
             continue;
         }
         tokio::select! {
             // The caller resumes on another node.
             () = api.stopping.cancelled() => return,
-            changed = applied.changed() => if changed.is_err() { return },
             () = sender.closed() => return,
-            () = tokio::time::sleep(PROGRESS) => {
-                let progress = v1::WatchPaymentsResponse { payment: None, applied_index: seen.0 };
-                if sender.send(Ok(progress)).await.is_err() {
+            changed = applied.changed() => if changed.is_err() { return },
+            _ = progress.tick() => {
+                let mark = v1::WatchPaymentsResponse { payment: None, applied_index: seen.0 };
+                if !send(&api, &sender, mark).await {
                     return;
                 }
             }
         }
+    }
+}
+
+/// Whether the reader took it; a reader that has stopped reading does not hold up the end of this node.
+async fn send(
+    api: &Api,
+    sender: &mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
+    change: v1::WatchPaymentsResponse,
+) -> bool {
+    tokio::select! {
+        () = api.stopping.cancelled() => false,
+        sent = sender.send(Ok(change)) => sent.is_ok(),
     }
 }
 

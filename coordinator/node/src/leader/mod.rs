@@ -22,8 +22,9 @@ use bitcoin::Network;
 use onespend_adapters::chain::Chain;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
+use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::raft::LeaderTerm;
 use crate::replica::Replica;
@@ -40,6 +41,8 @@ pub struct Duty {
     pub signing: Arc<sign::Signing>,
     /// Freshly signed attempts.
     pub inbox: broadcast::Inbox,
+    /// What a human must look at.
+    pub(crate) alarms: Arc<Alarms>,
     /// Which script belongs to which wallet.
     pub(crate) scripts: scripts::SharedScripts,
     /// The network of the cluster.
@@ -59,6 +62,8 @@ pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = terms.changed() => if changed.is_err() { return },
+            // Duties run for ever: one that ended has panicked. All are started again.
+            Some(ended) = running.join_next() => error!(?ended, "a duty of the leader ended; all are started again"),
         }
         // Dropping the set ends the duties at their next wait; what they had begun at a signer or bitcoind is
         // harmless, because nothing is recorded under an old term.

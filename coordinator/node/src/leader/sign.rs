@@ -1,8 +1,8 @@
 //! From a committed intent to a recorded signature: permit, signer, log. The same bytes whoever asks and however
 //! often (safety 3, 13, 14).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::Transaction;
@@ -29,6 +29,8 @@ pub struct Signing {
     signers: BTreeMap<String, Arc<dyn Signer>>,
     outbox: Outbox,
     turns: Turns<(PaymentKey, AttemptNo)>,
+    /// Attempts that a signer is at work on.
+    working: Mutex<BTreeSet<(PaymentKey, AttemptNo)>>,
     places: Arc<Semaphore>,
 }
 
@@ -40,6 +42,7 @@ impl Signing {
             signers: signers.into_iter().map(|signer| (signer.name().to_owned(), signer)).collect(),
             outbox,
             turns: Turns::default(),
+            working: Mutex::default(),
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
         }
     }
@@ -72,8 +75,29 @@ impl Signing {
         let _ = tokio::time::timeout_at(deadline.into(), work).await;
     }
 
+    /// Whether a signer is at work on an attempt, however long it takes.
+    fn is_working(&self, key: &PaymentKey, attempt: AttemptNo) -> bool {
+        let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        working.contains(&(key.clone(), attempt))
+    }
+
+    fn note_working(&self, key: &PaymentKey, attempt: AttemptNo, at_work: bool) {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        if at_work {
+            working.insert((key.clone(), attempt));
+        } else {
+            working.remove(&(key.clone(), attempt));
+        }
+    }
+
     async fn work(&self, key: &PaymentKey, attempt: AttemptNo) {
         let _turn = self.turns.take((key.clone(), attempt)).await;
+        self.note_working(key, attempt, true);
+        self.sign_once(key, attempt).await;
+        self.note_working(key, attempt, false);
+    }
+
+    async fn sign_once(&self, key: &PaymentKey, attempt: AttemptNo) {
         let Some(permit) = self.replica.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
             return;
         };
@@ -140,7 +164,9 @@ pub(super) async fn run(duty: Arc<super::Duty>) {
             .collect()
         });
         let deadline = Instant::now() + RECONCILE;
-        let signing = waiting.iter().map(|(key, attempt)| duty.signing.sign(key, *attempt, deadline));
+        // A signer that hangs is asked once, not once a second.
+        let waiting = waiting.iter().filter(|(key, attempt)| !duty.signing.is_working(key, *attempt));
+        let signing = waiting.map(|(key, attempt)| duty.signing.sign(key, *attempt, deadline));
         futures::future::join_all(signing).await;
         tokio::time::sleep(RECONCILE).await;
     }

@@ -10,14 +10,19 @@ use onespend_adapters::chain::{ChainError, TipRef};
 use onespend_core::command::{BlockRef, Command};
 use onespend_core::ids::Height;
 use onespend_core::outcome::{Outcome, Rejection};
+use onespend_core::state::State;
 use tokio::task::spawn_blocking;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Duty, block_facts};
 use crate::raft::{LeaderTerm, ProposeError};
 
 /// How often the tip is looked at when nothing wakes this duty.
 const POLL: Duration = Duration::from_secs(2);
+/// How far below bitcoind's tip a new cluster begins, in blocks.
+const START_DEPTH: u32 = 100;
+/// The alarm when the chain has left the log's blocks further back than their undo is kept.
+const UNFOLLOWABLE: &str = "CHAIN_UNFOLLOWABLE";
 /// Wait after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -45,6 +50,9 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
                 Ok(()) => {}
                 Err(FollowError::Propose(_)) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {
+                    if matches!(error, FollowError::TooDeep { .. }) {
+                        duty.alarms.raise(UNFOLLOWABLE, &error.to_string());
+                    }
                     warn!(%error, height = target.height, "the chain cannot be followed for now");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -56,9 +64,10 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
 
 async fn follow(duty: &Arc<Duty>, term: &LeaderTerm, target: TipRef) -> Result<(), FollowError> {
     let Some(tip) = duty.replica.read(|state| state.tip().ok()) else {
-        let tip = BlockRef { height: Height(target.height), hash: target.hash };
-        info!(height = target.height, hash = %target.hash, "the cluster begins to follow the chain here");
-        return propose(duty, term, Command::Start { network: duty.network, tip }).await;
+        let first = blocking(duty, move |duty| first_block(duty, target)).await?;
+        info!(height = first.height.0, hash = %first.hash, "the cluster begins to follow the chain here");
+        propose(duty, term, Command::Start { network: duty.network, tip: first }).await?;
+        return Box::pin(follow(duty, term, target)).await;
     };
     if tip.hash == target.hash {
         return Ok(());
@@ -73,6 +82,13 @@ async fn follow(duty: &Arc<Duty>, term: &LeaderTerm, target: TipRef) -> Result<(
         connect(duty, term, hash).await?;
     }
     Ok(())
+}
+
+/// Where a new cluster begins: far enough below the tip that no reorganisation reaches it.
+fn first_block(duty: &Duty, target: TipRef) -> Result<BlockRef, FollowError> {
+    let height = target.height.saturating_sub(START_DEPTH);
+    let hash = duty.chain.block_hash_at(height)?.ok_or(FollowError::TooDeep { lowest: height })?;
+    Ok(BlockRef { height: Height(height), hash })
 }
 
 /// The height at which the way to the target leaves the log's chain, and the blocks above it, lowest first. `None`
@@ -99,12 +115,27 @@ async fn disconnect_to(duty: &Duty, term: &LeaderTerm, fork: u32) -> Result<(), 
     while let Some(tip) = duty.replica.read(|state| state.tip().ok()).filter(|tip| tip.height.0 > fork) {
         info!(height = tip.height.0, hash = %tip.hash, "a block was reorganised away");
         propose(duty, term, Command::DisconnectBlock { block: tip }).await?;
+        report_frozen(duty);
     }
     Ok(())
 }
 
+/// A reorganisation that took away settled blocks freezes wallets: a human must look (safety 17).
+fn report_frozen(duty: &Duty) {
+    let frozen: Vec<(String, String)> = duty.replica.read(|state| {
+        let wallets = state.wallets().filter_map(|(id, wallet)| Some((id.to_string(), wallet.frozen.clone()?)));
+        wallets.collect()
+    });
+    for (wallet, why) in frozen {
+        error!(wallet, why, "the wallet is frozen until an operator has looked");
+    }
+}
+
 async fn connect(duty: &Arc<Duty>, term: &LeaderTerm, hash: BlockHash) -> Result<(), FollowError> {
     let command = blocking(duty, move |duty| {
+        if duty.replica.read(State::wallet_count) == 0 {
+            return empty(duty, hash);
+        }
         let block = duty.chain.block(hash)?;
         Ok(duty.scripts.look(&duty.replica, |scripts| {
             duty.replica.read(|state| {
@@ -115,6 +146,14 @@ async fn connect(duty: &Arc<Duty>, term: &LeaderTerm, hash: BlockHash) -> Result
     })
     .await?;
     propose(duty, term, command).await
+}
+
+/// A block means nothing to a cluster without wallets; its header is enough.
+fn empty(duty: &Duty, hash: BlockHash) -> Result<Command, FollowError> {
+    let header = duty.chain.header(hash)?;
+    let previous = header.prev.ok_or(FollowError::TooDeep { lowest: 0 })?;
+    let block = BlockRef { height: Height(header.height), hash };
+    Ok(Command::ConnectBlock { block, previous, received: vec![], spent: vec![], wallets: 0 })
 }
 
 async fn propose(duty: &Duty, term: &LeaderTerm, command: Command) -> Result<(), FollowError> {
