@@ -2,9 +2,10 @@
 //! have the same state. The node that most others contradict stops serving.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::alarms::Alarms;
 use crate::peers::Peers;
@@ -13,11 +14,13 @@ use crate::replica::Replica;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a leader that is outvoted tries to hand over; it tries again at the next comparison.
+const HAND_OVER: Duration = Duration::from_secs(1);
 /// The alarm's code.
 pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
 
-/// Compares until the token is cancelled. A mismatch stays an alarm until the node is restarted: its state cannot
-/// heal by itself.
+/// Compares until the token is cancelled. While a mismatch stands, the node neither leads for long nor answers. It
+/// stays until the node is restarted: its state cannot heal by itself.
 pub async fn run(replica: Arc<Replica>, peers: Arc<Peers>, alarms: Arc<Alarms>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -29,6 +32,11 @@ pub async fn run(replica: Arc<Replica>, peers: Arc<Peers>, alarms: Arc<Alarms>, 
         if let Some(index) = outvoted(&ours, &theirs) {
             let message = format!("this node's state at log index {index} differs from what most others have");
             alarms.raise(MISMATCH, &message);
+            if replica.leader_term().is_some()
+                && let Err(error) = replica.transfer(None, Instant::now() + HAND_OVER).await
+            {
+                warn!(%error, "a leader with another state than most could not hand over");
+            }
         }
     }
 }

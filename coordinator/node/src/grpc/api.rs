@@ -20,6 +20,7 @@ use super::caller::{self, Caller};
 use super::forward::{Forward, LeaderClients};
 use super::status;
 use super::turns::Turns;
+use crate::agreement;
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::leader::scripts::SharedScripts;
@@ -115,6 +116,7 @@ impl Api {
             if !self.leads(call.deadline).await {
                 return self.pass_on(&caller, call.deadline, request, pass).await;
             }
+            self.demand_sound_state()?;
             run(Arc::clone(self), call, request.into_inner()).await.map(Response::new)
         }
         .instrument(span)
@@ -243,6 +245,12 @@ impl Api {
         command: Command,
     ) -> Result<Applied, Status> {
         self.decide(call, request, || std::future::ready(Ok(Draft::of(command.clone())))).await
+    }
+
+    /// A node whose state most others contradict answers nothing (safety 31).
+    pub(crate) fn demand_sound_state(&self) -> Result<(), Status> {
+        let mismatch = self.alarms.current().into_iter().find(|alarm| alarm.code == agreement::MISMATCH);
+        mismatch.map_or(Ok(()), |alarm| Err(status::alarmed(alarm.code)))
     }
 
     /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands.

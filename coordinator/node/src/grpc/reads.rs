@@ -21,6 +21,7 @@ pub(crate) fn staleness_bound(consistency: Option<&v1::ReadConsistency>) -> Opti
 /// Waits until this node may answer: by a round to a quorum (`ReadIndex`, section 6.4 of the Raft dissertation), or at
 /// once when it is young enough.
 pub(crate) async fn confirm(api: &Api, bound: Option<Duration>, deadline: Instant) -> Result<v1::ReadInfo, Status> {
+    api.demand_sound_state()?;
     let staleness_ms = match bound {
         None => {
             api.replica.linearizable(deadline).await.map_err(|_| status::no_quorum())?;

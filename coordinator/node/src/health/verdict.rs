@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::question::Check;
 use super::snapshot::{BitcoindView, Role, Snapshot};
+use crate::agreement::MISMATCH;
 use crate::config::Config;
 
 /// A snapshot older than this answers nothing (interfaces: at most 1 s).
@@ -174,7 +175,9 @@ impl Moment<'_> {
     fn serving(&self) -> Result<(), Reason> {
         need(self.snapshot.recovered, Reason::NotRecovered)?;
         need(self.snapshot.role != Role::Stopped, Reason::Stopped)?;
-        need(!self.snapshot.draining, Reason::Draining)
+        need(!self.snapshot.draining, Reason::Draining)?;
+        // A node whose state most others contradict answers nothing at all (safety 31).
+        need(self.snapshot.alarms.iter().all(|alarm| alarm.code != MISMATCH), Reason::Alarm)
     }
 
     fn ready(&self) -> Result<(), Reason> {
