@@ -14,6 +14,8 @@ use tokio::task::spawn_blocking;
 
 use super::BitcoindWatch;
 
+/// Addresses of each chain that a first scan looks for.
+const FIRST_RANGE: u32 = 2 * ADDRESS_LOOKAHEAD;
 /// How often a scan that the log has not caught up with is made again.
 const MAX_TRIES: u32 = 20;
 /// Wait between two scans.
@@ -66,16 +68,21 @@ impl BitcoindWatch {
     }
 
     fn scan_blocking(&self, wallet: &WalletId, descriptor: &WalletDescriptor) -> Result<Found, ScanError> {
-        let chains = [Keychain::External, Keychain::Internal];
-        let ranged = chains.map(|keychain| ScanDescriptor {
-            descriptor: descriptor.chain(keychain).to_string(),
-            range: Some((0, ADDRESS_LOOKAHEAD - 1)),
-        });
-        let scanned = self.chain.scan(&ranged)?;
-        let origins = origins(descriptor);
-        let mut coins = coins(&scanned, wallet, &origins);
-        let basis = self.carry_forward(&scanned, wallet, &origins, &mut coins)?;
-        Ok(Found { basis, coins: coins.into_values().collect() })
+        let mut range = FIRST_RANGE;
+        loop {
+            let origins = origins(descriptor, range);
+            let scanned = self.chain.scan(&ranged(descriptor, range))?;
+            let mut coins = coins(&scanned, wallet, &origins);
+            let highest = coins.values().map(|coin| coin.index).max().unwrap_or(0);
+            // As far again beyond the last coin as the gap limit asks for.
+            let needed = highest.saturating_add(1).saturating_add(ADDRESS_LOOKAHEAD);
+            if needed > range {
+                range = needed.saturating_add(ADDRESS_LOOKAHEAD);
+                continue;
+            }
+            let basis = self.carry_forward(&scanned, wallet, &origins, &mut coins)?;
+            return Ok(Found { basis, coins: coins.into_values().collect() });
+        }
     }
 
     /// Brings the scan's coins to the log's tip, block by block.
@@ -118,10 +125,17 @@ impl BitcoindWatch {
     }
 }
 
-fn origins(descriptor: &WalletDescriptor) -> HashMap<ScriptBuf, (Keychain, u32)> {
+fn ranged(descriptor: &WalletDescriptor, range: u32) -> [ScanDescriptor; 2] {
+    [Keychain::External, Keychain::Internal].map(|keychain| ScanDescriptor {
+        descriptor: descriptor.chain(keychain).to_string(),
+        range: Some((0, range - 1)),
+    })
+}
+
+fn origins(descriptor: &WalletDescriptor, range: u32) -> HashMap<ScriptBuf, (Keychain, u32)> {
     let mut origins = HashMap::new();
     for keychain in [Keychain::External, Keychain::Internal] {
-        for index in 0..ADDRESS_LOOKAHEAD {
+        for index in 0..range {
             if let Some(script) = descriptor.script(keychain, index) {
                 origins.insert(script, (keychain, index));
             }

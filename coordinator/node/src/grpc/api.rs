@@ -32,6 +32,8 @@ use crate::selection::Busy;
 
 /// How often facts are gathered again when they were out of date.
 const MAX_ROUNDS: usize = 8;
+/// Longest registration of a wallet, its scan of the chain included.
+const SCAN_TIMEOUT: Duration = Duration::from_mins(20);
 /// How long a fresh leader's callers wait until it has applied what earlier leaders committed.
 const READY_WAIT: Duration = Duration::from_secs(2);
 
@@ -166,12 +168,14 @@ impl Api {
             crate::metrics::policy_denied(&denied);
             status::denied(caller.id.as_str(), action.name())
         })?;
-        let asked = super::observe::timeout(request).unwrap_or(self.settings.request_timeout);
+        // Scanning the chain for a new wallet takes minutes on the main network.
+        let longest = if action == Action::RegisterWallet { SCAN_TIMEOUT } else { self.settings.request_timeout };
+        let asked = super::observe::timeout(request).unwrap_or(longest);
         let call = Call {
             caller: caller.id.clone(),
             authorized,
             digest: digest(action, request.get_ref()),
-            deadline: Instant::now() + asked.min(self.settings.request_timeout),
+            deadline: Instant::now() + asked.min(longest),
         };
         Ok((caller, call))
     }

@@ -1,6 +1,6 @@
 //! Refusals of a PSBT as status codes, every fault named by the place that it is at.
 
-use onespend_adapters::psbt::{PsbtFault, PsbtFaults};
+use onespend_adapters::psbt::{Place, PsbtFault, PsbtFaults};
 use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::FieldViolation;
@@ -10,14 +10,29 @@ use super::status;
 /// The status of a PSBT that is refused. The first fault gives code and reason; all are named.
 pub(super) fn refused(faults: &PsbtFaults) -> Status {
     let first = faults.first();
-    let violations = faults.iter().map(|fault| {
-        let place = fault.place().map_or_else(|| "psbt".to_owned(), |place| format!("psbt.{place}"));
-        FieldViolation::new(place, fault.to_string())
-    });
-    let (code, reason) = reason(first);
+    let violations = faults.iter().map(|fault| FieldViolation::new(field(fault.place()), fault.to_string()));
+    let (code, reason) = self::reason(first);
     let mut metadata = vec![("rule", first.to_string())];
-    metadata.extend(outpoint(first).map(|outpoint| ("outpoints", outpoint)));
+    // All coins that are refused for the reason that the caller is told.
+    let alike = faults.iter().filter(|fault| self::reason(fault).1 == reason);
+    let outpoints: Vec<String> = alike.filter_map(PsbtFault::outpoint).map(|outpoint| outpoint.to_string()).collect();
+    if !outpoints.is_empty() {
+        metadata.push(("outpoints", outpoints.join(",")));
+    }
+    if let PsbtFault::OutputInvalid { output, .. } = first {
+        metadata.push(("vout", output.to_string()));
+    }
     status::refused_psbt(code, reason, first.to_string(), metadata, violations.collect())
+}
+
+/// The part of the request that is blamed, as a path.
+fn field(place: Option<Place>) -> String {
+    match place {
+        None => "psbt".to_owned(),
+        Some(Place::Global) => "psbt.global".to_owned(),
+        Some(Place::Input(at)) => format!("psbt.inputs[{at}]"),
+        Some(Place::Output(at)) => format!("psbt.outputs[{at}]"),
+    }
 }
 
 fn reason(fault: &PsbtFault) -> (Code, ErrorReason) {
@@ -43,14 +58,5 @@ fn reason(fault: &PsbtFault) -> (Code, ErrorReason) {
         PsbtFault::SighashNotAllowed { .. } => (Code::InvalidArgument, ErrorReason::SighashNotAllowed),
         PsbtFault::PrevoutMismatch { .. } => (Code::InvalidArgument, ErrorReason::PrevoutMismatch),
         PsbtFault::UnknownCoin { .. } => (Code::PermissionDenied, ErrorReason::ForeignInput),
-    }
-}
-
-fn outpoint(fault: &PsbtFault) -> Option<String> {
-    match fault {
-        PsbtFault::DuplicateInput { outpoint, .. } | PsbtFault::UnknownCoin { outpoint, .. } => {
-            Some(outpoint.to_string())
-        }
-        _ => None,
     }
 }

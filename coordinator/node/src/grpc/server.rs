@@ -13,12 +13,16 @@ use onespend_proto::v1::reservation_service_server::ReservationServiceServer;
 use onespend_proto::v1::wallet_service_server::WalletServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::InterceptorLayer;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
+use tonic::{Request, Status};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::api::Api;
 use super::services::Services;
+use super::{caller, status};
+use crate::identity::Party;
 
 /// How often an idle connection is probed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -91,12 +95,25 @@ pub(crate) async fn serve_control<R: RaftService>(
     raft: RaftServiceServer<R>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let cluster_id = api.settings.cluster_id.clone();
+    let members = InterceptorLayer::new(move |request| members_only(request, &cluster_id));
     let services = Services(api);
     let router = builder(&bounds)?
+        .layer(members)
         .add_service(raft)
         .add_service(ClusterServiceServer::new(services.clone()).max_decoding_message_size(bounds.max_message_bytes));
     data_plane!(router, services, bounds.max_message_bytes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
     Ok(())
+}
+
+/// The control port is for nodes and operators; callers belong to the data port.
+#[allow(clippy::result_large_err, clippy::needless_pass_by_value)] // The interceptor's signature.
+fn members_only(request: Request<()>, cluster_id: &str) -> Result<Request<()>, Status> {
+    let caller = caller::identify(&request, cluster_id)?;
+    match caller.party {
+        Party::Client(_) if !caller.forwarded => Err(status::unauthenticated("clients are served on the data port")),
+        Party::Client(_) | Party::Operator(_) | Party::Node(_) => Ok(request),
+    }
 }
