@@ -26,7 +26,7 @@ pub(super) fn read(psbt: &Psbt, faults: &mut Vec<PsbtFault>) -> Vec<InputClaim> 
 
 fn read_input(at: usize, outpoint: OutPoint, input: &Input) -> Result<InputClaim, PsbtFault> {
     check_unsigned(at, input)?;
-    let sighash_default = check_sighash(at, input.sighash_type)?;
+    let sighash_default = check_sighash(at, outpoint, input.sighash_type)?;
     let txout = claimed_coin(at, outpoint, input)?;
     check_scripts(at, input, txout.as_ref())?;
     if let Some(kind) = txout.as_ref().and_then(|txout| legacy_kind(&txout.script_pubkey)) {
@@ -62,18 +62,18 @@ fn check_unsigned(at: usize, input: &Input) -> Result<(), PsbtFault> {
 }
 
 /// Whether DEFAULT was asked for.
-fn check_sighash(at: usize, sighash: Option<PsbtSighashType>) -> Result<bool, PsbtFault> {
+fn check_sighash(at: usize, outpoint: OutPoint, sighash: Option<PsbtSighashType>) -> Result<bool, PsbtFault> {
     match sighash {
         None => Ok(false),
         Some(asked) if asked == EcdsaSighashType::All.into() => Ok(false),
         Some(asked) if asked == TapSighashType::Default.into() => Ok(true),
-        Some(asked) => Err(PsbtFault::SighashNotAllowed { input: at, sighash: asked.to_string() }),
+        Some(asked) => Err(PsbtFault::SighashNotAllowed { input: at, outpoint, sighash: asked.to_string() }),
     }
 }
 
 /// The coin by the caller's account, where it gives one. Indexing is checked: the outpoint is the caller's too.
 fn claimed_coin(at: usize, outpoint: OutPoint, input: &Input) -> Result<Option<TxOut>, PsbtFault> {
-    let mismatch = |why: String| PsbtFault::PrevoutMismatch { input: at, why };
+    let mismatch = |why: String| PsbtFault::PrevoutMismatch { input: at, outpoint, why };
     let Some(previous) = &input.non_witness_utxo else { return Ok(input.witness_utxo.clone()) };
     let txid = previous.compute_txid();
     if txid != outpoint.txid {
@@ -169,22 +169,22 @@ pub fn check_claims(proposal: &PsbtProposal, view: impl Fn(&OutPoint) -> Option<
 }
 
 fn check_claim(at: usize, claim: &InputClaim, own: &TxOut) -> Result<(), PsbtFault> {
-    let script = &own.script_pubkey;
+    let (outpoint, script) = (claim.outpoint, &own.script_pubkey);
     if let Some(kind) = legacy_kind(script) {
         return Err(PsbtFault::LegacyInput { input: at, kind });
     }
     if let Some(claimed) = claim.txout.as_ref().filter(|claimed| *claimed != own) {
-        let (outpoint, value) = (claim.outpoint, own.value);
+        let value = own.value;
         let why = if claimed.value == value {
             format!("the PSBT gives {outpoint} another script than {script:x}, which it has")
         } else {
             format!("the PSBT says that {outpoint} is worth {}; it is worth {value}", claimed.value)
         };
-        return Err(PsbtFault::PrevoutMismatch { input: at, why });
+        return Err(PsbtFault::PrevoutMismatch { input: at, outpoint, why });
     }
     if claim.sighash_default && !script.is_p2tr() {
         let sighash = "SIGHASH_DEFAULT of a coin that is not taproot".to_owned();
-        return Err(PsbtFault::SighashNotAllowed { input: at, sighash });
+        return Err(PsbtFault::SighashNotAllowed { input: at, outpoint, sighash });
     }
     let why = match (&claim.witness_script, claim.tap_internal_key) {
         (Some(witness_script), _) if witness_script.to_p2wsh() != *script => {

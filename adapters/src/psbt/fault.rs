@@ -135,6 +135,8 @@ pub enum PsbtFault {
     SighashNotAllowed {
         /// Which input.
         input: usize,
+        /// The coin that it spends.
+        outpoint: OutPoint,
         /// The type by name, or as a number.
         sighash: String,
     },
@@ -151,6 +153,8 @@ pub enum PsbtFault {
     PrevoutMismatch {
         /// Which input.
         input: usize,
+        /// The coin that it spends.
+        outpoint: OutPoint,
         /// What differs.
         why: String,
     },
@@ -213,6 +217,17 @@ impl PsbtFault {
             | Self::TooManyFields { .. }
             | Self::NoUnsignedTransaction
             | Self::Count { .. } => None,
+        }
+    }
+
+    /// The coin that the fault is about, where it is about one by name.
+    pub fn outpoint(&self) -> Option<OutPoint> {
+        match self {
+            Self::DuplicateInput { outpoint, .. }
+            | Self::SighashNotAllowed { outpoint, .. }
+            | Self::PrevoutMismatch { outpoint, .. }
+            | Self::UnknownCoin { outpoint, .. } => Some(*outpoint),
+            _ => None,
         }
     }
 }

@@ -16,7 +16,7 @@ pub const MAX_OUTPOINTS: usize = 400;
 /// Most recipients of one payment.
 pub const MAX_RECIPIENTS: usize = 1000;
 /// The longest descriptor in bytes: 20 keys with their origins fit.
-pub const MAX_DESCRIPTOR_LEN: usize = 8 * 1024;
+pub const MAX_DESCRIPTOR_LEN: usize = 4 * 1024;
 /// Most results that the request cache remembers; the oldest go first.
 pub const MAX_CACHED_RESULTS: usize = 200_000;
 /// Most ended reservations that are remembered, so that a late caller hears "expired" and not "unknown".
@@ -26,6 +26,8 @@ pub const MAX_ENDED_RESERVATIONS: usize = 10_000;
 pub const UNDO_BLOCKS: u32 = 288;
 /// Addresses beyond the last one given out that are watched (gap limit).
 pub const ADDRESS_LOOKAHEAD: u32 = 1000;
+/// The highest cap on fees that a wallet may have, as a percentage of what is paid.
+pub const MAX_FEE_PERCENT: u32 = 100;
 /// The largest accepted finality depth in blocks.
 pub const MAX_FINALITY_DEPTH: u32 = 100;
 /// Confirmations before a coinbase output may be spent (consensus rule, `COINBASE_MATURITY`).
@@ -75,6 +77,8 @@ impl WalletLimits {
             "finality_depth must be 1 to 100 blocks"
         } else if self.max_feerate_sat_kvb < MIN_FEERATE_SAT_KVB {
             "max_feerate_sat_vb must be at least 0.1"
+        } else if !(1..=MAX_FEE_PERCENT).contains(&self.max_fee_percent) {
+            "max_fee_percent must be 1 to 100"
         } else if self.max_reservations == 0 {
             "max_reservations must be at least 1"
         } else {

@@ -108,8 +108,13 @@ pub(crate) fn release(
     id: ReservationId,
     fence: Option<Fence>,
 ) -> Result<Outcome, Rejection> {
-    fenced(state, ctx, id, fence.unwrap_or(id.fence()))?;
-    end(state, id, Ended::Released);
+    let fence = fence.unwrap_or(id.fence());
+    match fenced(state, ctx, id, fence) {
+        Ok(_) => end(state, id, Ended::Released),
+        // What the caller wants is so already, as after a retry under another request id.
+        Err(Rejection::ReservationReleased) if fence == id.fence() => {}
+        Err(refusal) => return Err(refusal),
+    }
     Ok(Outcome::Released)
 }
 

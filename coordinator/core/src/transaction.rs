@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, WitnessVersion};
 
 use crate::command::{Change, Recipient};
 use crate::ids::Height;
@@ -13,7 +13,7 @@ use crate::limits::{MAX_RECIPIENTS, MAX_TRANSACTION_WEIGHT};
 use crate::outcome::Rejection;
 use crate::wallet::Wallet;
 
-/// Checks what a payment orders: some recipients, none below dust, no more than there can be.
+/// Checks what a payment orders: some recipients who can be paid, none below dust, no more than there can be.
 ///
 /// # Errors
 /// The [`Rejection`] names the recipient by its position and the rule that it breaks.
@@ -24,6 +24,10 @@ pub fn check_recipients(recipients: &[Recipient]) -> Result<u64, Rejection> {
     }
     let mut total = 0_u64;
     for (position, recipient) in (0..).zip(recipients) {
+        if !is_payable(&recipient.script) {
+            let rule = "nobody could spend an output of this script, or no mempool takes it".to_owned();
+            return Err(Rejection::OutputInvalid { vout: position, rule });
+        }
         let dust = recipient.script.minimal_non_dust().to_sat();
         if recipient.amount_sat < dust {
             let rule = format!("{} sat is dust: at least {dust} sat for this script", recipient.amount_sat);
@@ -36,6 +40,16 @@ pub fn check_recipients(recipients: &[Recipient]) -> Result<u64, Rejection> {
         }
     }
     Ok(total)
+}
+
+/// Whether Bitcoin Core relays a payment to this script (its `IsStandard`, without bare multisig and without
+/// OP_RETURN, which would burn the money). A transaction that no mempool takes would bind its coins for ever.
+pub fn is_payable(script: &Script) -> bool {
+    match script.witness_version() {
+        Some(WitnessVersion::V0) => script.is_p2wpkh() || script.is_p2wsh(),
+        Some(_) => true,
+        None => script.is_p2pkh() || script.is_p2sh() || script.is_p2pk(),
+    }
 }
 
 /// Builds the transaction with inputs and outputs in the order of BIP-69, so that it shows nothing of how it was

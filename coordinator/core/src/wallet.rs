@@ -12,6 +12,9 @@ use miniscript::{Descriptor, ForEachKey};
 
 use crate::limits::{MAX_DESCRIPTOR_LEN, WalletLimits};
 
+/// Characters of the parser's words that a fault shows.
+const MAX_CAUSE_CHARS: usize = 200;
+
 /// One of the two chains of a multipath descriptor (BIP-389).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
@@ -100,7 +103,7 @@ impl WalletDescriptor {
             return Err(DescriptorFault::Syntax { cause: format!("longer than {MAX_DESCRIPTOR_LEN} bytes") });
         }
         let descriptor = Descriptor::<DescriptorPublicKey>::from_str(source)
-            .map_err(|error| DescriptorFault::Syntax { cause: error.to_string() })?;
+            .map_err(|error| DescriptorFault::Syntax { cause: clip(&error.to_string()) })?;
         let kind_ok = match (&descriptor, descriptor.desc_type()) {
             (_, DescriptorType::Wpkh | DescriptorType::WshSortedMulti) => true,
             (Descriptor::Tr(tr), _) => tr.tap_tree().is_none(),
@@ -172,6 +175,11 @@ impl WalletDescriptor {
     pub fn is_single_key(&self) -> bool {
         !matches!(self.external.desc_type(), DescriptorType::WshSortedMulti)
     }
+}
+
+/// The parser quotes what it does not understand, and that may be all of it.
+fn clip(words: &str) -> String {
+    words.chars().take(MAX_CAUSE_CHARS).collect()
 }
 
 fn first_script(chain: &Descriptor<DescriptorPublicKey>) -> Option<ScriptBuf> {

@@ -145,7 +145,7 @@ impl Api {
         let span = observed.span();
         let answer = async {
             let (caller, call) = self.admit(action, &request)?;
-            let bound = super::reads::staleness_bound(consistency.as_ref());
+            let bound = super::reads::staleness_bound(consistency.as_ref())?;
             if bound.is_none() && !self.leads(call.deadline).await {
                 return self.pass_on(&caller, call.deadline, request, pass).await;
             }

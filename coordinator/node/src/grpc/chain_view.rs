@@ -7,7 +7,7 @@ use onespend_proto::v1;
 use tonic::Status;
 
 use super::api::Api;
-use super::fields::Fields;
+use super::fields::{DEFAULT_TARGET_BLOCKS, Fields};
 use super::status;
 
 /// The tip that the replicated state stands on.
@@ -30,7 +30,10 @@ pub(super) fn estimate_fee(
     message: &v1::EstimateFeeRequest,
 ) -> Result<v1::EstimateFeeResponse, Status> {
     let mut fields = Fields::default();
-    let blocks = fields.target_blocks(message.confirm_target_blocks);
+    let blocks = match message.confirm_target_blocks {
+        0 => Some(DEFAULT_TARGET_BLOCKS),
+        blocks => fields.target_blocks(blocks),
+    };
     let blocks = fields.finish(blocks)?;
     Ok(v1::EstimateFeeResponse {
         feerate_sat_vb: api.bitcoind.feerate_sat_kvb(blocks) as f64 / 1000.0,

@@ -13,7 +13,7 @@ use super::wallet_view;
 use crate::raft::Applied;
 
 /// Longest note that an operator may leave at a frozen wallet, in characters.
-const MAX_NOTE: usize = 500;
+const MAX_NOTE: usize = 256;
 
 pub(super) async fn set_limits(
     api: Arc<Api>,

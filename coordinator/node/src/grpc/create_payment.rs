@@ -10,13 +10,10 @@ use onespend_proto::v1::{self, create_payment_request::Fee};
 use tonic::Status;
 
 use super::api::{Api, Call, Draft};
-use super::fields::Fields;
+use super::fields::{DEFAULT_TARGET_BLOCKS, Fields};
 use super::reserve_utxos::strategy;
 use super::{sign_payment, status};
 use crate::selection::{self, Order, Strategy};
-
-/// Blocks within which a payment should confirm when the caller does not say.
-const DEFAULT_TARGET_BLOCKS: u16 = 6;
 
 struct Parsed {
     key: PaymentKey,
@@ -42,7 +39,7 @@ pub(super) async fn create_payment(
     let request = fields.request_id(&message.request_id);
     let parsed = parse(&api, &mut fields, &message)?;
     let (request, parsed) = fields.finish(request.zip(parsed))?;
-    check_recipients(&parsed.recipients).map_err(|rejection| status::rejected(&rejection))?;
+    check_recipients(&parsed.recipients).map_err(|rejection| status::order_refused(&rejection))?;
     let applied = api.decide(&call, call.request(request), || std::future::ready(draft(&api, &parsed))).await?;
     let (payment, _) = sign_payment::finish(&api, &call, &applied).await?;
     Ok(v1::CreatePaymentResponse { payment: Some(payment), applied_index: applied.index.0, term: applied.term })
@@ -61,6 +58,7 @@ fn parse(api: &Api, fields: &mut Fields, message: &v1::CreatePaymentRequest) -> 
         0 => Some(None),
         sat => fields.positive_sat("max_fee_sat", sat).map(Some),
     };
+    let strategy = fields.known("strategy", message.strategy).map(strategy);
     let parsed = || {
         Some(Parsed {
             key: PaymentKey { wallet: wallet?, payment: payment? },
@@ -68,7 +66,7 @@ fn parse(api: &Api, fields: &mut Fields, message: &v1::CreatePaymentRequest) -> 
             fee: fee?,
             max_fee_sat: max_fee_sat?,
             min_depth: message.min_depth,
-            strategy: strategy(message.strategy()),
+            strategy: strategy?,
         })
     };
     Ok(parsed())

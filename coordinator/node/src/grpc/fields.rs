@@ -8,8 +8,10 @@ use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, Txid};
 use onespend_core::command::Recipient;
 use onespend_core::ids::{InvalidName, Millis, PaymentId, RequestId, ReservationId, WalletId};
 use onespend_core::limits::{
-    DEFAULT_RESERVATION_TTL, MAX_OUTPOINTS, MAX_RECIPIENTS, MIN_FEERATE_SAT_KVB, WalletLimits,
+    DEFAULT_RESERVATION_TTL, MAX_FEE_PERCENT, MAX_FINALITY_DEPTH, MAX_OUTPOINTS, MAX_RECIPIENTS, MAX_RESERVATION_LIFE,
+    MIN_FEERATE_SAT_KVB, MIN_RESERVATION_TTL, WalletLimits,
 };
+use onespend_core::transaction::is_payable;
 use onespend_proto::v1;
 use tonic::Status;
 use tonic_types::FieldViolation;
@@ -20,6 +22,10 @@ use super::status;
 const MAX_PAGE: usize = 1000;
 /// Rows of a page when the caller names no number.
 const DEFAULT_PAGE: usize = 100;
+/// Blocks within which a transaction should confirm when the caller does not say.
+pub(crate) const DEFAULT_TARGET_BLOCKS: u16 = 6;
+/// Longest script of a recipient (`MAX_SCRIPT_SIZE` of Bitcoin Core).
+const MAX_SCRIPT_BYTES: usize = 10_000;
 /// Highest feerate that is read at all, in sat/vB: above it, it is a mistake of units.
 const MAX_FEERATE_SAT_VB: f64 = 1_000_000.0;
 
@@ -73,6 +79,25 @@ impl Fields {
         if text.is_empty() { None } else { self.payment_id(text) }
     }
 
+    /// A value of an enum. Proto3 passes on numbers that nobody knows, such as those of a later version; taking them for
+    /// the default would do something else than the caller asked for.
+    pub(crate) fn known<E: TryFrom<i32>>(&mut self, field: &str, number: i32) -> Option<E> {
+        let value = E::try_from(number).ok();
+        if value.is_none() {
+            self.fault(field, format!("{number} is no value that this version knows"));
+        }
+        value
+    }
+
+    /// States to filter by; `UNSPECIFIED`, which is 0, is none.
+    pub(crate) fn states<E: TryFrom<i32>>(&mut self, numbers: &[i32]) {
+        for (position, number) in numbers.iter().enumerate() {
+            if *number == 0 || E::try_from(*number).is_err() {
+                self.fault(&format!("states[{position}]"), format!("{number} is no state that this version knows"));
+            }
+        }
+    }
+
     /// Blocks within which a transaction should confirm: what Bitcoin Core estimates for.
     pub(crate) fn target_blocks(&mut self, blocks: u32) -> Option<u16> {
         let target = u16::try_from(blocks).ok().filter(|blocks| (1..=1008).contains(blocks));
@@ -124,23 +149,18 @@ impl Fields {
 
     /// A time to live: as a duration, or until a time of the wall clock.
     pub(crate) fn ttl(&mut self, ttl: Option<&Ttl>) -> Option<Millis> {
-        let parsed = match ttl {
-            None => Some(DEFAULT_RESERVATION_TTL),
-            Some(Ttl::For(ttl)) => whole_millis(ttl),
-            Some(Ttl::Until(time)) => return self.until(*time),
+        let (field, parsed) = match ttl {
+            None => return Some(DEFAULT_RESERVATION_TTL),
+            Some(Ttl::For(ttl)) => ("ttl", whole_millis(ttl)),
+            Some(Ttl::Until(time)) => ("expire_time", until(*time)),
         };
-        if parsed.is_none() {
-            self.fault("ttl", "must not be negative");
+        let fitting = parsed.filter(|ttl| (MIN_RESERVATION_TTL..=MAX_RESERVATION_LIFE).contains(ttl));
+        if fitting.is_none() {
+            let (min, max) = (MIN_RESERVATION_TTL.0 / 1000, MAX_RESERVATION_LIFE.0 / 1000);
+            let given = parsed.map_or_else(|| "that is no time to come".to_owned(), |ttl| format!("{ttl} ms from now"));
+            self.fault(field, format!("{given}: must be {min} s to {max} s from now"));
         }
-        parsed
-    }
-
-    fn until(&mut self, time: prost_types::Timestamp) -> Option<Millis> {
-        let left = SystemTime::try_from(time).ok().and_then(|at| at.duration_since(SystemTime::now()).ok());
-        if left.is_none() {
-            self.fault("expire_time", "is in the past, or is not a time");
-        }
-        left.map(millis)
+        fitting
     }
 
     /// Recipients by address or by script.
@@ -158,11 +178,11 @@ impl Fields {
             let field = format!("recipients[{position}]");
             let script = match &recipient.destination {
                 Some(v1::recipient::Destination::Address(text)) => Some(address(&field, text, network)?),
-                Some(v1::recipient::Destination::Script(bytes)) if !bytes.is_empty() && bytes.len() <= 10_000 => {
-                    Some(ScriptBuf::from_bytes(bytes.to_vec()))
+                Some(v1::recipient::Destination::Script(bytes)) if (1..=MAX_SCRIPT_BYTES).contains(&bytes.len()) => {
+                    Some(payable(position, bytes)?)
                 }
                 Some(v1::recipient::Destination::Script(_)) => {
-                    self.fault(&format!("{field}.script"), "must be 1 to 10000 bytes");
+                    self.fault(&format!("{field}.script"), format!("must be 1 to {MAX_SCRIPT_BYTES} bytes"));
                     None
                 }
                 None => {
@@ -189,14 +209,28 @@ impl Fields {
         } else {
             self.feerate_sat_kvb("limits.max_feerate_sat_vb", given.max_feerate_sat_vb)
         };
-        let or = |value: u32, default: u32| if value == 0 { default } else { value };
+        let max_fee_percent =
+            self.up_to("limits.max_fee_percent", given.max_fee_percent, default.max_fee_percent, MAX_FEE_PERCENT);
+        let finality_depth =
+            self.up_to("limits.finality_depth", given.finality_depth, finality_depth, MAX_FINALITY_DEPTH);
+        let max_reservations =
+            self.up_to("limits.max_reservations", given.max_reservations, default.max_reservations, u32::MAX);
         Some(WalletLimits {
             max_fee_sat: max_fee_sat?,
             max_feerate_sat_kvb: max_feerate?,
-            max_fee_percent: or(given.max_fee_percent, default.max_fee_percent),
-            finality_depth: or(given.finality_depth, default.finality_depth),
-            max_reservations: or(given.max_reservations, default.max_reservations),
+            max_fee_percent: max_fee_percent?,
+            finality_depth: finality_depth?,
+            max_reservations: max_reservations?,
         })
+    }
+
+    /// A number up to a bound, where 0 means the default.
+    fn up_to(&mut self, field: &str, value: u32, default: u32, max: u32) -> Option<u32> {
+        if value > max {
+            self.fault(field, format!("{value}: must be 1 to {max}, or 0 for the default"));
+            return None;
+        }
+        Some(if value == 0 { default } else { value })
     }
 
     /// How many rows a page has.
@@ -218,6 +252,17 @@ pub(crate) enum Ttl {
     Until(prost_types::Timestamp),
 }
 
+/// Reads a script and checks that somebody can be paid by it.
+fn payable(position: usize, bytes: &[u8]) -> Result<ScriptBuf, Status> {
+    let script = ScriptBuf::from_bytes(bytes.to_vec());
+    if is_payable(&script) {
+        return Ok(script);
+    }
+    // There are at most MAX_RECIPIENTS.
+    let position = u32::try_from(position).unwrap_or(u32::MAX);
+    Err(status::unpayable(position, "script", "nobody could spend an output of this script, or no mempool takes it"))
+}
+
 /// Reads an address and checks its network.
 fn address(field: &str, text: &str, network: Network) -> Result<ScriptBuf, Status> {
     use onespend_proto::v1::ErrorReason::{AddressInvalid, WrongNetwork};
@@ -231,9 +276,20 @@ fn address(field: &str, text: &str, network: Network) -> Result<ScriptBuf, Statu
     })
 }
 
+/// Nanoseconds within a second, as both well-known types demand; `prost_types` would carry over or turn the sign.
+const NANOS: std::ops::Range<i32> = 0..1_000_000_000;
+
 fn whole_millis(ttl: &prost_types::Duration) -> Option<Millis> {
-    let (seconds, nanos) = (u64::try_from(ttl.seconds).ok()?, u64::try_from(ttl.nanos).ok()?);
+    let nanos = Some(ttl.nanos).filter(|nanos| NANOS.contains(nanos))?;
+    let (seconds, nanos) = (u64::try_from(ttl.seconds).ok()?, u64::try_from(nanos).ok()?);
     Some(Millis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)))
+}
+
+fn until(time: prost_types::Timestamp) -> Option<Millis> {
+    if !NANOS.contains(&time.nanos) {
+        return None;
+    }
+    SystemTime::try_from(time).ok()?.duration_since(SystemTime::now()).ok().map(millis)
 }
 
 /// Whole milliseconds of a duration.

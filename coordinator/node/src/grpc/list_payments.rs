@@ -6,7 +6,7 @@ use tonic::Status;
 
 use super::api::Api;
 use super::fields::Fields;
-use super::{page, payment_view};
+use super::{page, payment_view, status};
 
 pub(super) fn list_payments(
     api: &Api,
@@ -16,9 +16,13 @@ pub(super) fn list_payments(
     let mut fields = Fields::default();
     let size = fields.page_size(message.page_size);
     let wallet = fields.optional_wallet_id(&message.wallet_id);
+    fields.states::<v1::PaymentState>(&message.states);
     let size = fields.finish(size)?;
     let first = page::start(&message.page_token, read_key)?;
-    let (payments, next_page_token) = api.replica.read(|state| {
+    api.replica.read(|state| {
+        if let Some(wallet) = &wallet {
+            state.wallet(wallet).map_err(|rejection| status::rejected(&rejection))?;
+        }
         let rows = state
             .payments()
             .skip_while(|(key, _)| first.as_ref().is_some_and(|first| *key < first))
@@ -29,9 +33,9 @@ pub(super) fn list_payments(
                 message.states.is_empty() || message.states.contains(&shown.into())
             })
             .map(|(key, payment)| (key, payment_view::payment(state, key, payment)));
-        page::take(rows, size, ToString::to_string)
-    });
-    Ok(v1::ListPaymentsResponse { payments, next_page_token, read_info: Some(info) })
+        let (payments, next_page_token) = page::take(rows, size, ToString::to_string);
+        Ok(v1::ListPaymentsResponse { payments, next_page_token, read_info: Some(info) })
+    })
 }
 
 /// The form that `PaymentKey` is shown in: a wallet's name holds no slash.

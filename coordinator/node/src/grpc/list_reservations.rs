@@ -16,6 +16,9 @@ pub(super) fn list_reservations(
 ) -> Result<v1::ListReservationsResponse, Status> {
     let mut fields = Fields::default();
     let size = fields.page_size(message.page_size);
+    fields.optional_wallet_id(&message.wallet_id);
+    fields.optional_payment_id(&message.payment_id);
+    fields.states::<v1::ReservationState>(&message.states);
     let size = fields.finish(size)?;
     let first = page::start(&message.page_token, |text| ReservationId::parse(text).ok())?;
     let now = api.now();

@@ -23,6 +23,7 @@ pub(super) fn list_utxos(
     let mut fields = Fields::default();
     let id = fields.wallet_id(&message.wallet_id);
     let size = fields.page_size(message.page_size);
+    fields.states::<v1::UtxoState>(&message.states);
     let least = u64::try_from(message.min_value_sat).map_err(|_| fields.fault("min_value_sat", "must not be negative"));
     let ((id, size), least) = fields.finish(id.zip(size).zip(least.ok()))?;
     let first = page::start(&message.page_token, |text| OutPoint::from_str(text).ok())?.unwrap_or_else(FIRST);

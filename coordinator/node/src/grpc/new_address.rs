@@ -20,11 +20,11 @@ pub(super) async fn new_address(
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
-    let keychain = match message.keychain() {
+    let keychain = fields.known("keychain", message.keychain).map(|keychain| match keychain {
         v1::Keychain::Unspecified | v1::Keychain::External => Keychain::External,
         v1::Keychain::Internal => Keychain::Internal,
-    };
-    let (request, wallet) = fields.finish(request.zip(wallet))?;
+    });
+    let ((request, wallet), keychain) = fields.finish(request.zip(wallet).zip(keychain))?;
     let command = Command::GiveAddresses { wallet: wallet.clone(), keychain, count: 1 };
     let applied = api.decide_plain(&call, call.request(request), command).await?;
     let Outcome::AddressesGiven { keychain, first, .. } = applied.outcome else { return Err(status::unexpected()) };

@@ -1,5 +1,6 @@
 //! Refusals of a PSBT as status codes, every fault named by the place that it is at.
 
+use bitcoin::OutPoint;
 use onespend_adapters::psbt::{Place, PsbtFault, PsbtFaults};
 use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
@@ -15,14 +16,14 @@ pub(super) fn refused(faults: &PsbtFaults) -> Status {
     let mut metadata = vec![("rule", first.to_string())];
     // All coins that are refused for the reason that the caller is told.
     let alike = faults.iter().filter(|fault| self::reason(fault).1 == reason);
-    let outpoints: Vec<String> = alike.filter_map(PsbtFault::outpoint).map(|outpoint| outpoint.to_string()).collect();
+    let outpoints: Vec<OutPoint> = alike.filter_map(PsbtFault::outpoint).collect();
     if !outpoints.is_empty() {
-        metadata.push(("outpoints", outpoints.join(",")));
+        metadata.extend(status::list(outpoints));
     }
     if let PsbtFault::OutputInvalid { output, .. } = first {
         metadata.push(("vout", output.to_string()));
     }
-    status::refused_psbt(code, reason, first.to_string(), metadata, violations.collect())
+    status::refused_psbt(code, reason, &first.to_string(), metadata, violations.collect())
 }
 
 /// The part of the request that is blamed, as a path.

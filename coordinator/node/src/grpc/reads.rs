@@ -6,16 +6,27 @@ use onespend_proto::v1;
 use tonic::Status;
 
 use super::api::Api;
+use super::fields::Fields;
 use super::status;
 
+/// The greatest age that a read may allow: an hour.
+const MAX_LAG_MS: u32 = 3_600_000;
+
 /// The age that a read allows; `None` for a linearizable one, which is the default.
-pub(crate) fn staleness_bound(consistency: Option<&v1::ReadConsistency>) -> Option<Duration> {
-    match consistency.and_then(|consistency| consistency.level.as_ref()) {
-        Some(v1::read_consistency::Level::BoundedStaleness(bound)) => {
-            Some(Duration::from_millis(u64::from(bound.max_lag_ms)))
-        }
-        Some(v1::read_consistency::Level::Linearizable(_)) | None => None,
+///
+/// # Errors
+/// `FIELD_INVALID` for an age out of bounds.
+pub(crate) fn staleness_bound(consistency: Option<&v1::ReadConsistency>) -> Result<Option<Duration>, Status> {
+    let bound = match consistency.and_then(|consistency| consistency.level.as_ref()) {
+        Some(v1::read_consistency::Level::BoundedStaleness(bound)) => bound.max_lag_ms,
+        Some(v1::read_consistency::Level::Linearizable(_)) | None => return Ok(None),
+    };
+    let mut fields = Fields::default();
+    if !(1..=MAX_LAG_MS).contains(&bound) {
+        let rule = format!("{bound} ms: must be 1 to {MAX_LAG_MS}");
+        fields.fault("consistency.bounded_staleness.max_lag_ms", rule);
     }
+    fields.finish(Some(Some(Duration::from_millis(u64::from(bound)))))
 }
 
 /// Waits until this node may answer: by a round to a quorum (`ReadIndex`, section 6.4 of the Raft dissertation), or at

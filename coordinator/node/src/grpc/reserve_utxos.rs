@@ -79,12 +79,12 @@ fn parse(fields: &mut Fields, message: &v1::ReserveUtxosRequest) -> Option<Parse
 fn parse_selection(fields: &mut Fields, selection: &v1::Selection) -> Option<What> {
     let target_sat = fields.positive_sat("selection.target_sat", selection.target_sat);
     let feerate_sat_kvb = fields.feerate_sat_kvb("selection.feerate_sat_vb", selection.feerate_sat_vb);
-    let strategy = strategy(selection.strategy());
+    let strategy = fields.known("selection.strategy", selection.strategy).map(strategy);
     Some(What::Selection {
         target_sat: target_sat?,
         feerate_sat_kvb: feerate_sat_kvb?,
         min_depth: selection.min_depth,
-        strategy,
+        strategy: strategy?,
     })
 }
 

@@ -53,7 +53,7 @@ fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed)
     let names = wallet.zip(payment).map(|(wallet, payment)| PaymentKey { wallet, payment });
     let ((request, key), (reservation, recipients)) =
         fields.finish(request.zip(names).zip(reservation.zip(recipients)))?;
-    check_recipients(&recipients).map_err(|rejection| status::rejected(&rejection))?;
+    check_recipients(&recipients).map_err(|rejection| status::order_refused(&rejection))?;
     let proposal = psbt::intake(&message.psbt, &PsbtLimits::default()).map_err(|fault| psbt_status::refused(&fault))?;
     Ok((request, Parsed { key, recipients, reservation, fence: Fence(message.fence), proposal }))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bitcoin::OutPoint;
 use onespend_core::outcome::{FeeLimit, Holder, Rejection};
+use onespend_core::wallet::DescriptorFault;
 use onespend_proto::reason;
 use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
@@ -18,45 +19,103 @@ const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
 /// How long a caller should wait before it asks again a node without a quorum.
 const QUORUM_RETRY: Duration = Duration::from_millis(50);
 
+/// Bytes of a message for people. It travels in the trailers, as the details do, and gRPC clients take 8 KiB of those
+/// (`GRPC_ARG_MAX_METADATA_SIZE`); an answer that does not fit is lost, and looks as if its outcome were unknown.
+const MAX_MESSAGE_BYTES: usize = 800;
+/// Bytes of one metadata value or field violation that quotes what the caller sent.
+const MAX_QUOTE_BYTES: usize = 400;
+/// Bytes of all field violations, before base64 makes 4 bytes of 3.
+const MAX_VIOLATIONS_BYTES: usize = 3_500;
+/// Bytes of a list of outpoints with their holders: 50 to 60 of them.
+const MAX_LIST_BYTES: usize = 4_500;
+
 pub(crate) type Metadata = Vec<(&'static str, String)>;
 
-fn build(code: Code, reason: ErrorReason, message: String, metadata: Metadata, details: ErrorDetails) -> Status {
+fn build(code: Code, reason: ErrorReason, message: &str, metadata: Metadata, details: ErrorDetails) -> Status {
     let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut details = details;
+    let message = clip(message, MAX_MESSAGE_BYTES);
     details.set_error_info(reason::name(reason), reason::DOMAIN, metadata);
     Status::with_error_details(code, message, details)
 }
 
 fn refuse(code: Code, reason: ErrorReason, message: impl Into<String>, metadata: Metadata) -> Status {
-    build(code, reason, message.into(), metadata, ErrorDetails::new())
+    build(code, reason, &message.into(), metadata, ErrorDetails::new())
+}
+
+/// The beginning of a text, with a mark where it was cut.
+fn clip(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let end = (0..=max_bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", text.get(..end).unwrap_or_default())
+}
+
+/// The violations that fit into an answer.
+fn fitting(faults: Vec<FieldViolation>) -> Vec<FieldViolation> {
+    let mut left = MAX_VIOLATIONS_BYTES;
+    let clipped = faults.into_iter().map(|fault| FieldViolation {
+        description: clip(&fault.description, MAX_QUOTE_BYTES),
+        ..fault
+    });
+    clipped
+        .take_while(|fault| {
+            let bytes = fault.field.len() + fault.description.len();
+            let fits = bytes <= left;
+            left = left.saturating_sub(bytes);
+            fits
+        })
+        .collect()
 }
 
 /// Malformed input, with every fault named.
 pub(crate) fn invalid_fields(faults: Vec<FieldViolation>) -> Status {
-    let named: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.description)).collect();
+    let all = faults.len();
+    let faults = fitting(faults);
+    let mut named: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.description)).collect();
+    if all > faults.len() {
+        named.insert(0, format!("{all} faults, of which {} are named", faults.len()));
+    }
     let mut details = ErrorDetails::new();
     details.set_bad_request(faults);
-    build(Code::InvalidArgument, ErrorReason::FieldInvalid, named.join("; "), vec![], details)
+    build(Code::InvalidArgument, ErrorReason::FieldInvalid, &named.join("; "), vec![], details)
 }
 
 /// A PSBT that is refused.
 pub(crate) fn refused_psbt(
     code: Code,
     reason: ErrorReason,
-    message: String,
+    message: &str,
     metadata: Metadata,
     faults: Vec<FieldViolation>,
 ) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_bad_request(faults);
+    details.set_bad_request(fitting(faults));
     build(code, reason, message, metadata, details)
 }
 
 /// One fault of a known reason in one field.
 pub(crate) fn invalid(reason: ErrorReason, field: &str, rule: &str, metadata: Metadata) -> Status {
+    let rule = clip(rule, MAX_QUOTE_BYTES);
+    let metadata = metadata.into_iter().map(|(key, value)| (key, clip(&value, MAX_QUOTE_BYTES))).collect();
     let mut details = ErrorDetails::new();
-    details.add_bad_request_violation(field, rule);
-    build(Code::InvalidArgument, reason, format!("{field}: {rule}"), metadata, details)
+    details.add_bad_request_violation(field, rule.as_str());
+    build(Code::InvalidArgument, reason, &format!("{field}: {rule}"), metadata, details)
+}
+
+/// A recipient who cannot be paid: `field` is a part of the one at this position.
+pub(crate) fn unpayable(position: u32, field: &str, rule: &str) -> Status {
+    let metadata = vec![("vout", position.to_string()), ("rule", rule.to_owned())];
+    invalid(ErrorReason::OutputInvalid, &format!("recipients[{position}].{field}"), rule, metadata)
+}
+
+/// A refusal of what a payment orders, before there is any transaction.
+pub(crate) fn order_refused(rejection: &Rejection) -> Status {
+    match rejection {
+        Rejection::OutputInvalid { vout, rule } => unpayable(*vout, "amount_sat", rule),
+        other => rejected(other),
+    }
 }
 
 /// This node does not lead and may not, or cannot, pass the request on.
@@ -74,7 +133,7 @@ pub(crate) fn not_leader(hint: Option<&LeaderHint>) -> Status {
         Some(hint) => format!("this node does not lead; node {} does, at {}", hint.node_id, hint.addresses.data),
         None => "this node does not lead, and no leader is known now".to_owned(),
     };
-    build(Code::FailedPrecondition, ErrorReason::NotLeader, message, metadata, details)
+    build(Code::FailedPrecondition, ErrorReason::NotLeader, &message, metadata, details)
 }
 
 /// What came of a proposal that has no outcome.
@@ -95,15 +154,14 @@ pub(crate) fn unknown(why: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(QUORUM_RETRY));
     let message = format!("{why}; whether it was applied is unknown: ask again with the same request_id");
-    build(Code::Unavailable, ErrorReason::ResultUnknown, message, vec![], details)
+    build(Code::Unavailable, ErrorReason::ResultUnknown, &message, vec![], details)
 }
 
 /// A read that no quorum confirmed.
 pub(crate) fn no_quorum() -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(QUORUM_RETRY));
-    let message = "no quorum confirmed the read in time".to_owned();
-    build(Code::Unavailable, ErrorReason::NoQuorum, message, vec![], details)
+    build(Code::Unavailable, ErrorReason::NoQuorum, "no quorum confirmed the read in time", vec![], details)
 }
 
 /// This node is older than the read allows.
@@ -116,7 +174,7 @@ pub(crate) fn too_stale(staleness_ms: u64, bound_ms: u64) -> Status {
 pub(crate) fn overloaded(why: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(OVERLOAD_RETRY));
-    build(Code::ResourceExhausted, ErrorReason::Overloaded, why.to_owned(), vec![], details)
+    build(Code::ResourceExhausted, ErrorReason::Overloaded, why, vec![], details)
 }
 
 /// No node of the cluster has a bitcoind that may be trusted now.
@@ -124,7 +182,7 @@ pub(crate) fn chain_not_synced(state: &str) -> Status {
     let message = format!("the leader's bitcoind is not in sync ({state}); coins cannot be spent until it is");
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(Duration::from_secs(1)));
-    build(Code::FailedPrecondition, ErrorReason::ChainNotSynced, message, vec![("state", state.to_owned())], details)
+    build(Code::FailedPrecondition, ErrorReason::ChainNotSynced, &message, vec![("state", state.to_owned())], details)
 }
 
 /// The certificate names nobody of this cluster.
@@ -150,6 +208,12 @@ pub(crate) fn payment_unknown() -> Status {
     rejected(&Rejection::PaymentUnknown)
 }
 
+/// No such node in the cluster.
+pub(crate) fn node_unknown(node_id: u64) -> Status {
+    let message = format!("there is no node {node_id} in this cluster");
+    refuse(Code::NotFound, ErrorReason::NodeUnknown, message, vec![("node_id", node_id.to_string())])
+}
+
 /// Leadership stays where it is.
 pub(crate) fn transfer_refused(why: &str) -> Status {
     refuse(Code::FailedPrecondition, ErrorReason::TransferRefused, why, vec![("why", why.to_owned())])
@@ -160,9 +224,26 @@ pub(crate) fn unexpected() -> Status {
     Status::internal("the state machine gave an answer of another kind than the request's: please report this")
 }
 
-fn list<'a>(outpoints: impl IntoIterator<Item = &'a OutPoint>) -> Metadata {
-    let joined: Vec<String> = outpoints.into_iter().map(ToString::to_string).collect();
-    vec![("outpoints", joined.join(","))]
+/// Outpoints by name: all of them, or as many as fit and how many there are.
+pub(crate) fn list(outpoints: impl IntoIterator<Item = OutPoint>) -> Metadata {
+    named(outpoints.into_iter().map(|outpoint| (outpoint, String::new())).collect())
+}
+
+fn named(conflicts: Vec<(OutPoint, String)>) -> Metadata {
+    let (mut outpoints, mut holders, mut left) = (vec![], vec![], MAX_LIST_BYTES);
+    let all = conflicts.len();
+    for (outpoint, holder) in conflicts {
+        let outpoint = outpoint.to_string();
+        let Some(rest) = left.checked_sub(outpoint.len() + holder.len() + 2) else { break };
+        left = rest;
+        outpoints.push(outpoint);
+        holders.push(holder);
+    }
+    let mut metadata = vec![("outpoints", outpoints.join(",")), ("outpoints_total", all.to_string())];
+    if holders.iter().any(|holder| !holder.is_empty()) {
+        metadata.push(("holders", holders.join(",")));
+    }
+    metadata
 }
 
 /// A refusal by the state machine.
@@ -170,9 +251,9 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
     let (code, reason) = code(rejection);
     let mut details = ErrorDetails::new();
     if let Some(field) = field(rejection) {
-        details.add_bad_request_violation(field, rejection.to_string());
+        details.add_bad_request_violation(field, clip(&rejection.to_string(), MAX_QUOTE_BYTES));
     }
-    build(code, reason, rejection.to_string(), metadata(rejection), details)
+    build(code, reason, &rejection.to_string(), metadata(rejection), details)
 }
 
 fn code(rejection: &Rejection) -> (Code, ErrorReason) {
@@ -187,6 +268,7 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
         Rejection::WalletFrozen { .. } => (FailedPrecondition, R::WalletFrozen),
         Rejection::WalletWatchOnly => (FailedPrecondition, R::WalletWatchOnly),
         Rejection::WalletSignsOutside => (FailedPrecondition, R::SignerExternal),
+        Rejection::DescriptorInvalid(DescriptorFault::Network { .. }) => (InvalidArgument, R::WrongNetwork),
         Rejection::DescriptorInvalid { .. } => (InvalidArgument, R::DescriptorInvalid),
         Rejection::LimitsInvalid { .. } | Rejection::OutOfBounds { .. } => (InvalidArgument, R::FieldInvalid),
         Rejection::OutpointUnknown { .. } => (NotFound, R::OutpointUnknown),
@@ -223,19 +305,17 @@ fn metadata(rejection: &Rejection) -> Metadata {
         Rejection::StaleBasis { what } => vec![("state", what.clone())],
         Rejection::WalletExists { wallet, .. } => vec![("wallet_id", wallet.clone())],
         Rejection::WalletFrozen { why } => vec![("note", why.clone())],
+        Rejection::DescriptorInvalid(DescriptorFault::Network { expected }) => vec![("network", expected.clone())],
         Rejection::DescriptorInvalid(fault) => vec![("rule", fault.to_string())],
         Rejection::OutpointReserved { conflicts } => {
-            let holders: Vec<String> = conflicts.iter().map(|conflict| holder(&conflict.holder)).collect();
-            let mut metadata = list(conflicts.iter().map(|conflict| &conflict.outpoint));
-            metadata.push(("holders", holders.join(",")));
-            metadata
+            named(conflicts.iter().map(|conflict| (conflict.outpoint, holder(&conflict.holder))).collect())
         }
         Rejection::OutpointUnknown { outpoints }
         | Rejection::OutpointSpent { outpoints }
-        | Rejection::OutpointImmature { outpoints } => list(outpoints),
+        | Rejection::OutpointImmature { outpoints } => list(outpoints.iter().copied()),
         Rejection::DuplicateInput { outpoint }
         | Rejection::ForeignInput { outpoint }
-        | Rejection::MissingInput { outpoint } => list([outpoint]),
+        | Rejection::MissingInput { outpoint } => list([*outpoint]),
         Rejection::ReservationQuota { active } => vec![("active", active.to_string())],
         Rejection::ReservationUsed { payment } | Rejection::ReservedForOther { payment } => {
             vec![("payment_id", payment.to_string())]
@@ -273,16 +353,19 @@ fn field(rejection: &Rejection) -> Option<String> {
     let named = match rejection {
         Rejection::DescriptorInvalid { .. } => "descriptor",
         Rejection::LimitsInvalid { .. } => "limits",
-        Rejection::OutOfBounds { what, .. } => what,
+        // Only the total life of a reservation is left to the state machine; the other bounds are checked before.
+        Rejection::OutOfBounds { .. } => "ttl",
         Rejection::RequestIdReused => "request_id",
-        Rejection::OutputInvalid { vout, .. } => return Some(format!("outputs[{vout}]")),
-        Rejection::DuplicateInput { outpoint } | Rejection::MissingInput { outpoint } => {
-            return Some(format!("inputs[{outpoint}]"));
-        }
+        Rejection::OutputInvalid { vout, .. } => return Some(format!("psbt.outputs[{vout}]")),
+        // Those of a PSBT are found when it is taken in.
+        Rejection::DuplicateInput { .. } => "outpoints",
         rest => {
             // What is left is about the transaction as a whole.
-            debug_assert!(matches!(rest, Rejection::TransactionInvalid { .. } | Rejection::SignatureMismatch));
-            "transaction"
+            debug_assert!(matches!(
+                rest,
+                Rejection::MissingInput { .. } | Rejection::TransactionInvalid { .. } | Rejection::SignatureMismatch
+            ));
+            "psbt"
         }
     };
     Some(named.to_owned())

@@ -22,6 +22,10 @@ pub(super) async fn transfer_leadership(
         return Err(status::not_leader(hint.as_ref()));
     }
     let to = (message.node_id != 0).then_some(message.node_id);
+    let members = api.replica.status().members;
+    if let Some(stranger) = to.filter(|to| members.iter().all(|member| member.node_id != *to)) {
+        return Err(status::node_unknown(stranger));
+    }
     let leader =
         api.replica.transfer(to, call.deadline).await.map_err(|error| status::transfer_refused(&error.to_string()))?;
     let applied_index = api.replica.read(|state| state.applied().0);

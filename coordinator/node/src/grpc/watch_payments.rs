@@ -34,6 +34,9 @@ pub(super) fn watch_payments(api: &Arc<Api>, message: &v1::WatchPaymentsRequest)
     let mut fields = Fields::default();
     let wallet = fields.optional_wallet_id(&message.wallet_id);
     let payment = fields.optional_payment_id(&message.payment_id);
+    if payment.is_some() && message.wallet_id.is_empty() {
+        fields.fault("wallet_id", "must name the wallet of the payment");
+    }
     fields.finish(Some(()))?;
     let (sender, receiver) = mpsc::channel(BUFFER);
     let filter = Filter { wallet, payment };
