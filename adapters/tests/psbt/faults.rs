@@ -329,7 +329,7 @@ fn refuses_inputs_that_are_signed_already() {
 
 fn assert_mismatch(fault: &PsbtFault, input: usize, expected: &str) {
     let named =
-        matches!(fault, PsbtFault::PrevoutMismatch { input: at, why } if *at == input && why.contains(expected));
+        matches!(fault, PsbtFault::PrevoutMismatch { input: at, why, .. } if *at == input && why.contains(expected));
     assert!(named, "{expected}: {fault}");
 }
 
