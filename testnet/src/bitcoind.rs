@@ -140,15 +140,19 @@ impl Bitcoind {
         }
     }
 
-    /// Connects it to `other`, now and after each restart of this one.
+    /// Connects it to `other`, now and after each restart of either.
     ///
     /// # Errors
     /// The call failed.
-    pub fn peer_with(&mut self, other: &Bitcoind) -> Result<()> {
-        let address = SocketAddr::from(([127, 0, 0, 1], other.p2p_port));
-        self.call::<Value>("addnode", &[json!(address), json!("onetry")])?;
-        self.peers.push(address);
+    pub fn peer_with(&mut self, other: &mut Bitcoind) -> Result<()> {
+        self.call::<Value>("addnode", &[json!(other.p2p_address()), json!("onetry")])?;
+        self.peers.push(other.p2p_address());
+        other.peers.push(self.p2p_address());
         Ok(())
+    }
+
+    fn p2p_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.p2p_port))
     }
 
     /// Where its RPC is, for a node's configuration.

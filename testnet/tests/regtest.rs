@@ -25,7 +25,7 @@ fn blocks_and_payments_reach_every_peer_and_the_oracle_reads_them() {
         .map(|id| Bitcoind::start(&format!("bitcoind-{id}"), &folder.path().join(id.to_string())).unwrap())
         .collect();
     let (first, rest) = nodes.split_at_mut(1);
-    rest[0].peer_with(&first[0]).unwrap();
+    rest[0].peer_with(&mut first[0]).unwrap();
 
     let mut funds = Funds::new(7).unwrap();
     funds.mine(&nodes[0], 2).unwrap();
@@ -80,8 +80,8 @@ fn a_reorg_takes_a_payment_out_and_reconsidering_brings_it_back() {
 fn a_killed_bitcoind_comes_back_with_its_chain_a_new_cookie_and_its_peers() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = Bitcoind::start("one", &folder.path().join("1")).unwrap();
-    let two = Bitcoind::start("two", &folder.path().join("2")).unwrap();
-    one.peer_with(&two).unwrap();
+    let mut two = Bitcoind::start("two", &folder.path().join("2")).unwrap();
+    one.peer_with(&mut two).unwrap();
     two.mine(3, Funds::new(9).unwrap().script()).unwrap();
     let before = std::fs::read_to_string(one.cookie_file()).unwrap();
     one.kill().unwrap();
@@ -89,9 +89,16 @@ fn a_killed_bitcoind_comes_back_with_its_chain_a_new_cookie_and_its_peers() {
     two.mine(2, Funds::new(9).unwrap().script()).unwrap();
     one.restart().unwrap();
     assert_ne!(std::fs::read_to_string(one.cookie_file()).unwrap(), before);
-    let nodes = [one, two];
+    let mut nodes = [one, two];
     wait_for_same_tip(&nodes).unwrap();
     assert_eq!(nodes[0].height().unwrap(), 5);
+
+    // The one that was connected to comes back to its peer as well.
+    nodes[1].kill().unwrap();
+    nodes[0].mine(2, Funds::new(9).unwrap().script()).unwrap();
+    nodes[1].restart().unwrap();
+    wait_for_same_tip(&nodes).unwrap();
+    assert_eq!(nodes[1].height().unwrap(), 7);
 }
 
 #[test]
@@ -125,7 +132,7 @@ fn the_miner_takes_turns_without_a_fork_and_includes_what_any_mempool_has() {
     let mut nodes: Vec<Bitcoind> =
         (1..=2).map(|id| Bitcoind::start("bitcoind", &folder.path().join(id.to_string())).unwrap()).collect();
     let (first, rest) = nodes.split_at_mut(1);
-    rest[0].peer_with(&first[0]).unwrap();
+    rest[0].peer_with(&mut first[0]).unwrap();
     let mut funds = Funds::new(10).unwrap();
     funds.mine(&nodes[0], 1).unwrap();
     wait_for_same_tip(&nodes).unwrap();

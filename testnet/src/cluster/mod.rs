@@ -184,6 +184,14 @@ impl Cluster {
         &self.client
     }
 
+    /// A certificate for somebody else: `kind` is client or operator.
+    ///
+    /// # Errors
+    /// There is no `onespend`, or it refuses.
+    pub fn issue(&self, kind: &str, name: &str) -> Result<Credentials> {
+        pki::issue(&self.folder().join("pki"), kind, name)
+    }
+
     /// Where everything lies.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -213,7 +221,7 @@ fn start_bitcoinds(root: &Path, count: usize) -> Result<Vec<Bitcoind>> {
     for id in 1..=count {
         let name = format!("bitcoind-{id}");
         let mut bitcoind = Bitcoind::start(&name, &root.join(&name))?;
-        for other in &started {
+        for other in &mut started {
             bitcoind.peer_with(other)?;
         }
         started.push(bitcoind);
