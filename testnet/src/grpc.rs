@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use onespend_proto::client::{Client, ClientConfig, TlsConfig};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
-use crate::cluster::Credentials;
+use crate::cluster::{Addresses, Credentials};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// One try of one call. A node that is cut off from its quorum may hold a call for longer than that.
@@ -23,7 +25,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// # Errors
 /// A certificate cannot be read. (No address is tried yet.)
 pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel> {
-    let read = |path| fs::read(path).with_context(|| format!("cannot read {}", std::path::Path::display(path)));
+    let read = |path| fs::read(path).with_context(|| format!("cannot read {}", Path::display(path)));
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(&credentials.ca)?))
         .identity(Identity::from_pem(read(&credentials.cert)?, read(&credentials.key)?))
@@ -37,6 +39,20 @@ pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     Ok(endpoint.connect_lazy())
+}
+
+/// A leader-following client of these nodes, which goes to the data ports (and, for operators, to the control ports)
+/// without a load balancer.
+///
+/// # Errors
+/// A certificate cannot be read, or this is not inside a Tokio runtime. (Nothing is waited for.)
+pub fn following_client(nodes: &[Addresses], credentials: &Credentials) -> Result<Client> {
+    let read = |path| fs::read_to_string(path).with_context(|| format!("cannot read {}", Path::display(path)));
+    let tls = TlsConfig { ca: read(&credentials.ca)?, cert: read(&credentials.cert)?, key: read(&credentials.key)? };
+    let config = ClientConfig::new(nodes.iter().map(|node| node.data.to_string()))
+        .with_control_endpoints(nodes.iter().map(|node| node.control.to_string()))
+        .with_tls(tls);
+    Ok(Client::connect(config)?)
 }
 
 /// What an error means for the caller (the table in the interface's description).

@@ -1,6 +1,6 @@
-//! A tiny HTTP client for the health port: GET, one answer, close.
+//! A tiny HTTP client for the health port: GET, one answer, close; or many questions on one connection ([`Asker`]).
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -33,20 +33,12 @@ impl Answer {
 /// # Errors
 /// Nobody listens, nothing comes in time, or the answer is not HTTP or is cut short.
 pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    stream.set_nodelay(true)?;
+    let mut stream = connect(address, timeout)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut bytes)?;
-    parse(&bytes).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("not a whole HTTP answer: {:?}", String::from_utf8_lossy(&bytes)),
-        )
-    })
+    parse(&bytes).ok_or_else(|| not_whole(&bytes))
 }
 
 /// The status of `path`, or 0 when there is no answer.
@@ -54,17 +46,83 @@ pub fn status(address: SocketAddr, path: &str, timeout: Duration) -> u16 {
     get(address, path, timeout).map_or(0, |answer| answer.status)
 }
 
+/// Asks one health port many times a second on one connection. After a failure the next question connects anew.
+#[derive(Debug)]
+pub struct Asker {
+    address: SocketAddr,
+    timeout: Duration,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Asker {
+    /// Connects at the first question. `timeout` bounds connecting and each read.
+    pub fn new(address: SocketAddr, timeout: Duration) -> Self {
+        Self { address, timeout, stream: None }
+    }
+
+    /// `GET path`, as [`get`].
+    ///
+    /// # Errors
+    /// Also when the node has closed the connection, as it does from time to time: the next question connects anew.
+    pub fn get(&mut self, path: &str) -> io::Result<Answer> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => BufReader::new(connect(self.address, self.timeout)?),
+        };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        stream.get_mut().write_all(request.as_bytes())?;
+        let answer = read_answer(&mut stream)?;
+        self.stream = Some(stream);
+        Ok(answer)
+    }
+}
+
+fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Reads as much as the head says, and leaves the connection open.
+fn read_answer(stream: &mut impl BufRead) -> io::Result<Answer> {
+    let mut head = String::new();
+    let mut bounded = stream.take(MAX_ANSWER_BYTES);
+    while !head.ends_with("\r\n\r\n") {
+        if bounded.read_line(&mut head)? == 0 {
+            return Err(not_whole(head.as_bytes()));
+        }
+    }
+    let (status, length) = parse_head(&head).ok_or_else(|| not_whole(head.as_bytes()))?;
+    let mut body = Vec::new();
+    bounded.take(length as u64).read_to_end(&mut body)?;
+    let whole = (body.len() == length).then(|| String::from_utf8_lossy(&body).into_owned());
+    whole.map(|body| Answer { status, body }).ok_or_else(|| not_whole(head.as_bytes()))
+}
+
+fn not_whole(bytes: &[u8]) -> io::Error {
+    let text = String::from_utf8_lossy(bytes);
+    io::Error::new(io::ErrorKind::InvalidData, format!("not a whole HTTP answer: {text:?}"))
+}
+
 fn parse(bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
+    let (status, length) = parse_head(head)?;
+    // The interface promises complete answers with Content-Length, so a short one is a fault.
+    (body.len() == length).then(|| Answer { status, body: body.to_owned() })
+}
+
+/// The status and the length of the body.
+fn parse_head(head: &str) -> Option<(u16, usize)> {
     let mut lines = head.lines();
     let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     let length = lines.find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
     })?;
-    // The interface promises complete answers with Content-Length, so a short one is a fault.
-    (body.len() == length.ok()?).then(|| Answer { status, body: body.to_owned() })
+    Some((status, length.ok()?))
 }
 
 #[cfg(test)]
@@ -87,5 +145,15 @@ mod tests {
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\nno length"), None);
         assert_eq!(parse(b"SSH-2.0-x\r\n\r\n"), None);
         assert_eq!(parse(b"HTTP/1.1 200"), None);
+    }
+
+    #[test]
+    fn answers_on_one_connection_are_read_one_after_the_other() {
+        let two = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\nx";
+        let mut stream = BufReader::new(&two[..]);
+        assert_eq!(read_answer(&mut stream).unwrap(), Answer { status: 200, body: "{}".to_owned() });
+        assert_eq!(read_answer(&mut stream).unwrap(), Answer { status: 503, body: "x".to_owned() });
+        assert!(read_answer(&mut stream).is_err());
+        assert!(read_answer(&mut BufReader::new(&two[..39])).is_err(), "cut short");
     }
 }

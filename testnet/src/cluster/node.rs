@@ -188,6 +188,11 @@ impl Node {
         self.process.as_mut().is_some_and(Process::is_running)
     }
 
+    /// Its process, to look at it or to see how it ends; `None` while the harness has it down.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
     /// `node-1` …
     pub fn name(&self) -> &str {
         &self.name
