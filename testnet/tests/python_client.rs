@@ -1,23 +1,39 @@
 //! A client in another language, generated from `proto/` alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use onespend_proto::v1::{GetPaymentRequest, Payment, PaymentState};
+use onespend_testnet::cluster::Credentials;
 use onespend_testnet::ports::free_port;
-use onespend_testnet::programs;
+use onespend_testnet::process::Process;
+use onespend_testnet::{grpc, programs};
+
+const TO: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+const AMOUNT_SAT: i64 = 10_000;
+const PATIENCE: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(50);
+const TESTNET: &str = env!("CARGO_BIN_EXE_onespend-testnet");
 
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pay.py")
 }
 
-fn pay(endpoint: &str, pem: &Path) -> Output {
-    let pem = pem.to_str().unwrap();
-    let to = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+fn pay(endpoint: &str, who: &Credentials, payment_id: &str) -> Output {
     Command::new(programs::python().unwrap())
         .arg(script())
-        .args(["--endpoint", endpoint, "--ca", pem, "--cert", pem, "--key", pem])
-        .args(["--wallet", "hot", "--payment-id", "p1", "--to", to, "--amount-sat", "10000"])
+        .args(["--endpoint", endpoint, "--wallet", "hot", "--payment-id", payment_id])
+        .args(["--to", TO, "--amount-sat", &AMOUNT_SAT.to_string(), "--ca"])
+        .arg(&who.ca)
+        .arg("--cert")
+        .arg(&who.cert)
+        .arg("--key")
+        .arg(&who.key)
         .output()
         .unwrap()
 }
@@ -27,9 +43,99 @@ fn pay(endpoint: &str, pem: &Path) -> Output {
 fn the_client_is_generated_and_says_when_nobody_answers() {
     let folder = tempfile::tempdir().unwrap();
     let pem = folder.path().join("none.pem");
-    std::fs::write(&pem, "").unwrap();
-    let output = pay(&format!("localhost:{}", free_port().unwrap()), &pem);
+    fs::write(&pem, "").unwrap();
+    let nobody = Credentials { ca: pem.clone(), cert: pem.clone(), key: pem };
+    let output = pay(&format!("localhost:{}", free_port().unwrap()), &nobody, "p1");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains("UNAVAILABLE"), "{said}");
+}
+
+/// A cluster kept by `up`, which ends with this value.
+struct Up {
+    process: Process,
+    dir: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Up {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("up");
+        let arguments =
+            ["up", "--seed", "7", "--block-every-s", "1", "--dir", dir.to_str().unwrap()].map(str::to_owned);
+        let process = Process::spawn("up", Path::new(TESTNET), &arguments, &folder.path().join("up.log")).unwrap();
+        let mut up = Self { process, dir, _folder: folder };
+        up.wait("it is ready", |up| up.dir.join("ready.txt").is_file());
+        up
+    }
+
+    fn wait(&mut self, what: &str, until: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !until(self) {
+            self.process.must_run().unwrap();
+            assert!(Instant::now() < deadline, "{what}: not in time\n{}", self.process.log_tail());
+            thread::sleep(POLL);
+        }
+    }
+
+    /// The address after this word, as a person would read it off.
+    fn address(&self, word: &str) -> String {
+        let text = fs::read_to_string(self.dir.join("ready.txt")).unwrap();
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(word)).unwrap();
+        line.split_whitespace().next().unwrap().to_owned()
+    }
+
+    fn client(&self) -> Credentials {
+        let pki = self.dir.join("pki");
+        Credentials {
+            ca: pki.join("ca.pem"),
+            cert: pki.join("client-payouts.pem"),
+            key: pki.join("client-payouts.key"),
+        }
+    }
+}
+
+#[test]
+fn a_python_client_pays_against_a_cluster_kept_by_up() {
+    let mut up = Up::start();
+    let (writes, who) = (up.address("writes "), up.client());
+    let paid = pay(&writes, &who, "from-python");
+    assert!(paid.status.success(), "{}", String::from_utf8_lossy(&paid.stderr));
+    let said = String::from_utf8(paid.stdout).unwrap();
+    let txid = said.split_whitespace().next().unwrap();
+    assert_eq!(txid.len(), 64, "{said}");
+
+    // The same payment id once more, under another request id: still the same transaction.
+    let again = pay(&writes, &who, "from-python");
+    assert!(String::from_utf8(again.stdout).unwrap().starts_with(txid), "{}", String::from_utf8_lossy(&again.stderr));
+
+    let payment = settled(&up);
+    assert_eq!((payment.txid.as_str(), payment.attempts.len()), (txid, 1));
+    assert_eq!((payment.owner.as_str(), payment.amount_sat), ("client/payouts", AMOUNT_SAT));
+
+    // `down` ends it in order.
+    let down = Command::new(TESTNET).args(["down", "--dir"]).arg(&up.dir).output().unwrap();
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    assert!(up.process.wait(PATIENCE).unwrap().success(), "{}", up.process.log_tail());
+}
+
+/// The payment, once the blocks that `up` mines have settled it.
+fn settled(up: &Up) -> Payment {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let port: u16 = up.address("reads ").rsplit(':').next().unwrap().parse().unwrap();
+    runtime.block_on(async {
+        let channel = grpc::channel(SocketAddr::from(([127, 0, 0, 1], port)), &up.client()).unwrap();
+        let mut client = onespend_proto::v1::payment_service_client::PaymentServiceClient::new(channel);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let request = GetPaymentRequest { wallet_id: "hot".to_owned(), payment_id: "from-python".to_owned() };
+            let payment = client.get_payment(request).await.map(|answer| answer.into_inner().payment.unwrap());
+            match payment {
+                Ok(payment) if payment.state() == PaymentState::Settled => return payment,
+                other => assert!(Instant::now() < deadline, "{other:?}"),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    })
 }
