@@ -1,4 +1,4 @@
-//! The wallet that the cluster pays from: a BIP84 account whose keys follow from the seed.
+//! The wallets that the cluster pays from: a BIP84 account, and a BIP86 one for taproot, whose keys follow from the seed.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,11 +13,14 @@ use bitcoin::secp256k1::Secp256k1;
 use crate::seed::Seeded;
 
 const ACCOUNT: &str = "84h/1h/0h";
+const TAPROOT_ACCOUNT: &str = "86h/1h/0h";
 
-/// The two descriptors of one wallet: `wpkh(…/<0;1>/*)`, receiving and change.
+/// The descriptors of the wallet, `wpkh(…/<0;1>/*)`, receiving and change, and of its sister by taproot.
 #[derive(Clone)]
 pub struct HotWallet {
     public: String,
+    taproot: String,
+    /// One per line, as a signer reads them.
     private: String,
 }
 
@@ -36,19 +39,26 @@ impl HotWallet {
         let secp = Secp256k1::new();
         // Not the same numbers as the harness's own key.
         let master = Xpriv::new_master(Network::Regtest, &Seeded::new(!seed).bytes::<32>())?;
-        let path: DerivationPath = format!("m/{ACCOUNT}").parse()?;
-        let account = master.derive_priv(&secp, &path)?;
-        let origin = format!("[{}/{ACCOUNT}]", master.fingerprint(&secp));
-        let public = Xpub::from_priv(&secp, &account);
-        Ok(Self {
-            public: format!("wpkh({origin}{public}/<0;1>/*)"),
-            private: format!("wpkh({origin}{account}/<0;1>/*)"),
-        })
+        let descriptors = |kind: &str, account: &str| -> Result<(String, String)> {
+            let path: DerivationPath = format!("m/{account}").parse()?;
+            let private = master.derive_priv(&secp, &path)?;
+            let origin = format!("[{}/{account}]", master.fingerprint(&secp));
+            let public = Xpub::from_priv(&secp, &private);
+            Ok((format!("{kind}({origin}{public}/<0;1>/*)"), format!("{kind}({origin}{private}/<0;1>/*)")))
+        };
+        let (public, private) = descriptors("wpkh", ACCOUNT)?;
+        let (taproot, taproot_private) = descriptors("tr", TAPROOT_ACCOUNT)?;
+        Ok(Self { public, taproot, private: format!("{private}\n{taproot_private}") })
     }
 
     /// What is registered with the cluster.
     pub fn public_descriptor(&self) -> &str {
         &self.public
+    }
+
+    /// What is registered for a wallet that pays by taproot. The same signer holds it.
+    pub fn taproot_descriptor(&self) -> &str {
+        &self.taproot
     }
 
     /// Writes the signer's file, readable by its owner alone.
@@ -75,6 +85,7 @@ mod tests {
         assert_eq!(wallet.public_descriptor(), HotWallet::new(7).unwrap().public_descriptor());
         assert_ne!(wallet.public_descriptor(), HotWallet::new(8).unwrap().public_descriptor());
         assert!(wallet.public_descriptor().contains("]tpub"));
+        assert!(wallet.taproot_descriptor().starts_with("tr([") && wallet.taproot_descriptor().contains("]tpub"));
         assert!(!format!("{wallet:?}").contains("tprv"));
 
         let folder = tempfile::tempdir().unwrap();
@@ -82,7 +93,8 @@ mod tests {
         wallet.write_signer_file(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(std::fs::read_to_string(&path).unwrap().starts_with("wpkh(["));
+        let kept = std::fs::read_to_string(&path).unwrap();
+        assert!(kept.starts_with("wpkh([") && kept.lines().count() == 2);
         assert!(wallet.write_signer_file(&path).is_err(), "never overwritten");
     }
 }
