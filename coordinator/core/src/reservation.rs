@@ -108,13 +108,8 @@ pub(crate) fn release(
     id: ReservationId,
     fence: Option<Fence>,
 ) -> Result<Outcome, Rejection> {
-    let fence = fence.unwrap_or(id.fence());
-    match fenced(state, ctx, id, fence) {
-        Ok(_) => end(state, id, Ended::Released),
-        // What the caller wants is so already, as after a retry under another request id.
-        Err(Rejection::ReservationReleased) if fence == id.fence() => {}
-        Err(refusal) => return Err(refusal),
-    }
+    fenced(state, ctx, id, fence.unwrap_or(id.fence()))?;
+    end(state, id, Ended::Released);
     Ok(Outcome::Released)
 }
 

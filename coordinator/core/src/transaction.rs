@@ -13,7 +13,7 @@ use crate::limits::{MAX_RECIPIENTS, MAX_TRANSACTION_WEIGHT};
 use crate::outcome::Rejection;
 use crate::wallet::Wallet;
 
-/// Checks what a payment orders: some recipients who can be paid, none below dust, no more than there can be.
+/// Checks what a payment orders: some recipients, none below dust, no more than there can be.
 ///
 /// # Errors
 /// The [`Rejection`] names the recipient by its position and the rule that it breaks.
@@ -24,10 +24,6 @@ pub fn check_recipients(recipients: &[Recipient]) -> Result<u64, Rejection> {
     }
     let mut total = 0_u64;
     for (position, recipient) in (0..).zip(recipients) {
-        if !is_payable(&recipient.script) {
-            let rule = "nobody could spend an output of this script, or no mempool takes it".to_owned();
-            return Err(Rejection::OutputInvalid { vout: position, rule });
-        }
         let dust = recipient.script.minimal_non_dust().to_sat();
         if recipient.amount_sat < dust {
             let rule = format!("{} sat is dust: at least {dust} sat for this script", recipient.amount_sat);
