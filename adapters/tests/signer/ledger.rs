@@ -100,7 +100,7 @@ impl Ledger {
             wallet,
             descriptor: descriptor.to_owned(),
             signer: SignerRef::Named(signer.to_owned()),
-            limits: WalletLimits { max_fee_percent: 1_000, ..WalletLimits::default() },
+            limits: WalletLimits { max_fee_percent: 100, ..WalletLimits::default() },
             basis: tip(),
             found,
         };
