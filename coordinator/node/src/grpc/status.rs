@@ -43,6 +43,11 @@ fn refuse(code: Code, reason: ErrorReason, message: impl Into<String>, metadata:
     build(code, reason, &message.into(), metadata, ErrorDetails::new())
 }
 
+/// Whether a refusal is for this reason.
+pub(crate) fn is_for(refused: &Status, reason: ErrorReason) -> bool {
+    refused.get_details_error_info().is_some_and(|info| info.reason == reason::name(reason))
+}
+
 /// The beginning of a text, with a mark where it was cut.
 fn clip(text: &str, max_bytes: usize) -> String {
     if text.len() <= max_bytes {
@@ -55,10 +60,9 @@ fn clip(text: &str, max_bytes: usize) -> String {
 /// The violations that fit into an answer.
 fn fitting(faults: Vec<FieldViolation>) -> Vec<FieldViolation> {
     let mut left = MAX_VIOLATIONS_BYTES;
-    let clipped = faults.into_iter().map(|fault| FieldViolation {
-        description: clip(&fault.description, MAX_QUOTE_BYTES),
-        ..fault
-    });
+    let clipped = faults
+        .into_iter()
+        .map(|fault| FieldViolation { description: clip(&fault.description, MAX_QUOTE_BYTES), ..fault });
     clipped
         .take_while(|fault| {
             let bytes = fault.field.len() + fault.description.len();
