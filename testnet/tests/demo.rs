@@ -32,7 +32,8 @@ fn a_small_demo_settles_every_payment_and_reports_it() {
     assert_eq!((number("duplicate_payments"), number("double_spent_outpoints")), (0, 0));
     assert!(number("leader_kills") >= 1);
     assert!(number("unknown_outcomes_resolved") <= PAYMENTS);
-    assert!(number("failover_ms") > 0);
+    // `make demo` asks for 1500; other tests may keep this machine busy.
+    assert!((1..10_000).contains(&number("failover_ms")), "{report}");
     assert!(report["wall_s"].as_f64().unwrap() > 0.0);
     assert_eq!(report.as_object().unwrap().len(), 10, "{report}");
     assert!(said.contains("24 of 24"), "{said}");

@@ -72,11 +72,13 @@ impl RaftStatus {
         self.members.iter().filter(|member| member.voter).map(|member| member.node_id)
     }
 
-    /// The other voter that has caught up best, the lowest id of equals. Only a leader knows.
-    pub fn most_caught_up_voter(&self) -> Option<&MemberStatus> {
+    /// Who should lead next: of the other voters (or of `only`) that have answered after `since`, the one that has caught up
+    /// best, the lowest id of equals. Only a leader knows.
+    pub fn successor(&self, only: Option<NodeId>, since: Instant) -> Option<&MemberStatus> {
         let others = self.members.iter().filter(|member| member.voter && member.node_id != self.node_id);
         others
-            .filter(|member| member.matched.is_some())
+            .filter(|member| only.is_none_or(|only| only == member.node_id))
+            .filter(|member| member.last_contact.is_some_and(|at| at >= since))
             .max_by_key(|member| (member.matched, u64::MAX - member.node_id))
     }
 

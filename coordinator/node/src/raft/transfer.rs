@@ -1,6 +1,6 @@
 //! Handing leadership over, and changing who belongs to the cluster.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use tokio::time::Instant as Deadline;
@@ -23,6 +23,9 @@ pub enum TransferError {
     /// There is no such voter, or no other voter at all.
     #[error("there is no voter to hand over to")]
     NoSuchVoter,
+    /// None that may take over answers; nothing was changed.
+    #[error("no voter that may take over answers")]
+    Silent,
     /// It did not catch up in time; nothing was changed.
     #[error("node {node_id} did not catch up in time")]
     NotCaughtUp {
@@ -77,30 +80,39 @@ impl RaftNode {
         }
     }
 
-    /// Waits for the target to come close, so that the time without a leader is short.
+    /// Waits for the target to come close, so that the time without a leader is short. It must answer once more from now
+    /// on, which takes one heartbeat: handed to one that has just died, writes would be refused until the next election.
     async fn caught_up(&self, to: Option<NodeId>, deadline: Deadline) -> Result<NodeId, TransferError> {
-        let pick = |status: &RaftStatus| match to {
-            None => status.most_caught_up_voter().map(|member| (member.node_id, member.matched)),
-            Some(to) => {
-                let voter = status.members.iter().find(|member| member.voter && member.node_id == to);
-                voter.map(|member| (member.node_id, member.matched))
-            }
-        };
         let status = self.status();
         if status.role != Role::Leader {
             return Err(TransferError::NotLeader);
         }
-        let Some((first, _)) = pick(&status) else { return Err(TransferError::NoSuchVoter) };
-        let close = |status: &RaftStatus| {
-            let last = status.last_log.unwrap_or(0);
-            pick(status)
-                .is_some_and(|(_, matched)| matched.is_some_and(|at| last.saturating_sub(at) <= MAX_TRANSFER_LAG))
-        };
-        match self.until(|status| status.role != Role::Leader || close(status), deadline).await? {
-            Some(status) if status.role == Role::Leader => Ok(pick(&status).map_or(first, |(node_id, _)| node_id)),
-            Some(_) => Err(TransferError::NotLeader),
-            None => Err(TransferError::NotCaughtUp { node_id: first }),
+        if !status.voters().any(|id| id != status.node_id && to.is_none_or(|to| to == id)) {
+            return Err(TransferError::NoSuchVoter);
         }
+        let asked = Instant::now();
+        let hears_by = Deadline::now() + 2 * self.election_timeout();
+        let decided = |status: &RaftStatus| match status.successor(to, asked) {
+            _ if status.role != Role::Leader => true,
+            Some(next) => {
+                let lag = next.matched.map(|at| status.last_log.unwrap_or(0).saturating_sub(at));
+                lag.is_some_and(|lag| lag <= MAX_TRANSFER_LAG)
+            }
+            None => Deadline::now() >= hears_by,
+        };
+        let Some(status) = self.until(decided, deadline).await? else {
+            let late = self.status().successor(to, asked).map(|next| next.node_id);
+            return Err(late.map_or(TransferError::Silent, |node_id| TransferError::NotCaughtUp { node_id }));
+        };
+        if status.role != Role::Leader {
+            return Err(TransferError::NotLeader);
+        }
+        status.successor(to, asked).map(|next| next.node_id).ok_or(TransferError::Silent)
+    }
+
+    /// The longest that a voter which is there stays silent: a leader's heartbeats are several times more frequent.
+    fn election_timeout(&self) -> Duration {
+        Duration::from_millis(self.raft().config().election_timeout_max)
     }
 
     /// Waits for a condition; `None` at the deadline.

@@ -126,6 +126,27 @@ async fn leadership_goes_to_the_voter_that_is_named_or_has_caught_up_best() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lead_is_not_handed_to_a_voter_that_is_silent() {
+    let cluster = Cluster::start(3, RaftConfig::default()).await;
+    propose_all(&cluster, setup(10)).await;
+    cluster.agree().await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    let (silent, heard) = (others[0], others[1]);
+    cluster.isolate(silent, true);
+    let asked = Instant::now();
+    let refused = cluster.node(leader).transfer_leadership(Some(silent), within(SOON)).await;
+    assert_eq!(refused.unwrap_err(), TransferError::Silent);
+    assert!(asked.elapsed() < SOON / 2, "refused after {:?}", asked.elapsed());
+    let applied = cluster.node(leader).proposer().propose(reserve(1), within(SOON)).await.unwrap();
+    assert!(matches!(applied.outcome, Outcome::Reserved { .. }), "the refused transfer changed nothing");
+    assert_eq!(cluster.node(leader).transfer_leadership(None, within(SOON)).await, Ok(heard));
+    cluster.isolate(silent, false);
+    cluster.agree().await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_tells_who_is_who() {
     let cluster = Cluster::start(3, RaftConfig::default()).await;
     propose_all(&cluster, setup(1)).await;

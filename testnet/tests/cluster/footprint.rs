@@ -1,0 +1,44 @@
+//! What a node takes while nothing happens.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::scene::{NODES, Scene};
+
+const MAX_RESIDENT_KB: u64 = 80 * 1024;
+/// The goal is 2 %; twice that leaves room for what a busy machine adds (caches that others emptied).
+const MAX_CPU_PERCENT: f64 = 4.0;
+/// Long enough for every periodic task of a node to have its turn, and for a tick to be a small part of it.
+const IDLE: Duration = Duration::from_secs(10);
+/// `USER_HZ` of Linux, in which `/proc` counts (proc_pid_stat(5)); 100 on every architecture that Rust builds for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Processor time in user and kernel mode.
+fn ticks(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // utime and stime are fields 14 and 15; the state, after the name, is field 3.
+    fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap()
+}
+
+#[test]
+fn idle_node_is_small() {
+    let mut scene = Scene::start("idle");
+    let pids: Vec<u32> = (0..NODES).map(|index| scene.node(index).process().unwrap().pid()).collect();
+    let before: Vec<u32> = pids.iter().map(|pid| ticks(*pid)).collect();
+    std::thread::sleep(IDLE); // what is measured is a time
+    for (index, pid) in pids.iter().enumerate() {
+        let resident_kb = resident_kb(*pid);
+        let cpu_percent = f64::from(ticks(*pid) - before[index]) / TICKS_PER_SECOND / IDLE.as_secs_f64() * 100.0;
+        eprintln!("node {}: {} MB resident, {cpu_percent:.1} % of a core", index + 1, resident_kb / 1024);
+        assert!(resident_kb < MAX_RESIDENT_KB, "node {} has {resident_kb} kB resident", index + 1);
+        assert!(cpu_percent < MAX_CPU_PERCENT, "node {} takes {cpu_percent:.1} % of a core", index + 1);
+    }
+    scene.finish();
+}

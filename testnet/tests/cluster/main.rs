@@ -1,0 +1,15 @@
+//! Clusters of real processes: three nodes, three bitcoinds on regtest, HAProxy. Each test is named for the property
+//! that it checks. They take turns, because each needs the machine for itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod footprint;
+mod forwarding;
+mod health;
+mod pause;
+mod reorganisation;
+mod restart;
+mod routing;
+mod scene;
+mod shutdown;
+mod transfer;
+mod watch;
