@@ -95,7 +95,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         min_depth: parsed.min_depth,
         strategy: parsed.strategy,
     };
-    let selected = api.replica.read(|state| selection::select(state, &api.busy, &order));
+    let selected = selection::select(api.replica.raft().view(), &api.busy, &order);
     let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
     if let Some(bound) = parsed.max_fee_sat.filter(|max| selected.fee_sat > *max) {
         let limit = onespend_core::outcome::FeeLimit::Fee;

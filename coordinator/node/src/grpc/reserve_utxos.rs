@@ -119,7 +119,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
                 min_depth: *min_depth,
                 strategy: *strategy,
             };
-            let selected = api.replica.read(|state| selection::select(state, &api.busy, &order));
+            let selected = selection::select(api.replica.raft().view(), &api.busy, &order);
             let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
             Ok(Draft::holding(reserve(selected.outpoints.clone(), true), selected))
         }
