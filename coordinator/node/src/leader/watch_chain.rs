@@ -137,12 +137,11 @@ async fn connect(duty: &Arc<Duty>, term: &LeaderTerm, hash: BlockHash) -> Result
             return empty(duty, hash);
         }
         let block = duty.chain.block(hash)?;
-        Ok(duty.scripts.look(&duty.replica, |scripts| {
-            duty.replica.read(|state| {
-                let height = Height(state.tip().map_or(0, |tip| tip.height.0) + 1);
-                block_facts::connect(&block, BlockRef { height, hash }, scripts, state)
-            })
-        }))
+        let covered = duty.scripts.cover(duty.replica.raft().view());
+        let height = Height(duty.replica.read(|state| state.tip().map_or(0, |tip| tip.height.0)) + 1);
+        let received = block_facts::received(&block, height, &duty.scripts);
+        let at = BlockRef { height, hash };
+        Ok(duty.replica.read(|state| block_facts::connect(&block, at, received, covered, state)))
     })
     .await?;
     propose(duty, term, command).await
