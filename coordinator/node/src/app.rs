@@ -16,9 +16,9 @@ use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::config::Config;
 use crate::grpc::api::{Api, Settings};
+use crate::grpc::decide::Decisions;
 use crate::grpc::forward::Forward;
 use crate::grpc::server::{self, Bounds};
-use crate::grpc::turns::Turns;
 use crate::health::{Health, HealthServer, Limits, Snapshot};
 use crate::health_feed::{self, Feed};
 use crate::leader::scripts::{self, SharedScripts};
@@ -167,7 +167,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         bitcoind: Arc::clone(&bitcoind),
         alarms: Arc::clone(&alarms),
         busy: Busy::default(),
-        turns: Turns::default(),
+        decisions: Decisions::new(Arc::clone(&replica)),
         scripts: scripts.clone(),
         stopping: stop_data.clone(),
         settings: settings(config),

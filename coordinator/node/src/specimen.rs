@@ -1,10 +1,14 @@
 //! A replicated state with wallets and coins, for the tests of what reads it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use onespend_adapters::store::memory::{MemoryLog, MemoryState};
 use onespend_core::apply::apply;
 use onespend_core::command::{BlockRef, Command, Entry, Received, RegisterWallet, Request};
 use onespend_core::ids::{CallerId, Height, LogIndex, Millis, RequestId, RequestKey, WalletId};
@@ -13,7 +17,11 @@ use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
 use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
 
-use crate::raft::{Position, StateView};
+use tempfile::TempDir;
+use tonic::transport::ClientTlsConfig;
+
+use crate::raft::{Addresses, LeaderHint, NoObserver, Position, RaftConfig, RaftNode, RaftParts, StateView};
+use crate::replica::Replica;
 
 /// Height of the block that the cluster starts from.
 pub(crate) const TIP: u32 = 200;
@@ -116,4 +124,31 @@ pub(crate) fn apply_to(view: &StateView, request: Option<Request>, command: Comm
 pub(crate) fn accept(view: &StateView, command: Command) {
     let outcome = apply_to(view, None, command);
     assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+}
+
+/// No test waits this long for what it expects.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// The leader of a cluster of one node that has started to follow the chain.
+pub(crate) async fn leader(folder: &TempDir) -> Arc<Replica> {
+    let node = RaftNode::start(RaftParts {
+        config: RaftConfig::default(),
+        cluster_id: "test".to_owned(),
+        node_id: 1,
+        log: Arc::new(MemoryLog::default()),
+        state: Arc::new(MemoryState::open(folder.path(), "test").unwrap()),
+        tls: ClientTlsConfig::new(),
+        observer: Arc::new(NoObserver),
+    })
+    .await
+    .unwrap();
+    node.initialize([(1, Addresses::default())].into()).await.unwrap();
+    let hint = LeaderHint { node_id: 1, addresses: Addresses::default(), term: 0 };
+    let replica = Arc::new(Replica::new(node, hint));
+    replica.leaderships().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+    let start = Command::Start { network: Network::Regtest, tip: tip() };
+    replica.propose(None, start, soon()).await.unwrap();
+    replica
 }

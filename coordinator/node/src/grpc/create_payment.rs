@@ -9,7 +9,8 @@ use onespend_core::transaction::check_recipients;
 use onespend_proto::v1::{self, create_payment_request::Fee};
 use tonic::Status;
 
-use super::api::{Api, Call, Draft};
+use super::api::{Api, Call};
+use super::decide::Draft;
 use super::fields::{DEFAULT_TARGET_BLOCKS, Fields};
 use super::reserve_utxos::strategy;
 use super::{sign_payment, status};

@@ -9,7 +9,8 @@ use onespend_core::outcome::Outcome;
 use onespend_proto::v1::{self, reserve_utxos_request};
 use tonic::Status;
 
-use super::api::{Api, Call, Draft};
+use super::api::{Api, Call};
+use super::decide::Draft;
 use super::fields::{Fields, Ttl};
 use super::{reservation_view, status};
 use crate::selection::{self, Order, Strategy};

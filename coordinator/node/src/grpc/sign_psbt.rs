@@ -12,7 +12,8 @@ use onespend_core::transaction::check_recipients;
 use onespend_proto::v1;
 use tonic::Status;
 
-use super::api::{Api, Call, Draft};
+use super::api::{Api, Call};
+use super::decide::Draft;
 use super::fields::Fields;
 use super::{psbt_status, sign_payment, status};
 
