@@ -16,7 +16,7 @@ import grpc
 from grpc_tools import protoc
 
 PROTO = pathlib.Path(__file__).resolve().parent.parent / "proto" / "proto"
-# The outcome of a call that ends like this is unknown: it is asked again with the same request id.
+# The outcome of a call that ends like this is unknown.
 UNKNOWN = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -24,6 +24,9 @@ UNKNOWN = (
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
 )
+# An answer that carries this speaks of one try alone, such as NOT_LEADER. (With grpcio-status it can be unpacked.)
+RETRY_INFO = b"google.rpc.RetryInfo"
+DETAILS = "grpc-status-details-bin"
 TRIES = 20
 CALL_SECONDS = 5
 PAUSE_SECONDS = 0.2
@@ -51,14 +54,22 @@ def channel(args):
     return grpc.secure_channel(args.endpoint, credentials)
 
 
+def is_final(error):
+    """Whether an error says that the request was not applied, now or later."""
+    details = dict(error.trailing_metadata() or ()).get(DETAILS, b"")
+    return error.code() not in UNKNOWN and RETRY_INFO not in details
+
+
 def ask(call, request):
     """Calls until there is an answer. The request keeps its id, so nothing happens twice."""
     for attempt in range(1, TRIES + 1):
         try:
             return call(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
-            if error.code() not in UNKNOWN or attempt == TRIES:
-                sys.exit(f"{error.code().name}: {error.details()}")
+            if is_final(error):
+                sys.exit(f"refused: {error.code().name}: {error.details()}")
+            if attempt == TRIES:
+                sys.exit(f"perhaps applied, ask again: {error.code().name}: {error.details()}")
             time.sleep(PAUSE_SECONDS)
     raise AssertionError("the loop returns or exits")
 

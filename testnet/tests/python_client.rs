@@ -51,6 +51,64 @@ fn the_client_is_generated_and_says_when_nobody_answers() {
     assert!(said.contains("UNAVAILABLE"), "{said}");
 }
 
+/// Calls the script's own loop with answers that a service may give: each call takes the next one.
+const ANSWERS: &str = r#"
+import sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import grpc
+import pay
+
+pay.PAUSE_SECONDS = 0
+
+
+class Refused(grpc.RpcError):
+    def __init__(self, code, details):
+        self.of, self.bytes = code, details
+
+    def code(self):
+        return self.of
+
+    def details(self):
+        return "why"
+
+    def trailing_metadata(self):
+        return (("grpc-status-details-bin", self.bytes),) if self.bytes else None
+
+
+def told(*answers):
+    asked = []
+
+    def call(request, timeout):
+        asked.append(request)
+        answer = answers[len(asked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    try:
+        return pay.ask(call, "request"), asked
+    except SystemExit as end:
+        return str(end), asked
+
+
+retry = b"NOT_LEADER type.googleapis.com/google.rpc.RetryInfo"
+precondition, lost = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE
+again = told(Refused(precondition, retry), Refused(lost, b""), "paid")
+assert again == ("paid", ["request"] * 3), again
+final = told(Refused(precondition, b"INSUFFICIENT_FUNDS"), "paid")
+assert final == ("refused: FAILED_PRECONDITION: why", ["request"]), final
+unknown, asked = told(*[Refused(lost, b"")] * pay.TRIES)
+assert unknown.startswith("perhaps applied") and len(asked) == pay.TRIES, unknown
+"#;
+
+#[test]
+fn an_answer_about_one_try_is_asked_again_and_a_refusal_is_final() {
+    let folder = script().parent().unwrap().to_path_buf();
+    let output = Command::new(programs::python().unwrap()).args(["-c", ANSWERS]).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A cluster kept by `up`, which ends with this value.
 struct Up {
     process: Process,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use tracing::error;
+use tracing::{error, info};
 
 use crate::health::Alarm;
 
@@ -17,6 +17,14 @@ impl Alarms {
         let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if alarms.insert(code, message.to_owned()).is_none() {
             error!(code, message, "alarm");
+        }
+    }
+
+    /// Takes an alarm back, once what it said is no longer true.
+    pub fn clear(&self, code: &'static str) {
+        let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarms.remove(code).is_some() {
+            info!(code, "the alarm is over");
         }
     }
 

@@ -16,12 +16,12 @@ use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::config::Config;
 use crate::grpc::api::{Api, Settings};
+use crate::grpc::decide::Decisions;
 use crate::grpc::forward::Forward;
 use crate::grpc::server::{self, Bounds};
-use crate::grpc::turns::Turns;
 use crate::health::{Health, HealthServer, Limits, Snapshot};
 use crate::health_feed::{self, Feed};
-use crate::leader::scripts::SharedScripts;
+use crate::leader::scripts::{self, SharedScripts};
 use crate::leader::{self, Duty, broadcast, sign};
 use crate::metrics::Metrics;
 use crate::parts;
@@ -167,7 +167,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         bitcoind: Arc::clone(&bitcoind),
         alarms: Arc::clone(&alarms),
         busy: Busy::default(),
-        turns: Turns::default(),
+        decisions: Decisions::new(Arc::clone(&replica)),
         scripts: scripts.clone(),
         stopping: stop_data.clone(),
         settings: settings(config),
@@ -189,9 +189,10 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         signing,
         inbox,
         alarms: Arc::clone(&alarms),
-        scripts,
+        scripts: scripts.clone(),
         network,
     };
+    workers.spawn(scripts::keep(scripts, replica.raft().view().clone(), stop_working.clone()));
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
     workers.spawn(agreement::run(Arc::clone(&replica), peers, Arc::clone(&alarms), stop_working.clone()));
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };

@@ -32,5 +32,7 @@ pub mod raft;
 mod replica;
 mod selection;
 pub mod shutdown;
+#[cfg(test)]
+mod specimen;
 pub mod telemetry;
 pub mod tls;

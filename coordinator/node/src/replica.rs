@@ -111,6 +111,14 @@ impl Replica {
         self.raft.linearizable(deadline.into()).await
     }
 
+    /// Waits, as leader, until every entry that was handed to the log before the call is applied or can never be.
+    ///
+    /// # Errors
+    /// [`ReadError`]: some may still come.
+    pub async fn all_decided(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.raft.all_decided(deadline.into()).await
+    }
+
     /// How old this node's state may be: the time since a quorum acknowledged it as leader, or since it last had
     /// everything that its leader knew to be committed.
     pub fn staleness(&self) -> Duration {

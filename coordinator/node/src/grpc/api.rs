@@ -7,19 +7,17 @@ use std::time::{Duration, Instant};
 use bitcoin::Network;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use onespend_core::command::{Command, Request as CoreRequest};
-use onespend_core::dedup;
 use onespend_core::ids::{CallerId, Millis, RequestId, RequestKey};
-use onespend_core::outcome::Outcome;
 use onespend_policies::{Action, Authorized, Policy, Resource};
 use onespend_proto::v1;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tracing::{Instrument, field, info_span};
+use tracing::Instrument;
 
 use super::caller::{self, Caller};
+use super::decide::{Decisions, Draft};
 use super::forward::{Forward, LeaderClients};
 use super::status;
-use super::turns::Turns;
 use crate::agreement;
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
@@ -30,8 +28,6 @@ use crate::raft::Applied;
 use crate::replica::Replica;
 use crate::selection::Busy;
 
-/// How often facts are gathered again when they were out of date.
-const MAX_ROUNDS: usize = 8;
 /// Longest registration of a wallet, its scan of the chain included.
 const SCAN_TIMEOUT: Duration = Duration::from_mins(20);
 /// How long a fresh leader's callers wait until it has applied what earlier leaders committed.
@@ -48,7 +44,7 @@ pub(crate) struct Api {
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) scripts: SharedScripts,
     pub(crate) busy: Busy,
-    pub(crate) turns: Turns<RequestKey>,
+    pub(crate) decisions: Decisions,
     /// Cancelled when open streams should end.
     pub(crate) stopping: CancellationToken,
     pub(crate) settings: Settings,
@@ -208,37 +204,18 @@ impl Api {
         Ok(super::observe::name_leader(answer, &leader.addresses.data))
     }
 
-    /// Proposes what `gather` drafts until it is decided. The answer to a request that was decided before is the
-    /// same again; facts that were out of date are gathered anew.
+    /// Proposes what `gather` drafts until it is decided; see [`Decisions::decide`].
     pub(crate) async fn decide<Gather, GatherFuture>(
         &self,
         call: &Call,
         request: CoreRequest,
-        mut gather: Gather,
+        gather: Gather,
     ) -> Result<Applied, Status>
     where
         Gather: FnMut() -> GatherFuture + Send,
         GatherFuture: Future<Output = Result<Draft, Status>> + Send,
     {
-        let _turn = self.turns.take(request.key.clone()).await;
-        let mut last = String::new();
-        for _ in 0..MAX_ROUNDS {
-            if let Some(outcome) = self.replica.read(|state| dedup::earlier(state, &request)) {
-                return accepted(self.replica.applied(outcome));
-            }
-            let draft = gather().await?;
-            let span = info_span!("propose", command = draft.command.kind(), log_index = field::Empty);
-            let proposed = self.replica.propose(Some(request.clone()), draft.command, call.deadline);
-            let proposed = proposed.instrument(span.clone()).await;
-            let applied = proposed.map_err(|error| status::proposing(&error))?;
-            // Committed by a quorum and applied here.
-            span.record("log_index", applied.index.0);
-            match &applied.outcome {
-                Outcome::Rejected(rejection) if rejection.is_transient() => last = rejection.to_string(),
-                _ => return accepted(applied),
-            }
-        }
-        Err(status::chain_not_synced(&last))
+        self.decisions.decide(call.deadline, request, gather).await
     }
 
     /// The same for a command that rests on no facts.
@@ -268,30 +245,6 @@ impl Api {
     /// Logical time as this leader would propose it, for showing what remains.
     pub(crate) fn now(&self) -> Millis {
         self.replica.now()
-    }
-}
-
-/// A command, with what has to stay held until it is decided.
-pub(crate) struct Draft {
-    pub(crate) command: Command,
-    _held: Option<crate::selection::Selected>,
-}
-
-impl Draft {
-    pub(crate) fn of(command: Command) -> Self {
-        Self { command, _held: None }
-    }
-
-    /// Coins that were chosen stay unavailable to other selections until the command is decided.
-    pub(crate) fn holding(command: Command, held: crate::selection::Selected) -> Self {
-        Self { command, _held: Some(held) }
-    }
-}
-
-fn accepted(applied: Applied) -> Result<Applied, Status> {
-    match &applied.outcome {
-        Outcome::Rejected(rejection) => Err(status::rejected(rejection)),
-        _ => Ok(applied),
     }
 }
 

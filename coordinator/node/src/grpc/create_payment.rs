@@ -9,7 +9,8 @@ use onespend_core::transaction::check_recipients;
 use onespend_proto::v1::{self, create_payment_request::Fee};
 use tonic::Status;
 
-use super::api::{Api, Call, Draft};
+use super::api::{Api, Call};
+use super::decide::Draft;
 use super::fields::{DEFAULT_TARGET_BLOCKS, Fields};
 use super::reserve_utxos::strategy;
 use super::{sign_payment, status};
@@ -95,7 +96,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         min_depth: parsed.min_depth,
         strategy: parsed.strategy,
     };
-    let selected = api.replica.read(|state| selection::select(state, &api.busy, &order));
+    let selected = selection::select(api.replica.raft().view(), &api.busy, &order);
     let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
     if let Some(bound) = parsed.max_fee_sat.filter(|max| selected.fee_sat > *max) {
         let limit = onespend_core::outcome::FeeLimit::Fee;

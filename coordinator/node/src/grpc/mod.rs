@@ -7,7 +7,7 @@
 //! | which rpc, and where it runs | `services.rs` |
 //! | who calls; may they; does this node lead, else pass it on | `api.rs`, `caller.rs`, `forward.rs`, `reads.rs` |
 //! | wire to domain types, every fault named | `fields.rs`, then the rpc's own file |
-//! | the decision, by the log | `api.rs`: `decide` |
+//! | the decision, by the log | `decide.rs`, `turns.rs` |
 //! | domain types to wire | `*_view.rs`, `page.rs` |
 //! | refusals to status codes | `status.rs`, `psbt_status.rs` |
 
@@ -16,6 +16,7 @@ mod caller;
 mod chain_view;
 mod change_wallet;
 mod create_payment;
+pub(crate) mod decide;
 mod fields;
 pub(crate) mod forward;
 mod get_balance;

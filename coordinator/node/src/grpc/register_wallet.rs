@@ -10,7 +10,8 @@ use onespend_core::wallet::{SignerRef, WalletDescriptor};
 use onespend_proto::v1::{self, ErrorReason};
 use tonic::Status;
 
-use super::api::{Api, Call, Draft};
+use super::api::{Api, Call};
+use super::decide::Draft;
 use super::fields::Fields;
 use super::status;
 use super::wallet_view::{self, EXTERNAL_SIGNER};
@@ -29,7 +30,6 @@ pub(super) async fn register_wallet(
     message: v1::RegisterWalletRequest,
 ) -> Result<v1::RegisterWalletResponse, Status> {
     let parsed = parse(&api, &message)?;
-    api.demand_synced_chain()?;
     let request = call.request(parsed.request.clone());
     let applied = api.decide(&call, request, || draft(&api, &parsed)).await?;
     let wallet =
@@ -52,22 +52,27 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
     let signer = match message.signer.as_str() {
         "" => SignerRef::WatchOnly,
         EXTERNAL_SIGNER => SignerRef::External,
-        name if api.signing.knows(name) => SignerRef::Named(name.to_owned()),
-        name => {
-            let rule = format!("no signer {name:?} is configured on the leader");
-            let metadata = vec![("signer", name.to_owned())];
-            return Err(status::invalid(ErrorReason::SignerUnknown, "signer", &rule, metadata));
-        }
+        name => SignerRef::Named(name.to_owned()),
     };
-    if let SignerRef::Named(name) = &signer {
-        api.signing.holds(name, &descriptor).map_err(|rule| {
-            status::invalid(ErrorReason::DescriptorInvalid, "descriptor", &rule.clone(), vec![("rule", rule)])
-        })?;
-    }
     Ok(Parsed { request, wallet, limits, signer, descriptor })
 }
 
+/// Whether this node can sign for the wallet. Another leader may have other signers, so this is no fault of the
+/// message, which every leader answers alike.
+fn check_signer(api: &Api, parsed: &Parsed) -> Result<(), Status> {
+    let SignerRef::Named(name) = &parsed.signer else { return Ok(()) };
+    if !api.signing.knows(name) {
+        let rule = format!("no signer {name:?} is configured on the leader");
+        return Err(status::invalid(ErrorReason::SignerUnknown, "signer", &rule, vec![("signer", name.clone())]));
+    }
+    api.signing.holds(name, &parsed.descriptor).map_err(|rule| {
+        status::invalid(ErrorReason::DescriptorInvalid, "descriptor", &rule.clone(), vec![("rule", rule)])
+    })
+}
+
 async fn draft(api: &Arc<Api>, parsed: &Parsed) -> Result<Draft, Status> {
+    check_signer(api, parsed)?;
+    api.demand_synced_chain()?;
     let found = api
         .bitcoind
         .scan(&parsed.wallet, &parsed.descriptor)

@@ -9,7 +9,8 @@ use onespend_core::outcome::Outcome;
 use onespend_proto::v1::{self, reserve_utxos_request};
 use tonic::Status;
 
-use super::api::{Api, Call, Draft};
+use super::api::{Api, Call};
+use super::decide::Draft;
 use super::fields::{Fields, Ttl};
 use super::{reservation_view, status};
 use crate::selection::{self, Order, Strategy};
@@ -119,7 +120,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
                 min_depth: *min_depth,
                 strategy: *strategy,
             };
-            let selected = api.replica.read(|state| selection::select(state, &api.busy, &order));
+            let selected = selection::select(api.replica.raft().view(), &api.busy, &order);
             let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
             Ok(Draft::holding(reserve(selected.outpoints.clone(), true), selected))
         }

@@ -12,7 +12,8 @@ use onespend_core::transaction::check_recipients;
 use onespend_proto::v1;
 use tonic::Status;
 
-use super::api::{Api, Call, Draft};
+use super::api::{Api, Call};
+use super::decide::Draft;
 use super::fields::Fields;
 use super::{psbt_status, sign_payment, status};
 
@@ -30,7 +31,7 @@ pub(super) async fn sign_psbt(
     message: v1::SignPsbtRequest,
 ) -> Result<v1::SignPsbtResponse, Status> {
     let (request, parsed) = parse(&api, &message)?;
-    let applied = api.decide(&call, call.request(request), || std::future::ready(draft(&api, &parsed))).await?;
+    let applied = api.decide(&call, call.request(request), || draft(&api, &call, &parsed)).await?;
     let (payment, attempt) = sign_payment::finish(&api, &call, &applied).await?;
     Ok(v1::SignPsbtResponse {
         payment: Some(payment),
@@ -58,14 +59,14 @@ fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed)
     Ok((request, Parsed { key, recipients, reservation, fence: Fence(message.fence), proposal }))
 }
 
-fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
+async fn draft(api: &Api, call: &Call, parsed: &Parsed) -> Result<Draft, Status> {
     api.demand_synced_chain()?;
     let transaction = parsed.proposal.transaction.clone();
     api.replica.read(|state| {
         state.wallet(&parsed.key.wallet).map_err(|rejection| status::rejected(&rejection))?;
         check_claims(state, parsed).map_err(|faults| psbt_status::refused(&faults))
     })?;
-    let change = find_change(api, &transaction, parsed).map_err(|rejection| status::rejected(&rejection))?;
+    let change = find_change(api, call, &transaction, parsed).await?;
     Ok(Draft::of(Command::PayReserved(PayReserved {
         key: parsed.key.clone(),
         recipients: parsed.recipients.clone(),
@@ -87,7 +88,13 @@ fn check_claims(state: &State, parsed: &Parsed) -> Result<(), PsbtFaults> {
 
 /// The output that is no recipient's, if it goes to an address of the wallet. `apply` checks that the address was
 /// given out.
-fn find_change(api: &Api, transaction: &Transaction, parsed: &Parsed) -> Result<Option<Change>, Rejection> {
+async fn find_change(
+    api: &Api,
+    call: &Call,
+    transaction: &Transaction,
+    parsed: &Parsed,
+) -> Result<Option<Change>, Status> {
+    let invalid = |vout: u32, rule: &str| status::rejected(&Rejection::OutputInvalid { vout, rule: rule.to_owned() });
     let mut owed: Vec<&Recipient> = parsed.recipients.iter().collect();
     let mut rest = Vec::new();
     for (vout, output) in (0_u32..).zip(&transaction.output) {
@@ -101,18 +108,17 @@ fn find_change(api: &Api, transaction: &Transaction, parsed: &Parsed) -> Result<
     match rest.as_slice() {
         [] => Ok(None),
         [(vout, output)] => {
-            let origin = api.scripts.look(&api.replica, |scripts| scripts.origin(&output.script_pubkey).cloned());
-            let origin = origin.filter(|origin| origin.wallet == parsed.key.wallet);
+            let (view, wallet) = (api.replica.raft().view(), &parsed.key.wallet);
+            let origin = api.scripts.find(view, wallet, &output.script_pubkey, call.deadline).await;
+            let origin = origin.map_err(|_| status::overloaded("this node still derives the wallet's addresses"))?;
             let change = origin.map(|origin| Change { vout: *vout, keychain: origin.keychain, index: origin.index });
-            change.map(Some).ok_or_else(|| Rejection::OutputInvalid {
-                vout: *vout,
-                rule: "is neither a recipient with its amount nor change to an address that NewAddress gave out"
-                    .to_owned(),
+            change.map(Some).ok_or_else(|| {
+                let rule = "is neither a recipient with its amount nor change to an address that NewAddress gave out";
+                invalid(*vout, rule)
             })
         }
         [_, (vout, _), ..] => {
-            let rule = "is a second output that is no recipient's; one change output is allowed".to_owned();
-            Err(Rejection::OutputInvalid { vout: *vout, rule })
+            Err(invalid(*vout, "is a second output that is no recipient's; one change output is allowed"))
         }
     }
 }

@@ -7,11 +7,16 @@ use onespend_core::command::{BlockRef, Command, Received, Spent};
 use onespend_core::ids::Height;
 use onespend_core::state::State;
 
-use super::scripts::Scripts;
+use super::scripts::{Covered, SharedScripts};
 
-/// The command that connects a block.
-pub(crate) fn connect(block: &Block, at: BlockRef, scripts: &Scripts, state: &State) -> Command {
-    let received = received(block, at.height, scripts);
+/// The command that connects a block. `received` is what a search over the scripts of the covered wallets found in it.
+pub(crate) fn connect(
+    block: &Block,
+    at: BlockRef,
+    received: Vec<Received>,
+    covered: Covered,
+    state: &State,
+) -> Command {
     let fresh: HashSet<OutPoint> = received.iter().map(|output| output.outpoint).collect();
     let mut spent = Vec::new();
     for transaction in &block.txdata {
@@ -31,11 +36,13 @@ pub(crate) fn connect(block: &Block, at: BlockRef, scripts: &Scripts, state: &St
         previous: block.header.prev_blockhash,
         received,
         spent,
-        wallets: state.wallet_count(),
+        // Not those of `state`: one that was registered since was not searched for.
+        wallets: covered.wallets(),
     }
 }
 
-fn received(block: &Block, height: Height, scripts: &Scripts) -> Vec<Received> {
+/// What the wallets whose scripts are known receive by a block at this height.
+pub(crate) fn received(block: &Block, height: Height, scripts: &SharedScripts) -> Vec<Received> {
     let mut received = Vec::new();
     for transaction in &block.txdata {
         let mut txid = None;
@@ -44,7 +51,7 @@ fn received(block: &Block, height: Height, scripts: &Scripts) -> Vec<Received> {
             let txid = *txid.get_or_insert_with(|| transaction.compute_txid());
             received.push(Received {
                 outpoint: OutPoint { txid, vout },
-                wallet: origin.wallet.clone(),
+                wallet: origin.wallet,
                 value_sat: output.value.to_sat(),
                 script: output.script_pubkey.clone(),
                 keychain: origin.keychain,
@@ -55,4 +62,65 @@ fn received(block: &Block, height: Height, scripts: &Scripts) -> Vec<Received> {
         }
     }
     received
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use bitcoin::absolute::LockTime;
+    use bitcoin::block::{Header, Version};
+    use bitcoin::hashes::Hash;
+    use bitcoin::{Amount, CompactTarget, Transaction, TxMerkleNode, TxOut, transaction};
+    use onespend_core::outcome::{Outcome, Rejection};
+    use onespend_core::wallet::Keychain;
+
+    use super::*;
+    use crate::raft::StateView;
+    use crate::specimen::{TIP, accept, apply_to, register, script, started, tip};
+
+    /// The block on top of the specimen's tip, which pays to these wallets.
+    fn paying_to(wallets: &[&str]) -> Block {
+        let output = wallets
+            .iter()
+            .map(|name| TxOut { value: Amount::from_sat(70_000), script_pubkey: script(name, Keychain::External, 3) });
+        let transaction = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![],
+            output: output.collect(),
+        };
+        let header = Header {
+            version: Version::TWO,
+            prev_blockhash: tip().hash,
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: 0,
+            bits: CompactTarget::default(),
+            nonce: 0,
+        };
+        Block { header, txdata: vec![transaction] }
+    }
+
+    fn search(block: &Block, covered: Covered, scripts: &SharedScripts, view: &StateView) -> Command {
+        let at = BlockRef { height: Height(TIP + 1), hash: block.block_hash() };
+        let received = received(block, at.height, scripts);
+        view.read(|state| connect(block, at, received, covered, state))
+    }
+
+    #[test]
+    fn a_wallet_that_comes_between_search_and_command_loses_no_receipt() {
+        let (view, scripts) = (started(), SharedScripts::default());
+        accept(&view, register("early", &[]));
+        let block = paying_to(&["early", "late"]);
+        let covered = scripts.cover(&view);
+        accept(&view, register("late", &[]));
+        let without_late = search(&block, covered, &scripts, &view);
+        let refused = apply_to(&view, None, without_late);
+        assert!(matches!(refused, Outcome::Rejected(Rejection::StaleBasis { .. })), "{refused:?}");
+        assert_eq!(view.read(|state| state.utxos().count()), 0);
+
+        let covered = scripts.cover(&view);
+        accept(&view, search(&block, covered, &scripts, &view));
+        assert_eq!(view.read(|state| state.utxos().count()), 2);
+    }
 }

@@ -1,7 +1,7 @@
 //! Hands signed transactions to bitcoind, again and again until they are in a block. One that is evicted, refused or
 //! not seen is not dead (safety 9): only a block decides.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::payment::{AttemptState, attempt_state};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::MissedTickBehavior;
 use tracing::{Instrument, Span, debug, info, info_span, warn};
 
 use super::Duty;
@@ -21,6 +22,8 @@ use crate::raft::LeaderTerm;
 const OUTBOX: usize = 4096;
 /// How often everything that is signed and in no block is offered again.
 const REBROADCAST: Duration = Duration::from_secs(10);
+/// Most first broadcasts that go before the next one of those that are offered again.
+const MAX_PASSED: usize = 16;
 /// Longest reason of a refusal that is kept, in characters.
 const MAX_REASON: usize = 200;
 
@@ -55,22 +58,61 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
     let mut fresh = duty.inbox.lock().await;
     let mut tips = duty.bitcoind.tips();
     let mut round = tokio::time::interval(REBROADCAST);
+    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut queue = Queue::default();
     loop {
+        queue.fill(|| open_attempts(&duty));
         tokio::select! {
-            Some(Fresh { key, attempt, span }) = fresh.recv() => {
+            biased;
+            _ = round.tick() => queue.due = true,
+            // A reorganisation may have emptied a block into nowhere.
+            Ok(()) = tips.changed() => queue.due = true,
+            Some(Fresh { key, attempt, span }) = fresh.recv(), if queue.lets_fresh_pass() => {
+                queue.passed += 1;
                 let span = info_span!(parent: &span, "broadcast", payment = %key, attempt = attempt.0);
                 offer(&duty, &term, key, attempt).instrument(span).await;
             }
-            _ = round.tick() => offer_all(&duty, &term).await,
-            // A reorganisation may have emptied a block into nowhere.
-            Ok(()) = tips.changed() => offer_all(&duty, &term).await,
+            () = std::future::ready(()), if !queue.waiting.is_empty() => {
+                if let Some((key, attempt)) = queue.next() {
+                    offer(&duty, &term, key, attempt).await;
+                }
+            }
         }
     }
 }
 
-async fn offer_all(duty: &Arc<Duty>, term: &LeaderTerm) {
-    let open: BTreeSet<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
-        let mut open = BTreeSet::new();
+/// What is offered again. A payment's first broadcast does not wait for the end of this queue: it goes between two.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(PaymentKey, AttemptNo)>,
+    /// Whether a round begins when this one is through.
+    due: bool,
+    /// First broadcasts since one of the queue.
+    passed: usize,
+}
+
+impl Queue {
+    fn fill(&mut self, open: impl FnOnce() -> VecDeque<(PaymentKey, AttemptNo)>) {
+        if self.due && self.waiting.is_empty() {
+            self.due = false;
+            self.waiting = open();
+        }
+    }
+
+    fn lets_fresh_pass(&self) -> bool {
+        self.waiting.is_empty() || self.passed < MAX_PASSED
+    }
+
+    fn next(&mut self) -> Option<(PaymentKey, AttemptNo)> {
+        self.passed = 0;
+        self.waiting.pop_front()
+    }
+}
+
+/// Attempts that are signed and in no block.
+fn open_attempts(duty: &Duty) -> VecDeque<(PaymentKey, AttemptNo)> {
+    duty.replica.read(|state| {
+        let mut open = VecDeque::new();
         for key in state.open_payments() {
             let Some(payment) = state.payment(&key) else { continue };
             let waiting = payment.numbered().filter(|(_, attempt)| {
@@ -79,10 +121,7 @@ async fn offer_all(duty: &Arc<Duty>, term: &LeaderTerm) {
             open.extend(waiting.map(|(number, _)| (key.clone(), number)));
         }
         open
-    });
-    for (key, attempt) in open {
-        offer(duty, term, key, attempt).await;
-    }
+    })
 }
 
 async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: AttemptNo) {
@@ -116,7 +155,9 @@ async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: Att
 
 async fn send(duty: &Arc<Duty>, transaction: Transaction) -> Result<Relay, ChainError> {
     let chain = Arc::clone(&duty.chain);
-    let sent = spawn_blocking(move || chain.broadcast(&transaction)).await;
+    // Entered there, so that the trace goes on to bitcoind.
+    let span = Span::current();
+    let sent = spawn_blocking(move || span.in_scope(|| chain.broadcast(&transaction))).await;
     let outcome = sent.unwrap_or_else(|_| Err(lost()))?;
     Ok(match outcome {
         BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyInMempool | BroadcastOutcome::AlreadyConfirmed => {
@@ -139,4 +180,46 @@ fn lost() -> ChainError {
 
 fn clip(text: &str) -> String {
     text.trim().chars().take(MAX_REASON).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use onespend_core::ids::PaymentId;
+
+    use super::*;
+    use crate::specimen::wallet;
+
+    fn attempts(count: u32) -> VecDeque<(PaymentKey, AttemptNo)> {
+        let key = PaymentKey { wallet: wallet("w"), payment: PaymentId::parse("p").unwrap() };
+        (1..=count).map(|number| (key.clone(), AttemptNo(number))).collect()
+    }
+
+    #[test]
+    fn first_broadcasts_go_between_those_that_are_offered_again_and_do_not_starve_them() {
+        let mut queue = Queue { due: true, ..Queue::default() };
+        queue.fill(|| attempts(2));
+        for left in [1, 0] {
+            for _ in 0..MAX_PASSED {
+                assert!(queue.lets_fresh_pass());
+                queue.passed += 1;
+            }
+            assert!(!queue.lets_fresh_pass());
+            queue.next().unwrap();
+            assert_eq!(queue.waiting.len(), left);
+        }
+        assert!(queue.lets_fresh_pass());
+    }
+
+    #[test]
+    fn a_round_that_is_due_begins_when_the_one_before_is_through() {
+        let mut queue = Queue { due: true, ..Queue::default() };
+        queue.fill(|| attempts(2));
+        queue.due = true;
+        queue.next().unwrap();
+        queue.fill(|| panic!("the first round is not through"));
+        queue.next().unwrap();
+        queue.fill(|| attempts(1));
+        assert_eq!((queue.waiting.len(), queue.due), (1, false));
+    }
 }

@@ -19,12 +19,14 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
         let now = duty.replica.now();
         let due = duty.replica.read(|state| state.due_reservations(now, BATCH));
         let full = due.len() == BATCH;
+        let mut done = true;
         if !due.is_empty() {
             debug!(count = due.len(), "reservations expire");
             // Lost leadership ends this duty; anything else is tried again in the next round.
-            let _ = duty.replica.propose_as(&term, Command::Expire { reservations: due }).await;
+            done = duty.replica.propose_as(&term, Command::Expire { reservations: due }).await.is_ok();
         }
-        if !full {
+        // A proposal that fails may do so without a wait, and the next one would as well.
+        if !(full && done) {
             tokio::time::sleep(INTERVAL).await;
         }
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant as Deadline;
 
 use super::leadership::LeaderHint;
 use super::types::Raft;
+use super::view::StateView;
 
 /// Why the state may not be read as the latest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,4 +42,19 @@ pub(crate) async fn wait(raft: &Raft, deadline: Deadline) -> Result<(), ReadErro
         }
         Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => Err(ReadError::NoQuorum),
     }
+}
+
+/// Waits until everything that was handed to this node's log before the call is decided, and what earlier leaders
+/// were handed as well. An entry of theirs that this node lacks can never be committed once a quorum has confirmed
+/// that this node leads: its own term's first entry is applied before it calls itself the leader. One that this node
+/// has in its log is either applied, or another one takes its place.
+pub(crate) async fn wait_for_log(raft: &Raft, view: &StateView, deadline: Deadline) -> Result<(), ReadError> {
+    // The question waits in the same queue as the proposals, so it counts those that were handed over before.
+    let last = raft.with_raft_state(|state| state.log_ids.last().map_or(0, |last| last.index));
+    let last = tokio::time::timeout_at(deadline, last).await.map_err(|_| ReadError::NoQuorum)?;
+    let last = last.map_err(|_| ReadError::Stopped)?;
+    wait(raft, deadline).await?;
+    let mut positions = view.watch_position();
+    let applied = tokio::time::timeout_at(deadline, positions.wait_for(|position| position.index.0 >= last)).await;
+    applied.map_err(|_| ReadError::NoQuorum)?.map_err(|_| ReadError::Stopped).map(drop)
 }

@@ -216,6 +216,15 @@ impl RaftNode {
         linearizable::wait(&self.0.raft, deadline).await
     }
 
+    /// Waits until every entry that was handed to the log before the call, here or on an earlier leader, is applied
+    /// here or can never be; on the leader only.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn all_decided(&self, deadline: Deadline) -> Result<(), ReadError> {
+        linearizable::wait_for_log(&self.0.raft, &self.0.view, deadline).await
+    }
+
     /// Ends only when Raft, or a store under it, has stopped for good.
     pub async fn wait_fatal(&self) -> RaftFatal {
         let mut store = self.0.store_failure.clone();

@@ -181,4 +181,6 @@ impl Telemetry {
 }
 
 #[cfg(test)]
+mod payment_tests;
+#[cfg(test)]
 mod tests;

@@ -14,12 +14,12 @@ use tonic::{Request, Response, Status};
 use super::*;
 use crate::metrics::Metrics;
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const PARENT: &str = "00f067aa0ba902b7";
+pub(super) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+pub(super) const PARENT: &str = "00f067aa0ba902b7";
 
 /// An OTLP collector that keeps what it gets.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+pub(super) struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -34,7 +34,7 @@ impl TraceService for Collector {
 
 impl Collector {
     /// Serves until the runtime is dropped.
-    fn serve(&self) -> (SocketAddr, Runtime) {
+    pub(super) fn serve(&self) -> (SocketAddr, Runtime) {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -43,9 +43,16 @@ impl Collector {
         runtime.spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
         (address, runtime)
     }
+
+    /// The spans that have arrived.
+    pub(super) fn spans(&self) -> Vec<opentelemetry_proto::tonic::trace::v1::Span> {
+        let requests = self.0.lock().unwrap();
+        let resources = requests.iter().flat_map(|request| &request.resource_spans);
+        resources.flat_map(|resource| &resource.scope_spans).flat_map(|scope| scope.spans.clone()).collect()
+    }
 }
 
-fn to(address: SocketAddr) -> Config {
+pub(super) fn to(address: SocketAddr) -> Config {
     Config { otlp_endpoint: Some(format!("http://{address}")) }
 }
 
@@ -53,11 +60,11 @@ fn log(format: LogFormat, filter: &str) -> LogConfig {
     LogConfig { format, filter: filter.to_owned() }
 }
 
-fn quiet() -> LogConfig {
+pub(super) fn quiet() -> LogConfig {
     log(LogFormat::Human, "off")
 }
 
-fn of_caller() -> MetadataMap {
+pub(super) fn of_caller() -> MetadataMap {
     let mut metadata = MetadataMap::new();
     let parent = format!("00-{TRACE}-{PARENT}-01");
     metadata.insert("traceparent", parent.parse().unwrap());
@@ -66,7 +73,7 @@ fn of_caller() -> MetadataMap {
 }
 
 /// As in `traceparent`.
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();

@@ -1,0 +1,176 @@
+//! From a request to its outcome: one try at a time, facts gathered here, and one entry of the log that decides.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use onespend_core::command::{Command, Request};
+use onespend_core::dedup;
+use onespend_core::ids::RequestKey;
+use onespend_core::outcome::Outcome;
+use tonic::Status;
+use tracing::{Instrument, field, info_span};
+
+use super::status;
+use super::turns::Turns;
+use crate::raft::Applied;
+use crate::replica::Replica;
+use crate::selection::Selected;
+
+/// How often facts are gathered again when they were out of date.
+const MAX_ROUNDS: usize = 8;
+
+/// A command, with what has to stay held until it is decided.
+pub(crate) struct Draft {
+    pub(crate) command: Command,
+    _held: Option<Selected>,
+}
+
+impl Draft {
+    pub(crate) fn of(command: Command) -> Self {
+        Self { command, _held: None }
+    }
+
+    /// Coins that were chosen stay unavailable to other selections until the command is decided.
+    pub(crate) fn holding(command: Command, held: Selected) -> Self {
+        Self { command, _held: Some(held) }
+    }
+}
+
+/// The way of requests into the log.
+pub(crate) struct Decisions {
+    replica: Arc<Replica>,
+    turns: Turns<RequestKey>,
+}
+
+impl Decisions {
+    pub(crate) fn new(replica: Arc<Replica>) -> Self {
+        Self { replica, turns: Turns::default() }
+    }
+
+    /// Proposes what `gather` drafts until it is decided. The answer to a request that was decided before is the
+    /// same again; facts that were out of date are gathered anew.
+    pub(crate) async fn decide<Gather, GatherFuture>(
+        &self,
+        deadline: Instant,
+        request: Request,
+        mut gather: Gather,
+    ) -> Result<Applied, Status>
+    where
+        Gather: FnMut() -> GatherFuture + Send,
+        GatherFuture: Future<Output = Result<Draft, Status>> + Send,
+    {
+        let _turn = self.turns.take(request.key.clone()).await;
+        let mut last = String::new();
+        for _ in 0..MAX_ROUNDS {
+            if let Some(outcome) = self.earlier(&request) {
+                return accepted(self.replica.applied(outcome));
+            }
+            let draft = match gather().await {
+                Ok(draft) => draft,
+                Err(refused) => return self.refuse(deadline, &request, refused).await,
+            };
+            let span = info_span!("propose", command = draft.command.kind(), log_index = field::Empty);
+            let proposed = self.replica.propose(Some(request.clone()), draft.command, deadline);
+            let proposed = proposed.instrument(span.clone()).await;
+            let applied = proposed.map_err(|error| status::proposing(&error))?;
+            // Committed by a quorum and applied here.
+            span.record("log_index", applied.index.0);
+            match &applied.outcome {
+                Outcome::Rejected(rejection) if rejection.is_transient() => last = rejection.to_string(),
+                _ => return accepted(applied),
+            }
+        }
+        Err(status::chain_not_synced(&last))
+    }
+
+    /// A refusal of this node's own, which no entry records. An earlier try of the same request may still be on its
+    /// way through the log; a refusal that came before it would sound as if nothing happened (safety 27).
+    async fn refuse(&self, deadline: Instant, request: &Request, refused: Status) -> Result<Applied, Status> {
+        if self.replica.all_decided(deadline).await.is_err() {
+            return Err(status::unknown("no quorum told in time whether an earlier try was committed"));
+        }
+        match self.earlier(request) {
+            Some(outcome) => accepted(self.replica.applied(outcome)),
+            None => Err(refused),
+        }
+    }
+
+    fn earlier(&self, request: &Request) -> Option<Outcome> {
+        self.replica.read(|state| dedup::earlier(state, request))
+    }
+}
+
+fn accepted(applied: Applied) -> Result<Applied, Status> {
+    match &applied.outcome {
+        Outcome::Rejected(rejection) => Err(status::rejected(rejection)),
+        _ => Ok(applied),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use onespend_core::outcome::Rejection;
+    use onespend_core::wallet::Keychain;
+    use onespend_proto::v1::ErrorReason;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::specimen::{leader, register, request, soon, wallet};
+
+    /// A leader with a wallet.
+    async fn with_wallet(folder: &TempDir) -> Arc<Replica> {
+        let replica = leader(folder).await;
+        replica.propose(None, register("w", &[]), soon()).await.unwrap();
+        replica
+    }
+
+    fn addresses() -> Command {
+        Command::GiveAddresses { wallet: wallet("w"), keychain: Keychain::External, count: 1 }
+    }
+
+    fn insufficient() -> Status {
+        status::rejected(&Rejection::InsufficientFunds { needed_sat: 2, available_sat: 1 })
+    }
+
+    // On one thread, so that the earlier try cannot be through before the refusal.
+    #[tokio::test]
+    async fn a_refusal_does_not_overtake_an_earlier_try_of_the_request() {
+        let folder = TempDir::new().unwrap();
+        let replica = with_wallet(&folder).await;
+        let decisions = Decisions::new(Arc::clone(&replica));
+        let decided = decisions
+            .decide(soon(), request("r"), || async {
+                // The earlier try is handed to the log, and its caller goes away.
+                let mut earlier = Box::pin(replica.propose(Some(request("r")), addresses(), soon()));
+                assert!(futures::poll!(&mut earlier).is_pending());
+                Err(insufficient())
+            })
+            .await;
+        let outcome = decided.unwrap().outcome;
+        assert!(matches!(outcome, Outcome::AddressesGiven { first: 0, count: 1, .. }), "{outcome:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_refusal_without_an_earlier_try_is_the_answer() {
+        let folder = TempDir::new().unwrap();
+        let decisions = Decisions::new(with_wallet(&folder).await);
+        let refused = decisions.decide(soon(), request("r"), || async { Err(insufficient()) }).await.unwrap_err();
+        assert!(status::is_for(&refused, ErrorReason::InsufficientFunds), "{refused}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_refusal_that_nothing_vouches_for_is_unknown() {
+        let folder = TempDir::new().unwrap();
+        let replica = with_wallet(&folder).await;
+        let decisions = Decisions::new(Arc::clone(&replica));
+        let refused = decisions
+            .decide(soon(), request("r"), || async {
+                replica.raft().stop().await.unwrap();
+                Err(insufficient())
+            })
+            .await
+            .unwrap_err();
+        assert!(status::is_for(&refused, ErrorReason::ResultUnknown), "{refused}");
+    }
+}

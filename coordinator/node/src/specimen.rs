@@ -1,0 +1,154 @@
+//! A replicated state with wallets and coins, for the tests of what reads it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::bip32::{Xpriv, Xpub};
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use onespend_adapters::store::memory::{MemoryLog, MemoryState};
+use onespend_core::apply::apply;
+use onespend_core::command::{BlockRef, Command, Entry, Received, RegisterWallet, Request};
+use onespend_core::ids::{CallerId, Height, LogIndex, Millis, RequestId, RequestKey, WalletId};
+use onespend_core::limits::WalletLimits;
+use onespend_core::outcome::Outcome;
+use onespend_core::state::State;
+use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
+
+use tempfile::TempDir;
+use tonic::transport::ClientTlsConfig;
+
+use crate::raft::{Addresses, LeaderHint, NoObserver, Position, RaftConfig, RaftNode, RaftParts, StateView};
+use crate::replica::Replica;
+
+/// Height of the block that the cluster starts from.
+pub(crate) const TIP: u32 = 200;
+
+/// A coin of a wallet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Coin {
+    pub(crate) value_sat: u64,
+    /// Confirmations.
+    pub(crate) depth: u32,
+    pub(crate) coinbase: bool,
+}
+
+impl Coin {
+    /// A deep one that no coinbase made.
+    pub(crate) fn of(value_sat: u64) -> Self {
+        Self { value_sat, depth: 150, coinbase: false }
+    }
+}
+
+/// The block that the cluster starts from.
+pub(crate) fn tip() -> BlockRef {
+    BlockRef { height: Height(TIP), hash: BlockHash::from_byte_array([7; 32]) }
+}
+
+pub(crate) fn wallet(name: &str) -> WalletId {
+    WalletId::parse(name).unwrap()
+}
+
+/// The coin of a wallet at a position of its list.
+pub(crate) fn coin(n: u32) -> OutPoint {
+    let mut txid = [1; 32];
+    txid[..4].copy_from_slice(&n.to_be_bytes());
+    OutPoint::new(Txid::from_byte_array(txid), 0)
+}
+
+fn descriptor(name: &str) -> String {
+    let mut seed = [9; 32];
+    seed[..name.len()].copy_from_slice(name.as_bytes());
+    let key = Xpub::from_priv(&Secp256k1::new(), &Xpriv::new_master(Network::Regtest, &seed).unwrap());
+    format!("wpkh({key}/<0;1>/*)")
+}
+
+/// An address of the wallet of that name.
+pub(crate) fn script(name: &str, keychain: Keychain, index: u32) -> ScriptBuf {
+    WalletDescriptor::parse(&descriptor(name), Network::Regtest).unwrap().script(keychain, index).unwrap()
+}
+
+/// The command that makes a wallet with keys of its own. Its caps on fees are out of the way.
+pub(crate) fn register(name: &str, coins: &[Coin]) -> Command {
+    let script = script(name, Keychain::External, 0);
+    let found = (0_u32..).zip(coins).map(|(n, made)| Received {
+        outpoint: coin(n),
+        wallet: wallet(name),
+        value_sat: made.value_sat,
+        script: script.clone(),
+        keychain: Keychain::External,
+        index: 0,
+        coinbase: made.coinbase,
+        height: Height(TIP + 1 - made.depth),
+    });
+    Command::RegisterWallet(RegisterWallet {
+        wallet: wallet(name),
+        descriptor: descriptor(name),
+        signer: SignerRef::Named("hot".to_owned()),
+        limits: WalletLimits {
+            max_fee_sat: u64::MAX,
+            max_feerate_sat_kvb: u64::MAX,
+            max_fee_percent: 100,
+            ..WalletLimits::default()
+        },
+        basis: tip(),
+        found: found.collect(),
+    })
+}
+
+/// A request of one caller.
+pub(crate) fn request(name: &str) -> Request {
+    let caller = CallerId::parse("client/test").unwrap();
+    let key = RequestKey { caller, request: RequestId::parse(name).unwrap() };
+    Request { key, digest: [0; 32], for_others: false }
+}
+
+/// A cluster that has started to follow the chain.
+pub(crate) fn started() -> StateView {
+    let view = StateView::new(State::default(), Position::default());
+    accept(&view, Command::Start { network: Network::Regtest, tip: tip() });
+    view
+}
+
+/// The next entry of the log.
+pub(crate) fn apply_to(view: &StateView, request: Option<Request>, command: Command) -> Outcome {
+    view.change(|state| {
+        let index = LogIndex(state.applied().0 + 1);
+        apply(state, index, &Entry { at: Millis(1), wall_ms: 0, request, command })
+    })
+}
+
+/// The next entry, which must not be refused.
+pub(crate) fn accept(view: &StateView, command: Command) {
+    let outcome = apply_to(view, None, command);
+    assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+}
+
+/// No test waits this long for what it expects.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// The leader of a cluster of one node that has started to follow the chain.
+pub(crate) async fn leader(folder: &TempDir) -> Arc<Replica> {
+    let node = RaftNode::start(RaftParts {
+        config: RaftConfig::default(),
+        cluster_id: "test".to_owned(),
+        node_id: 1,
+        log: Arc::new(MemoryLog::default()),
+        state: Arc::new(MemoryState::open(folder.path(), "test").unwrap()),
+        tls: ClientTlsConfig::new(),
+        observer: Arc::new(NoObserver),
+    })
+    .await
+    .unwrap();
+    node.initialize([(1, Addresses::default())].into()).await.unwrap();
+    let hint = LeaderHint { node_id: 1, addresses: Addresses::default(), term: 0 };
+    let replica = Arc::new(Replica::new(node, hint));
+    replica.leaderships().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+    let start = Command::Start { network: Network::Regtest, tip: tip() };
+    replica.propose(None, start, soon()).await.unwrap();
+    replica
+}
