@@ -4,7 +4,8 @@
 //! - [`StateStore`]: the rows of the replicated state, written behind, and snapshots of them.
 //!
 //! [`sqlite`] keeps them in a data folder, [`memory`] in memory for tests and simulation. Both pass the same contract
-//! suites. [`WriteBehind`] collects changes of the state and writes them off the request path.
+//! suites. [`WriteBehind`] collects changes of the state and writes them off the request path. [`PeerBook`] remembers with
+//! which folder each other node came.
 
 mod checksum;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod failure;
 mod identity;
 mod log;
 pub mod memory;
+mod peer_book;
 mod shelf;
 mod snapshot;
 pub mod sqlite;
@@ -26,6 +28,7 @@ pub use error::{Owner, StoreError};
 pub use failure::FailureWatcher;
 pub use identity::FORMAT_VERSION;
 pub use log::{Callback, CommitObserver, CommitStats, LogKey, LogState, LogStore, Purged, Record};
+pub use peer_book::{Meeting, PeerBook};
 pub use snapshot::{IncomingSnapshot, SnapshotDigest, SnapshotFile};
 pub use state::{Row, RowBatch, RowChange, RowVisitor, StateStore};
 pub use write_behind::{WriteBehind, WriteBehindOptions};

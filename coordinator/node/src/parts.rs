@@ -10,8 +10,8 @@ use onespend_adapters::chain::{Bitcoind, BitcoindAuth, BitcoindConfig, Chain, Ch
 use onespend_adapters::signer::Signer;
 use onespend_adapters::signer::software::SoftwareSigner;
 
-use onespend_adapters::store::Owner;
 use onespend_adapters::store::sqlite::{DataFolder, LogOptions, SqliteLog, SqliteState};
+use onespend_adapters::store::{Owner, PeerBook};
 use onespend_proto::peer::v1::GetNodeViewResponse;
 use onespend_proto::v1;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
@@ -129,6 +129,8 @@ pub(crate) fn raft(config: &Config, tls: &Material) -> anyhow::Result<RaftParts>
         node_id: config.node.id,
         log: Arc::new(log),
         state: Arc::new(state),
+        instance: folder.instance().to_owned(),
+        peers: PeerBook::open(&folder).context("the book of the other nodes")?,
         tls: tls.client(),
         observer: Arc::new(RaftMetrics),
     })

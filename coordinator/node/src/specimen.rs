@@ -8,6 +8,7 @@ use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use onespend_adapters::store::PeerBook;
 use onespend_adapters::store::memory::{MemoryLog, MemoryState};
 use onespend_core::apply::apply;
 use onespend_core::command::{BlockRef, Command, Entry, Received, RegisterWallet, Request};
@@ -139,6 +140,8 @@ pub(crate) async fn leader(folder: &TempDir) -> Arc<Replica> {
         node_id: 1,
         log: Arc::new(MemoryLog::default()),
         state: Arc::new(MemoryState::open(folder.path(), "test").unwrap()),
+        instance: "one".to_owned(),
+        peers: PeerBook::default(),
         tls: ClientTlsConfig::new(),
         observer: Arc::new(NoObserver),
     })

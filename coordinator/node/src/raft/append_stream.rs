@@ -32,7 +32,7 @@ where
     S: Stream<Item = AppendStreamRequest> + Send + 'static,
 {
     match tokio::time::timeout(OPEN_TIMEOUT, stub.append_stream(letterhead.on(requests))).await {
-        Ok(answers) => Ok(answers.map_err(failed)?.into_inner()),
+        Ok(answers) => letterhead.check(answers.map_err(failed)?).map_err(failed),
         Err(_) => Err(failed("no stream in time")),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream;
 use onespend_adapters::store::memory::{MemoryLog, MemoryState};
-use onespend_adapters::store::{LogStore, StateStore, StoreError};
+use onespend_adapters::store::{LogStore, PeerBook, StateStore, StoreError};
 use onespend_core::command::{Command, Entry};
 use onespend_core::ids::{Millis, ReservationId};
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
@@ -60,6 +60,8 @@ fn parts(log: Arc<dyn LogStore>, state: Arc<dyn StateStore>) -> RaftParts {
         node_id: 1,
         log,
         state,
+        instance: "one".to_owned(),
+        peers: PeerBook::default(),
         tls: ClientTlsConfig::new(),
         observer: Arc::new(NoObserver),
     }

@@ -8,11 +8,12 @@
 //! | `linearizable`, `transfer` | reads of the latest state; handing over, adding a node |
 //! | `state_machine`, `view` | applying entries; the state and its news, for reading |
 //! | `log_store`, `codec`, `lag` | the log; stored forms; how long entries take |
-//! | `contact` | when a leader was last heard |
+//! | `contact`, `acquaintance` | when a leader was last heard; whether a node is who it was |
 //! | `network`, `channels`, `append_stream`, `snapshot_send` | to other nodes |
 //! | `peer_service`, `snapshot_receive` | from other nodes |
 //! | `types`, `wire` | openraft's type parameters; messages between nodes |
 
+mod acquaintance;
 mod append_stream;
 mod channels;
 mod codec;

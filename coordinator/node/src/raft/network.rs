@@ -21,6 +21,7 @@ use openraft::raft::{
 };
 use tonic::metadata::{Ascii, MetadataValue};
 
+use super::acquaintance::{Acquaintance, Refused};
 use super::append_stream::{self, HeartbeatLink};
 use super::channels::{Channels, Lane, PeerStub};
 use super::snapshot_send;
@@ -50,6 +51,7 @@ pub(crate) fn failed(why: impl ToString) -> RpcError {
 /// Makes clients for the other nodes; all of them share the connections.
 pub(crate) struct Network {
     cluster: MetadataValue<Ascii>,
+    acquaintance: Acquaintance,
     channels: Channels,
 }
 
@@ -58,12 +60,14 @@ impl Network {
     pub(crate) fn new(
         cluster_id: &str,
         channels: Channels,
+        acquaintance: Acquaintance,
     ) -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
-        Ok(Self { cluster: cluster_id.parse()?, channels })
+        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels })
     }
 
     fn client(&self, target: NodeId, at: &Addresses, lane: Lane) -> PeerClient {
-        let letterhead = Letterhead { cluster: self.cluster.clone(), target };
+        let (cluster, acquaintance) = (self.cluster.clone(), self.acquaintance.clone());
+        let letterhead = Letterhead { cluster, target, acquaintance };
         PeerClient { channels: self.channels.clone(), at: at.clone(), lane, letterhead, heartbeats: None }
     }
 }
@@ -89,6 +93,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Letterhead {
     cluster: MetadataValue<Ascii>,
     target: NodeId,
+    acquaintance: Acquaintance,
 }
 
 impl Letterhead {
@@ -96,7 +101,14 @@ impl Letterhead {
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert(CLUSTER_METADATA_KEY, self.cluster.clone());
         request.metadata_mut().insert(TARGET_METADATA_KEY, self.target.into());
+        self.acquaintance.introduce(self.target, request.metadata_mut());
         request
+    }
+
+    /// An answer counts only if it comes from the node that has always been there.
+    pub(crate) fn check<T>(&self, answer: tonic::Response<T>) -> Result<T, Refused> {
+        self.acquaintance.meet(self.target, answer.metadata())?;
+        Ok(answer.into_inner())
     }
 }
 
@@ -132,11 +144,11 @@ impl PeerClient {
     async fn ballot<R>(
         &self,
         deadline: Duration,
-        send: impl AsyncFnOnce(PeerStub) -> Result<R, tonic::Status>,
+        send: impl AsyncFnOnce(PeerStub) -> Result<tonic::Response<R>, tonic::Status>,
     ) -> Result<R, RpcError> {
         let stub = self.stub(Lane::Urgent)?;
         match tokio::time::timeout(deadline, send(stub)).await {
-            Ok(answer) => answer.map_err(failed),
+            Ok(answer) => self.letterhead.check(answer.map_err(failed)?).map_err(failed),
             Err(_) => Err(failed("no answer in time")),
         }
     }
@@ -171,7 +183,7 @@ impl NetVote<TypeConfig> for PeerClient {
         let message = wire::VoteRequest { ballot: Some(convert::ballot(&request)) };
         let request = self.letterhead.on(message);
         let answer = self.ballot(option.hard_ttl(), async |mut stub| stub.vote(request).await).await?;
-        convert::read_ballot_result(answer.into_inner().result).map_err(failed)
+        convert::read_ballot_result(answer.result).map_err(failed)
     }
 
     async fn pre_vote(
@@ -182,7 +194,7 @@ impl NetVote<TypeConfig> for PeerClient {
         let message = wire::PreVoteRequest { ballot: Some(convert::ballot(&request)) };
         let request = self.letterhead.on(message);
         let answer = self.ballot(option.hard_ttl(), async |mut stub| stub.pre_vote(request).await).await?;
-        convert::read_ballot_result(answer.into_inner().result).map_err(failed)
+        convert::read_ballot_result(answer.result).map_err(failed)
     }
 }
 
@@ -194,7 +206,7 @@ impl NetTransferLeader<TypeConfig> for PeerClient {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let request = self.letterhead.on(convert::transfer_request(&request));
         let answer = self.ballot(option.hard_ttl(), async |mut stub| stub.transfer_leader(request).await).await?;
-        convert::read_transfer_response(answer.into_inner()).map_err(failed)
+        convert::read_transfer_response(answer).map_err(failed)
     }
 }
 

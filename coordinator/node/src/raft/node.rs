@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onespend_adapters::store::{LogStore, StateStore, StoreError, WriteBehind};
+use onespend_adapters::store::{LogStore, PeerBook, StateStore, StoreError, WriteBehind};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tokio::time::Instant as Deadline;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::ClientTlsConfig;
 
+use super::acquaintance::Acquaintance;
 use super::channels::Channels;
 use super::config::{InvalidRaftConfig, RaftConfig};
 use super::contact::Contact;
@@ -43,6 +44,10 @@ pub struct RaftParts {
     pub log: Arc<dyn LogStore>,
     /// The rows of the state, and snapshots.
     pub state: Arc<dyn StateStore>,
+    /// Names this node's data folder, ASCII; never the same for two folders.
+    pub instance: String,
+    /// Which folders the other nodes came with.
+    pub peers: PeerBook,
     /// For connections to the other nodes, with this node's certificate and the name that all nodes' certificates carry.
     pub tls: ClientTlsConfig,
     /// Told of what happens.
@@ -75,6 +80,9 @@ pub enum RaftFatal {
     /// Raft gave up: an entry that it cannot read, a task that panicked.
     #[error("raft: {0}")]
     Raft(String),
+    /// The others know this node by another data folder: its disk was lost, or another node has its id.
+    #[error("{0}")]
+    Outcast(String),
 }
 
 /// Why the cluster could not be begun.
@@ -101,6 +109,7 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     store_failure: watch::Receiver<Option<StoreError>>,
     contact: Contact,
+    acquaintance: Acquaintance,
     stopping: CancellationToken,
     log: Arc<dyn LogStore>,
     state: Arc<dyn StateStore>,
@@ -123,8 +132,10 @@ impl RaftNode {
         let (view, behind, machine_gone) = (machine.view().clone(), machine.behind(), machine.gone());
         let store_failure = watch_failures(&*parts.log, &*parts.state);
         let log = RaftLog::new(Arc::clone(&parts.log), appended);
-        let network = Network::new(&parts.cluster_id, Channels::new(parts.tls))
-            .map_err(|_| StartError::ClusterId(parts.cluster_id.clone()))?;
+        let unnameable = || StartError::ClusterId(parts.cluster_id.clone());
+        let acquaintance = Acquaintance::new(&parts.instance, parts.peers).map_err(|_| unnameable())?;
+        let network = Network::new(&parts.cluster_id, Channels::new(parts.tls), acquaintance.clone())
+            .map_err(|_| unnameable())?;
         let raft = Raft::new(parts.node_id, config, network, log, machine)
             .await
             .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
@@ -145,6 +156,7 @@ impl RaftNode {
             leadership,
             store_failure,
             contact: Contact::default(),
+            acquaintance,
             stopping: CancellationToken::new(),
             log: parts.log,
             state: parts.state,
@@ -181,6 +193,7 @@ impl RaftNode {
             identity,
             view,
             contact: self.0.contact.clone(),
+            acquaintance: self.0.acquaintance.clone(),
             stopping: self.0.stopping.clone(),
             incoming: PeerService::permits(),
         }
@@ -228,16 +241,21 @@ impl RaftNode {
     /// Ends only when Raft, or a store under it, has stopped for good.
     pub async fn wait_fatal(&self) -> RaftFatal {
         let mut store = self.0.store_failure.clone();
+        let mut outcast = self.0.acquaintance.outcast();
         let mut metrics = self.0.raft.metrics();
         loop {
             if let Some(error) = store.borrow_and_update().clone() {
                 return RaftFatal::Store(error);
+            }
+            if let Some(why) = outcast.borrow_and_update().clone() {
+                return RaftFatal::Outcast(why);
             }
             let running = metrics.borrow_and_update().running_state.clone();
             if let Err(fatal) = running {
                 return RaftFatal::Raft(fatal.to_string());
             }
             tokio::select! {
+                Ok(()) = outcast.changed() => {}
                 // The senders live as long as the stores; without them only Raft can still tell.
                 changed = store.changed() => if changed.is_err() { std::future::pending::<()>().await },
                 changed = metrics.changed() => {

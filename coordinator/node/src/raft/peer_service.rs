@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use super::acquaintance::Acquaintance;
 use super::channels::MAX_MESSAGE_BYTES;
 use super::contact::Contact;
 use super::network::TARGET_METADATA_KEY;
@@ -45,6 +46,7 @@ pub struct PeerService {
     pub(crate) identity: PeerIdentity,
     pub(crate) view: NodeView,
     pub(crate) contact: Contact,
+    pub(crate) acquaintance: Acquaintance,
     pub(crate) stopping: CancellationToken,
     pub(crate) incoming: Semaphore,
 }
@@ -85,6 +87,25 @@ impl PeerService {
         }
         Ok(Sender(node))
     }
+
+    /// The same, and it and this node have the disks that they always had: only then do votes and appends count.
+    #[allow(clippy::result_large_err)] // As above.
+    fn peer<T>(&self, request: &Request<T>) -> Result<Sender, Status> {
+        let sender = self.sender(request)?;
+        self.acquaintance.check_own(sender.0, request.metadata()).map_err(Status::failed_precondition)?;
+        self.acquaintance.meet(sender.0, request.metadata()).map_err(|refused| {
+            tracing::warn!(node = sender.0, %refused, "a node is refused");
+            Status::failed_precondition(refused.to_string())
+        })?;
+        Ok(sender)
+    }
+
+    /// An answer that says which folder this node has.
+    fn signed<T>(&self, message: T) -> Response<T> {
+        let mut answer = Response::new(message);
+        self.acquaintance.sign(answer.metadata_mut());
+        answer
+    }
 }
 
 /// A node that a certificate proves.
@@ -121,7 +142,7 @@ impl RaftService for PeerService {
         &self,
         request: Request<Streaming<AppendStreamRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        let sender = self.sender(&request)?;
+        let sender = self.peer(&request)?;
         // Answers come in the order of the appends.
         let waiting = Arc::new(Mutex::new(VecDeque::new()));
         let (arrived, contact) = (Arc::clone(&waiting), self.contact.clone());
@@ -149,30 +170,31 @@ impl RaftService for PeerService {
                 answer.map(|result| wire::append_result(&result)).map_err(|fatal| stopped(&fatal))
             })
             .take_until(self.stopping.clone().cancelled_owned());
-        Ok(Response::new(Box::pin(answers)))
+        let answers: Answers = Box::pin(answers);
+        Ok(self.signed(answers))
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
-        let sender = self.sender(&request)?;
+        let sender = self.peer(&request)?;
         let ballot = wire::read_ballot(request.into_inner().ballot).map_err(|error| malformed(&error))?;
         sender.may_show(&ballot.vote)?;
         let result = self.raft.vote(ballot).await.map_err(|fatal| stopped(&fatal))?;
-        Ok(Response::new(VoteResponse { result: Some(wire::ballot_result(&result)) }))
+        Ok(self.signed(VoteResponse { result: Some(wire::ballot_result(&result)) }))
     }
 
     async fn pre_vote(&self, request: Request<PreVoteRequest>) -> Result<Response<PreVoteResponse>, Status> {
-        let sender = self.sender(&request)?;
+        let sender = self.peer(&request)?;
         let ballot = wire::read_ballot(request.into_inner().ballot).map_err(|error| malformed(&error))?;
         sender.may_show(&ballot.vote)?;
         let result = self.raft.pre_vote(ballot).await.map_err(|fatal| stopped(&fatal))?;
-        Ok(Response::new(PreVoteResponse { result: Some(wire::ballot_result(&result)) }))
+        Ok(self.signed(PreVoteResponse { result: Some(wire::ballot_result(&result)) }))
     }
 
     async fn install_snapshot(
         &self,
         request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
-        let sender = self.sender(&request)?;
+        let sender = self.peer(&request)?;
         let Ok(_permit) = self.incoming.try_acquire() else {
             return Err(Status::resource_exhausted("other snapshots are being received"));
         };
@@ -180,18 +202,18 @@ impl RaftService for PeerService {
             snapshot_receive::receive(request.into_inner(), sender, &self.cluster_id, Arc::clone(&self.store)).await?;
         let snapshot = Snapshot { meta: received.meta, snapshot: received.file };
         let answer = self.raft.install_full_snapshot(received.vote, snapshot).await.map_err(|fatal| stopped(&fatal))?;
-        Ok(Response::new(InstallSnapshotResponse { vote: Some(wire::vote(&answer.vote)) }))
+        Ok(self.signed(InstallSnapshotResponse { vote: Some(wire::vote(&answer.vote)) }))
     }
 
     async fn transfer_leader(
         &self,
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
-        let sender = self.sender(&request)?;
+        let sender = self.peer(&request)?;
         let transfer = wire::read_transfer_request(request.into_inner()).map_err(|error| malformed(&error))?;
         sender.may_show(transfer.from_leader())?;
         let answer = self.raft.handle_transfer_leader(transfer).await.map_err(|fatal| stopped(&fatal))?;
-        Ok(Response::new(wire::transfer_response(&answer)))
+        Ok(self.signed(wire::transfer_response(&answer)))
     }
 
     async fn get_node_view(

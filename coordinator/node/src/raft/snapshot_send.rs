@@ -46,7 +46,7 @@ pub(crate) async fn send(
     let reader = tokio::task::spawn_blocking(move || read(&file, header, &parts));
     let sent = stub.install_snapshot(letterhead.on(ReceiverStream::new(queue)));
     let answer = match tokio::time::timeout(deadline, sent).await {
-        Ok(answer) => answer.map_err(unreachable)?.into_inner(),
+        Ok(answer) => letterhead.check(answer.map_err(unreachable)?).map_err(unreachable)?,
         Err(_) => return Err(unreachable("the snapshot was not installed in time")),
     };
     // The receiver has seen all of it, so the reader has ended; its own error would have shown as a size that is wrong.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use onespend::raft::{Addresses, NoObserver, RaftConfig, RaftNode, RaftParts, Role};
 use onespend_adapters::store::sqlite::{DataFolder, LogOptions, SqliteLog, SqliteState};
-use onespend_adapters::store::{LogStore, Owner, StateStore, StoreError};
+use onespend_adapters::store::{LogStore, Owner, PeerBook, StateStore, StoreError};
 use onespend_proto::peer::v1::GetNodeViewResponse;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -116,6 +116,8 @@ impl Cluster {
             node_id: id,
             log,
             state,
+            instance: folder.instance().to_owned(),
+            peers: PeerBook::open(&folder).unwrap(),
             tls: certificate.client(),
             observer: Arc::new(NoObserver),
         })
@@ -130,6 +132,12 @@ impl Cluster {
             server.serve_with_incoming_shutdown(incoming, drained).await.unwrap();
         });
         self.running.insert(id, Running { node, server, draining });
+    }
+
+    /// A node's disk is lost.
+    pub fn wipe(&mut self, id: u64) {
+        assert!(!self.running.contains_key(&id));
+        self.folders.insert(id, TempDir::new().unwrap());
     }
 
     /// Stops a node as the daemon does: Raft first, which ends its streams, and then the server.

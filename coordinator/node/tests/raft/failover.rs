@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onespend::raft::{LeaderTerm, ProposeError, RaftConfig, ReadError, Role, TransferError};
+use onespend::raft::{LeaderTerm, ProposeError, RaftConfig, RaftFatal, ReadError, Role, TransferError};
 use onespend_core::outcome::Outcome;
 
 use crate::cluster::{Cluster, is_leader, on_leader, until, within};
@@ -168,5 +168,31 @@ async fn status_tells_who_is_who() {
         let read = cluster.node(id).linearizable(within(SOON)).await;
         assert!(matches!(read, Err(ReadError::NotLeader { hint: Some(hint) }) if hint.node_id == leader));
     }
+    cluster.end().await;
+}
+
+/// A voter without its votes and its log could help to lose what it had acknowledged: it is told so, and stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_under_its_old_id_is_refused_and_stops() {
+    let mut cluster = Cluster::start(3, RaftConfig::default()).await;
+    propose_all(&cluster, setup(10)).await;
+    cluster.agree().await;
+    let leader = cluster.leader().await;
+    let wiped = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    cluster.stop(wiped).await;
+    cluster.wipe(wiped);
+    cluster.run(wiped).await;
+    let members = cluster.ids().into_iter().map(|to| (to, cluster.seen_from(wiped, to))).collect();
+    cluster.node(wiped).initialize(members).await.unwrap();
+    let fatal = tokio::time::timeout(SOON, cluster.node(wiped).wait_fatal()).await.expect("it is told");
+    assert!(matches!(&fatal, RaftFatal::Outcast(why) if why.contains("new id")), "{fatal}");
+    // The others go on, and it counts for nothing: with one more gone there is no quorum.
+    let applied = cluster.node(leader).proposer().propose(reserve(1), within(SOON)).await.unwrap();
+    assert!(matches!(applied.outcome, Outcome::Reserved { .. }));
+    let third = cluster.ids().into_iter().find(|id| *id != leader && *id != wiped).unwrap();
+    cluster.stop(third).await;
+    let lost = cluster.node(leader).proposer().propose(reserve(2), within(Duration::from_secs(2))).await;
+    assert!(lost.is_err(), "{lost:?}");
+    cluster.run(third).await;
     cluster.end().await;
 }
