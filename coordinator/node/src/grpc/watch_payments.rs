@@ -49,6 +49,7 @@ pub(super) fn watch_payments(api: &Arc<Api>, message: &v1::WatchPaymentsRequest)
         fields.fault("wallet_id", "must name the wallet of the payment");
     }
     fields.finish(Some(()))?;
+    api.demand_sound_state()?;
     let (sender, receiver) = mpsc::channel(BUFFER);
     let filter = Filter { wallet, payment };
     let told = Told { index: LogIndex(message.from_index), within: None };
@@ -66,12 +67,17 @@ async fn follow(
     let mut progress = tokio::time::interval(PROGRESS);
     progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        // Nothing of a state that most others contradict is told; the caller resumes on another node (safety 31).
+        if let Err(unsound) = api.demand_sound_state() {
+            send(&api, &sender, Err(unsound)).await;
+            return;
+        }
         // Marked before the state is read: what is applied after that wakes the next round.
         applied.borrow_and_update();
         let (batch, up_to, more) = api.replica.read(|state| changes(state, &filter, &told));
         told = up_to;
         for change in batch {
-            if !send(&api, &sender, change).await {
+            if !send(&api, &sender, Ok(change)).await {
                 return;
             }
         }
@@ -85,7 +91,7 @@ async fn follow(
             changed = applied.changed() => if changed.is_err() { return },
             _ = progress.tick() => {
                 let mark = v1::WatchPaymentsResponse { payment: None, applied_index: told.index.0 };
-                if !send(&api, &sender, mark).await {
+                if !send(&api, &sender, Ok(mark)).await {
                     return;
                 }
             }
@@ -97,11 +103,11 @@ async fn follow(
 async fn send(
     api: &Api,
     sender: &mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
-    change: v1::WatchPaymentsResponse,
+    message: Result<v1::WatchPaymentsResponse, Status>,
 ) -> bool {
     tokio::select! {
         () = api.stopping.cancelled() => false,
-        sent = sender.send(Ok(change)) => sent.is_ok(),
+        sent = sender.send(message) => sent.is_ok(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a stream tells, over states with many payments.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Instant;
+
 use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
@@ -14,7 +16,27 @@ use onespend_core::limits::WalletLimits;
 use onespend_core::outcome::Outcome;
 use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
 
+use onespend_adapters::chain::fake::FakeChain;
+use onespend_adapters::store::memory::{MemoryLog, MemoryState};
+use onespend_policies::RoleTable;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::ClientTlsConfig;
+
 use super::*;
+use crate::bitcoind::{self, BitcoindWatch};
+use crate::grpc::api::Settings;
+use crate::grpc::forward::Forward;
+use crate::grpc::status;
+use crate::grpc::turns::Turns;
+use crate::health::bitcoind_sync::Rules;
+use crate::leader::broadcast;
+use crate::leader::scripts::SharedScripts;
+use crate::leader::sign::Signing;
+use crate::peers::Peers;
+use crate::raft::{Addresses, LeaderHint, NoObserver, RaftConfig, RaftNode, RaftParts};
+use crate::replica::Replica;
+use crate::selection::Busy;
 
 fn block(height: u32) -> BlockRef {
     BlockRef { height: Height(height), hash: BlockHash::from_byte_array([u8::try_from(height).unwrap(); 32]) }
@@ -156,4 +178,74 @@ fn only_what_was_asked_for_is_told() {
     };
     assert_eq!(told_across_breaks(&state, &of("w", Some("p3")), 0), ["p3"]);
     assert!(told_across_breaks(&state, &of("other", None), 0).is_empty());
+}
+
+/// A node of its own that leads, over stores in memory and a fake chain.
+async fn api(folder: &std::path::Path) -> Arc<Api> {
+    let parts = RaftParts {
+        config: RaftConfig::default(),
+        cluster_id: "test".to_owned(),
+        node_id: 1,
+        log: Arc::new(MemoryLog::default()),
+        state: Arc::new(MemoryState::open(folder, "test").unwrap()),
+        tls: ClientTlsConfig::new(),
+        observer: Arc::new(NoObserver),
+    };
+    let raft = RaftNode::start(parts).await.unwrap();
+    raft.initialize([(1, Addresses::default())].into()).await.unwrap();
+    raft.leadership().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+    let own = LeaderHint { node_id: 1, addresses: Addresses::default(), term: 0 };
+    let replica = Arc::new(Replica::new(raft, own));
+    let rules = Rules {
+        chain: "regtest".to_owned(),
+        genesis: String::new(),
+        max_lag_blocks: 2,
+        min_peers: 0,
+        max_silence: Duration::from_secs(1),
+    };
+    let watch = bitcoind::Settings { network: Network::Regtest, rules, poll: Duration::from_secs(1) };
+    let bitcoind = BitcoindWatch::new(Arc::new(FakeChain::new()), Arc::new(|_| ()), watch);
+    let (outbox, _inbox) = broadcast::queue();
+    Arc::new(Api {
+        signing: Arc::new(Signing::new(Arc::clone(&replica), vec![], outbox)),
+        replica,
+        peers: Arc::new(Peers::new("test", ClientTlsConfig::new())),
+        policy: Arc::new(RoleTable),
+        forward: Forward::new(ClientTlsConfig::new(), 1_000),
+        bitcoind,
+        alarms: Arc::default(),
+        scripts: SharedScripts::default(),
+        busy: Busy::default(),
+        turns: Turns::default(),
+        stopping: CancellationToken::new(),
+        settings: Settings {
+            cluster_id: "test".to_owned(),
+            network: Network::Regtest,
+            node_id: 1,
+            finality_depth: 6,
+            forward_writes: false,
+            request_timeout: Duration::from_secs(5),
+            started: Instant::now(),
+            warnings: vec![],
+        },
+    })
+}
+
+/// safety 31: the node that differs stops serving, streams included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outvoted_node_opens_no_stream_and_ends_those_that_are_open() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let api = api(folder.path()).await;
+    let request = v1::WatchPaymentsRequest::default();
+    let mut open = watch_payments(&api, &request).unwrap();
+    assert!(open.next().await.unwrap().unwrap().payment.is_none(), "a mark of progress");
+
+    api.alarms.raise(crate::agreement::MISMATCH, "on purpose");
+    let release = Command::Release { reservation: onespend_core::ids::ReservationId(1), fence: None };
+    api.replica.propose(None, release, Instant::now() + Duration::from_secs(5)).await.unwrap();
+    let broken = open.next().await.unwrap().unwrap_err();
+    assert!(status::is_for(&broken, v1::ErrorReason::NotServing), "{broken:?}");
+    assert!(open.next().await.is_none(), "the stream has ended");
+    let refused = watch_payments(&api, &request).err().unwrap();
+    assert!(status::is_for(&refused, v1::ErrorReason::NotServing), "{refused:?}");
 }
