@@ -193,7 +193,8 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         network,
     };
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
-    workers.spawn(agreement::run(Arc::clone(&replica), peers, Arc::clone(&alarms), stop_working.clone()));
+    let watched = (Arc::clone(&bitcoind), Arc::clone(&alarms));
+    workers.spawn(agreement::run(Arc::clone(&replica), peers, watched.0, watched.1, stop_working.clone()));
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };
     workers.spawn(health_feed::run(feed, reporter, stop_working.clone()));
     let serving = server::serve_data(data, bounds, api, health_service, stop_data.clone());
