@@ -107,7 +107,6 @@ fn note(history: &mut VecDeque<LeadershipChange>, term: u64, leader_id: u64) {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at_unix_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
     history.push_back(LeadershipChange { term, leader_id, at_unix_ms });
-    metrics::leader_changed();
 }
 
 fn role(role: raft::Role) -> Role {
