@@ -166,8 +166,16 @@ fn promtool_finds_nothing_to_complain_about() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut promtool) = command else {
-        return; // not installed: the other tests still pin the format
+    let mut promtool = match command {
+        Ok(promtool) => promtool,
+        Err(error) => {
+            assert!(
+                std::env::var_os("ONESPEND_SKIP_PROMTOOL").is_some_and(|value| value == "1"),
+                "no promtool ({error}): `testnet/setup.sh test` installs it; ONESPEND_SKIP_PROMTOOL=1 skips this"
+            );
+            eprintln!("SKIPPED: no promtool, and ONESPEND_SKIP_PROMTOOL=1");
+            return;
+        }
     };
     let (_metrics, text) = exercised();
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
