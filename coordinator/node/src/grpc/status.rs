@@ -181,6 +181,12 @@ pub(crate) fn overloaded(why: &str) -> Status {
     build(Code::ResourceExhausted, ErrorReason::Overloaded, why, vec![], details)
 }
 
+/// A message that was not read.
+pub(crate) fn message_too_large(max_bytes: usize) -> Status {
+    let message = format!("the message has more than {max_bytes} bytes (`api.max_message_bytes`) and was not read");
+    refuse(Code::ResourceExhausted, ErrorReason::MessageTooLarge, message, vec![("max_bytes", max_bytes.to_string())])
+}
+
 /// No node of the cluster has a bitcoind that may be trusted now.
 pub(crate) fn chain_not_synced(state: &str) -> Status {
     let message = format!("the leader's bitcoind is not in sync ({state}); coins cannot be spent until it is");
