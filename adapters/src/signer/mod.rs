@@ -12,7 +12,7 @@
 //! | [`software`] | keys in a file or an environment variable |
 //!
 //! A new signer goes into a folder of its own here, takes a [`draft::Draft`], adds signatures to its PSBT, and gives
-//! it to [`seal::seal`]. The suite in `tests/signer` must pass with it.
+//! it to [`seal::seal`] with its log. The suite in `tests/signer` must pass with it.
 
 pub mod audit;
 pub mod draft;
