@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
+use crate::health::Beat;
 use crate::peers::Peers;
 use crate::raft::HashAt;
 use crate::replica::Replica;
@@ -20,6 +21,8 @@ use crate::replica::Replica;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long a leader that is outvoted tries to hand over; it tries again at the next comparison.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a second each.
+pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
 pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
 
@@ -30,11 +33,13 @@ pub async fn run(
     peers: Arc<Peers>,
     bitcoind: Arc<BitcoindWatch>,
     alarms: Arc<Alarms>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     loop {
+        beat.beat();
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         let reports = peers.reports(&replica.status().others()).await;
@@ -53,6 +58,7 @@ pub async fn run(
             }
         }
     }
+    beat.finish();
 }
 
 /// The first index at which more nodes contradict our hash than hold it, this node included.
