@@ -117,6 +117,8 @@ pub const NODE_UNKNOWN: &str = "NODE_UNKNOWN";
 pub const RESERVATION_QUOTA: &str = "RESERVATION_QUOTA";
 /// Too many requests at once; RetryInfo says when to come back (`RESOURCE_EXHAUSTED`).
 pub const OVERLOADED: &str = "OVERLOADED";
+/// The message is larger than the service reads; sending it again does not help (`RESOURCE_EXHAUSTED`).
+pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 /// No quorum answered: a read cannot be served; a write may have been applied or may be later (`UNAVAILABLE`).
 pub const NO_QUORUM: &str = "NO_QUORUM";
 /// The write may have been applied or may be later (`UNAVAILABLE or DEADLINE_EXCEEDED`).
@@ -128,7 +130,7 @@ pub const NOT_SERVING: &str = "NOT_SERVING";
 /// The certificate names no caller of this cluster (`UNAUTHENTICATED`).
 pub const CALLER_UNKNOWN: &str = "CALLER_UNKNOWN";
 /// Every reason, in the order of the enum.
-pub const ALL: [&str; 54] = [
+pub const ALL: [&str; 55] = [
     NOT_LEADER,
     CHAIN_NOT_SYNCED,
     RESERVATION_EXPIRED,
@@ -178,6 +180,7 @@ pub const ALL: [&str; 54] = [
     NODE_UNKNOWN,
     RESERVATION_QUOTA,
     OVERLOADED,
+    MESSAGE_TOO_LARGE,
     NO_QUORUM,
     RESULT_UNKNOWN,
     TOO_STALE,

@@ -74,6 +74,8 @@ pub fn meaning(status: &Status) -> Meaning {
         | Code::Cancelled
         | Code::Unknown
         | Code::Internal
+        // The service never says so: it is tonic's own word for an answer that it does not read.
+        | Code::OutOfRange
         | Code::DataLoss => Meaning::Unknown,
         Code::FailedPrecondition | Code::Aborted | Code::ResourceExhausted | Code::NotFound => Meaning::NotNow,
         Code::Ok
@@ -81,8 +83,7 @@ pub fn meaning(status: &Status) -> Meaning {
         | Code::AlreadyExists
         | Code::PermissionDenied
         | Code::Unauthenticated
-        | Code::Unimplemented
-        | Code::OutOfRange => Meaning::Never,
+        | Code::Unimplemented => Meaning::Never,
     }
 }
 

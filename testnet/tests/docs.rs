@@ -11,10 +11,15 @@ use onespend_testnet::programs;
 
 /// Folders that hold nothing of ours.
 const SKIPPED: [&str; 1] = ["target"];
-/// Pages whose backticked paths must be there.
-const NAMES_FILES: [&str; 3] = ["docs/src/architecture.md", "docs/src/safety.md", "docs/src/adr/"];
+/// Pages whose backticked paths must be there, and where each says that its paths begin, besides the root.
+const NAMES_FILES: [(&str, &[&str]); 4] = [
+    ("docs/src/architecture.md", &["coordinator/node/src/"]),
+    ("docs/src/safety.md", &["coordinator/", "coordinator/node/src/"]),
+    ("docs/src/adr/", &["coordinator/", "coordinator/node/src/"]),
+    ("CONTRIBUTING.md", &[]),
+];
 /// How a word in backticks shows that it is a path.
-const PATH_ENDS: [&str; 5] = [".rs", ".proto", ".sh", ".py", "/"];
+const PATH_ENDS: [&str; 6] = [".rs", ".proto", ".sh", ".py", ".toml", "/"];
 const MAP: &str = "docs/src/architecture.md";
 /// Crates whose modules the map must have, all of them.
 const CRATES: [&str; 6] = ["coordinator/core", "coordinator/node", "adapters", "proto", "policies", "testnet"];
@@ -126,9 +131,15 @@ fn named_paths(text: &str) -> Vec<String> {
     words.filter(is_path).map(str::to_owned).collect()
 }
 
-/// Whether a path, or the end of one, is in the tree.
-fn is_there(tree: &BTreeSet<String>, named: &str) -> bool {
-    tree.contains(named) || tree.iter().any(|path| path.ends_with(&format!("/{named}")))
+/// Whether a path leads somewhere, from the root or from where the page says.
+fn is_there(tree: &BTreeSet<String>, named: &str, prefixes: &[&str]) -> bool {
+    tree.contains(named) || prefixes.iter().any(|prefix| tree.contains(&format!("{prefix}{named}")))
+}
+
+/// The page without the map, whose paths begin with the folder in the heading; it has a test of its own.
+fn without_map(text: &str) -> String {
+    let parts: Vec<&str> = text.split("\n## ").filter(|section| !section.starts_with("The map")).collect();
+    parts.join("\n## ")
 }
 
 /// The sections of the map: the folder in the heading, and what is named below it.
@@ -173,10 +184,19 @@ fn the_summary_lists_every_page() {
 fn files_that_the_pages_name_are_there() {
     let tree = tree();
     let mut faults = Vec::new();
-    for (page, text) in pages(&tree).iter().filter(|(page, _)| NAMES_FILES.iter().any(|name| page.starts_with(name))) {
-        let missing = named_paths(text).into_iter().filter(|path| !is_there(&tree, path));
-        faults.extend(missing.map(|path| format!("{page} names {path}, which is not there")));
+    let mut seen = BTreeSet::new();
+    for (page, text) in &pages(&tree) {
+        let Some((name, prefixes)) = NAMES_FILES.iter().find(|(name, _)| page.starts_with(name)) else { continue };
+        let named = named_paths(&without_map(text));
+        if !named.is_empty() {
+            seen.insert(*name);
+        }
+        let missing = named.into_iter().filter(|path| !is_there(&tree, path, prefixes));
+        faults.extend(
+            missing.map(|path| format!("{page} names {path}, which leads nowhere from the root or {prefixes:?}")),
+        );
     }
+    assert_eq!(seen.len(), NAMES_FILES.len(), "only these name a file: {seen:?}");
     assert_none(&faults);
 }
 
@@ -268,7 +288,9 @@ fn a_dead_link_and_a_missing_file_are_caught() {
     assert_eq!(faults("[a](gone.md) [b](there.md#another) [c](../there.md)"), 3);
     assert_eq!(faults("text\n```sh\n[a](gone.md)\n```\nmore"), 0);
     let tree = BTreeSet::from(["a/src/b.rs".to_owned(), "a/src/c/".to_owned(), "a/src/c/d.rs".to_owned()]);
-    assert!(is_there(&tree, "src/b.rs") && is_there(&tree, "c/") && !is_there(&tree, "rc/b.rs"));
+    assert!(is_there(&tree, "a/src/b.rs", &[]) && is_there(&tree, "c/", &["a/src/"]));
+    assert!(!is_there(&tree, "src/b.rs", &["a/src/"]) && !is_there(&tree, "b.rs", &[]), "the end of a path is not one");
+    assert_eq!(without_map("a\n## The map\nb\n### c\nd\n## e\nf"), "a\n## e\nf");
     assert_eq!(named_paths("`b.rs` and `c/`, but `let x` and `Vec<u8>/` and `raft.db`"), ["b.rs", "c/"]);
     assert_eq!(modules(&tree, "a"), ["src/b.rs", "src/c/"]);
     assert_eq!(shell_lines("x\n  ```sh\n  one \\\n  two\n  ```\n```text\nthree\n```"), ["one two"]);

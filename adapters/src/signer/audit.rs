@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use onespend_core::signing::SigningPermit;
+use onespend_core::wallet::SignerRef;
 
 use super::SignerError;
 use super::draft::Draft;
@@ -71,7 +72,12 @@ impl AuditLog {
     }
 
     /// Appends the line of one signature and waits until it is on the disk.
-    pub(super) fn append(&self, signer: &str, permit: &SigningPermit, draft: &Draft) -> Result<(), SignerError> {
+    pub(super) fn append(&self, permit: &SigningPermit, draft: &Draft) -> Result<(), SignerError> {
+        let signer = match permit.signer() {
+            SignerRef::Named(name) => name.as_str(),
+            // No permit of such a wallet gets past the signer's check of whom it is for.
+            SignerRef::WatchOnly | SignerRef::External => "",
+        };
         let line = Line {
             signer,
             wallet: permit.key().wallet.as_str(),

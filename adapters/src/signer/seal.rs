@@ -6,19 +6,34 @@ use bitcoin::secp256k1::{All, Secp256k1, XOnlyPublicKey};
 use bitcoin::sighash::EcdsaSighashType;
 use bitcoin::{PublicKey, Transaction, TxOut, Txid, Witness, ecdsa};
 use miniscript::psbt::PsbtExt;
+use onespend_core::signing::SigningPermit;
 
 use super::SignerError;
+use super::audit::AuditLog;
 use super::draft::{Draft, Scheme, message, sighashes};
 
 /// Bytes of a Schnorr signature with SIGHASH_DEFAULT (BIP-341); others carry one more.
 const SCHNORR_DEFAULT_BYTES: usize = 64;
 
-/// Finalizes the draft's PSBT and checks every witness.
+/// Writes the line of what was signed into the signer's log, finalizes the draft's PSBT and checks every witness. Every
+/// signer ends here, so none can forget its log. A signature that turns out to be bad has its line too: it was made.
 ///
 /// # Errors
-/// [`SignerError::BadSignature`] names the first input whose signature is missing, not valid, of another sighash
-/// type, or malleable.
-pub fn seal(secp: &Secp256k1<All>, draft: Draft) -> Result<Transaction, SignerError> {
+/// [`SignerError::Audit`]: the log did not take the line. [`SignerError::BadSignature`] names the first input whose
+/// signature is missing, not valid, of another sighash type, or malleable.
+pub fn seal(
+    secp: &Secp256k1<All>,
+    permit: &SigningPermit,
+    draft: Draft,
+    log: Option<&AuditLog>,
+) -> Result<Transaction, SignerError> {
+    if let Some(log) = log {
+        log.append(permit, &draft)?;
+    }
+    finish(secp, draft)
+}
+
+fn finish(secp: &Secp256k1<All>, draft: Draft) -> Result<Transaction, SignerError> {
     let Draft { mut psbt, prevouts, scheme, .. } = draft;
     let txid = psbt.unsigned_tx.compute_txid();
     psbt.finalize_mut(secp).map_err(|errors| {
@@ -150,7 +165,7 @@ mod tests {
         let mut draft = draft(kind);
         (0..2).for_each(|at| sign(&secp, &mut draft, at as usize, at));
         let (txid, prevouts, scheme) = (draft.psbt.unsigned_tx.compute_txid(), draft.prevouts.clone(), draft.scheme);
-        (seal(&secp, draft).unwrap(), txid, prevouts, scheme)
+        (finish(&secp, draft).unwrap(), txid, prevouts, scheme)
     }
 
     /// What `verify` says to a signed transaction after its second witness was spoilt.
@@ -170,7 +185,7 @@ mod tests {
         for kind in ["wpkh", "tr"] {
             let mut draft = draft(kind);
             sign(&secp, &mut draft, 0, 0);
-            let error = seal(&secp, draft).unwrap_err();
+            let error = finish(&secp, draft).unwrap_err();
             assert!(matches!(error, SignerError::BadSignature { input: 1, .. }), "{error:?}");
         }
     }
@@ -182,7 +197,7 @@ mod tests {
             let mut draft = draft(kind);
             sign(&secp, &mut draft, 0, 0);
             sign(&secp, &mut draft, 1, 0);
-            assert!(matches!(seal(&secp, draft), Err(SignerError::BadSignature { .. })));
+            assert!(matches!(finish(&secp, draft), Err(SignerError::BadSignature { .. })));
         }
     }
 
@@ -194,7 +209,7 @@ mod tests {
             draft.sighashes.swap(0, 1);
             sign(&secp, &mut draft, 0, 0);
             sign(&secp, &mut draft, 1, 1);
-            assert!(matches!(seal(&secp, draft), Err(SignerError::BadSignature { .. })));
+            assert!(matches!(finish(&secp, draft), Err(SignerError::BadSignature { .. })));
         }
     }
 

@@ -1,10 +1,13 @@
-//! What every signer must do. A new one calls [`check`] with itself.
+//! What every signer must do. A new one calls [`check`] with itself, and [`logs_what_it_signs`] with a log.
+
+use std::path::Path;
 
 use bitcoin::{Transaction, TxIn, TxOut, Witness};
 use onespend_adapters::signer::{Signer, SignerError};
 use onespend_core::limits::MAX_OUTPOINTS;
 use onespend_core::outcome::Outcome;
 use onespend_core::signing::SigningPermit;
+use serde_json::Value;
 
 use crate::ledger::{Account, Ledger, account};
 use crate::witnesses::assert_valid;
@@ -112,4 +115,26 @@ fn refuses_a_wallet_that_it_has_no_key_for(subject: &Subject) {
         assert!(!error.retry());
         assert!(!error.is_unknown());
     }
+}
+
+/// For a signer that was given an audit log, which is empty yet: each signature has its line.
+pub fn logs_what_it_signs(signer: &dyn Signer, account: &Account, log: &Path) {
+    let permit = permit(&mut Ledger::start(), &account.public, "hot", 2);
+    signer.sign(&permit).unwrap();
+    signer.sign(&permit).unwrap();
+    let text = std::fs::read_to_string(log).unwrap();
+    let written: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(written.len(), 2);
+    assert_eq!(written[0], written[1], "the same attempt gives the same line");
+    let line = &written[0];
+    let outpoints: Vec<String> = permit.inputs().iter().map(|input| input.outpoint.to_string()).collect();
+    assert_eq!(line["signer"], "hot");
+    assert_eq!(line["wallet"], "w");
+    assert_eq!(line["payment_id"], "p");
+    assert_eq!(line["attempt"], 1);
+    assert_eq!(line["fence"], permit.fence().0);
+    assert_eq!(line["txid"], permit.txid().to_string());
+    assert_eq!(line["outpoints"], serde_json::to_value(outpoints).unwrap());
+    assert_eq!(line["sighashes"].as_array().unwrap().len(), 2);
+    assert_eq!(line["digest"].as_str().unwrap().len(), 64);
 }

@@ -1,6 +1,7 @@
 //! Indexes derived from the tables: never stored, never hashed, rebuilt when the state is loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use bitcoin::OutPoint;
 
@@ -18,7 +19,7 @@ pub(crate) struct Index {
     expiries: BTreeSet<(Millis, ReservationId)>,
     counts: BTreeMap<WalletId, u64>,
     open: BTreeSet<PaymentKey>,
-    changes: BTreeSet<(LogIndex, PaymentKey)>,
+    changes: BTreeMap<LogIndex, BTreeSet<PaymentKey>>,
     requests: BTreeSet<(LogIndex, RequestKey)>,
 }
 
@@ -77,23 +78,32 @@ impl Index {
         if !payment.is_settled() {
             self.open.insert(key.clone());
         }
-        self.changes.insert((payment.changed_at, key.clone()));
+        self.changes.entry(payment.changed_at).or_default().insert(key.clone());
     }
 
     pub(crate) fn remove_payment(&mut self, key: &PaymentKey, payment: &Payment) {
         self.open.remove(key);
-        self.changes.remove(&(payment.changed_at, key.clone()));
+        let Some(keys) = self.changes.get_mut(&payment.changed_at) else { return };
+        keys.remove(key);
+        if keys.is_empty() {
+            self.changes.remove(&payment.changed_at);
+        }
     }
 
     pub(crate) fn open_payments(&self) -> Vec<PaymentKey> {
         self.open.iter().cloned().collect()
     }
 
-    pub(crate) fn changed_after(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, &PaymentKey)> {
-        let later = self.changes.iter().rev().take_while(move |(at, _)| *at > index);
-        let mut found: Vec<_> = later.map(|(at, key)| (*at, key)).collect();
-        found.reverse();
-        found.into_iter()
+    /// What an entry changed after one of its payments, if one is named, and then what later entries changed.
+    pub(crate) fn changed_after<'a>(
+        &'a self,
+        index: LogIndex,
+        key: Option<&PaymentKey>,
+    ) -> impl Iterator<Item = (LogIndex, &'a PaymentKey)> + use<'a> {
+        let of_entry = key.and_then(|key| Some(self.changes.get(&index)?.range((Excluded(key), Unbounded))));
+        let rest = of_entry.into_iter().flatten().map(move |key| (index, key));
+        let later = self.changes.range((Excluded(index), Unbounded));
+        rest.chain(later.flat_map(|(at, keys)| keys.iter().map(|key| (*at, key))))
     }
 
     pub(crate) fn add_request(&mut self, key: &RequestKey, result: &CachedResult) {

@@ -3,6 +3,8 @@
 //! `State` is a value: ordered tables, one row of facts about the whole, and indexes that are derived from the
 //! tables and never stored. Every change goes through the methods here, which keep the indexes true.
 
+use std::ops::Bound;
+
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Network, OutPoint};
 use minicbor::{Decode, Encode};
@@ -167,6 +169,11 @@ impl State {
         self.wallets.iter()
     }
 
+    /// Wallets from a name on, for pages; without one from the first.
+    pub fn wallets_from(&self, first: Option<WalletId>) -> impl Iterator<Item = (&WalletId, &Wallet)> {
+        self.wallets.range((first.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded))
+    }
+
     /// A coin.
     pub fn utxo(&self, outpoint: &OutPoint) -> Option<&Utxo> {
         self.utxos.get(outpoint)
@@ -223,9 +230,9 @@ impl State {
         self.payments.get(key)
     }
 
-    /// Payments from a name on, for pages.
-    pub fn payments_from(&self, first: &PaymentKey) -> impl Iterator<Item = (&PaymentKey, &Payment)> {
-        self.payments.range(first.clone()..)
+    /// Payments from a name on, for pages; without one from the first.
+    pub fn payments_from(&self, first: Option<PaymentKey>) -> impl Iterator<Item = (&PaymentKey, &Payment)> {
+        self.payments.range((first.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded))
     }
 
     /// All payments, by name.
@@ -243,9 +250,14 @@ impl State {
         self.index.open_payments()
     }
 
-    /// Payments whose last change is after an index, oldest change first.
-    pub fn payments_changed_after(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, &PaymentKey)> {
-        self.index.changed_after(index)
+    /// Payments whose last change is after an index, the oldest change first, and those of one entry by name. With a
+    /// payment of that index named, begins within the entry, after it. Finding the first costs a lookup.
+    pub fn payments_changed_after<'a>(
+        &'a self,
+        index: LogIndex,
+        payment: Option<&PaymentKey>,
+    ) -> impl Iterator<Item = (LogIndex, &'a PaymentKey)> + use<'a> {
+        self.index.changed_after(index, payment)
     }
 
     /// The remembered result of a request.

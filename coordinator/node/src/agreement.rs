@@ -1,5 +1,8 @@
-//! Compares state hashes with the other nodes, all the time (safety 31): replicas that applied the same entries must
-//! have the same state. The node that most others contradict stops serving.
+//! Compares this node with the others, all the time.
+//!
+//! Replicas that applied the same entries must have the same state (safety 31): the node that most others contradict
+//! stops serving. And a bitcoind that is cut off from the network is at its own tip, so how far the others' are is what
+//! tells.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::alarms::Alarms;
+use crate::bitcoind::BitcoindWatch;
+use crate::health::Beat;
 use crate::peers::Peers;
 use crate::raft::HashAt;
 use crate::replica::Replica;
@@ -16,18 +21,32 @@ use crate::replica::Replica;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long a leader that is outvoted tries to hand over; it tries again at the next comparison.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a second each.
+pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
 pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
 
 /// Compares until the token is cancelled. While a mismatch stands, the node neither leads for long nor answers. It
 /// stays until the node is restarted: its state cannot heal by itself.
-pub async fn run(replica: Arc<Replica>, peers: Arc<Peers>, alarms: Arc<Alarms>, stop: CancellationToken) {
+pub async fn run(
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+    bitcoind: Arc<BitcoindWatch>,
+    alarms: Arc<Alarms>,
+    beat: Beat,
+    stop: CancellationToken,
+) {
     loop {
+        beat.beat();
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let theirs = peers.hashes(&replica.status().others()).await;
+        let reports = peers.reports(&replica.status().others()).await;
+        if let Some(highest) = reports.iter().filter_map(|report| report.in_sync_height).max() {
+            bitcoind.hear_of_height(highest, Instant::now());
+        }
+        let theirs: Vec<_> = reports.into_iter().map(|report| report.hashes).collect();
         let ours = replica.hashes();
         if let Some(index) = outvoted(&ours, &theirs) {
             let message = format!("this node's state at log index {index} differs from what most others have");
@@ -39,6 +58,7 @@ pub async fn run(replica: Arc<Replica>, peers: Arc<Peers>, alarms: Arc<Alarms>, 
             }
         }
     }
+    beat.finish();
 }
 
 /// The first index at which more nodes contradict our hash than hold it, this node included.

@@ -194,7 +194,11 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     };
     workers.spawn(scripts::keep(scripts, replica.raft().view().clone(), stop_working.clone()));
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
-    workers.spawn(agreement::run(Arc::clone(&replica), peers, Arc::clone(&alarms), stop_working.clone()));
+    let beat = health.progress().register("raft-core", health_feed::LONGEST_CORE_TURN);
+    workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, stop_working.clone()));
+    let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
+    let watched = (Arc::clone(&bitcoind), Arc::clone(&alarms));
+    workers.spawn(agreement::run(Arc::clone(&replica), peers, watched.0, watched.1, beat, stop_working.clone()));
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };
     workers.spawn(health_feed::run(feed, reporter, stop_working.clone()));
     let serving = server::serve_data(data, bounds, api, health_service, stop_data.clone());

@@ -10,7 +10,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
-use crate::health::{Check, Counts, Health, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
+use crate::health::{Beat, Check, Counts, Health, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
 use crate::metrics;
 use crate::raft::{self, MemberStatus, RaftStatus};
 use crate::replica::Replica;
@@ -19,6 +19,10 @@ use crate::replica::Replica;
 const MAX_HISTORY: usize = 100;
 /// How often the counts by state are made, which looks at every open payment.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// How often Raft's core is asked for a turn.
+const CORE_PULSE: Duration = Duration::from_secs(1);
+/// Longest turn of Raft's core: it waits for the disk only to store a vote, and a disk may be slow for long.
+pub const LONGEST_CORE_TURN: Duration = Duration::from_mins(1);
 /// Longest turn before `/livez` calls the loop dead.
 const LONGEST_TURN: Duration = Duration::from_secs(10);
 
@@ -56,6 +60,23 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
             () = stop.cancelled() => break,
             changed = leaderships.changed() => if changed.is_err() { break },
             () = tokio::time::sleep(Health::PUBLISH_EVERY) => {}
+        }
+    }
+    beat.finish();
+}
+
+/// Beats for as long as Raft's core turns, until the token is cancelled.
+pub async fn watch_core(replica: Arc<Replica>, beat: Beat, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            // A core that has ended for good ends the process; see `RaftNode::wait_fatal`.
+            turns = replica.raft().turns() => if !turns { break },
+        }
+        beat.beat();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(CORE_PULSE) => {}
         }
     }
     beat.finish();
@@ -107,7 +128,6 @@ fn note(history: &mut VecDeque<LeadershipChange>, term: u64, leader_id: u64) {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at_unix_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
     history.push_back(LeadershipChange { term, leader_id, at_unix_ms });
-    metrics::leader_changed();
 }
 
 fn role(role: raft::Role) -> Role {

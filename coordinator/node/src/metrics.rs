@@ -11,6 +11,8 @@ use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tonic::Code;
 
+use crate::raft::ProposalEnd;
+
 /// How often samples are folded into buckets; without it they pile up between scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -23,6 +25,9 @@ const FSYNC_BUCKETS: &[f64] = &[0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 
 const RPC_BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
 /// From a key in memory to a person who confirms on a device.
 const SIGNER_BUCKETS: &[f64] = &[0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// From an empty state to one of gigabytes.
+const SNAPSHOT_BUCKETS: &[f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -46,8 +51,13 @@ const fn entry(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -
 const GRPC_SECONDS: &str = "onespend_grpc_request_duration_seconds";
 const PROPOSALS: &str = "onespend_proposals_total";
 const FSYNC_SECONDS: &str = "onespend_raft_log_fsync_duration_seconds";
+const PROPOSAL_SECONDS: &str = "onespend_proposal_duration_seconds";
 const COMMIT_LAG: &str = "onespend_raft_commit_lag_entries";
 const APPLY_LAG: &str = "onespend_raft_apply_lag_entries";
+const APPLIED_ENTRIES: &str = "onespend_raft_applied_entries_total";
+const APPLY_SECONDS: &str = "onespend_raft_append_to_apply_duration_seconds";
+const SNAPSHOT_SECONDS: &str = "onespend_raft_snapshot_duration_seconds";
+const SNAPSHOT_BYTES: &str = "onespend_raft_snapshot_size_bytes";
 const LEADER_CHANGES: &str = "onespend_raft_leader_changes_total";
 const IS_LEADER: &str = "onespend_raft_is_leader";
 const TERM: &str = "onespend_raft_term";
@@ -66,11 +76,16 @@ const BUILD_INFO: &str = "onespend_build_info";
 #[rustfmt::skip] // A table reads by rows.
 const CATALOGUE: &[Entry] = &[
     entry(GRPC_SECONDS, Kind::Histogram(REQUEST_BUCKETS), Unit::Seconds, "Time to answer a gRPC request, by method and status code."),
-    entry(PROPOSALS, Kind::Counter, Unit::Count, "Proposals to the replicated log, by outcome: applied, refused, unknown, or not_leader."),
+    entry(PROPOSALS, Kind::Counter, Unit::Count, "Proposals to the replicated log, by outcome: applied; refused by the rules; unknown; or never appended because not_leader, overloaded, too_large, or stopped."),
+    entry(PROPOSAL_SECONDS, Kind::Histogram(REQUEST_BUCKETS), Unit::Seconds, "Time from a proposal to its outcome, by command."),
     entry(FSYNC_SECONDS, Kind::Histogram(FSYNC_BUCKETS), Unit::Seconds, "Time to make one group of log entries durable."),
     entry(COMMIT_LAG, Kind::Gauge, Unit::Count, "Log entries on this disk that are not known to be committed."),
     entry(APPLY_LAG, Kind::Gauge, Unit::Count, "Committed log entries that this node has not applied."),
-    entry(LEADER_CHANGES, Kind::Counter, Unit::Count, "Changes of leadership that this node has seen."),
+    entry(APPLIED_ENTRIES, Kind::Counter, Unit::Count, "Log entries that this node has applied since it started."),
+    entry(APPLY_SECONDS, Kind::Histogram(REQUEST_BUCKETS), Unit::Seconds, "Time from this node's log to its state, of the entry in each batch that waited longest."),
+    entry(SNAPSHOT_SECONDS, Kind::Histogram(SNAPSHOT_BUCKETS), Unit::Seconds, "Time to make one snapshot of the state."),
+    entry(SNAPSHOT_BYTES, Kind::Gauge, Unit::Bytes, "Size of the last snapshot that this node made."),
+    entry(LEADER_CHANGES, Kind::Counter, Unit::Count, "Times that this node learned of a leader, or of a leader's new term."),
     entry(IS_LEADER, Kind::Gauge, Unit::Count, "1 if this node believes to lead; whether a quorum agrees is what /leader tells."),
     entry(TERM, Kind::Gauge, Unit::Count, "The Raft term of this node."),
     entry(BITCOIND_HEIGHT, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind has connected."),
@@ -85,19 +100,6 @@ const CATALOGUE: &[Entry] = &[
     entry(TELEMETRY_FAILURES, Kind::Counter, Unit::Count, "Batches of spans that could not be exported."),
     entry(BUILD_INFO, Kind::Gauge, Unit::Count, "Always 1; the labels say what runs."),
 ];
-
-/// How a proposal ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProposalOutcome {
-    /// Committed, and it changed the state.
-    Applied,
-    /// Committed, and the rules refused it.
-    Refused,
-    /// Nobody knows yet whether it is committed.
-    Unknown,
-    /// Never appended: another node leads.
-    NotLeader,
-}
 
 /// How a call to bitcoind ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,13 +200,11 @@ fn describe() {
         }
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    for name in [LEADER_CHANGES, TELEMETRY_FAILURES] {
+    for name in [APPLIED_ENTRIES, LEADER_CHANGES, TELEMETRY_FAILURES] {
         counter!(name).absolute(0);
     }
-    for outcome in
-        [ProposalOutcome::Applied, ProposalOutcome::Refused, ProposalOutcome::Unknown, ProposalOutcome::NotLeader]
-    {
-        counter!(PROPOSALS, "outcome" => outcome.word()).absolute(0);
+    for end in ProposalEnd::ALL {
+        counter!(PROPOSALS, "outcome" => end.as_str()).absolute(0);
     }
 }
 
@@ -213,9 +213,24 @@ pub fn grpc_request(method: &'static str, code: Code, took: Duration) {
     histogram!(GRPC_SECONDS, "method" => method, "code" => code_word(code)).record(took);
 }
 
-/// One proposal ended.
-pub fn proposal(outcome: ProposalOutcome) {
-    counter!(PROPOSALS, "outcome" => outcome.word()).increment(1);
+/// One proposal ended. `command` is [`onespend_core::command::Command::kind`].
+pub fn proposal(command: &'static str, end: ProposalEnd, took: Duration) {
+    counter!(PROPOSALS, "outcome" => end.as_str()).increment(1);
+    histogram!(PROPOSAL_SECONDS, "command" => command).record(took);
+}
+
+/// Entries were applied; `lag` is how long the one that waited longest took, where that is known.
+pub fn entries_applied(entries: u64, lag: Option<Duration>) {
+    counter!(APPLIED_ENTRIES).increment(entries);
+    if let Some(lag) = lag {
+        histogram!(APPLY_SECONDS).record(lag);
+    }
+}
+
+/// A snapshot was made.
+pub fn snapshot_made(size_bytes: u64, took: Duration) {
+    gauge!(SNAPSHOT_BYTES).set(number(size_bytes));
+    histogram!(SNAPSHOT_SECONDS).record(took);
 }
 
 /// One group of log entries became durable.
@@ -235,7 +250,7 @@ pub fn leadership(term: u64, is_leader: bool) {
     gauge!(IS_LEADER).set(number(u64::from(is_leader)));
 }
 
-/// Leadership moved, as seen by this node.
+/// This node learned of a leader, or of a leader's new term.
 pub fn leader_changed() {
     counter!(LEADER_CHANGES).increment(1);
 }
@@ -291,17 +306,6 @@ pub(crate) fn telemetry_failures() -> metrics::Counter {
     counter!(TELEMETRY_FAILURES)
 }
 
-impl ProposalOutcome {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Refused => "refused",
-            Self::Unknown => "unknown",
-            Self::NotLeader => "not_leader",
-        }
-    }
-}
-
 /// Gauges are floats; beyond 2^53 the last digits of a count do not matter to anyone.
 #[allow(clippy::cast_precision_loss)]
 fn number(count: u64) -> f64 {
@@ -332,130 +336,5 @@ fn code_word(code: Code) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::collections::BTreeMap;
-    use std::io::Write;
-    use std::process::{Command, Stdio};
-
-    use onespend_policies::{Action, CallerId, Policy, Resource, Role, RoleTable, Subject};
-
-    use super::*;
-    use crate::health::{BitcoindView, Counts};
-
-    const MS: Duration = Duration::from_millis(1);
-
-    /// Every function of this module, once.
-    fn exercise() {
-        grpc_request("ReserveUtxos", Code::Ok, MS);
-        grpc_request("ReserveUtxos", Code::Aborted, MS * 3);
-        proposal(ProposalOutcome::Applied);
-        log_fsync(MS / 5);
-        log_position(12, 10, 9);
-        leadership(3, true);
-        leader_changed();
-        bitcoind(&BitcoindView {
-            in_sync: true,
-            height: Some(101),
-            lag_blocks: Some(0),
-            peers: Some(8),
-            ..BitcoindView::default()
-        });
-        bitcoind_rpc("gettxout", RpcOutcome::Ok, MS);
-        bitcoind_rpc("gettxout", RpcOutcome::Unknown, MS * 10_000);
-        holdings(&Counts {
-            wallets: 1,
-            reservations: BTreeMap::from([("reserved", 2), ("exposed", 0)]),
-            payments: BTreeMap::from([("settled", 200)]),
-        });
-        signed("hot", true, MS);
-        let subject = Subject { caller: CallerId("client/a"), role: Role::Client };
-        let denied = RoleTable.authorize(&subject, Action::SetLimits, &Resource::Cluster);
-        policy_denied(&denied.unwrap_err());
-        telemetry_failures().increment(1);
-    }
-
-    fn exercised() -> (Metrics, String) {
-        let metrics = Metrics::new().unwrap();
-        metrics.record(exercise);
-        let text = metrics.render();
-        (metrics, text)
-    }
-
-    #[test]
-    fn everything_in_the_catalogue_is_rendered_with_type_and_help() {
-        let (_metrics, text) = exercised();
-        for entry in CATALOGUE {
-            let kind = match entry.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram(_) => "histogram",
-            };
-            for line in [format!("# HELP {} {}\n", entry.name, entry.help), format!("# TYPE {} {kind}\n", entry.name)] {
-                assert!(text.contains(&line), "{line}\n{text}");
-            }
-            assert!(entry.name.starts_with("onespend_"));
-        }
-        let ours = |line: &&str| line.starts_with("# TYPE onespend_");
-        assert_eq!(text.lines().filter(ours).count(), CATALOGUE.len());
-    }
-
-    #[test]
-    fn values_and_labels_are_what_was_recorded() {
-        let (metrics, text) = exercised();
-        for line in [
-            "onespend_grpc_request_duration_seconds_bucket{method=\"ReserveUtxos\",code=\"ABORTED\",le=\"0.005\"} 1",
-            "onespend_grpc_request_duration_seconds_bucket{method=\"ReserveUtxos\",code=\"ABORTED\",le=\"0.002\"} 0",
-            "onespend_proposals_total{outcome=\"applied\"} 1",
-            "onespend_proposals_total{outcome=\"unknown\"} 0",
-            "onespend_raft_commit_lag_entries 2",
-            "onespend_raft_apply_lag_entries 1",
-            "onespend_raft_is_leader 1",
-            "onespend_raft_term 3",
-            "onespend_raft_leader_changes_total 1",
-            "onespend_bitcoind_height_blocks 101",
-            "onespend_bitcoind_rpc_duration_seconds_count{method=\"gettxout\",outcome=\"unknown\"} 1",
-            "onespend_reservations{state=\"exposed\"} 0",
-            "onespend_payments{state=\"settled\"} 200",
-            "onespend_signer_duration_seconds_count{signer=\"hot\",outcome=\"ok\"} 1",
-            "onespend_policy_denials_total{method=\"SetLimits\",reason=\"ROLE\"} 1",
-            "onespend_telemetry_export_failures_total 1",
-            &format!("onespend_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
-        ] {
-            assert!(text.lines().any(|known| known == line), "{line}\n{text}");
-        }
-        let resident = text.lines().find(|line| line.starts_with("process_resident_memory_bytes "));
-        assert!(resident.is_some(), "{text}");
-        metrics.handle.run_upkeep();
-        let again = metrics.render();
-        assert!(again.contains("onespend_raft_log_fsync_duration_seconds_count 1\n"), "{again}");
-    }
-
-    #[test]
-    fn buckets_rise() {
-        for entry in CATALOGUE {
-            if let Kind::Histogram(buckets) = entry.kind {
-                assert!(buckets.is_sorted_by(|left, right| left < right), "{}", entry.name);
-            }
-        }
-    }
-
-    /// Prometheus's own opinion, where it is installed.
-    #[test]
-    fn promtool_finds_nothing_to_complain_about() {
-        let command = Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let Ok(mut promtool) = command else {
-            return; // not installed: the other tests still pin the format
-        };
-        let (_metrics, text) = exercised();
-        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let output = promtool.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.trim().is_empty(), "{said}\n{text}");
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -21,7 +21,7 @@ use crate::config::{BitcoindLogin, Config, PeerConfig, SignerConfig, SignerKeys}
 use crate::grpc::api::Api;
 use crate::health::bitcoind_sync::Rules;
 use crate::identity::{Identity, Party};
-use crate::metrics::{self, ProposalOutcome, RpcOutcome};
+use crate::metrics::{self, RpcOutcome};
 use crate::raft::{Addresses, NodeId, NodeView, PeerIdentity, ProposalEnd, RaftConfig, RaftObserver, RaftParts};
 use crate::replica::Replica;
 use crate::tls::Material;
@@ -137,16 +137,26 @@ pub(crate) fn raft(config: &Config, tls: &Material) -> anyhow::Result<RaftParts>
 }
 
 /// Counts what Raft does.
-struct RaftMetrics;
+pub(crate) struct RaftMetrics;
 
 impl RaftObserver for RaftMetrics {
-    fn proposed(&self, _kind: &'static str, end: ProposalEnd, _took: Duration) {
-        metrics::proposal(match end {
-            ProposalEnd::Accepted => ProposalOutcome::Applied,
-            ProposalEnd::Rejected | ProposalEnd::Refused => ProposalOutcome::Refused,
-            ProposalEnd::NotLeader => ProposalOutcome::NotLeader,
-            ProposalEnd::Unknown | ProposalEnd::Stopped => ProposalOutcome::Unknown,
-        });
+    fn proposed(&self, kind: &'static str, end: ProposalEnd, took: Duration) {
+        metrics::proposal(kind, end, took);
+    }
+
+    fn applied(&self, entries: u64, lag: Option<Duration>) {
+        metrics::entries_applied(entries, lag);
+    }
+
+    fn leader_changed(&self, leader: Option<NodeId>, _term: u64) {
+        // An election passes through a time without a leader; the change is that there is one.
+        if leader.is_some() {
+            metrics::leader_changed();
+        }
+    }
+
+    fn snapshot_made(&self, size_bytes: u64, took: Duration) {
+        metrics::snapshot_made(size_bytes, took);
     }
 }
 

@@ -19,6 +19,26 @@ use crate::raft::{HashAt, MemberStatus, TARGET_METADATA_KEY};
 /// Longest wait for one node's answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What another node says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Its latest state hashes.
+    pub hashes: Vec<HashAt>,
+    /// Height of its bitcoind's tip, if it calls that bitcoind in sync: one on a fork, on another chain or without
+    /// peers says nothing about how far the cluster's chain is.
+    pub in_sync_height: Option<u32>,
+}
+
+fn report(answer: &GetNodeViewResponse) -> Report {
+    let hash = |at: &v1::StateHash| Some(HashAt { index: LogIndex(at.index), hash: at.hash.as_ref().try_into().ok()? });
+    let bitcoind = answer.view.as_ref().and_then(|view| view.bitcoind.as_ref());
+    let in_sync = bitcoind.filter(|bitcoind| bitcoind.state() == v1::BitcoindState::InSync);
+    Report {
+        hashes: answer.state_hashes.iter().filter_map(hash).collect(),
+        in_sync_height: in_sync.and_then(|bitcoind| bitcoind.tip.as_ref()).map(|tip| tip.height),
+    }
+}
+
 /// Connections to the other nodes' control ports, for questions that have nothing to do with Raft.
 pub struct Peers {
     cluster_id: String,
@@ -43,19 +63,11 @@ impl Peers {
         .await
     }
 
-    /// Every other member's latest state hashes; nothing of those that do not answer.
-    pub async fn hashes(&self, others: &[MemberStatus]) -> Vec<Vec<HashAt>> {
-        join_all(others.iter().map(|member| async move {
-            let answer = self.ask(member).await.ok()?;
-            let hash = |at: &v1::StateHash| {
-                Some(HashAt { index: LogIndex(at.index), hash: at.hash.as_ref().try_into().ok()? })
-            };
-            Some(answer.state_hashes.iter().filter_map(hash).collect())
-        }))
-        .await
-        .into_iter()
-        .flatten()
-        .collect()
+    /// What every other member says of itself; nothing of those that do not answer.
+    pub async fn reports(&self, others: &[MemberStatus]) -> Vec<Report> {
+        let asked =
+            others.iter().map(|member| async move { self.ask(member).await.ok().map(|answer| report(&answer)) });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     async fn ask(&self, member: &MemberStatus) -> Result<GetNodeViewResponse, String> {
@@ -82,5 +94,27 @@ impl Peers {
         let channel = endpoint.tls_config(self.tls.clone()).ok()?.connect_timeout(TIMEOUT).connect_lazy();
         channels.insert(address.to_owned(), channel.clone());
         Some(channel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn height_of(state: v1::BitcoindState, height: Option<u32>) -> Option<u32> {
+        let tip = height.map(|height| v1::BlockRef { height, ..v1::BlockRef::default() });
+        let bitcoind = v1::BitcoindView { state: state.into(), tip, ..v1::BitcoindView::default() };
+        let view = v1::NodeView { bitcoind: Some(bitcoind), ..v1::NodeView::default() };
+        report(&GetNodeViewResponse { view: Some(view), state_hashes: vec![] }).in_sync_height
+    }
+
+    #[test]
+    fn only_a_bitcoind_in_sync_says_how_far_the_chain_is() {
+        assert_eq!(height_of(v1::BitcoindState::InSync, Some(7)), Some(7));
+        assert_eq!(height_of(v1::BitcoindState::InSync, None), None);
+        for state in [v1::BitcoindState::Forked, v1::BitcoindState::WrongChain, v1::BitcoindState::Starting] {
+            assert_eq!(height_of(state, Some(7)), None, "{state:?}");
+        }
+        assert_eq!(report(&GetNodeViewResponse::default()), Report::default());
     }
 }

@@ -155,6 +155,8 @@ impl Verdict {
             | Code::DeadlineExceeded
             | Code::Internal
             | Code::Unavailable
+            // tonic's own word for an answer that is larger than this client reads: the request has been decided.
+            | Code::OutOfRange
             | Code::DataLoss => Self::NoAnswer(describe(status)),
             Code::FailedPrecondition
             | Code::Aborted
@@ -162,7 +164,6 @@ impl Verdict {
             | Code::InvalidArgument
             | Code::PermissionDenied
             | Code::NotFound
-            | Code::OutOfRange
             | Code::Unimplemented
             | Code::Unauthenticated
             | Code::ResourceExhausted => Self::of_refusal(Rejection::from_status(status)),

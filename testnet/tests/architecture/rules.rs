@@ -118,11 +118,20 @@ pub fn openraft_faults(path: &str, text: &str) -> Vec<String> {
 pub fn wildcard_arm_faults(path: &str, text: &str) -> Vec<String> {
     let code = code_of(before_tests(text));
     let flat = code.split_whitespace().collect::<Vec<_>>().join(" ");
-    [" _ => ", " _ if ", "(_) => "]
-        .iter()
-        .filter(|arm| flat.contains(*arm))
-        .map(|arm| format!("{path} has the arm `{}`", arm.trim()))
-        .collect()
+    let wild = [" _ => ", " _ if ", "(_) => "].iter().filter(|arm| flat.contains(*arm));
+    let wild = wild.map(|arm| format!("{path} has the arm `{}`", arm.trim()));
+    wild.chain(named_catch_alls(&flat).map(|name| format!("{path} has the arm `{name} =>`"))).collect()
+}
+
+/// Names that stand alone before an arrow: they take whatever is left, as `_` does.
+fn named_catch_alls(flat: &str) -> impl Iterator<Item = &str> {
+    flat.split(" => ").filter_map(|before| {
+        let (rest, name) = before.rsplit_once(' ')?;
+        let begins_arm = rest.ends_with(['{', ',', '}']);
+        let is_binding = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        (begins_arm && is_binding && !["true", "false"].contains(&name)).then_some(name)
+    })
 }
 
 #[test]
@@ -185,5 +194,8 @@ fn openraft_and_unsafe_in_the_wrong_place_are_caught() {
 fn a_wildcard_arm_is_caught() {
     assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ => 2,\n}").len(), 1);
     assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  _ if y => 2,\n}").len(), 1);
+    assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => { 1 }\n  rest => 2,\n}").len(), 1);
+    assert_eq!(wildcard_arm_faults("a.rs", "match x {\n  A => 1,\n  rest => 2,\n}").len(), 1);
     assert_eq!(wildcard_arm_faults("a.rs", "match x { A | B => 1, C(_, y) => y }").len(), 0);
+    assert_eq!(wildcard_arm_faults("a.rs", "match x { true => 1, false => 2 }").len(), 0);
 }

@@ -135,8 +135,6 @@ pub async fn limits(stage: &mut Stage) -> Result<()> {
             })
             .await;
     }
-    let above = v1::RegisterWalletRequest { birth_height: 10_000_000, ..register(&stage.keys.wpkh("new")) };
-    refuse(stage, "a birth above the tip", above, &invalid(&["birth_height"])).await;
     let note = "x".repeat(257);
     stage
         .refuses(Who::Operator, "a long note", &invalid(&["note"]), async |mut to| {

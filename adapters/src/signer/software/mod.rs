@@ -108,10 +108,7 @@ impl Signer for SoftwareSigner {
                 Scheme::Schnorr => sign_schnorr(&self.secp, field, &key, sighash),
             }
         }
-        if let Some(audit) = &self.audit {
-            audit.append(&self.name, permit, &draft)?;
-        }
-        seal(&self.secp, draft)
+        seal(&self.secp, permit, draft, self.audit.as_ref())
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network};
 use onespend_adapters::chain::{Chain, ChainView, TipRef};
@@ -40,6 +40,9 @@ const FEE_INTERVAL: Duration = Duration::from_secs(30);
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Longest turn of a thread: a wait for the tip, or a few calls at their time limits.
 const LONGEST_TURN: Duration = Duration::from_secs(90);
+
+/// How long it counts what another node's bitcoind was heard to have; the others are asked every two seconds.
+const HEIGHT_MAX_AGE: Duration = Duration::from_secs(10);
 
 /// Reads the replicated state.
 pub type ReadState = Arc<dyn Fn(&mut dyn FnMut(&State)) + Send + Sync>;
@@ -73,6 +76,8 @@ pub struct BitcoindWatch {
     poll: Duration,
     max_age: Duration,
     heard: ArcSwap<Heard>,
+    /// The highest tip of the other nodes' bitcoinds, and when it was heard of.
+    others: ArcSwapOption<(u32, Instant)>,
     tips: watch::Sender<Option<TipRef>>,
     stop: AtomicBool,
 }
@@ -89,6 +94,7 @@ impl BitcoindWatch {
             rules,
             poll,
             heard: ArcSwap::default(),
+            others: ArcSwapOption::empty(),
             tips: watch::channel(None).0,
             stop: AtomicBool::new(false),
         })
@@ -112,6 +118,18 @@ impl BitcoindWatch {
             beat.finish();
         })?;
         Ok(Threads { watch: Arc::clone(self), threads: vec![probe, tip] })
+    }
+
+    /// Takes in the height of the highest tip that the other nodes' bitcoinds have, as heard at `at`.
+    pub fn hear_of_height(&self, highest: u32, at: Instant) {
+        self.others.store(Some(Arc::new((highest, at))));
+    }
+
+    /// That height, while it is fresh: a claim that nobody repeats must not keep this node out of sync.
+    fn height_of_others(&self, now: Instant) -> Option<u32> {
+        let heard = self.others.load_full()?;
+        let (highest, at) = *heard;
+        (now.saturating_duration_since(at) <= HEIGHT_MAX_AGE).then_some(highest)
     }
 
     /// The tips of this node's bitcoind as they come.

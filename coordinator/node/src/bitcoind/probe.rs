@@ -1,4 +1,5 @@
-//! One probe of bitcoind: facts, compared with the chain that the log follows.
+//! One probe of bitcoind: facts, compared with the chain that the log follows and with the other nodes' tips. The log
+//! alone is no measure of being behind: a leader writes it from this very bitcoind.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,7 +33,8 @@ impl BitcoindWatch {
                 (Err(failure(&error)), self.logged().0)
             }
         };
-        heard.judgement = heard.judgement.next(facts, logged, &self.rules, now);
+        let highest = logged.max(self.height_of_others(now));
+        heard.judgement = heard.judgement.next(facts, highest, &self.rules, now);
         metrics::bitcoind(&heard.judgement.view());
         answered
     }
@@ -93,5 +95,64 @@ fn failure(error: &ChainError) -> ProbeFailure {
         ChainError::Unauthorized { .. } => ProbeFailure::Unauthorized,
         ChainError::Timeout { .. } => ProbeFailure::Timeout,
         _ => ProbeFailure::Unreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bitcoin::blockdata::constants::genesis_block;
+    use bitcoin::{Network, ScriptBuf};
+    use onespend_adapters::chain::fake::FakeChain;
+
+    use super::*;
+    use crate::bitcoind::{HEIGHT_MAX_AGE, Settings};
+    use crate::health::bitcoind_sync::{LEAVE_AFTER, Rules, SyncReason};
+
+    /// A watch over a chain of ten blocks, with a log that has none yet, as after it has judged once.
+    fn watch() -> (Arc<BitcoindWatch>, Heard) {
+        let chain = FakeChain::new();
+        chain.mine(10, &ScriptBuf::new());
+        let rules = Rules {
+            chain: chain_name(Network::Regtest).to_owned(),
+            genesis: genesis_block(Network::Regtest).block_hash().to_string(),
+            max_lag_blocks: 2,
+            min_peers: 0,
+            max_silence: Duration::from_secs(14),
+        };
+        let settings = Settings { network: Network::Regtest, rules, poll: Duration::from_secs(1) };
+        let watch = BitcoindWatch::new(Arc::new(chain), Arc::new(|_| ()), settings);
+        let mut heard = Heard::default();
+        assert!(watch.probe(&mut heard));
+        assert_eq!(heard.judgement.reason, None);
+        (watch, heard)
+    }
+
+    /// The judgement after as many probes as it takes to change it.
+    fn judge(watch: &BitcoindWatch, heard: &mut Heard) -> Option<SyncReason> {
+        for _ in 0..LEAVE_AFTER {
+            watch.probe(heard);
+        }
+        heard.judgement.reason
+    }
+
+    #[test]
+    fn a_bitcoind_that_is_cut_off_is_behind_what_the_other_nodes_have() {
+        let (watch, mut heard) = watch();
+        watch.hear_of_height(12, Instant::now());
+        assert_eq!(judge(&watch, &mut heard), None, "two blocks are a matter of moments");
+        watch.hear_of_height(13, Instant::now());
+        assert_eq!(judge(&watch, &mut heard), Some(SyncReason::BehindCluster));
+        assert_eq!(heard.judgement.lag_blocks, Some(3));
+    }
+
+    #[test]
+    fn a_height_that_nobody_repeats_is_forgotten() {
+        let (watch, _) = watch();
+        let heard_at = Instant::now();
+        watch.hear_of_height(99, heard_at);
+        assert_eq!(watch.height_of_others(heard_at + HEIGHT_MAX_AGE), Some(99));
+        assert_eq!(watch.height_of_others(heard_at + HEIGHT_MAX_AGE + Duration::from_secs(1)), None);
     }
 }

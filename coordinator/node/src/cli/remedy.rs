@@ -15,6 +15,7 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
         R::RecoveryMode => "an operator must reconcile and confirm the restored cluster first",
         R::TransferRefused => "choose a voter that has caught up: `onespend status`",
         R::WrongCluster => "use the addresses and certificates of one cluster",
+        R::MessageTooLarge => "send less at once, or raise api.max_message_bytes on every node",
         R::Overloaded => "repeat after the time that is named",
         R::NoQuorum | R::ResultUnknown => "repeat with the same --request-id; see `onespend status`",
         R::TooStale => "allow more with --max-lag, or leave it out",

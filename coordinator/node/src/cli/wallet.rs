@@ -103,9 +103,6 @@ pub struct Register {
     /// A signer of the nodes' configuration, or `external` [default: watch only]
     #[arg(long, value_name = "NAME")]
     signer: Option<String>,
-    /// Height before which the wallet received nothing
-    #[arg(long, value_name = "HEIGHT", default_value_t = 0)]
-    birth_height: u32,
     #[command(flatten)]
     caps: Caps,
     #[command(flatten)]
@@ -205,7 +202,6 @@ impl Register {
             descriptor: descriptor.trim().to_owned(),
             signer: self.signer.unwrap_or_default(),
             limits: Some(self.caps.over(v1::WalletLimits::default())),
-            birth_height: self.birth_height,
         };
         let answer = mutation(&id, client.register_wallet(request)).await?;
         show(session, answer.wallet, (answer.applied_index, answer.term), id)

@@ -98,7 +98,15 @@ impl Forward {
 pub(crate) fn answer(error: Status) -> Status {
     let spoken = !error.details().is_empty();
     match error.code() {
-        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown | Code::Internal if !spoken => {
+        // Out of range: the answer is larger than this node reads. The request has been decided.
+        Code::Unavailable
+        | Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Unknown
+        | Code::Internal
+        | Code::OutOfRange
+            if !spoken =>
+        {
             status::unknown("the leader could not be reached, or its answer was lost")
         }
         _ => error,

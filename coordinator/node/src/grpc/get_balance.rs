@@ -1,4 +1,6 @@
 //! GetBalance: the sums of a wallet's coins by what may be done with them.
+//!
+//! One hold of the state's lock over all coins: sums over two moments would count a coin and its change, or neither.
 
 use onespend_core::utxo::UtxoState;
 use onespend_proto::v1;

@@ -7,7 +7,8 @@ use tonic::Status;
 
 use super::api::Api;
 use super::fields::Fields;
-use super::{page, reservation_view};
+use super::page::{self, Page};
+use super::reservation_view;
 
 pub(super) fn list_reservations(
     api: &Api,
@@ -22,14 +23,17 @@ pub(super) fn list_reservations(
     let size = fields.finish(size)?;
     let first = page::start(&message.page_token, |text| ReservationId::parse(text).ok())?;
     let now = api.now();
-    let (reservations, next_page_token) = api.replica.read(|state| {
-        let rows = state
-            .reservations_from(first.unwrap_or(ReservationId(0)))
-            .filter(|(_, reservation)| matches(reservation, message))
-            .map(|(id, reservation)| (*id, reservation_view::active(state, *id, reservation, now)))
-            .filter(|(_, shown)| message.states.is_empty() || message.states.contains(&shown.state));
-        page::take(rows, size, ReservationId::to_string)
-    });
+    let mut page = Page::begin(first, size);
+    while page.is_open() {
+        api.replica.read(|state| {
+            page.look(state.reservations_from(page.at().unwrap_or(ReservationId(0))), |id, reservation| {
+                let matching = matches(reservation, message);
+                let shown = matching.then(|| reservation_view::active(state, *id, reservation, now))?;
+                (message.states.is_empty() || message.states.contains(&shown.state)).then_some(shown)
+            });
+        });
+    }
+    let (reservations, next_page_token) = page.finish(ReservationId::to_string);
     Ok(v1::ListReservationsResponse { reservations, next_page_token, read_info: Some(info) })
 }
 

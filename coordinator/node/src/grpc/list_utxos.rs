@@ -4,13 +4,15 @@ use std::str::FromStr;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
+use onespend_core::utxo::Utxo;
 use onespend_proto::v1;
 use tonic::Status;
 
 use super::api::Api;
 use super::fields::Fields;
+use super::page::{self, Page};
+use super::status;
 use super::utxo_view::{self, state_of, tip};
-use super::{page, status};
 
 /// The first outpoint in order.
 const FIRST: fn() -> OutPoint = || OutPoint { txid: Txid::all_zeros(), vout: 0 };
@@ -26,18 +28,25 @@ pub(super) fn list_utxos(
     fields.states::<v1::UtxoState>(&message.states);
     let least = u64::try_from(message.min_value_sat).map_err(|_| fields.fault("min_value_sat", "must not be negative"));
     let ((id, size), least) = fields.finish(id.zip(size).zip(least.ok()))?;
-    let first = page::start(&message.page_token, |text| OutPoint::from_str(text).ok())?.unwrap_or_else(FIRST);
-    api.replica.read(|state| {
-        state.wallet(&id).map_err(|rejection| status::rejected(&rejection))?;
-        let wanted = |shown: v1::UtxoState| message.states.is_empty() || message.states.contains(&shown.into());
-        let rows = state.utxos_from(first).filter(|(_, utxo)| {
-            utxo.wallet == id
-                && utxo.value_sat >= least
-                && utxo.depth(tip(state)) >= message.min_depth
-                && wanted(utxo_view::state(state_of(state, utxo)))
+    let first = page::start(&message.page_token, |text| OutPoint::from_str(text).ok())?;
+    let known = api.replica.read(|state| state.wallet(&id).map(|_| ()));
+    known.map_err(|rejection| status::rejected(&rejection))?;
+    let mut page = Page::begin(first, size);
+    while page.is_open() {
+        api.replica.read(|state| {
+            let states = |utxo: &Utxo| {
+                let shown = utxo_view::state(state_of(state, utxo));
+                message.states.is_empty() || message.states.contains(&shown.into())
+            };
+            page.look(state.utxos_from(page.at().unwrap_or_else(FIRST)), |outpoint, utxo| {
+                let wanted = utxo.wallet == id
+                    && utxo.value_sat >= least
+                    && utxo.depth(tip(state)) >= message.min_depth
+                    && states(utxo);
+                wanted.then(|| utxo_view::utxo(state, outpoint, utxo))
+            });
         });
-        let rows = rows.map(|(outpoint, utxo)| (*outpoint, utxo_view::utxo(state, outpoint, utxo)));
-        let (utxos, next_page_token) = page::take(rows, size, OutPoint::to_string);
-        Ok(v1::ListUtxosResponse { utxos, next_page_token, read_info: Some(info) })
-    })
+    }
+    let (utxos, next_page_token) = page.finish(OutPoint::to_string);
+    Ok(v1::ListUtxosResponse { utxos, next_page_token, read_info: Some(info) })
 }

@@ -6,7 +6,8 @@ use tonic::Status;
 
 use super::api::Api;
 use super::fields::Fields;
-use super::{page, wallet_view};
+use super::page::{self, Page};
+use super::wallet_view;
 
 pub(super) fn list_wallets(
     api: &Api,
@@ -17,9 +18,11 @@ pub(super) fn list_wallets(
     let size = fields.page_size(message.page_size);
     let size = fields.finish(size)?;
     let first = page::start(&message.page_token, |text| WalletId::parse(text).ok())?;
-    let (wallets, next_page_token) = api.replica.read(|state| {
-        let rows = state.wallets().skip_while(|(id, _)| first.as_ref().is_some_and(|first| *id < first));
-        page::take(rows.map(|(id, wallet)| (id, wallet_view::wallet(id, wallet))), size, ToString::to_string)
-    });
+    let mut page = Page::begin(first, size);
+    while page.is_open() {
+        api.replica
+            .read(|state| page.look(state.wallets_from(page.at()), |id, wallet| Some(wallet_view::wallet(id, wallet))));
+    }
+    let (wallets, next_page_token) = page.finish(ToString::to_string);
     Ok(v1::ListWalletsResponse { wallets, next_page_token, read_info: Some(info) })
 }

@@ -9,7 +9,7 @@
 //! | wire to domain types, every fault named | `fields.rs`, then the rpc's own file |
 //! | the decision, by the log | `decide.rs`, `turns.rs` |
 //! | domain types to wire | `*_view.rs`, `page.rs` |
-//! | refusals to status codes | `status.rs`, `psbt_status.rs` |
+//! | refusals to status codes | `status.rs`, `psbt_status.rs`; `oversize.rs` for messages that are not read |
 
 pub(crate) mod api;
 mod caller;
@@ -30,6 +30,7 @@ mod list_utxos;
 mod list_wallets;
 mod new_address;
 mod observe;
+mod oversize;
 mod page;
 pub(crate) mod payment_view;
 mod psbt_status;

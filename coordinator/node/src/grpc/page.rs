@@ -5,6 +5,15 @@ use tonic::Status;
 use super::fields::Fields;
 use super::status;
 
+/// Rows that are looked at under one hold of the state's lock.
+pub(super) const MAX_LOOKED_AT_PER_HOLD: usize = 1_024;
+/// Rows that are shown under one hold of the state's lock; showing one, with its addresses and transactions, costs far
+/// more than passing it over.
+pub(super) const MAX_SHOWN_PER_HOLD: usize = 64;
+/// Rows that are looked at for one page. When few of them are wanted the page is short, or empty, and has a token: what
+/// one request costs is bounded whatever it filters by.
+const MAX_LOOKED_AT: usize = 64 * MAX_LOOKED_AT_PER_HOLD;
+
 /// The key that a page begins with; `None` for the first page.
 pub(super) fn start<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Status> {
     if token.is_empty() {
@@ -42,20 +51,64 @@ fn decode(token: &str) -> Option<String> {
     String::from_utf8(bytes.collect::<Option<_>>()?).ok()
 }
 
-/// Takes a page off rows that are in order, and the token of the next one.
-pub(super) fn take<K, R>(
-    rows: impl Iterator<Item = (K, R)>,
+/// A page of rows that are in order. It is filled under as many short holds of the state's lock as it takes, because
+/// entries wait meanwhile. So a row that changes while a page is made is shown as it was or as it is.
+pub(super) struct Page<K, R> {
+    rows: Vec<R>,
     size: usize,
-    key: impl Fn(&K) -> String,
-) -> (Vec<R>, String) {
-    let mut page = Vec::new();
-    for (at, row) in rows {
-        if page.len() == size {
-            return (page, token(&key(&at)));
-        }
-        page.push(row);
+    next: Option<K>,
+    looked_at: usize,
+    full: bool,
+}
+
+impl<K: Clone, R> Page<K, R> {
+    /// A page of at most `size` rows that begins with a key, or with the first row of all.
+    pub(super) fn begin(first: Option<K>, size: usize) -> Self {
+        Self { rows: Vec::new(), size, next: first, looked_at: 0, full: false }
     }
-    (page, String::new())
+
+    /// Whether more rows must be looked at, from [`Page::at`] on.
+    pub(super) fn is_open(&self) -> bool {
+        !self.full
+    }
+
+    /// Where to look on; `None` at the first row of all.
+    pub(super) fn at(&self) -> Option<K> {
+        self.next.clone()
+    }
+
+    /// Looks at rows for as long as one hold of the lock may last. `show` leaves out what is not wanted.
+    pub(super) fn look<'a, V>(&mut self, rows: impl Iterator<Item = (&'a K, V)>, show: impl Fn(&K, V) -> Option<R>)
+    where
+        K: 'a,
+    {
+        let (mut looked_at, mut shown) = (0, 0);
+        for (key, value) in rows {
+            if looked_at == MAX_LOOKED_AT_PER_HOLD || shown == MAX_SHOWN_PER_HOLD {
+                self.next = Some(key.clone());
+                self.looked_at += looked_at;
+                self.full = self.looked_at >= MAX_LOOKED_AT;
+                return;
+            }
+            looked_at += 1;
+            let Some(row) = show(key, value) else { continue };
+            if self.rows.len() == self.size {
+                self.next = Some(key.clone());
+                self.full = true;
+                return;
+            }
+            self.rows.push(row);
+            shown += 1;
+        }
+        self.next = None;
+        self.full = true;
+    }
+
+    /// The rows, and the token of the next page; empty after the last row of all.
+    pub(super) fn finish(self, name: impl Fn(&K) -> String) -> (Vec<R>, String) {
+        let next = self.next.map(|key| token(&name(&key)));
+        (self.rows, next.unwrap_or_default())
+    }
 }
 
 #[cfg(test)]
@@ -63,21 +116,54 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn pages_join_into_the_whole_list() {
-        let rows: Vec<u32> = (0..25).collect();
-        let (mut all, mut from) = (vec![], String::new());
+    /// Reads a list to its end; the pages, and the most rows that were looked at under one hold.
+    fn read(rows: u32, size: usize, wanted: impl Fn(u32) -> bool) -> (Vec<Vec<u32>>, usize) {
+        let rows: Vec<u32> = (0..rows).collect();
+        let (mut pages, mut from, mut longest) = (vec![], String::new(), 0);
         loop {
-            let first = start(&from, |text| text.parse::<u32>().ok()).unwrap().unwrap_or(0);
-            let (page, next) =
-                take(rows.iter().filter(|row| **row >= first).map(|row| (*row, *row)), 10, u32::to_string);
-            all.extend(page);
+            let first = start(&from, |text| text.parse::<u32>().ok()).unwrap();
+            let mut page = Page::begin(first, size);
+            while page.is_open() {
+                let looked_at = std::cell::Cell::new(0);
+                let at = page.at().unwrap_or(0);
+                page.look(rows.iter().filter(|row| **row >= at).map(|row| (row, *row)), |_, row| {
+                    looked_at.set(looked_at.get() + 1);
+                    wanted(row).then_some(row)
+                });
+                longest = longest.max(looked_at.get());
+            }
+            let (page, next) = page.finish(u32::to_string);
+            pages.push(page);
             if next.is_empty() {
-                break;
+                return (pages, longest);
             }
             from = next;
         }
-        assert_eq!(all, rows);
+    }
+
+    #[test]
+    fn pages_join_into_the_whole_list() {
+        let (pages, _) = read(25, 10, |_| true);
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
+        assert_eq!(pages.concat(), (0..25).collect::<Vec<_>>());
+        let (pages, _) = read(20, 10, |_| true);
+        assert_eq!(pages.len(), 2, "no token leads to an empty page");
+    }
+
+    #[test]
+    fn one_hold_is_short_and_still_nothing_is_left_out() {
+        let (pages, longest) = read(5_000, 1_000, |_| true);
+        assert_eq!(longest, MAX_SHOWN_PER_HOLD);
+        assert_eq!(pages.concat(), (0..5_000).collect::<Vec<_>>());
+        let (pages, longest) = read(5_000, 10, |row| row == 4_999);
+        assert_eq!((pages, longest), (vec![vec![4_999]], MAX_LOOKED_AT_PER_HOLD));
+    }
+
+    #[test]
+    fn a_page_of_a_list_in_which_little_is_wanted_is_short_and_has_a_token() {
+        let rows = u32::try_from(MAX_LOOKED_AT).unwrap() + 10;
+        let (pages, _) = read(rows, 10, |row| row == rows - 1);
+        assert_eq!(pages, [vec![], vec![rows - 1]]);
     }
 
     #[test]

@@ -42,10 +42,6 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let limits = fields.limits(message.limits.as_ref(), api.settings.finality_depth);
-    let tip = api.replica.read(|state| state.tip().map_or(0, |tip| tip.height.0));
-    if message.birth_height > tip {
-        fields.fault("birth_height", format!("{} is above the tip at height {tip}", message.birth_height));
-    }
     let (request, wallet, limits) = fields.finish(request.zip(wallet).zip(limits).map(|((r, w), l)| (r, w, l)))?;
     let descriptor = WalletDescriptor::parse(&message.descriptor, api.settings.network)
         .map_err(|fault| status::rejected(&Rejection::DescriptorInvalid(fault)))?;

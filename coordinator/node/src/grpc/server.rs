@@ -18,10 +18,11 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Status};
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower::util::MapResponseLayer;
 
 use super::api::Api;
 use super::services::Services;
-use super::{caller, status};
+use super::{caller, oversize, status};
 use crate::identity::Party;
 
 /// How often an idle connection is probed.
@@ -80,7 +81,11 @@ pub(crate) async fn serve_data<H: Health>(
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let router = builder(&bounds)?.add_service(health).add_service(reflection);
+    let max_bytes = bounds.max_message_bytes;
+    let router = builder(&bounds)?
+        .layer(MapResponseLayer::new(move |answer| oversize::name(answer, max_bytes)))
+        .add_service(health)
+        .add_service(reflection);
     data_plane!(router, services, bounds.max_message_bytes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
@@ -98,8 +103,10 @@ pub(crate) async fn serve_control<R: RaftService>(
     let cluster_id = api.settings.cluster_id.clone();
     let members = InterceptorLayer::new(move |request| members_only(request, &cluster_id));
     let services = Services(api);
+    let max_bytes = bounds.max_message_bytes;
     let router = builder(&bounds)?
         .layer(members)
+        .layer(MapResponseLayer::new(move |answer| oversize::name(answer, max_bytes)))
         .add_service(raft)
         .add_service(ClusterServiceServer::new(services.clone()).max_decoding_message_size(bounds.max_message_bytes));
     data_plane!(router, services, bounds.max_message_bytes)

@@ -10,6 +10,7 @@ use onespend_proto::v1::payment_service_server::PaymentService;
 use onespend_proto::v1::reservation_service_server::ReservationService;
 use onespend_proto::v1::wallet_service_server::WalletService;
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
 use super::api::Api;
 use super::chain_view::{estimate_fee, get_node_views, get_tip};
@@ -25,6 +26,7 @@ use super::list_reservations::list_reservations;
 use super::list_utxos::list_utxos;
 use super::list_wallets::list_wallets;
 use super::new_address::new_address;
+use super::observe;
 use super::register_wallet::register_wallet;
 use super::release_reservation::release_reservation;
 use super::renew_reservation::renew_reservation;
@@ -65,6 +67,19 @@ macro_rules! read {
             })
             .await
     };
+}
+
+/// What this node answers of itself, whoever leads.
+macro_rules! here {
+    ($self:ident, $request:ident, $action:ident, $run:expr) => {{
+        let observed = observe::start(Action::$action, &$request);
+        let span = observed.span();
+        let answer = async {
+            let (_, call) = $self.0.admit(Action::$action, &$request)?;
+            $run(Arc::clone(&$self.0), call, $request.into_inner()).await.map(Response::new)
+        };
+        observed.end(answer.instrument(span).await)
+    }};
 }
 
 #[tonic::async_trait]
@@ -153,8 +168,8 @@ impl PaymentService for Services {
     }
 
     async fn watch_payments(&self, r: Request<v1::WatchPaymentsRequest>) -> Answer<Changes> {
-        self.0.admit(Action::WatchPayments, &r)?;
-        watch_payments(&self.0, r.get_ref()).map(Response::new)
+        // Observed until the stream is open: how long it then lasts is up to the caller.
+        here!(self, r, WatchPayments, |api: Arc<Api>, _, message| std::future::ready(watch_payments(&api, &message)))
     }
 }
 
@@ -169,23 +184,38 @@ impl ChainService for Services {
     }
 
     async fn get_node_views(&self, r: Request<v1::GetNodeViewsRequest>) -> Answer<v1::GetNodeViewsResponse> {
-        self.0.admit(Action::GetNodeViews, &r)?;
-        get_node_views(Arc::clone(&self.0)).await.map(Response::new)
+        here!(self, r, GetNodeViews, |api, _, _| get_node_views(api))
     }
 }
 
 #[tonic::async_trait]
 impl ClusterService for Services {
     async fn get_status(&self, r: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
-        self.0.admit(Action::GetStatus, &r)?;
-        Ok(Response::new(get_status(&self.0)))
+        here!(self, r, GetStatus, |api: Arc<Api>, _, _| std::future::ready(Ok(get_status(&api))))
     }
 
     async fn transfer_leadership(
         &self,
         r: Request<v1::TransferLeadershipRequest>,
     ) -> Answer<v1::TransferLeadershipResponse> {
-        let (_, call) = self.0.admit(Action::TransferLeadership, &r)?;
-        transfer_leadership(Arc::clone(&self.0), call, r.into_inner()).await.map(Response::new)
+        here!(self, r, TransferLeadership, transfer_leadership)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onespend_policies::{Action, Class};
+
+    /// Each of the three macros admits the caller, and notes latency, code and span.
+    #[test]
+    fn every_rpc_is_observed() {
+        let text = include_str!("services.rs").split("#[cfg(test)]").next().unwrap_or_default();
+        let rpcs: Vec<&str> = text.split("    async fn ").skip(1).collect();
+        let public = Action::ALL.iter().filter(|action| action.class() != Class::Peer);
+        assert_eq!(rpcs.len(), public.count());
+        for rpc in rpcs {
+            let observed = ["mutation!(self", "read!(self", "here!(self"].iter().any(|by| rpc.contains(by));
+            assert!(observed, "{rpc}");
+        }
     }
 }

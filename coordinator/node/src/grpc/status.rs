@@ -116,10 +116,10 @@ pub(crate) fn unpayable(position: u32, field: &str, rule: &str) -> Status {
 
 /// A refusal of what a payment orders, before there is any transaction.
 pub(crate) fn order_refused(rejection: &Rejection) -> Status {
-    match rejection {
-        Rejection::OutputInvalid { vout, rule } => unpayable(*vout, "amount_sat", rule),
-        other => rejected(other),
+    if let Rejection::OutputInvalid { vout, rule } = rejection {
+        return unpayable(*vout, "amount_sat", rule);
     }
+    rejected(rejection)
 }
 
 /// This node does not lead and may not, or cannot, pass the request on.
@@ -179,6 +179,12 @@ pub(crate) fn overloaded(why: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(OVERLOAD_RETRY));
     build(Code::ResourceExhausted, ErrorReason::Overloaded, why, vec![], details)
+}
+
+/// A message that was not read.
+pub(crate) fn message_too_large(max_bytes: usize) -> Status {
+    let message = format!("the message has more than {max_bytes} bytes (`api.max_message_bytes`) and was not read");
+    refuse(Code::ResourceExhausted, ErrorReason::MessageTooLarge, message, vec![("max_bytes", max_bytes.to_string())])
 }
 
 /// No node of the cluster has a bitcoind that may be trusted now.
@@ -349,11 +355,8 @@ fn metadata(rejection: &Rejection) -> Metadata {
     }
 }
 
-/// The field that an `INVALID_ARGUMENT` blames.
+/// The field that a refusal blames: there is one for every `INVALID_ARGUMENT`, and for nothing else.
 fn field(rejection: &Rejection) -> Option<String> {
-    if code(rejection).0 != Code::InvalidArgument {
-        return None;
-    }
     let named = match rejection {
         Rejection::DescriptorInvalid { .. } => "descriptor",
         Rejection::LimitsInvalid { .. } => "limits",
@@ -363,14 +366,33 @@ fn field(rejection: &Rejection) -> Option<String> {
         Rejection::OutputInvalid { vout, .. } => return Some(format!("psbt.outputs[{vout}]")),
         // Those of a PSBT are found when it is taken in.
         Rejection::DuplicateInput { .. } => "outpoints",
-        rest => {
-            // What is left is about the transaction as a whole.
-            debug_assert!(matches!(
-                rest,
-                Rejection::MissingInput { .. } | Rejection::TransactionInvalid { .. } | Rejection::SignatureMismatch
-            ));
-            "psbt"
-        }
+        // These are about the transaction as a whole.
+        Rejection::MissingInput { .. } | Rejection::TransactionInvalid { .. } | Rejection::SignatureMismatch => "psbt",
+        Rejection::NotStarted
+        | Rejection::StaleBasis { .. }
+        | Rejection::WalletUnknown
+        | Rejection::WalletExists { .. }
+        | Rejection::WalletFrozen { .. }
+        | Rejection::WalletWatchOnly
+        | Rejection::WalletSignsOutside
+        | Rejection::OutpointUnknown { .. }
+        | Rejection::OutpointReserved { .. }
+        | Rejection::OutpointSpent { .. }
+        | Rejection::OutpointImmature { .. }
+        | Rejection::ReservationQuota { .. }
+        | Rejection::ReservationUnknown
+        | Rejection::ReservationExpired
+        | Rejection::ReservationReleased
+        | Rejection::ReservationUsed { .. }
+        | Rejection::StaleFence { .. }
+        | Rejection::NotOwner { .. }
+        | Rejection::PaymentIdReused
+        | Rejection::ReservedForOther { .. }
+        | Rejection::PaymentUnknown
+        | Rejection::PaymentUnresolved { .. }
+        | Rejection::ForeignInput { .. }
+        | Rejection::InsufficientFunds { .. }
+        | Rejection::FeeLimit { .. } => return None,
     };
     Some(named.to_owned())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onespend_core::ids::{LogIndex, PaymentId, PaymentKey, WalletId};
+use onespend_core::state::State;
 use onespend_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -14,20 +15,30 @@ use tonic::Status;
 
 use super::api::Api;
 use super::fields::Fields;
+use super::page::{MAX_LOOKED_AT_PER_HOLD, MAX_SHOWN_PER_HOLD};
 use super::payment_view;
 
 /// Payments that wait for a slow reader; then the stream waits with it and skips to the newest states.
 const BUFFER: usize = 256;
-/// Most payments that are read from the state at once.
-const BATCH: usize = 256;
 /// How often a stream says up to which index it has told everything.
 const PROGRESS: Duration = Duration::from_secs(5);
 
 pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchPaymentsResponse, Status>> + Send>>;
 
+/// What a stream follows.
+#[derive(Default)]
 struct Filter {
     wallet: Option<WalletId>,
     payment: Option<PaymentId>,
+}
+
+/// How far a stream has told the changes, which are in the order of their entries and then of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    /// The entry.
+    index: LogIndex,
+    /// The last payment of it that was told; `None` once all were.
+    within: Option<PaymentKey>,
 }
 
 pub(super) fn watch_payments(api: &Arc<Api>, message: &v1::WatchPaymentsRequest) -> Result<Changes, Status> {
@@ -38,28 +49,35 @@ pub(super) fn watch_payments(api: &Arc<Api>, message: &v1::WatchPaymentsRequest)
         fields.fault("wallet_id", "must name the wallet of the payment");
     }
     fields.finish(Some(()))?;
+    api.demand_sound_state()?;
     let (sender, receiver) = mpsc::channel(BUFFER);
     let filter = Filter { wallet, payment };
-    tokio::spawn(follow(Arc::clone(api), filter, LogIndex(message.from_index), sender));
+    let told = Told { index: LogIndex(message.from_index), within: None };
+    tokio::spawn(follow(Arc::clone(api), filter, told, sender));
     Ok(Box::pin(ReceiverStream::new(receiver)))
 }
 
 async fn follow(
     api: Arc<Api>,
     filter: Filter,
-    mut seen: LogIndex,
+    mut told: Told,
     sender: mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
 ) {
     let mut applied = api.replica.positions();
     let mut progress = tokio::time::interval(PROGRESS);
     progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        // Nothing of a state that most others contradict is told; the caller resumes on another node (safety 31).
+        if let Err(unsound) = api.demand_sound_state() {
+            send(&api, &sender, Err(unsound)).await;
+            return;
+        }
         // Marked before the state is read: what is applied after that wakes the next round.
         applied.borrow_and_update();
-        let (batch, up_to, more) = changes(&api, &filter, seen);
-        seen = seen.max(up_to);
+        let (batch, up_to, more) = api.replica.read(|state| changes(state, &filter, &told));
+        told = up_to;
         for change in batch {
-            if !send(&api, &sender, change).await {
+            if !send(&api, &sender, Ok(change)).await {
                 return;
             }
         }
@@ -72,8 +90,8 @@ async fn follow(
             () = sender.closed() => return,
             changed = applied.changed() => if changed.is_err() { return },
             _ = progress.tick() => {
-                let mark = v1::WatchPaymentsResponse { payment: None, applied_index: seen.0 };
-                if !send(&api, &sender, mark).await {
+                let mark = v1::WatchPaymentsResponse { payment: None, applied_index: told.index.0 };
+                if !send(&api, &sender, Ok(mark)).await {
                     return;
                 }
             }
@@ -85,37 +103,39 @@ async fn follow(
 async fn send(
     api: &Api,
     sender: &mpsc::Sender<Result<v1::WatchPaymentsResponse, Status>>,
-    change: v1::WatchPaymentsResponse,
+    message: Result<v1::WatchPaymentsResponse, Status>,
 ) -> bool {
     tokio::select! {
         () = api.stopping.cancelled() => false,
-        sent = sender.send(Ok(change)) => sent.is_ok(),
+        sent = sender.send(message) => sent.is_ok(),
     }
 }
 
-/// The next changes after an index, the index that they reach to, and whether there are more.
-fn changes(api: &Api, filter: &Filter, seen: LogIndex) -> (Vec<v1::WatchPaymentsResponse>, LogIndex, bool) {
-    api.replica.read(|state| {
-        let mut batch = Vec::new();
-        let mut reached = state.applied();
-        let mut later = state.payments_changed_after(seen).peekable();
-        let mut count = 0;
-        while let Some((index, key)) = later.next() {
-            count += 1;
-            if filter.wants(key)
-                && let Some(payment) = state.payment(key)
-            {
-                let payment = Some(payment_view::payment(state, key, payment));
-                batch.push(v1::WatchPaymentsResponse { payment, applied_index: index.0 });
-            }
-            // Never between two payments of one entry: resuming after its index would miss the second.
-            if count >= BATCH && later.peek().is_some_and(|(next, _)| *next != index) {
-                reached = index;
-                return (batch, reached, true);
-            }
+/// The next changes, as many as one hold of the state's lock may take; how far they reach, and whether there are more.
+fn changes(state: &State, filter: &Filter, told: &Told) -> (Vec<v1::WatchPaymentsResponse>, Told, bool) {
+    let mut batch = Vec::new();
+    let mut later = state.payments_changed_after(told.index, told.within.as_ref()).peekable();
+    let mut looked_at = 0;
+    while let Some((index, key)) = later.next() {
+        looked_at += 1;
+        let next = later.peek().map(|(next, _)| *next);
+        let entry_goes_on = next == Some(index);
+        if filter.wants(key)
+            && let Some(payment) = state.payment(key)
+        {
+            // A caller who resumes after an entry is not told its other payments, so until the last one of an entry
+            // everything has been told only up to the entry before.
+            let applied_index = if entry_goes_on { index.0.saturating_sub(1) } else { index.0 };
+            let payment = Some(payment_view::payment(state, key, payment));
+            batch.push(v1::WatchPaymentsResponse { payment, applied_index });
         }
-        (batch, reached, false)
-    })
+        let full = batch.len() == MAX_SHOWN_PER_HOLD || looked_at == MAX_LOOKED_AT_PER_HOLD;
+        if full && next.is_some() {
+            return (batch, Told { index, within: entry_goes_on.then(|| key.clone()) }, true);
+        }
+    }
+    // A caller may have seen more elsewhere than this node has applied.
+    (batch, Told { index: told.index.max(state.applied()), within: None }, false)
 }
 
 impl Filter {
@@ -124,3 +144,7 @@ impl Filter {
             && self.payment.as_ref().is_none_or(|payment| key.payment == *payment)
     }
 }
+
+#[cfg(test)]
+#[path = "watch_payments_tests.rs"]
+mod tests;

@@ -106,6 +106,7 @@ async fn a_failed_store_ends_the_node_and_its_callers_hear_no_success() {
     assert!(matches!(lost, ProposeError::Unknown | ProposeError::Stopped), "{lost:?}");
     let fatal = tokio::time::timeout(Duration::from_secs(5), node.wait_fatal()).await.unwrap();
     assert!(matches!(&fatal, RaftFatal::Store(error) if error.is_corruption()), "{fatal}");
+    assert!(!node.turns().await, "its core has ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,4 +172,6 @@ async fn what_is_in_flight_is_bounded_and_at_the_deadline_its_outcome_is_unknown
     let unknown = answers.iter().filter(|answer| matches!(answer, Err(ProposeError::Unknown))).count();
     let refused = answers.iter().filter(|answer| matches!(answer, Err(ProposeError::Overloaded { .. }))).count();
     assert_eq!((unknown, refused), (4_096, 4));
+    let turns = tokio::time::timeout(Duration::from_secs(5), node.turns()).await;
+    assert_eq!(turns, Ok(true), "its core does not wait for the disk");
 }

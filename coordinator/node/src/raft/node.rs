@@ -221,6 +221,11 @@ impl RaftNode {
         RaftStatus::of(&metrics, self.0.view.position())
     }
 
+    /// Waits for one turn of Raft's core, which needs neither a quorum nor the disk; whether it still runs.
+    pub async fn turns(&self) -> bool {
+        self.0.raft.with_raft_state(|_| ()).await.is_ok()
+    }
+
     /// Waits until the state here holds everything that was acknowledged before the call; on the leader only.
     ///
     /// # Errors

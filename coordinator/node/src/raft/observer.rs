@@ -15,21 +15,35 @@ pub enum ProposalEnd {
     NotLeader,
     /// Nobody knows yet whether it was applied.
     Unknown,
-    /// Never appended: too much is in flight, or it is too large.
-    Refused,
+    /// Never appended: too much is in flight.
+    Overloaded,
+    /// Never appended: it is larger than a command may be.
+    TooLarge,
     /// Never appended: this node stops.
     Stopped,
 }
 
 impl ProposalEnd {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Rejected,
+        Self::NotLeader,
+        Self::Unknown,
+        Self::Overloaded,
+        Self::TooLarge,
+        Self::Stopped,
+    ];
+
     /// The value of a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Accepted => "accepted",
-            Self::Rejected => "rejected",
+            Self::Accepted => "applied",
+            Self::Rejected => "refused",
             Self::NotLeader => "not_leader",
             Self::Unknown => "unknown",
-            Self::Refused => "refused",
+            Self::Overloaded => "overloaded",
+            Self::TooLarge => "too_large",
             Self::Stopped => "stopped",
         }
     }

@@ -77,7 +77,8 @@ impl ProposeError {
         match self {
             Self::NotLeader { .. } => ProposalEnd::NotLeader,
             Self::Unknown => ProposalEnd::Unknown,
-            Self::Overloaded { .. } | Self::TooLarge { .. } => ProposalEnd::Refused,
+            Self::Overloaded { .. } => ProposalEnd::Overloaded,
+            Self::TooLarge { .. } => ProposalEnd::TooLarge,
             Self::Stopped => ProposalEnd::Stopped,
         }
     }

@@ -116,7 +116,7 @@ impl StateMachine {
                 }
             }
             done.news.upto = state.applied();
-            done.news.payments = state.payments_changed_after(before).map(|(_, key)| key.clone()).collect();
+            done.news.payments = state.payments_changed_after(before, None).map(|(_, key)| key.clone()).collect();
             done.rows = state.drain_changes();
             Ok::<_, io::Error>(done)
         })?;

@@ -1,0 +1,63 @@
+//! The order in which payments changed, which is what a caller follows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
+
+mod world;
+
+use bitcoin::OutPoint;
+use onespend_core::command::{Command, CreatePayment, Recipient};
+use onespend_core::ids::{LogIndex, PaymentId, PaymentKey};
+use onespend_core::limits::WalletLimits;
+use onespend_core::outcome::Outcome;
+use onespend_core::state::State;
+use onespend_core::wallet::Keychain;
+use world::World;
+use world::chain::foreign_script;
+use world::wallets::fixtures;
+
+/// Five payments, of which one block touches three.
+fn paid() -> World {
+    let mut world = World::new();
+    let wallet = &fixtures()[0];
+    assert_eq!(world.register("operator/alice", 0, WalletLimits::default()), Outcome::WalletChanged);
+    let fund = |world: &mut World, index| world.chain.fund(wallet.script(Keychain::External, index), 50_000);
+    let coins: Vec<OutPoint> = (0..5).map(|index| fund(&mut world, index)).collect();
+    world.mine(None, |_| true);
+    for (number, coin) in coins.iter().enumerate() {
+        let key = PaymentKey { wallet: wallet.id.clone(), payment: PaymentId::parse(&format!("p{number}")).unwrap() };
+        let recipients = vec![Recipient { script: foreign_script(4), amount_sat: 20_000 }];
+        let command = CreatePayment { key, recipients, outpoints: vec![*coin], fee_sat: 500 };
+        let created = world.ask("client/payouts", Command::CreatePayment(command));
+        assert!(matches!(created, Outcome::Permitted { .. }), "{created:?}");
+    }
+    for coin in [1, 3, 4] {
+        world.chain.spend(&[coins[coin]]);
+    }
+    world.mine(None, |_| true);
+    world
+}
+
+fn by_scan(state: &State) -> Vec<(LogIndex, PaymentKey)> {
+    let mut all: Vec<_> = state.payments().map(|(key, payment)| (payment.changed_at, key.clone())).collect();
+    all.sort();
+    all
+}
+
+fn after(state: &State, index: LogIndex, key: Option<&PaymentKey>) -> Vec<(LogIndex, PaymentKey)> {
+    state.payments_changed_after(index, key).map(|(at, key)| (at, key.clone())).collect()
+}
+
+#[test]
+fn what_changed_after_a_place_is_found_from_every_place() {
+    let world = paid();
+    let state = &world.state;
+    let all = by_scan(state);
+    let of_the_block = all.iter().filter(|(at, _)| *at == state.applied()).count();
+    assert_eq!((all.len(), of_the_block), (5, 3), "{all:?}");
+    for index in 0..=state.applied().0 + 1 {
+        let later: Vec<_> = all.iter().filter(|(at, _)| at.0 > index).cloned().collect();
+        assert_eq!(after(state, LogIndex(index), None), later, "after {index}");
+    }
+    for (place, (index, key)) in all.iter().enumerate() {
+        assert_eq!(after(state, *index, Some(key)), all[place + 1..], "after {key} at {index}");
+    }
+}
