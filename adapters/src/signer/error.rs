@@ -88,14 +88,6 @@ pub enum SignerError {
         /// What the system said.
         why: String,
     },
-    /// The configuration makes no sense.
-    #[error("signer {signer:?}: {why}")]
-    Config {
-        /// Which signer.
-        signer: String,
-        /// What is wrong.
-        why: String,
-    },
 }
 
 impl SignerError {
@@ -109,8 +101,7 @@ impl SignerError {
             | Self::BadSignature { .. }
             | Self::KeyFile { .. }
             | Self::Environment { .. }
-            | Self::Descriptor { .. }
-            | Self::Config { .. } => false,
+            | Self::Descriptor { .. } => false,
         }
     }
 

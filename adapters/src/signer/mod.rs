@@ -10,13 +10,11 @@
 //! | [`seal`] | finalizing, and the check of every signature before anybody sees it |
 //! | [`audit`] | the log of what was signed |
 //! | [`software`] | keys in a file or an environment variable |
-//! | [`config`] | one `[[signers]]` section |
 //!
 //! A new signer goes into a folder of its own here, takes a [`draft::Draft`], adds signatures to its PSBT, and gives
 //! it to [`seal::seal`]. The suite in `tests/signer` must pass with it.
 
 pub mod audit;
-pub mod config;
 pub mod draft;
 mod error;
 pub mod seal;
@@ -28,7 +26,6 @@ use bitcoin::Transaction;
 use onespend_core::signing::SigningPermit;
 use onespend_core::wallet::WalletDescriptor;
 
-pub use config::Config;
 pub use error::SignerError;
 
 /// Makes the signatures that a permit allows.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use bitcoin::Network;
 use onespend_adapters::signer::software::{MAX_SOURCE_BYTES, SoftwareSigner};
-use onespend_adapters::signer::{Config, Signer, SignerError};
+use onespend_adapters::signer::{Signer, SignerError};
 use serde_json::Value;
 
 use crate::contract::{self, Subject};
@@ -278,34 +278,4 @@ fn gives_no_signature_that_it_could_not_log() {
     assert!(error.retry());
     let error = from_file(folder.path(), &[&account.private]).with_audit_log(folder.path()).unwrap_err();
     assert!(matches!(error, SignerError::Audit { .. }), "{error:?}");
-}
-
-fn config(value: Value) -> Result<Config, serde_json::Error> {
-    serde_json::from_value(value)
-}
-
-#[test]
-fn is_built_from_its_section_of_the_configuration() {
-    use serde_json::json;
-    let folder = tempfile::tempdir().unwrap();
-    let account = account("tr", 2);
-    key_file(folder.path(), &[&account.private], 0o600);
-    let section = json!({"name": "hot", "kind": "software", "file": "hot.xprv", "audit_log": "log"});
-    let signer = config(section).unwrap().build(folder.path(), NETWORK).unwrap();
-    let mut ledger = Ledger::start();
-    let coins = ledger.register("w", &account.public, "hot", 1);
-    signer.sign(&ledger.pay("w", "p", &coins)).unwrap();
-    assert_eq!(lines(&folder.path().join("log")).len(), 1);
-    let faults = [
-        (json!({"name": "hot", "kind": "software"}), "needs `file` or `env`"),
-        (json!({"name": "hot", "kind": "software", "file": "a", "env": "B"}), "has both"),
-        (json!({"name": "", "kind": "software", "file": "a"}), "name must be"),
-        (json!({"name": "a b", "kind": "software", "file": "a"}), "name must be"),
-    ];
-    for (section, expected) in faults {
-        let error = config(section).unwrap().check().unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-    assert!(config(json!({"name": "hot", "kind": "software", "fil": "a"})).is_err(), "unknown keys are refused");
-    assert!(config(json!({"name": "hot", "kind": "oracle", "file": "a"})).is_err());
 }
