@@ -100,8 +100,8 @@ pub struct Summary {
 }
 
 impl Memory {
-    /// Opens the memory, and makes it where there is none. All of it is checked, which takes about a second for each
-    /// million signatures.
+    /// Opens the memory, and makes it where there is none. All of it is checked, which takes about five seconds for
+    /// each million signatures.
     ///
     /// # Errors
     /// [`SignerError::Memory`] names the file: damaged, of a newer format, of another signer or cluster, readable by
