@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::draft::Refusal;
+use super::memory;
 
 /// What a signer answers when it does not sign. None of these frees a coin: the intent stays committed and the
 /// leader drives it again.
@@ -88,6 +89,28 @@ pub enum SignerError {
         /// What the system said.
         why: String,
     },
+    /// What was signed before speaks against the permit. Nothing was asked of the keys.
+    #[error("signer {signer} refuses: {refusal}")]
+    Remembered {
+        /// Which signer.
+        signer: String,
+        /// What speaks against it.
+        refusal: Box<memory::Refusal>,
+    },
+    /// Another process has the signer's memory open.
+    #[error("signer's memory {}: is in use by another process", path.display())]
+    MemoryInUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The signer's memory cannot be used, so nothing is signed.
+    #[error("signer's memory {}: {why}", path.display())]
+    Memory {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl SignerError {
@@ -101,7 +124,10 @@ impl SignerError {
             | Self::BadSignature { .. }
             | Self::KeyFile { .. }
             | Self::Environment { .. }
-            | Self::Descriptor { .. } => false,
+            | Self::Descriptor { .. }
+            | Self::Remembered { .. }
+            | Self::MemoryInUse { .. }
+            | Self::Memory { .. } => false,
         }
     }
 

@@ -9,6 +9,7 @@
 //! | [`draft`] | guards, and the PSBT that is built from the permit alone |
 //! | [`seal`] | finalizing, and the check of every signature before anybody sees it |
 //! | [`audit`] | the log of what was signed |
+//! | [`memory`] | what was signed before, as a second barrier behind the log |
 //! | [`software`] | keys in a file or an environment variable |
 //!
 //! A new signer goes into a folder of its own here, takes a [`draft::Draft`], adds signatures to its PSBT, and gives
@@ -17,12 +18,14 @@
 pub mod audit;
 pub mod draft;
 mod error;
+pub mod memory;
 pub mod seal;
 pub mod software;
 #[cfg(test)]
 mod specimen;
 
 use bitcoin::Transaction;
+use onespend_core::ids::Fence;
 use onespend_core::signing::SigningPermit;
 use onespend_core::wallet::WalletDescriptor;
 
@@ -45,4 +48,15 @@ pub trait Signer: Send + Sync + 'static {
     /// [`SignerError`]; [`SignerError::retry`] says whether the same call may succeed later. After
     /// [`SignerError::Timeout`] a signature may exist.
     fn sign(&self, permit: &SigningPermit) -> Result<Transaction, SignerError>;
+
+    /// The highest fence under which it has signed, as far as it remembers. `None` for a signer without a memory, or
+    /// before its first signature.
+    fn highest_fence(&self) -> Option<Fence> {
+        None
+    }
+
+    /// Why it signs nothing more until an operator has looked; `None` while it does sign.
+    fn frozen(&self) -> Option<String> {
+        None
+    }
 }

@@ -12,21 +12,26 @@ use serde_json::Value;
 use crate::ledger::{Account, Ledger, account};
 use crate::witnesses::assert_valid;
 
-/// A signer of the name "hot", and the accounts that it has keys for, one of each kind that it can sign for.
+/// How to get a signer of the name "hot", and the accounts that it has keys for, one of each kind that it can sign
+/// for. Each part of the suite is a world of its own, so it takes a signer that remembers nothing of the others.
 pub struct Subject {
-    pub signer: Box<dyn Signer>,
+    make: Box<dyn Fn() -> Box<dyn Signer>>,
     pub accounts: Vec<Account>,
 }
 
 impl Subject {
-    pub fn new(signer: impl Signer, accounts: Vec<Account>) -> Self {
-        Self { signer: Box::new(signer), accounts }
+    pub fn new<S: Signer>(make: impl Fn() -> S + 'static, accounts: Vec<Account>) -> Self {
+        Self { make: Box::new(move || Box::new(make())), accounts }
+    }
+
+    pub fn signer(&self) -> Box<dyn Signer> {
+        (self.make)()
     }
 }
 
 /// The suite.
 pub fn check(subject: &Subject) {
-    assert_eq!(subject.signer.name(), "hot");
+    assert_eq!(subject.signer().name(), "hot");
     for account in &subject.accounts {
         signs_exactly_what_is_permitted(subject, account);
         signs_again_with_the_same_txid(subject, account);
@@ -61,15 +66,16 @@ fn signs_exactly_what_is_permitted(subject: &Subject, account: &Account) {
     let mut ledger = Ledger::start();
     let permit = permit(&mut ledger, &account.public, "hot", 3);
     assert!(permit.change().is_some(), "change is part of the case");
-    let signed = subject.signer.sign(&permit).unwrap();
+    let signed = subject.signer().sign(&permit).unwrap();
     assert_signed(&permit, &signed);
     assert_eq!(ledger.record(&permit, &signed), Outcome::Recorded);
 }
 
 fn signs_again_with_the_same_txid(subject: &Subject, account: &Account) {
     let permit = permit(&mut Ledger::start(), &account.public, "hot", 2);
-    let first = subject.signer.sign(&permit).unwrap();
-    let second = subject.signer.sign(&permit).unwrap();
+    let signer = subject.signer();
+    let first = signer.sign(&permit).unwrap();
+    let second = signer.sign(&permit).unwrap();
     assert_eq!(first.compute_txid(), second.compute_txid());
     assert_signed(&permit, &second);
 }
@@ -77,7 +83,7 @@ fn signs_again_with_the_same_txid(subject: &Subject, account: &Account) {
 fn signs_as_many_inputs_as_there_can_be(subject: &Subject, account: &Account) {
     let most = u32::try_from(MAX_OUTPOINTS).unwrap();
     let permit = permit(&mut Ledger::start(), &account.public, "hot", most);
-    let signed = subject.signer.sign(&permit).unwrap();
+    let signed = subject.signer().sign(&permit).unwrap();
     assert_eq!(signed.input.len(), MAX_OUTPOINTS);
     assert_signed(&permit, &signed);
 }
@@ -87,21 +93,22 @@ fn signs_from_many_threads(subject: &Subject, account: &Account) {
     let coins = ledger.register("w", &account.public, "hot", 8);
     let permits: Vec<SigningPermit> =
         coins.iter().enumerate().map(|(at, coin)| ledger.pay("w", &format!("p{at}"), &[*coin])).collect();
+    let signer = subject.signer();
     std::thread::scope(|scope| {
         for permit in &permits {
-            scope.spawn(|| assert_signed(permit, &subject.signer.sign(permit).unwrap()));
+            scope.spawn(|| assert_signed(permit, &signer.sign(permit).unwrap()));
         }
     });
 }
 
 fn finds_its_key_without_origin(subject: &Subject, account: &Account) {
     let permit = permit(&mut Ledger::start(), &account.public_bare, "hot", 1);
-    assert_signed(&permit, &subject.signer.sign(&permit).unwrap());
+    assert_signed(&permit, &subject.signer().sign(&permit).unwrap());
 }
 
 fn refuses_the_permit_of_another_signer(subject: &Subject, account: &Account) {
     let permit = permit(&mut Ledger::start(), &account.public, "cold", 1);
-    let error = subject.signer.sign(&permit).unwrap_err();
+    let error = subject.signer().sign(&permit).unwrap_err();
     assert_eq!(error, SignerError::WrongSigner { signer: "hot".to_owned(), asked: "cold".to_owned() });
     assert!(!error.retry());
 }
@@ -110,7 +117,7 @@ fn refuses_a_wallet_that_it_has_no_key_for(subject: &Subject) {
     for kind in ["wpkh", "tr"] {
         let stranger = account(kind, 0xEE);
         let permit = permit(&mut Ledger::start(), &stranger.public, "hot", 1);
-        let error = subject.signer.sign(&permit).unwrap_err();
+        let error = subject.signer().sign(&permit).unwrap_err();
         assert!(matches!(&error, SignerError::WrongKey { signer, .. } if signer == "hot"), "{error:?}");
         assert!(!error.retry());
         assert!(!error.is_unknown());

@@ -6,7 +6,7 @@ use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use onespend_core::apply::apply;
 use onespend_core::command::{
-    BlockRef, Command, CreatePayment, Entry, PayReserved, Received, Recipient, RegisterWallet, Request, Reserve,
+    BlockRef, Command, CreatePayment, Entry, PayReserved, Received, Recipient, RegisterWallet, Request, Reserve, Spent,
 };
 use onespend_core::ids::{
     AttemptNo, CallerId, Height, LogIndex, Millis, PaymentId, PaymentKey, RequestId, RequestKey, WalletId,
@@ -53,6 +53,7 @@ pub fn account_on(network: Network, kind: &str, seed: u8) -> Account {
     }
 }
 
+#[derive(Clone)]
 pub struct Ledger {
     state: State,
     index: u64,
@@ -119,8 +120,34 @@ impl Ledger {
             fee_sat: 1_000 * outpoints.len() as u64,
         };
         let outcome = self.apply(Command::CreatePayment(create));
-        assert!(matches!(outcome, Outcome::Permitted { .. }), "{outcome:?}");
-        SigningPermit::for_attempt(&self.state, &key, AttemptNo(1)).expect("the intent is applied")
+        let Outcome::Permitted { attempt, .. } = outcome else { panic!("{outcome:?}") };
+        SigningPermit::for_attempt(&self.state, &key, attempt).expect("the intent is applied")
+    }
+
+    /// The permit as it is made now, with the proof of what became of an earlier payment of the same wallet.
+    pub fn again(&self, permit: &SigningPermit, earlier: &str) -> SigningPermit {
+        let fresh = SigningPermit::for_attempt(&self.state, permit.key(), permit.attempt()).expect("not signed yet");
+        fresh.with_dead(&self.state, &payment_key(permit.key().wallet.as_str(), earlier))
+    }
+
+    /// Lets the log grow by as many entries, which are blocks without anything of ours.
+    pub fn grow(&mut self, entries: u32) {
+        (0..entries).for_each(|_| self.mine(vec![]));
+    }
+
+    /// Somebody else spends the coin, and the block is buried as deep as "final" means.
+    pub fn spend_elsewhere(&mut self, coin: OutPoint) {
+        self.mine(vec![Spent { outpoint: coin, txid: Txid::hash(b"elsewhere") }]);
+        self.grow(WalletLimits::default().finality_depth);
+    }
+
+    fn mine(&mut self, spent: Vec<Spent>) {
+        let tip = self.state.tip().unwrap();
+        let height = Height(tip.height.0 + 1);
+        let block = BlockRef { height, hash: BlockHash::hash(&height.0.to_be_bytes()) };
+        let wallets = self.state.wallet_count();
+        let connect = Command::ConnectBlock { block, previous: tip.hash, received: vec![], spent, wallets };
+        assert_eq!(self.apply(connect), Outcome::Recorded);
     }
 
     /// Reserves the coins and asks to have a caller's own transaction signed.

@@ -3,6 +3,8 @@
 
 mod contract;
 mod ledger;
+mod memory;
+mod memory_file;
 mod proposal;
 mod software;
 mod witnesses;

@@ -42,7 +42,9 @@ fn keeps_the_contract_with_keys_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let accounts = accounts();
     let lines = ["# hot wallet", "", &accounts[0].private, "  ", &accounts[1].private_with_origin];
-    contract::check(&Subject::new(from_file(folder.path(), &lines), accounts));
+    let path = key_file(folder.path(), &lines, 0o600);
+    let make = move || SoftwareSigner::from_file("hot", &path, NETWORK).unwrap();
+    contract::check(&Subject::new(make, accounts));
 }
 
 /// Runs itself again with the variable set: a process that changes its own environment is not safe (it is `unsafe`).
@@ -50,8 +52,8 @@ fn keeps_the_contract_with_keys_from_a_file() {
 fn keeps_the_contract_with_keys_from_the_environment() {
     let accounts = accounts();
     if std::env::var_os(VARIABLE).is_some() {
-        let signer = SoftwareSigner::from_environment("hot", VARIABLE, NETWORK).unwrap();
-        contract::check(&Subject::new(signer, accounts));
+        let make = || SoftwareSigner::from_environment("hot", VARIABLE, NETWORK).unwrap();
+        contract::check(&Subject::new(make, accounts));
         return;
     }
     let lines = format!("{}\n# comment\n{}", accounts[0].private_with_origin, accounts[1].private);

@@ -51,15 +51,16 @@ fn signatures(transaction: &Transaction, prevouts: &[TxOut], at: usize) -> usize
 /// The oracle itself must be able to fail.
 #[test]
 fn a_changed_amount_is_noticed() {
-    use crate::contract::Subject;
+    use onespend_adapters::signer::Signer;
+
     use crate::ledger::{Ledger, account};
     let wpkh = account("wpkh", 1);
     let folder = tempfile::tempdir().unwrap();
-    let subject = Subject::new(crate::software::from_file(folder.path(), &[&wpkh.private]), vec![wpkh]);
+    let signer = crate::software::from_file(folder.path(), &[&wpkh.private]);
     let mut ledger = Ledger::start();
-    let coins = ledger.register("w", &subject.accounts[0].public, "hot", 1);
+    let coins = ledger.register("w", &wpkh.public, "hot", 1);
     let permit = ledger.pay("w", "p", &coins);
-    let signed = subject.signer.sign(&permit).unwrap();
+    let signed = signer.sign(&permit).unwrap();
     let mut coin = permit.inputs()[0].txout.clone();
     coin.value += bitcoin::Amount::ONE_SAT;
     assert!(std::panic::catch_unwind(|| assert_valid(&signed, &[coin])).is_err());

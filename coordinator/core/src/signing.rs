@@ -1,5 +1,7 @@
 //! Intents and permits: the only way to a signature (safety 3, 8, 11, 14).
 
+use std::collections::BTreeSet;
+
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash};
 
@@ -7,7 +9,7 @@ use crate::apply::Context;
 use crate::command::{Change, Recipient};
 use crate::ids::{AttemptNo, Fence, PaymentKey};
 use crate::outcome::{Outcome, Rejection};
-use crate::payment::{Attempt, Payment, number_at};
+use crate::payment::{Attempt, AttemptEnd, Payment, number_at};
 use crate::state::State;
 use crate::utxo::Claim;
 use crate::wallet::{Keychain, SignerRef, WalletDescriptor};
@@ -162,6 +164,8 @@ pub struct SigningPermit {
     transaction: Transaction,
     inputs: Vec<PermittedInput>,
     change: Option<Change>,
+    position: Fence,
+    dead: BTreeSet<Txid>,
 }
 
 impl SigningPermit {
@@ -188,7 +192,20 @@ impl SigningPermit {
             transaction: attempt.transaction.clone(),
             inputs: inputs.collect::<Option<_>>()?,
             change: attempt.change.clone(),
+            position: Fence(state.applied().0),
+            dead: BTreeSet::new(),
         })
+    }
+
+    /// Adds the proof that lets a signer with a memory give a coin to another payment: which attempts of an earlier
+    /// payment are dead, so that nothing that was signed for them can ever confirm (safety 6). A payment that the
+    /// state does not know proves nothing. The signer names the payment that it remembers, so no index of dead
+    /// attempts has to be kept.
+    pub fn with_dead(mut self, state: &State, earlier: &PaymentKey) -> Self {
+        let attempts = state.payment(earlier).into_iter().flat_map(|payment| &payment.attempts);
+        let dead = attempts.filter(|attempt| matches!(attempt.end, Some(AttemptEnd::Dead(_))));
+        self.dead.extend(dead.map(Attempt::txid));
+        self
     }
 
     /// The payment.
@@ -234,5 +251,16 @@ impl SigningPermit {
     /// The change output, if any.
     pub fn change(&self) -> Option<&Change> {
         self.change.as_ref()
+    }
+
+    /// How far the log was when the permit was made, as the fence that an intent at the last applied entry would
+    /// have. A signer that has seen a higher fence before faces a log that lost entries (safety 12, 30).
+    pub fn position(&self) -> Fence {
+        self.position
+    }
+
+    /// Transactions of earlier payments that are dead, as far as [`Self::with_dead`] was asked.
+    pub fn dead(&self) -> &BTreeSet<Txid> {
+        &self.dead
     }
 }

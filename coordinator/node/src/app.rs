@@ -144,15 +144,16 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let tls = Material::load(&config.tls)?;
     parts::check_certificate(&tls, config)?;
     let chain = parts::chain(config)?;
+    let raft = parts::raft(config, &tls)?;
     let signers = parts::signers(config)?;
-    let raft = RaftNode::start(parts::raft(config, &tls)?).await.context("starting Raft")?;
+    let raft = RaftNode::start(raft).await.context("starting Raft")?;
     let own = LeaderHint { node_id: config.node.id, addresses: parts::own_addresses(config)?, term: 0 };
     let replica = Arc::new(Replica::new(raft, own));
 
     let bitcoind = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), parts::watch_settings(config));
     let (outbox, inbox) = broadcast::queue();
-    let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox));
     let alarms = Arc::new(Alarms::default());
+    let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox, Arc::clone(&alarms)));
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
     let (stop_data, stop_control, stop_working) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());

@@ -69,6 +69,8 @@ const BITCOIND_RPC_SECONDS: &str = "onespend_bitcoind_rpc_duration_seconds";
 const RESERVATIONS: &str = "onespend_reservations";
 const PAYMENTS: &str = "onespend_payments";
 const SIGNER_SECONDS: &str = "onespend_signer_duration_seconds";
+const SIGNER_FROZEN: &str = "onespend_signer_frozen";
+const SIGNER_REFUSALS: &str = "onespend_signer_memory_refusals_total";
 const POLICY_DENIALS: &str = "onespend_policy_denials_total";
 const TELEMETRY_FAILURES: &str = "onespend_telemetry_export_failures_total";
 const BUILD_INFO: &str = "onespend_build_info";
@@ -96,6 +98,8 @@ const CATALOGUE: &[Entry] = &[
     entry(RESERVATIONS, Kind::Gauge, Unit::Count, "Reservations, by state."),
     entry(PAYMENTS, Kind::Gauge, Unit::Count, "Payments, by state."),
     entry(SIGNER_SECONDS, Kind::Histogram(SIGNER_BUCKETS), Unit::Seconds, "Time of one signature, by signer and outcome: ok or error."),
+    entry(SIGNER_FROZEN, Kind::Gauge, Unit::Count, "1 if the signer is frozen: it has signed what the cluster's log lacks."),
+    entry(SIGNER_REFUSALS, Kind::Counter, Unit::Count, "Permits that a signer's memory refused, by signer and rule: second_payment, other_transaction, lower_fence, or frozen."),
     entry(POLICY_DENIALS, Kind::Counter, Unit::Count, "Requests that policy refused, by method and reason."),
     entry(TELEMETRY_FAILURES, Kind::Counter, Unit::Count, "Batches of spans that could not be exported."),
     entry(BUILD_INFO, Kind::Gauge, Unit::Count, "Always 1; the labels say what runs."),
@@ -290,6 +294,16 @@ pub fn holdings(counts: &crate::health::Counts) {
 pub fn signed(signer: &str, ok: bool, took: Duration) {
     let outcome = if ok { "ok" } else { "error" };
     histogram!(SIGNER_SECONDS, "signer" => signer.to_owned(), "outcome" => outcome).record(took);
+}
+
+/// Whether a signer is frozen.
+pub fn signer_frozen(signer: &str, frozen: bool) {
+    gauge!(SIGNER_FROZEN, "signer" => signer.to_owned()).set(number(u64::from(frozen)));
+}
+
+/// A signer's memory refused a permit. `rule` is the word of [`onespend_adapters::signer::memory::Refusal::rule`].
+pub fn signer_refused(signer: &str, rule: &'static str) {
+    counter!(SIGNER_REFUSALS, "signer" => signer.to_owned(), "rule" => rule).increment(1);
 }
 
 /// Policy refused a request.

@@ -40,6 +40,8 @@ fn exercise() {
         payments: BTreeMap::from([("settled", 200)]),
     });
     signed("hot", true, MS);
+    signer_frozen("hot", true);
+    signer_refused("hot", "lower_fence");
     let subject = Subject { caller: CallerId("client/a"), role: Role::Client };
     let denied = RoleTable.authorize(&subject, Action::SetLimits, &Resource::Cluster);
     policy_denied(&denied.unwrap_err());
@@ -95,6 +97,8 @@ fn values_and_labels_are_what_was_recorded() {
         "onespend_reservations{state=\"exposed\"} 0",
         "onespend_payments{state=\"settled\"} 200",
         "onespend_signer_duration_seconds_count{signer=\"hot\",outcome=\"ok\"} 1",
+        "onespend_signer_frozen{signer=\"hot\"} 1",
+        "onespend_signer_memory_refusals_total{signer=\"hot\",rule=\"lower_fence\"} 1",
         "onespend_policy_denials_total{method=\"SetLimits\",reason=\"ROLE\"} 1",
         "onespend_telemetry_export_failures_total 1",
         &format!("onespend_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),

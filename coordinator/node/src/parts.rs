@@ -64,7 +64,8 @@ fn rpc_observer() -> RpcObserver {
     })
 }
 
-/// The signers of this node.
+/// The signers of this node. Their memories may lie in the data folder, so [`raft`] comes first: it makes the folder,
+/// locks it, and refuses another node's.
 pub(crate) fn signers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Signer>>> {
     config.signers.iter().map(|section| signer(section, config)).collect()
 }
@@ -76,6 +77,8 @@ fn signer(section: &SignerConfig, config: &Config) -> anyhow::Result<Arc<dyn Sig
         SignerKeys::File(path) => SoftwareSigner::from_file(&section.name, path, network)?,
         SignerKeys::Environment(variable) => SoftwareSigner::from_environment(&section.name, variable, network)?,
     };
+    let memory = section.memory_file(&config.node.data_dir);
+    let signer = signer.with_memory(&memory, &config.cluster.id, network)?;
     let signer = match &section.audit_log {
         Some(path) => signer.with_audit_log(path)?,
         None => signer,

@@ -13,12 +13,14 @@ use bitcoin::key::{Keypair, TapTweak};
 use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
 use bitcoin::{Network, Transaction, ecdsa, psbt, taproot};
+use onespend_core::ids::Fence;
 use onespend_core::signing::SigningPermit;
 use onespend_core::wallet::{SignerRef, WalletDescriptor};
 
 use self::keyring::{ChildKey, Keyring};
 use super::audit::AuditLog;
 use super::draft::{Draft, Scheme, message};
+use super::memory::{Memory, Owner};
 use super::seal::seal;
 use super::{Signer, SignerError};
 
@@ -30,6 +32,7 @@ pub use source::MAX_SOURCE_BYTES;
 pub struct SoftwareSigner {
     name: String,
     keyring: Keyring,
+    memory: Option<Memory>,
     audit: Option<AuditLog>,
     secp: Secp256k1<All>,
 }
@@ -57,7 +60,7 @@ impl SoftwareSigner {
 
     #[allow(clippy::unnecessary_wraps)] // Reads as the end of a chain of steps that can fail.
     fn new(name: &str, keyring: Keyring) -> Result<Self, SignerError> {
-        Ok(Self { name: name.to_owned(), keyring, audit: None, secp: Secp256k1::new() })
+        Ok(Self { name: name.to_owned(), keyring, memory: None, audit: None, secp: Secp256k1::new() })
     }
 
     /// Logs every signature before it is returned, see [`super::audit`].
@@ -66,6 +69,16 @@ impl SoftwareSigner {
     /// [`SignerError::Audit`] when the log cannot be opened.
     pub fn with_audit_log(self, path: &Path) -> Result<Self, SignerError> {
         Ok(Self { audit: Some(AuditLog::open(path)?), ..self })
+    }
+
+    /// Remembers every attempt before it is signed, in a file that belongs to this signer of this cluster, and refuses
+    /// what speaks against that; see [`super::memory`].
+    ///
+    /// # Errors
+    /// [`SignerError::Memory`] when the file cannot be made or used.
+    pub fn with_memory(self, path: &Path, cluster_id: &str, network: Network) -> Result<Self, SignerError> {
+        let owner = Owner { cluster_id: cluster_id.to_owned(), network, signer: self.name.clone() };
+        Ok(Self { memory: Some(Memory::open(path, owner)?), ..self })
     }
 
     /// The public forms of its descriptors, to register wallets with.
@@ -100,6 +113,9 @@ impl Signer for SoftwareSigner {
         self.check_addressee(permit)?;
         let mut draft = Draft::new(permit)?;
         let account = self.keyring.find(permit.descriptor()).ok_or_else(|| self.wrong_key(permit))?;
+        if let Some(memory) = &self.memory {
+            memory.check_and_record(permit)?;
+        }
         for ((field, input), sighash) in draft.psbt.inputs.iter_mut().zip(permit.inputs()).zip(&draft.sighashes) {
             let key = account.child(&self.secp, input.keychain, input.index);
             let key = key.ok_or_else(|| self.wrong_key(permit))?;
@@ -109,6 +125,14 @@ impl Signer for SoftwareSigner {
             }
         }
         seal(&self.secp, permit, draft, self.audit.as_ref())
+    }
+
+    fn highest_fence(&self) -> Option<Fence> {
+        self.memory.as_ref()?.highest_fence()
+    }
+
+    fn frozen(&self) -> Option<String> {
+        self.memory.as_ref()?.frozen().map(ToString::to_string)
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the commands, and how one is run |
 //! | `serve` | the daemon |
-//! | `pki`, `config_check`, `manual` | commands that need no cluster |
+//! | `pki`, `config_check`, `signer`, `manual` | commands that need no cluster |
 //! | `doctor/` | what is wrong with this machine |
 //! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `cluster` | commands that talk to a cluster |
 //! | `connection`, `profile`, `session` | how to reach it |
@@ -33,6 +33,7 @@ mod remedy;
 mod reserve;
 mod serve;
 mod session;
+mod signer;
 mod status;
 mod table;
 mod utxo;
@@ -75,6 +76,9 @@ enum Command {
     /// Look at configuration files
     #[command(subcommand)]
     Config(config_check::Command),
+    /// Look after what this machine's signers remember
+    #[command(subcommand)]
+    Signer(signer::Command),
     /// Check this machine: configuration, certificates, disk, ports, bitcoind, clock, peers
     Doctor(doctor::Doctor),
     /// Show the whole cluster in one screen
@@ -130,6 +134,7 @@ impl Command {
             Self::Serve(command) => command.run(),
             Self::Pki(command) => command.run(output),
             Self::Config(command) => command.run(output),
+            Self::Signer(command) => command.run(output),
             Self::Doctor(command) => command.run(output),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),

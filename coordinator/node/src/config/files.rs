@@ -36,6 +36,9 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
             }
             None => {}
         }
+        if let Some(memory) = &signer.memory {
+            folder_of(&format!("signers[{at}].memory"), memory, reading);
+        }
         if let Some(log) = &signer.audit_log {
             folder_of(&format!("signers[{at}].audit_log"), log, reading);
         }

@@ -82,10 +82,17 @@ impl Config {
     /// # Errors
     /// Every fault that was found, with at least one that is an error.
     pub fn load(path: &Path) -> Result<Self, ConfigFaults> {
-        let environment: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        Self::load_with(path, &environment)
+        Self::load_with(path, &environment())
+    }
+
+    /// Like [`Config::load`], but looks at none of the files that are named there, nor for the variables that hold
+    /// keys: for commands that work on the folder of a stopped node and need no secret.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for the files.
+    pub fn load_text(path: &Path) -> Result<Self, ConfigFaults> {
+        let text = read_text(path).map_err(|fault| ConfigFaults { file: path.to_owned(), faults: vec![fault] })?;
+        Self::parse(&text, path, &environment())
     }
 
     /// Like [`Config::load`], with the given environment.
@@ -131,6 +138,13 @@ pub fn check(path: &Path) -> CheckReport {
         Err(faults) => (faults.faults, EXIT_FAULTS),
     };
     CheckReport { lines: faults.iter().map(|fault| fault.line(path)).collect(), exit_code }
+}
+
+/// The process's variables, as far as they are text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn read_text(path: &Path) -> Result<String, Fault> {

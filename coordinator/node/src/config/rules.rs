@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -145,6 +146,16 @@ fn signers(config: &Config, reading: &mut Reading) {
             let other = format!("signers[{first}].name");
             let why = "wallets refer to signers by name";
             reading.refuse(&format!("signers[{at}].name"), &[&other], what, why);
+        }
+    }
+    let mut files: BTreeMap<&PathBuf, usize> = BTreeMap::new();
+    for (at, signer) in config.signers.iter().enumerate() {
+        let Some(memory) = &signer.memory else { continue };
+        if let Some(first) = files.insert(memory, at) {
+            let what = format!("{} is the memory of signers[{first}] already", memory.display());
+            let other = format!("signers[{first}].memory");
+            let why = "a memory belongs to one signer";
+            reading.refuse(&format!("signers[{at}].memory"), &[&other], what, why);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which keys this node can sign with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Section;
 use crate::identity;
@@ -15,6 +15,8 @@ pub struct SignerConfig {
     pub name: String,
     /// What it is and where its keys are; `None` only while faults are being collected.
     pub keys: Option<SignerKeys>,
+    /// Where it remembers what it has signed, if not in the data folder.
+    pub memory: Option<PathBuf>,
     /// A file that gets one JSON line per signature, synchronised before the signature is
     /// handed out.
     pub audit_log: Option<PathBuf>,
@@ -56,6 +58,11 @@ impl SignerConfig {
             }
             (None, None, None) => None,
         };
-        Self { name, keys, audit_log: section.optional_path("audit_log") }
+        Self { name, keys, memory: section.optional_path("memory"), audit_log: section.optional_path("audit_log") }
+    }
+
+    /// The file in which it remembers what it has signed: `signer-NAME.db` in the data folder unless set.
+    pub fn memory_file(&self, data_dir: &Path) -> PathBuf {
+        self.memory.clone().unwrap_or_else(|| data_dir.join(format!("signer-{}.db", self.name)))
     }
 }

@@ -232,6 +232,12 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "signers[1].name",
         "already",
     ),
+    (
+        "[tls]",
+        "[[signers]]\nname = \"a\"\nkind = \"software\"\nfile = \"f\"\nmemory = \"m\"\n[[signers]]\nname = \"b\"\nkind = \"software\"\nfile = \"g\"\nmemory = \"m\"\n[tls]",
+        "signers[1].memory",
+        "memory of signers[0] already",
+    ),
     ("[tls]", "[log]\nfilter = \"a=b=c\"\n[tls]", "log.filter", "directives"),
     ("[tls]", "[log]\nformat = \"xml\"\n[tls]", "log.format", "human, json"),
     ("[tls]", "[telemetry]\notlp_endpoint = \"https://a:1\"\n[tls]", "telemetry.otlp_endpoint", "http://"),
@@ -337,6 +343,23 @@ fn a_file_whose_files_are_in_order_is_loaded_and_reported_as_such() {
     assert_eq!(config.warnings, []);
     let report = check(&file);
     assert_eq!((report.exit_code, report.lines.len()), (0, 0), "{report:?}");
+}
+
+#[test]
+fn a_signers_memory_lies_in_the_data_folder_or_where_it_is_set() {
+    let (_folder, file) = folder();
+    let base = file.parent().unwrap();
+    let config = Config::load_with(&file, &[]).unwrap();
+    let memory = config.signers[0].memory_file(&config.node.data_dir);
+    assert_eq!(memory, base.join("data/signer-hot.db"));
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.clone() + "memory = \"hot.db\"\n").unwrap();
+    let config = Config::load_with(&file, &[]).unwrap();
+    assert_eq!(config.signers[0].memory_file(&config.node.data_dir), base.join("hot.db"));
+    fs::write(&file, text + "memory = \"missing/hot.db\"\n").unwrap();
+    let faults = Config::load_with(&file, &[]).unwrap_err().to_string();
+    assert!(faults.contains("signers[0].memory: ") && faults.contains("not a folder"), "{faults}");
+    assert!(Config::load_text(&file).is_ok(), "which looks at no file");
 }
 
 /// What is done to the folder, and the complaint that follows.

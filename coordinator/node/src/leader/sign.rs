@@ -6,20 +6,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::Transaction;
+use onespend_adapters::signer::memory::Refusal;
 use onespend_adapters::signer::{Signer, SignerError};
 use onespend_core::command::Command;
 use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::outcome::Outcome;
+use onespend_core::payment::Payment;
 use onespend_core::signing::SigningPermit;
+use onespend_core::state::State;
 use onespend_core::wallet::{SignerRef, WalletDescriptor};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::broadcast::Outbox;
+use crate::alarms::Alarms;
 use crate::grpc::turns::Turns;
 use crate::metrics;
 use crate::replica::Replica;
 
+/// The alarm when a signer has signed what the cluster's log lacks.
+const FROZEN: &str = "SIGNER_FROZEN";
 /// Most signatures that are made at once on this node.
 const MAX_AT_ONCE: usize = 16;
 
@@ -32,18 +38,35 @@ pub struct Signing {
     /// Attempts that a signer is at work on.
     working: Mutex<BTreeSet<(PaymentKey, AttemptNo)>>,
     places: Arc<Semaphore>,
+    alarms: Arc<Alarms>,
 }
 
 impl Signing {
-    /// Signers by the names that wallets refer to.
-    pub fn new(replica: Arc<Replica>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox) -> Self {
-        Self {
+    /// Signers by the names that wallets refer to. One that is frozen raises its alarm at once.
+    pub fn new(replica: Arc<Replica>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox, alarms: Arc<Alarms>) -> Self {
+        let signing = Self {
             replica,
             signers: signers.into_iter().map(|signer| (signer.name().to_owned(), signer)).collect(),
             outbox,
             turns: Turns::default(),
             working: Mutex::default(),
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            alarms,
+        };
+        signing.report_frozen();
+        signing
+    }
+
+    /// A node whose signer is frozen must not be sent spends: no payment would get beyond its intent.
+    fn report_frozen(&self) {
+        let mut told = Vec::new();
+        for (name, signer) in &self.signers {
+            let frozen = signer.frozen();
+            metrics::signer_frozen(name, frozen.is_some());
+            told.extend(frozen.map(|why| format!("signer {name}: {why}")));
+        }
+        if !told.is_empty() {
+            self.alarms.raise(FROZEN, &told.join("; "));
         }
     }
 
@@ -98,14 +121,34 @@ impl Signing {
     }
 
     async fn sign_once(&self, key: &PaymentKey, attempt: AttemptNo) {
-        let Some(permit) = self.replica.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
-            return;
-        };
-        match self.call(permit).await {
+        let Some(permit) = self.permit(key, attempt, &[]) else { return };
+        let mut signed = self.call(permit).await;
+        if let Some(earlier) = wants_proof(&signed)
+            && let Some(permit) = self.permit(key, attempt, &earlier)
+        {
+            signed = self.call(permit).await;
+        }
+        match signed {
             Ok(transaction) => self.record(key, attempt, transaction).await,
             Err(error) if error.retry() => warn!(%error, "the signer cannot sign now; it is asked again"),
-            Err(error) => error!(%error, "the signer refuses; somebody must act"),
+            Err(error) => self.report_refusal(&error),
         }
+    }
+
+    /// The permit as of now, with the proof of what became of earlier payments for the same coins.
+    fn permit(&self, key: &PaymentKey, attempt: AttemptNo, earlier: &[PaymentKey]) -> Option<SigningPermit> {
+        self.replica.read(|state| {
+            let permit = SigningPermit::for_attempt(state, key, attempt)?;
+            Some(earlier.iter().fold(permit, |permit, earlier| permit.with_dead(state, earlier)))
+        })
+    }
+
+    fn report_refusal(&self, error: &SignerError) {
+        if let SignerError::Remembered { signer, refusal } = error {
+            metrics::signer_refused(signer, refusal.rule());
+            self.report_frozen();
+        }
+        error!(%error, "the signer refuses; somebody must act");
     }
 
     async fn call(&self, permit: SigningPermit) -> Result<Transaction, SignerError> {
@@ -143,31 +186,50 @@ impl Signing {
     }
 }
 
+/// The payments whose end a signer wants to see proven before it signs a coin away again.
+fn wants_proof(signed: &Result<Transaction, SignerError>) -> Option<Vec<PaymentKey>> {
+    match signed {
+        Err(SignerError::Remembered { refusal, .. }) => match refusal.as_ref() {
+            Refusal::SecondPayment { earlier, .. } => Some(earlier.clone()),
+            Refusal::OtherTransaction { .. } | Refusal::LowerFence { .. } | Refusal::Frozen { .. } => None,
+        },
+        _ => None,
+    }
+}
+
 /// How often payments that wait for a signature are looked for.
 const RECONCILE: Duration = Duration::from_secs(1);
 
 /// The leader's duty: drives on every intent that has no signature, those of earlier leaders too.
 pub(super) async fn run(duty: Arc<super::Duty>) {
     loop {
-        let waiting: Vec<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
-            let open = state.open_payments().into_iter();
-            open.flat_map(|key| {
-                let payment = state.payment(&key);
-                let unsigned: Vec<_> = payment
-                    .into_iter()
-                    .flat_map(onespend_core::payment::Payment::numbered)
-                    .filter(|(_, attempt)| attempt.signed.is_none() && attempt.end.is_none())
-                    .map(|(number, _)| (key.clone(), number))
-                    .collect();
-                unsigned
-            })
-            .collect()
-        });
         let deadline = Instant::now() + RECONCILE;
-        // A signer that hangs is asked once, not once a second.
-        let waiting = waiting.iter().filter(|(key, attempt)| !duty.signing.is_working(key, *attempt));
-        let signing = waiting.map(|(key, attempt)| duty.signing.sign(key, *attempt, deadline));
+        let waiting = duty.replica.read(waiting);
+        let signing = waiting.iter().map(|(key, attempts)| drive(&duty.signing, key, attempts, deadline));
         futures::future::join_all(signing).await;
         tokio::time::sleep(RECONCILE).await;
+    }
+}
+
+/// Payments with intents that have no signature.
+fn waiting(state: &State) -> Vec<(PaymentKey, Vec<AttemptNo>)> {
+    let open = state.open_payments().into_iter();
+    let unsigned = open.map(|key| {
+        let attempts = state.payment(&key).into_iter().flat_map(Payment::numbered);
+        let unsigned = attempts.filter(|(_, attempt)| attempt.signed.is_none() && attempt.end.is_none());
+        let numbers = unsigned.map(|(number, _)| number).collect();
+        (key, numbers)
+    });
+    unsigned.filter(|(_, numbers): &(_, Vec<_>)| !numbers.is_empty()).collect()
+}
+
+/// The attempts of one payment, in their order: they share a coin, and a signer with a memory refuses an older
+/// attempt once it has signed a newer one for it (safety 12).
+async fn drive(signing: &Arc<Signing>, key: &PaymentKey, attempts: &[AttemptNo], deadline: Instant) {
+    for attempt in attempts {
+        // A signer that hangs is asked once, not once a second.
+        if !signing.is_working(key, *attempt) {
+            signing.sign(key, *attempt, deadline).await;
+        }
     }
 }

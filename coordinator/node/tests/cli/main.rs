@@ -11,4 +11,5 @@ mod files;
 mod node;
 mod payments;
 mod run;
+mod signer;
 mod status;

@@ -1,0 +1,139 @@
+//! The file: made whole or not at all, and opened only if it is ours, undamaged and not newer than we are.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, params};
+use rusqlite_migration::{M, Migrations};
+use tracing::warn;
+
+use super::{Owner, rows};
+use crate::signer::SignerError;
+
+/// "onsm" in the header field that SQLite keeps for it.
+const APPLICATION_ID: i32 = 0x6f6e_736d;
+/// The steps to the tables of this version. Append only: the number of steps is the stored version.
+const STEPS: &[M<'static>] = &[M::up(rows::TABLES)];
+/// It names payments, so it is its owner's alone.
+const FILE_MODE: u32 = 0o600;
+/// Permission bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
+
+/// Opens the memory, and makes it where there is none. The file stays locked against other processes as long as the
+/// second value lives; it must be dropped after the first, because closing it would end SQLite's own locks.
+pub(super) fn open(path: &Path, owner: &Owner) -> Result<(Connection, File), SignerError> {
+    if !path.try_exists().map_err(fault(path))? {
+        create(path, owner)?;
+        warn!(path = %path.display(), signer = owner.signer, "the signer has no memory yet: a new one is made, which remembers nothing");
+    }
+    let lock = lock(path)?;
+    let sql = fault(path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags).map_err(&sql)?;
+    check_header(&db, path)?;
+    db.pragma_update(None, "journal_mode", "WAL").map_err(&sql)?;
+    // Every commit waits for the disk: a signature must not outlive its record.
+    db.pragma_update(None, "synchronous", "FULL").map_err(&sql)?;
+    db.pragma_update(None, "foreign_keys", true).map_err(&sql)?;
+    Migrations::from_slice(STEPS).to_latest(&mut db).map_err(fault(path))?;
+    check_content(&db, path, owner)?;
+    Ok((db, lock))
+}
+
+/// Opens the memory for looking at it, also beside the process that uses it.
+pub(super) fn open_reader(path: &Path, owner: &Owner) -> Result<Connection, SignerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(fault(path))?;
+    check_header(&db, path)?;
+    check_content(&db, path, owner)?;
+    Ok(db)
+}
+
+/// Makes it under another name first, so that a crash leaves none or a whole one.
+fn create(path: &Path, owner: &Owner) -> Result<(), SignerError> {
+    let temporary = with_suffix(path, &format!(".new-{}", std::process::id()));
+    for leftover in [temporary.clone(), with_suffix(&temporary, "-journal")] {
+        match fs::remove_file(leftover) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(fault(path)(error)),
+            _ => {}
+        }
+    }
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temporary).map_err(fault(path))?;
+    let mut db = Connection::open(&temporary).map_err(fault(path))?;
+    db.pragma_update(None, "application_id", APPLICATION_ID).map_err(fault(path))?;
+    Migrations::from_slice(STEPS).to_latest(&mut db).map_err(fault(path))?;
+    let identity = params![owner.cluster_id, owner.network.to_string(), owner.signer];
+    db.execute("INSERT INTO identity(one, cluster_id, network, signer) VALUES(1, ?1, ?2, ?3)", identity)
+        .map_err(fault(path))?;
+    db.close().map_err(|(_, error)| fault(path)(error))?;
+    // Unlike a rename, a link never replaces a memory that another process has made in between.
+    match fs::hard_link(&temporary, path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(fault(path)(error)),
+        _ => {}
+    }
+    fs::remove_file(&temporary).map_err(fault(path))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fault(path))
+}
+
+fn lock(path: &Path) -> Result<File, SignerError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(fault(path))?;
+    let mode = file.metadata().map_err(fault(path))?.permissions().mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        let shown = path.display();
+        return Err(fault(path)(format!("others may read or change it (mode {mode:04o}). Run: chmod 600 '{shown}'")));
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SignerError::MemoryInUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(fault(path)(error)),
+    }
+}
+
+/// Ours, and not newer. Changes nothing.
+fn check_header(db: &Connection, path: &Path) -> Result<(), SignerError> {
+    let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(fault(path));
+    if number("application_id")? != i64::from(APPLICATION_ID) {
+        return Err(fault(path)("is not a signer's memory, or is damaged"));
+    }
+    let (found, known) = (number("user_version")?, i64::try_from(STEPS.len()).unwrap_or(i64::MAX));
+    if found > known {
+        return Err(fault(path)(format!("has format {found}; this version reads up to format {known}")));
+    }
+    Ok(())
+}
+
+/// Undamaged, and of this signer of this cluster.
+fn check_content(db: &Connection, path: &Path, owner: &Owner) -> Result<(), SignerError> {
+    let sql = fault(path);
+    let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(&sql)?;
+    if verdict != "ok" {
+        return Err(fault(path)(format!("is damaged: {verdict}")));
+    }
+    if !rows::is_whole(db).map_err(&sql)? {
+        return Err(fault(path)("is damaged: its content is not what was recorded"));
+    }
+    let found = db
+        .query_row("SELECT cluster_id, network, signer FROM identity", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })
+        .map_err(&sql)?;
+    if found != (owner.cluster_id.clone(), owner.network.to_string(), owner.signer.clone()) {
+        let (cluster, network, signer) = found;
+        let other = format!("belongs to signer {signer} of cluster {cluster} on {network}, not to {owner}");
+        return Err(fault(path)(other));
+    }
+    Ok(())
+}
+
+pub(super) fn fault<E: ToString>(path: &Path) -> impl Fn(E) -> SignerError {
+    move |why| SignerError::Memory { path: path.to_owned(), why: why.to_string() }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

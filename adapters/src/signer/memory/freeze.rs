@@ -1,0 +1,67 @@
+//! The frozen state, who lifted it and when.
+
+use onespend_core::ids::Fence;
+use rusqlite::{Connection, params};
+
+/// One event of a freeze, for auditors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Wall clock, in milliseconds since 1970: for people to read.
+    pub at_ms: u64,
+    /// `frozen` or `unfrozen`.
+    pub what: String,
+    /// The operator; the signer itself where it froze.
+    pub who: String,
+    /// The position of the log that froze it.
+    pub position: Fence,
+    /// The fence that the log should have reached.
+    pub recorded: Fence,
+}
+
+/// Freezes because of a permit of this position.
+pub(super) fn freeze(
+    db: &Connection,
+    at_ms: u64,
+    signer: &str,
+    position: Fence,
+    recorded: Fence,
+) -> rusqlite::Result<()> {
+    db.execute(
+        "UPDATE totals SET frozen_at_ms = ?1, frozen_position = ?2",
+        params![at_ms.cast_signed(), position.0.cast_signed()],
+    )?;
+    note(db, &AuditRow { at_ms, what: "frozen".to_owned(), who: format!("signer {signer}"), position, recorded })
+}
+
+/// Lifts it: a log that has reached `position` is good enough from now on.
+pub(super) fn lift(db: &Connection, at_ms: u64, who: &str, position: Fence, recorded: Fence) -> rusqlite::Result<()> {
+    db.execute(
+        "UPDATE totals SET floor = ?1, frozen_at_ms = NULL, frozen_position = NULL",
+        params![position.0.cast_signed()],
+    )?;
+    note(db, &AuditRow { at_ms, what: "unfrozen".to_owned(), who: who.to_owned(), position, recorded })
+}
+
+fn note(db: &Connection, row: &AuditRow) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO audit(at_ms, what, who, position, recorded) VALUES(?1, ?2, ?3, ?4, ?5)",
+        params![row.at_ms.cast_signed(), row.what, row.who, row.position.0.cast_signed(), row.recorded.0.cast_signed()],
+    )?;
+    Ok(())
+}
+
+/// All events, the oldest first. They are rare, because each needs an operator.
+pub(super) fn audit(db: &Connection) -> rusqlite::Result<Vec<AuditRow>> {
+    let mut all = db.prepare("SELECT at_ms, what, who, position, recorded FROM audit ORDER BY id")?;
+    let number = |row: &rusqlite::Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    all.query_map([], |row| {
+        Ok(AuditRow {
+            at_ms: number(row, 0)?,
+            what: row.get(1)?,
+            who: row.get(2)?,
+            position: Fence(number(row, 3)?),
+            recorded: Fence(number(row, 4)?),
+        })
+    })?
+    .collect()
+}

@@ -1,0 +1,73 @@
+//! Why a signer that remembers does not sign.
+
+use bitcoin::{OutPoint, Txid};
+use onespend_core::ids::{AttemptNo, Fence, PaymentKey};
+
+/// What the memory has against a permit. None of these passes by itself: somebody has to look.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A coin was signed away before, and not all that was signed is proven dead (safety 6).
+    #[error(
+        "coin {outpoint} was signed away for {} before, and nothing proves that this can no longer confirm",
+        list(earlier)
+    )]
+    SecondPayment {
+        /// The first such coin.
+        outpoint: OutPoint,
+        /// The payments whose attempts are not all proven dead, of all coins of the permit.
+        earlier: Vec<PaymentKey>,
+    },
+    /// One attempt number is one unsigned transaction, for ever (safety 11).
+    #[error("attempt {attempt} of {key} was signed as {recorded} before, and this one is {asked}")]
+    OtherTransaction {
+        /// The payment.
+        key: PaymentKey,
+        /// The attempt.
+        attempt: AttemptNo,
+        /// What was signed.
+        recorded: Txid,
+        /// What the permit asks for.
+        asked: Txid,
+    },
+    /// A later intent for this coin was signed before (safety 12).
+    #[error("coin {outpoint} was signed away under fence {recorded} before, and this permit has fence {asked}")]
+    LowerFence {
+        /// The first such coin.
+        outpoint: OutPoint,
+        /// The highest fence under which it was signed away.
+        recorded: Fence,
+        /// The permit's.
+        asked: Fence,
+    },
+    /// The cluster's log lacks what this signer has signed: nothing more is signed until an operator has looked.
+    #[error(
+        "it is frozen: the cluster's log stood at {position} when it was asked, and it has signed at {recorded} before; \
+         so the log is older than the signer's memory, as after a restored backup or a copied data folder. Compare \
+         wallets and payments with the chain and the mempool; then stop this node and run: onespend signer unfreeze \
+         --config FILE --name {signer} --i-have-checked"
+    )]
+    Frozen {
+        /// Which signer.
+        signer: String,
+        /// The position of the permit that froze it.
+        position: Fence,
+        /// The fence that the log must have reached.
+        recorded: Fence,
+    },
+}
+
+impl Refusal {
+    /// The rule that is broken, as one word for counters.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::SecondPayment { .. } => "second_payment",
+            Self::OtherTransaction { .. } => "other_transaction",
+            Self::LowerFence { .. } => "lower_fence",
+            Self::Frozen { .. } => "frozen",
+        }
+    }
+}
+
+fn list(keys: &[PaymentKey]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,88 @@
+//! The decision, as a function of what is remembered: no IO, so every rule can be read here.
+
+use bitcoin::OutPoint;
+use onespend_core::ids::{AttemptNo, Fence, PaymentKey};
+use onespend_core::signing::SigningPermit;
+
+use super::Refusal;
+
+/// One attempt that was allowed before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recorded {
+    /// Its row.
+    pub(super) id: i64,
+    pub(super) key: PaymentKey,
+    pub(super) number: AttemptNo,
+    pub(super) txid: bitcoin::Txid,
+    pub(super) fence: Fence,
+}
+
+impl Recorded {
+    fn is_of(&self, permit: &SigningPermit) -> bool {
+        self.key == *permit.key() && self.number == permit.attempt()
+    }
+}
+
+/// What has to be on the disk before the signature is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is there.
+    Nothing,
+    /// A new attempt.
+    Record,
+    /// A known attempt under a higher fence.
+    Raise,
+}
+
+/// Whether the permit may be signed. `same` is the attempt of the permit's own number, `spenders` are all recorded
+/// attempts that spend one of its coins.
+pub(super) fn judge(
+    permit: &SigningPermit,
+    same: Option<&Recorded>,
+    spenders: &[(OutPoint, Recorded)],
+) -> Result<Step, Refusal> {
+    if let Some(known) = same {
+        if known.txid != permit.txid() {
+            return Err(Refusal::OtherTransaction {
+                key: permit.key().clone(),
+                attempt: permit.attempt(),
+                recorded: known.txid,
+                asked: permit.txid(),
+            });
+        }
+        // Signing again is always allowed, also after a later attempt of the payment (safety 14).
+        if known.fence == permit.fence() {
+            return Ok(Step::Nothing);
+        }
+    }
+    check_payments(permit, spenders)?;
+    check_fences(permit, spenders)?;
+    Ok(if same.is_some() { Step::Raise } else { Step::Record })
+}
+
+/// An attempt of another payment that spends one of the coins must be proven dead, transaction by transaction: that
+/// the log knows some dead attempt of that payment says nothing of the one that was signed here.
+fn check_payments(permit: &SigningPermit, spenders: &[(OutPoint, Recorded)]) -> Result<(), Refusal> {
+    let alive: Vec<_> = spenders
+        .iter()
+        .filter(|(_, recorded)| recorded.key != *permit.key() && !permit.dead().contains(&recorded.txid))
+        .collect();
+    let Some((outpoint, _)) = alive.first() else { return Ok(()) };
+    let mut earlier: Vec<PaymentKey> = alive.iter().map(|(_, recorded)| recorded.key.clone()).collect();
+    earlier.sort();
+    earlier.dedup();
+    Err(Refusal::SecondPayment { outpoint: *outpoint, earlier })
+}
+
+/// Fences of one coin strictly increase: two attempts never share one, because it is the index of their intent.
+fn check_fences(permit: &SigningPermit, spenders: &[(OutPoint, Recorded)]) -> Result<(), Refusal> {
+    let asked = permit.fence();
+    let is_above = |recorded: &Recorded| {
+        if recorded.is_of(permit) { recorded.fence > asked } else { recorded.fence >= asked }
+    };
+    let above = spenders.iter().filter(|(_, recorded)| is_above(recorded));
+    match above.max_by_key(|(_, recorded)| recorded.fence) {
+        Some((outpoint, highest)) => Err(Refusal::LowerFence { outpoint: *outpoint, recorded: highest.fence, asked }),
+        None => Ok(()),
+    }
+}

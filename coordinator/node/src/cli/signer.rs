@@ -1,0 +1,196 @@
+//! `onespend signer`: what a signer of this machine remembers. Works on its file, not on a cluster.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use onespend_adapters::signer::SignerError;
+use onespend_adapters::signer::memory::{self, AuditRow, Owner};
+use serde::Serialize;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::format::{ago, counted};
+use super::output::{Output, Show, note};
+use super::table;
+use crate::config::{Config, ConfigFaults};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what a signer remembers, and whether it is frozen; also while the node runs
+    Show(Which),
+    /// Let a frozen signer sign again, after you have looked; the node must be stopped
+    Unfreeze {
+        #[command(flatten)]
+        which: Which,
+        /// The wallets' payments and coins were compared with the chain and the mempool, and the log is the right one
+        #[arg(long, required = true)]
+        i_have_checked: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The node's configuration file
+    #[arg(long, value_name = "FILE", env = "ONESPEND_CONFIG")]
+    config: PathBuf,
+    /// The signer's name
+    #[arg(long)]
+    name: String,
+}
+
+impl Command {
+    /// Shows or changes the memory.
+    pub fn run(self, output: Output) -> Result<Exit, Failure> {
+        match self {
+            Self::Show(which) => output.show(&which.locate()?.look()?)?,
+            // The flag is the operator's word, and clap demands it.
+            Self::Unfreeze { which, i_have_checked: _ } => {
+                let place = which.locate()?;
+                match memory::unfreeze(&place.file, &place.owner, &operator()).map_err(|error| refuse(&error))? {
+                    Some(position) => note(&format!("unfrozen: a log that has reached {position} is accepted")),
+                    None => note("it was not frozen; nothing was changed"),
+                }
+                output.show(&place.look()?)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Where a memory is, and whose.
+struct Place {
+    file: PathBuf,
+    owner: Owner,
+}
+
+impl Which {
+    fn locate(&self) -> Result<Place, Failure> {
+        let config = Config::load_text(&self.config).map_err(|faults| refuse_config(&faults))?;
+        let Some(signer) = config.signers.iter().find(|signer| signer.name == self.name) else {
+            let known: Vec<&str> = config.signers.iter().map(|signer| signer.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let failure = Failure::usage(format!("the configuration has no signer {}", self.name));
+            return Err(failure.with("signers", known));
+        };
+        let owner =
+            Owner { cluster_id: config.cluster.id.clone(), network: config.cluster.network, signer: self.name.clone() };
+        Ok(Place { file: signer.memory_file(&config.node.data_dir), owner })
+    }
+}
+
+impl Place {
+    fn look(&self) -> Result<View, Failure> {
+        let summary = memory::inspect(&self.file, &self.owner).map_err(|error| refuse(&error))?;
+        Ok(View {
+            signer: self.owner.signer.clone(),
+            cluster_id: self.owner.cluster_id.clone(),
+            network: self.owner.network.to_string(),
+            file: self.file.clone(),
+            attempts: summary.attempts,
+            outpoints: summary.outpoints,
+            highest_fence: summary.highest_fence.map(|fence| fence.0),
+            log_must_reach: summary.floor.map(|fence| fence.0),
+            frozen: summary.frozen.is_some(),
+            frozen_position: summary.frozen.map(|fence| fence.0),
+            audit: summary.audit.into_iter().map(Event::from).collect(),
+        })
+    }
+}
+
+/// Who runs this command: the name that the shell knows, the one before `sudo` first, and the id that the system knows.
+fn operator() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|variable| std::env::var(variable).ok());
+    let uid = std::fs::metadata("/proc/self").map_or_else(|_| "unknown".to_owned(), |own| own.uid().to_string());
+    format!("{} (uid {uid})", name.as_deref().unwrap_or("unknown"))
+}
+
+fn refuse(error: &SignerError) -> Failure {
+    let failure = Failure::new(Exit::Refused, error.to_string());
+    match error {
+        SignerError::MemoryInUse { .. } => failure.remedy("stop the node, and start it again afterwards"),
+        _ => failure,
+    }
+}
+
+fn refuse_config(faults: &ConfigFaults) -> Failure {
+    let failure = Failure::usage("the configuration cannot be used");
+    faults.errors().fold(failure, |failure, fault| failure.with("fault", fault.line(&faults.file)))
+}
+
+/// What a signer remembers.
+#[derive(Debug, Serialize)]
+struct View {
+    signer: String,
+    cluster_id: String,
+    network: String,
+    file: PathBuf,
+    /// How many attempts were signed, or were about to be.
+    attempts: u64,
+    /// How many coins they spend.
+    outpoints: u64,
+    /// Null before the first.
+    highest_fence: Option<u64>,
+    /// A log below it freezes the signer; null before the first record.
+    log_must_reach: Option<u64>,
+    frozen: bool,
+    /// Where the log stood that froze it.
+    frozen_position: Option<u64>,
+    audit: Vec<Event>,
+}
+
+/// Frozen or unfrozen. `at_unix_ms` is wall time.
+#[derive(Debug, Serialize)]
+struct Event {
+    at_unix_ms: u64,
+    what: String,
+    who: String,
+    position: u64,
+    recorded: u64,
+}
+
+impl From<AuditRow> for Event {
+    fn from(row: AuditRow) -> Self {
+        let AuditRow { at_ms, what, who, position, recorded } = row;
+        Self { at_unix_ms: at_ms, what, who, position: position.0, recorded: recorded.0 }
+    }
+}
+
+impl Event {
+    fn text(&self) -> String {
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.at_unix_ms);
+        let Self { what, who, position, recorded, .. } = self;
+        format!("{what} {} by {who}: the log at {position}, signed at {recorded}", ago(at))
+    }
+}
+
+impl View {
+    fn state(&self) -> String {
+        match self.frozen_position {
+            Some(position) => format!("FROZEN: the log stood at {position}, below what was signed"),
+            None => "signs".to_owned(),
+        }
+    }
+}
+
+impl Show for View {
+    fn text(&self) -> String {
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let (attempts, outpoints) = (
+            usize::try_from(self.attempts).unwrap_or(usize::MAX),
+            usize::try_from(self.outpoints).unwrap_or(usize::MAX),
+        );
+        let signed =
+            format!("{} that spend {}", counted(attempts, "attempt", "attempts"), counted(outpoints, "coin", "coins"));
+        let card = table::card([
+            ("signer", format!("{} of cluster {} on {}", self.signer, self.cluster_id, self.network)),
+            ("memory", self.file.display().to_string()),
+            ("state", self.state()),
+            ("remembers", signed),
+            ("highest fence", number(self.highest_fence)),
+            ("log must reach", number(self.log_must_reach)),
+        ]);
+        let events = self.audit.iter().map(Event::text);
+        std::iter::once(card).chain(events).collect::<Vec<_>>().join("\n")
+    }
+}
