@@ -153,6 +153,81 @@ pub struct RegisterWallet {
     /// Unspent coins at the basis. Scripts are derived again, so a coin of another wallet or address is refused.
     #[n(5)]
     pub found: Vec<Received>,
+    /// The key by which an external signer proves that it has fenced an attempt: an x-only public key (BIP-340).
+    #[n(6)]
+    pub fence_key: Option<FenceKey>,
+}
+
+/// An x-only public key (BIP-340).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct FenceKey(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub [u8; 32],
+);
+
+/// Adds coins to a wallet without descriptors, as bitcoind has them at the basis.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RegisterOutpoints {
+    /// Which wallet.
+    #[n(0)]
+    pub wallet: WalletId,
+    /// The tip that `found` is true for; another tip is refused.
+    #[n(1)]
+    pub basis: BlockRef,
+    /// The coins; keychain and index mean nothing here and are external and 0.
+    #[n(2)]
+    pub found: Vec<Received>,
+}
+
+/// Replaces the newest live attempt by one that pays more fees, or gives the coins back.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Replace {
+    /// The payment.
+    #[n(0)]
+    pub key: PaymentKey,
+    /// The newest live attempt that this was decided on.
+    #[n(1)]
+    pub previous: AttemptNo,
+    /// Coins to spend besides those of that attempt, chosen by the leader.
+    #[n(2)]
+    #[cbor(with = "codec::many")]
+    pub more: Vec<OutPoint>,
+    /// The fee of the replacement.
+    #[n(3)]
+    pub fee_sat: u64,
+}
+
+/// Lets a child pay for its parent: a payment to this wallet's own address that spends the change of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct BumpByChild {
+    /// The payment whose newest live attempt is the parent.
+    #[n(0)]
+    pub key: PaymentKey,
+    /// That attempt.
+    #[n(1)]
+    pub parent: AttemptNo,
+    /// The caller's name for the child.
+    #[n(2)]
+    pub child: PaymentId,
+    /// The fee of the child.
+    #[n(3)]
+    pub fee_sat: u64,
+}
+
+/// A signer's word that it has not signed an attempt and never will, by which its coins may be freed (safety 6).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AbortAttempt {
+    /// The payment.
+    #[n(0)]
+    pub key: PaymentKey,
+    /// The attempt.
+    #[n(1)]
+    pub attempt: AttemptNo,
+    /// The BIP-340 signature of the wallet's fence key over [`crate::signing::abort_message`], 64 bytes.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub proof: Vec<u8>,
 }
 
 /// Reserves coins: all or none (safety 2).
@@ -203,10 +278,11 @@ pub struct PayReserved {
     /// Who gets how much.
     #[n(1)]
     pub recipients: Vec<Recipient>,
-    /// The reservation whose coins it spends, all of them and no others.
+    /// The reservation whose coins it spends, all of them and no others; a replacement also spends coins of the
+    /// payment's own attempts, and may do without a reservation.
     #[n(2)]
-    pub reservation: ReservationId,
-    /// The fence that the reservation was granted with.
+    pub reservation: Option<ReservationId>,
+    /// The fence that the reservation was granted with; 0 without one.
     #[n(3)]
     pub fence: Fence,
     /// The unsigned transaction.
@@ -380,6 +456,63 @@ pub enum Command {
         #[n(2)]
         relay: Relay,
     },
+    /// Pays more fees for a payment by a transaction that replaces the attempt before (BIP-125).
+    #[n(16)]
+    BumpFee(#[n(0)] Replace),
+    /// Lets a child pay more fees.
+    #[n(17)]
+    BumpByChild(#[n(0)] BumpByChild),
+    /// Gives the coins back to the wallet by a transaction that conflicts with every attempt before (safety 10).
+    #[n(18)]
+    CancelPayment(#[n(0)] Replace),
+    /// An external signer has fenced an attempt.
+    #[n(19)]
+    AbortAttempt(#[n(0)] AbortAttempt),
+    /// Follows coins by their outpoints.
+    #[n(20)]
+    RegisterOutpoints(#[n(0)] RegisterOutpoints),
+    /// An operator has checked coins that were held back: nobody else will spend them.
+    #[n(21)]
+    ReleaseQuarantined {
+        /// Whose.
+        #[n(0)]
+        wallet: WalletId,
+        /// Which.
+        #[n(1)]
+        #[cbor(with = "codec::many")]
+        outpoints: Vec<OutPoint>,
+        /// What was checked, for the audit.
+        #[n(2)]
+        note: String,
+    },
+    /// The data is older than what the cluster did: nothing is signed from now on.
+    #[n(22)]
+    EnterRecovery {
+        /// How that was noticed.
+        #[n(0)]
+        why: String,
+    },
+    /// The leader has compared the state with its bitcoind's chain and mempool.
+    #[n(23)]
+    Reconcile {
+        /// The tip that was compared with; another tip is refused.
+        #[n(0)]
+        basis: BlockRef,
+        /// Coins that the mempool spends by transactions that nobody here knows: held back.
+        #[n(1)]
+        #[cbor(with = "codec::many")]
+        spent_outside: Vec<OutPoint>,
+    },
+    /// An operator confirms that the state is reconciled: the fence epoch moves up and signing is allowed again.
+    #[n(24)]
+    ConfirmRecovery {
+        /// The epoch from now on, above every epoch that a signer has seen.
+        #[n(0)]
+        epoch: u32,
+        /// What was checked, for the audit.
+        #[n(1)]
+        note: String,
+    },
 }
 
 impl Command {
@@ -402,6 +535,15 @@ impl Command {
             Self::PayReserved(_) => "pay_reserved",
             Self::RecordSignature { .. } => "record_signature",
             Self::RecordRelay { .. } => "record_relay",
+            Self::BumpFee(_) => "bump_fee",
+            Self::BumpByChild(_) => "bump_by_child",
+            Self::CancelPayment(_) => "cancel_payment",
+            Self::AbortAttempt(_) => "abort_attempt",
+            Self::RegisterOutpoints(_) => "register_outpoints",
+            Self::ReleaseQuarantined { .. } => "release_quarantined",
+            Self::EnterRecovery { .. } => "enter_recovery",
+            Self::Reconcile { .. } => "reconcile",
+            Self::ConfirmRecovery { .. } => "confirm_recovery",
         }
     }
 }

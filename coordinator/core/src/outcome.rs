@@ -84,6 +84,13 @@ pub enum FeeLimit {
     /// The fee is above `max_fee_percent` of what the recipients get.
     #[n(3)]
     Percent,
+    /// A replacement's fee in sat is below those of every attempt it replaces and 0.1 sat/vB for itself (BIP-125,
+    /// rules 3 and 4, with Bitcoin Core's incremental feerate).
+    #[n(4)]
+    ReplacementFee,
+    /// A replacement's feerate in sat per 1000 vB is not above those of the attempts it replaces.
+    #[n(5)]
+    ReplacementFeerate,
 }
 
 /// Who holds a coin that was asked for.
@@ -371,10 +378,125 @@ pub enum Rejection {
     #[error("the signed transaction is not the one that was permitted")]
     #[n(32)]
     SignatureMismatch,
-    /// The wallet signs outside; this version answers with no permit yet.
+    /// The wallet signs outside, so this service has no signature to make for it.
     #[error("the wallet signs outside this service")]
     #[n(33)]
     WalletSignsOutside,
+    /// A replacement that does not spend the anchor could confirm beside an earlier attempt (safety 8).
+    #[error("the transaction must spend {anchor}, which every attempt of this payment spends")]
+    #[n(34)]
+    ReplacementMissingAnchor {
+        /// The payment's anchor.
+        #[n(0)]
+        #[cbor(with = "codec::one")]
+        anchor: OutPoint,
+    },
+    /// Nothing can be replaced, for a reason that time or a new attempt changes.
+    #[error("nothing to replace: {why}")]
+    #[n(35)]
+    NotReplaceable {
+        /// Why.
+        #[n(0)]
+        why: String,
+    },
+    /// The change of an attempt is spent by another payment that may be signed: replacing the attempt would take that
+    /// payment's coin away (safety 24).
+    #[error("payment {payment} spends {outpoint}, the change of an attempt that would be replaced")]
+    #[n(36)]
+    HasDescendants {
+        /// The change output.
+        #[n(0)]
+        #[cbor(with = "codec::one")]
+        outpoint: OutPoint,
+        /// Who spends it.
+        #[n(1)]
+        payment: PaymentId,
+    },
+    /// No signer of this wallet can prove that it has fenced an attempt.
+    #[error("an attempt of this wallet cannot be aborted: {why}")]
+    #[n(37)]
+    AbortUnsupported {
+        /// Why.
+        #[n(0)]
+        why: String,
+    },
+    /// The proof is not the signer's word about this attempt.
+    #[error("the proof is not a signature of the wallet's fence key over this attempt")]
+    #[n(38)]
+    AbortProofInvalid,
+    /// The signer said that it would never sign this attempt.
+    #[error("the attempt was aborted: its signer proved that it had not signed and never would")]
+    #[n(39)]
+    AttemptAborted,
+    /// Too much of the wallet would be reserved.
+    #[error("{reserved_sat} sat would be reserved; the wallet's limit is {bound_sat} sat")]
+    #[n(40)]
+    ReservedShare {
+        /// With this reservation.
+        #[n(0)]
+        reserved_sat: u64,
+        /// The most that may be.
+        #[n(1)]
+        bound_sat: u64,
+    },
+    /// Too much would leave the wallet within the window.
+    #[error("{spent_sat} sat would leave the wallet within {window_ms} ms; its limit is {bound_sat} sat")]
+    #[n(41)]
+    VelocityLimit {
+        /// With this transaction.
+        #[n(0)]
+        spent_sat: u64,
+        /// The most that may.
+        #[n(1)]
+        bound_sat: u64,
+        /// Length of the rolling window.
+        #[n(2)]
+        window_ms: u64,
+    },
+    /// The state was restored from a backup and is not confirmed yet (safety 30).
+    #[error("recovery mode: nothing is signed until an operator has confirmed the state; {why}")]
+    #[n(42)]
+    RecoveryMode {
+        /// How it began.
+        #[n(0)]
+        why: String,
+    },
+    /// There is nothing to confirm, or not yet.
+    #[error("recovery: {why}")]
+    #[n(43)]
+    RecoveryRefused {
+        /// Why.
+        #[n(0)]
+        why: String,
+    },
+    /// Coins that were to be released are not held back.
+    #[error("{} not held back", count(.outpoints, "outpoint is", "outpoints are"))]
+    #[n(44)]
+    NotQuarantined {
+        /// All of them.
+        #[n(0)]
+        #[cbor(with = "codec::many")]
+        outpoints: Vec<OutPoint>,
+    },
+    /// The wallet has descriptors: its coins are found in blocks.
+    #[error("the wallet has descriptors: its coins are found by themselves")]
+    #[n(45)]
+    WalletHasDescriptors,
+    /// The cluster that the coins' transactions form in a mempool would be too large (Bitcoin Core 31: 64 transactions,
+    /// 101 000 vB).
+    #[error("{what} of unconfirmed transactions in a row would be {got}; the limit is {bound}")]
+    #[n(46)]
+    ChainTooLong {
+        /// Which size.
+        #[n(0)]
+        what: String,
+        /// It would be.
+        #[n(1)]
+        got: u64,
+        /// The limit.
+        #[n(2)]
+        bound: u64,
+    },
 }
 
 fn count<T>(items: &[T], one: &str, many: &str) -> String {

@@ -7,9 +7,9 @@ use bitcoin::absolute::LockTime;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use onespend_core::command::{Change, Command, CreatePayment, PayReserved, Recipient, Relay, Request, Reserve};
 use onespend_core::ids::{AttemptNo, Fence, Millis, PaymentId, PaymentKey, ReservationId, WalletId};
-use onespend_core::limits::{DEFAULT_RESERVATION_TTL, WalletLimits};
+use onespend_core::limits::{DEFAULT_RESERVATION_TTL, Velocity, WalletLimits};
 use onespend_core::outcome::{Holder, Outcome, Rejection};
-use onespend_core::payment::attempt_state;
+use onespend_core::settlement::attempt_state;
 use onespend_core::wallet::Keychain;
 
 use crate::world::World;
@@ -308,7 +308,7 @@ impl Scenario {
         PayReserved {
             key: key(words.at(2), words.at(1)),
             recipients: recipients(&words.list("to")),
-            reservation,
+            reservation: Some(reservation),
             fence: words.named.get("fence").map_or(reservation.fence(), |name| self.fence(name)),
             transaction,
             change,
@@ -440,6 +440,12 @@ fn limits(words: &Words) -> WalletLimits {
         max_fee_percent: small("max_percent", default.max_fee_percent),
         finality_depth: small("depth", default.finality_depth),
         max_reservations: small("max_reservations", default.max_reservations),
+        max_reserved_percent: words.named.get("max_reserved").map(|text| u32::try_from(number(text)).unwrap()),
+        velocity: words.named.get("velocity").map(|text| {
+            let (sat, window) = text.split_once('/').unwrap_or_else(|| panic!("{text} is not SAT/TIME"));
+            Velocity { window: Millis(millis(window)), max_sat: number(sat) }
+        }),
+        spend_unconfirmed_change: words.named.get("unconfirmed").map(|text| *text == "yes"),
     }
 }
 
