@@ -26,10 +26,17 @@ use crate::wallet::{Keychain, Wallet};
 /// dead, so that a new anchor may be taken (safety 9).
 pub(crate) fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<&'a Payment>, Rejection> {
     let Some(payment) = state.payment(key).filter(|payment| payment.live_attempt().is_some()) else { return Ok(None) };
-    let in_block = payment.numbered().find(|(_, attempt)| {
-        let at = attempt_state(state, attempt);
-        matches!(at, AttemptState::Confirming(_) | AttemptState::Settled(_) | AttemptState::Conflicted)
-    });
+    // The one in a block, if it is one of ours, else one that somebody else's transaction stands against.
+    let at = |attempt: &Attempt| match attempt_state(state, attempt) {
+        AttemptState::Confirming(_) | AttemptState::Settled(_) => 2,
+        AttemptState::Conflicted => 1,
+        AttemptState::Signing
+        | AttemptState::Signed
+        | AttemptState::Broadcast
+        | AttemptState::Dead
+        | AttemptState::Aborted => 0,
+    };
+    let in_block = payment.numbered().max_by_key(|(_, attempt)| at(attempt)).filter(|(_, attempt)| at(attempt) > 0);
     if let Some((attempt, found)) = in_block {
         return Err(Rejection::PaymentUnresolved { attempt, txid: found.txid().to_string() });
     }

@@ -99,7 +99,7 @@ fn pay_both_ways(world: &mut World, coins: &[OutPoint]) {
     let command = Command::PayReserved(PayReserved {
         key: key(0, "own"),
         recipients: owed(),
-        reservation,
+        reservation: Some(reservation),
         fence: reservation.fence(),
         transaction: transaction(&[coins[0]], outputs),
         change: Some(Change { vout: 2, keychain: Keychain::Internal, index: 1 }),
