@@ -39,6 +39,8 @@ pub mod payment;
 pub mod recovery;
 pub mod replacement;
 pub mod reservation;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod settlement;
 pub mod signing;
 pub mod spending;

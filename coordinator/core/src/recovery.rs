@@ -43,11 +43,7 @@ pub(crate) fn enter(state: &mut State, why: &str) -> Outcome {
     Outcome::Recorded
 }
 
-pub(crate) fn reconcile(
-    state: &mut State,
-    basis: BlockRef,
-    spent_outside: &[OutPoint],
-) -> Result<Outcome, Rejection> {
+pub(crate) fn reconcile(state: &mut State, basis: BlockRef, spent_outside: &[OutPoint]) -> Result<Outcome, Rejection> {
     let Some(recovery) = state.recovery().cloned() else {
         return Err(Rejection::RecoveryRefused { why: "the cluster is not in recovery mode".to_owned() });
     };

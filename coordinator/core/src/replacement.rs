@@ -11,9 +11,7 @@ use crate::command::{BumpByChild, Change, Recipient, Replace};
 use crate::ids::{AttemptNo, PaymentKey};
 use crate::limits::INCREMENTAL_FEERATE_SAT_KVB;
 use crate::outcome::{FeeLimit, Outcome, Rejection};
-use crate::payment::{
-    Attempt, AttemptKind, Payment, binding_digest, change_output, check_owner, signable_wallet,
-};
+use crate::payment::{Attempt, AttemptKind, Payment, binding_digest, change_output, check_owner, signable_wallet};
 use crate::reservation;
 use crate::settlement::{AttemptState, attempt_state};
 use crate::signing::{self, Proposal};
@@ -49,6 +47,10 @@ pub(crate) fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<
 /// safety 8.
 pub(crate) fn check_anchor(payment: &Payment, transaction: &Transaction) -> Result<(), Rejection> {
     let Some(anchor) = payment.anchor else { return Ok(()) };
+    #[cfg(feature = "sabotage")]
+    if crate::sabotage::Rule::Anchor.is_broken() {
+        return Ok(());
+    }
     if transaction.input.iter().any(|input| input.previous_output == anchor) {
         return Ok(());
     }
@@ -87,11 +89,7 @@ pub(crate) fn check_fee(
     let least = least_fee(payment, weight, satisfaction);
     if fee_sat < least {
         let kvb = |fee: u64| fee.saturating_mul(1000) / vsize;
-        return Err(Rejection::FeeLimit {
-            limit: FeeLimit::ReplacementFeerate,
-            got: kvb(fee_sat),
-            bound: kvb(least),
-        });
+        return Err(Rejection::FeeLimit { limit: FeeLimit::ReplacementFeerate, got: kvb(fee_sat), bound: kvb(least) });
     }
     Ok(())
 }
@@ -115,7 +113,7 @@ pub(crate) fn bump(state: &mut State, ctx: &Context, command: &Replace) -> Resul
         kind: previous.kind,
         change: previous.change.clone(),
     };
-    replace(state, ctx, command, plan)
+    replace(state, ctx, command, &plan)
 }
 
 /// CancelPayment: the coins of the newest live attempt go back to the wallet. The same attempt again where the newest
@@ -135,7 +133,7 @@ pub(crate) fn cancel(state: &mut State, ctx: &Context, command: &Replace) -> Res
         kind: Some(AttemptKind::Cancel),
         change: previous.change.clone(),
     };
-    replace(state, ctx, command, plan)
+    replace(state, ctx, command, &plan)
 }
 
 fn inputs(previous: &Attempt, more: &[OutPoint]) -> Vec<OutPoint> {
@@ -143,11 +141,7 @@ fn inputs(previous: &Attempt, more: &[OutPoint]) -> Vec<OutPoint> {
 }
 
 /// The newest live attempt, if it is the one that the leader decided on and may be replaced by this caller.
-fn newest<'a>(
-    state: &'a State,
-    ctx: &Context,
-    command: &Replace,
-) -> Result<(&'a Payment, &'a Attempt), Rejection> {
+fn newest<'a>(state: &'a State, ctx: &Context, command: &Replace) -> Result<(&'a Payment, &'a Attempt), Rejection> {
     state.wallet(&command.key.wallet)?;
     let payment = state.payment(&command.key).ok_or(Rejection::PaymentUnknown)?;
     check_owner(ctx, payment)?;
@@ -161,7 +155,7 @@ fn newest<'a>(
     }
 }
 
-fn replace(state: &mut State, ctx: &Context, command: &Replace, plan: Plan) -> Result<Outcome, Rejection> {
+fn replace(state: &mut State, ctx: &Context, command: &Replace, plan: &Plan) -> Result<Outcome, Rejection> {
     let key = &command.key;
     let wallet = signable_wallet(state, key)?;
     let payment = state.payment(key).ok_or(Rejection::PaymentUnknown)?;
@@ -193,8 +187,7 @@ fn replace(state: &mut State, ctx: &Context, command: &Replace, plan: Plan) -> R
     let change = vout.map(|vout| Change { vout, keychain, index });
     let uses_change = change.is_some();
     let (recipients, digest) = (payment.recipients.clone(), payment.digest);
-    let proposal =
-        Proposal { change, kind: plan.kind, ..Proposal::paying(transaction, fee_sat, &recipients, digest) };
+    let proposal = Proposal { change, kind: plan.kind, ..Proposal::paying(transaction, fee_sat, &recipients, digest) };
     let granted = signing::grant(state, ctx, key, proposal)?;
     if uses_change {
         state.use_index(&key.wallet, keychain, index);

@@ -137,6 +137,8 @@ pub(crate) fn expire(state: &mut State, ctx: &Context, ids: &[ReservationId]) ->
             end(state, *id, Ended::Expired);
         }
     }
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::free_exposed(state);
     Outcome::Recorded
 }
 

@@ -156,9 +156,9 @@ pub(crate) fn forget_if_dead(state: &mut State, outpoint: &OutPoint) {
 
 /// Drops a coin that is in no block and that nobody claims.
 pub(crate) fn forget_unclaimed(state: &mut State, outpoint: &OutPoint) {
-    let unclaimed = state.utxo(outpoint).is_some_and(|utxo| {
-        utxo.height.is_none() && utxo.claim == Claim::Free && utxo.spent.is_none()
-    });
+    let unclaimed = state
+        .utxo(outpoint)
+        .is_some_and(|utxo| utxo.height.is_none() && utxo.claim == Claim::Free && utxo.spent.is_none());
     if unclaimed {
         state.remove_utxo(outpoint);
     }

@@ -2,9 +2,7 @@
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{Message, Secp256k1, XOnlyPublicKey, schnorr};
-use bitcoin::{
-    Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash, WScriptHash,
-};
+use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash, WScriptHash};
 
 use crate::apply::Context;
 use crate::command::{AbortAttempt, Change, FenceKey, Recipient};

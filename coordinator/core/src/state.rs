@@ -3,9 +3,10 @@
 //! `State` is a value: ordered tables, one row of facts about the whole, and indexes that are derived from the
 //! tables and never stored. Every change goes through the methods here, which keep the indexes true.
 
+mod stored;
+
 use std::ops::Bound;
 
-use bitcoin::hex::DisplayHex;
 use bitcoin::{Network, OutPoint, Txid};
 use minicbor::{Decode, Encode};
 
@@ -15,16 +16,18 @@ use crate::command::{BlockRef, network};
 use crate::dedup::CachedResult;
 use crate::ids::{AttemptNo, Fence, Height, LogIndex, Millis, PaymentKey, RequestKey, ReservationId, WalletId};
 use crate::index::Index;
-pub use crate::index::Sums;
 use crate::limits::{MAX_AUDIT_RECORDS, MAX_CACHED_BYTES, MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS};
 use crate::outcome::Rejection;
 use crate::payment::{Attempt, Payment};
 use crate::recovery::Recovery;
 use crate::reservation::{Ended, Reservation};
 use crate::spending::Spending;
-use crate::table::{RowsHash, StoredRow, Table};
+use crate::table::{RowsHash, Table};
 use crate::utxo::Utxo;
 use crate::wallet::{Keychain, Wallet};
+
+pub use crate::index::Sums;
+pub use stored::UnreadableRow;
 
 /// The chain that the cluster follows.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -83,16 +86,6 @@ pub struct State {
     pub(crate) spending: Table<WalletId, Spending>,
     pub(crate) audit: Table<LogIndex, AuditRecord>,
     pub(crate) index: Index,
-}
-
-/// A stored row that cannot be read: the database is damaged or of a later version.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("row {key} of table {table} cannot be read: it is damaged, or a later version wrote it")]
-pub struct UnreadableRow {
-    /// The table's number.
-    pub table: u8,
-    /// The key in hex.
-    pub key: String,
 }
 
 impl Default for State {
@@ -356,51 +349,6 @@ impl State {
             self.audit.recomputed_hash(),
         ];
         self.table_hashes() == again
-    }
-}
-
-/// Storing.
-impl State {
-    /// The rows that changed since the last call, for the store that remembers them behind the request path.
-    pub fn drain_changes(&mut self) -> Vec<StoredRow> {
-        let mut rows =
-            vec![StoredRow { table: id::META, key: Vec::new(), value: Some(crate::table::encode(&self.meta)) }];
-        self.wallets.drain_touched(&mut rows);
-        self.utxos.drain_touched(&mut rows);
-        self.reservations.drain_touched(&mut rows);
-        self.ended.drain_touched(&mut rows);
-        self.payments.drain_touched(&mut rows);
-        self.requests.drain_touched(&mut rows);
-        self.blocks.drain_touched(&mut rows);
-        self.spending.drain_touched(&mut rows);
-        self.audit.drain_touched(&mut rows);
-        rows
-    }
-
-    /// Takes one stored row back in, while loading. Call [`State::finish_loading`] after the last one.
-    ///
-    /// # Errors
-    /// [`UnreadableRow`] names the row.
-    pub fn load_row(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), UnreadableRow> {
-        let read = match table {
-            id::META => crate::table::decode(value).map(|meta| self.meta = meta),
-            id::WALLETS => self.wallets.load(key, value),
-            id::UTXOS => self.utxos.load(key, value),
-            id::RESERVATIONS => self.reservations.load(key, value),
-            id::ENDED => self.ended.load(key, value),
-            id::PAYMENTS => self.payments.load(key, value),
-            id::REQUESTS => self.requests.load(key, value),
-            id::BLOCKS => self.blocks.load(key, value),
-            id::SPENDING => self.spending.load(key, value),
-            id::AUDIT => self.audit.load(key, value),
-            _ => None,
-        };
-        read.ok_or_else(|| UnreadableRow { table, key: key.to_lower_hex_string() })
-    }
-
-    /// Derives the indexes from the rows.
-    pub fn finish_loading(&mut self) {
-        self.index = Index::of(self);
     }
 }
 

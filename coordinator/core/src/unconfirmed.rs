@@ -46,8 +46,7 @@ pub(crate) fn note_change(state: &mut State, key: &PaymentKey, number: AttemptNo
 /// Whether a coin that is in no block may be reserved: the wallet opted in, it is change of the newest live attempt of
 /// its payment, and a mempool has that transaction.
 pub fn is_spendable(state: &State, outpoint: &OutPoint, utxo: &Utxo) -> bool {
-    let opted_in =
-        state.wallet(&utxo.wallet).is_ok_and(|wallet| wallet.limits.spend_unconfirmed_change == Some(true));
+    let opted_in = state.wallet(&utxo.wallet).is_ok_and(|wallet| wallet.limits.spend_unconfirmed_change == Some(true));
     opted_in && utxo.height.is_none() && utxo.spent.is_none() && is_newest_change(state, outpoint)
 }
 

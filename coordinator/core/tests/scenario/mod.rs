@@ -351,10 +351,10 @@ impl Scenario {
             key: key(words.at(2), words.at(1)),
             recipients: recipients(&words.list("to")),
             reservation,
-            fence: words.named.get("fence").map_or_else(
-                || reservation.map_or(Fence(0), ReservationId::fence),
-                |name| self.fence(name),
-            ),
+            fence: words
+                .named
+                .get("fence")
+                .map_or_else(|| reservation.map_or(Fence(0), ReservationId::fence), |name| self.fence(name)),
             transaction,
             change,
         }
@@ -431,7 +431,8 @@ impl Scenario {
         let details = match rejection {
             Rejection::OutpointUnknown { outpoints }
             | Rejection::OutpointSpent { outpoints }
-            | Rejection::OutpointImmature { outpoints } => coins(outpoints),
+            | Rejection::OutpointImmature { outpoints }
+            | Rejection::NotQuarantined { outpoints } => coins(outpoints),
             Rejection::OutpointReserved { conflicts } => conflicts
                 .iter()
                 .map(|conflict| {
@@ -458,7 +459,6 @@ impl Scenario {
             Rejection::OutputInvalid { vout, .. } => vec![vout.to_string()],
             Rejection::VelocityLimit { spent_sat, .. } => vec![spent_sat.to_string()],
             Rejection::ReservedShare { reserved_sat, .. } => vec![reserved_sat.to_string()],
-            Rejection::NotQuarantined { outpoints } => coins(outpoints),
             _ => vec![],
         };
         let debug = format!("{rejection:?}");

@@ -159,36 +159,11 @@ impl Oracle {
                     }
                 }
             }
-            Command::CreatePayment(command) => {
-                let order = Order {
-                    key: &command.key,
-                    recipients: Some(&command.recipients),
-                    reservation: None,
-                    cancels: false,
-                };
-                self.permitted(entry, outcome, &order, state, chain);
-            }
-            Command::PayReserved(command) => {
-                let order = Order {
-                    key: &command.key,
-                    recipients: Some(&command.recipients),
-                    reservation: command.reservation,
-                    cancels: false,
-                };
-                self.permitted(entry, outcome, &order, state, chain);
-            }
-            Command::BumpFee(command) | Command::CancelPayment(command) => {
-                let cancels = self.newest_cancels(&command.key, state)
-                    || matches!(entry.command, Command::CancelPayment(_));
-                let order = Order { key: &command.key, recipients: None, reservation: None, cancels };
-                self.permitted(entry, outcome, &order, state, chain);
-            }
-            Command::BumpByChild(command) => {
-                let key = PaymentKey { wallet: command.key.wallet.clone(), payment: command.child.clone() };
-                let order = Order { key: &key, recipients: None, reservation: None, cancels: false };
-                self.permitted(entry, outcome, &order, state, chain);
-                self.children += 1;
-            }
+            Command::CreatePayment(_)
+            | Command::PayReserved(_)
+            | Command::BumpFee(_)
+            | Command::CancelPayment(_)
+            | Command::BumpByChild(_) => self.ordered(entry, outcome, state, chain),
             Command::AbortAttempt(command) => self.aborted(&command.key, command.attempt, chain),
             Command::ReleaseQuarantined { outpoints, .. } => {
                 for outpoint in outpoints {
@@ -210,13 +185,39 @@ impl Oracle {
         }
     }
 
-    /// Whether the attempt before the newest one gave everything back: a bump goes on with that.
-    fn newest_cancels(&self, key: &PaymentKey, state: &State) -> bool {
-        let before = state.payment(key).unwrap().attempts.len().checked_sub(2);
-        before.is_some_and(|at| {
-            let attempt = &state.payment(key).unwrap().attempts[at];
-            attempt.is_live() && attempt.kind.is_some()
-        })
+    fn ordered(&mut self, entry: &Entry, outcome: &Outcome, state: &State, chain: &Chain) {
+        match &entry.command {
+            Command::CreatePayment(command) => {
+                let order = Order {
+                    key: &command.key,
+                    recipients: Some(&command.recipients),
+                    reservation: None,
+                    cancels: false,
+                };
+                self.permitted(entry, outcome, &order, state, chain);
+            }
+            Command::PayReserved(command) => {
+                let order = Order {
+                    key: &command.key,
+                    recipients: Some(&command.recipients),
+                    reservation: command.reservation,
+                    cancels: false,
+                };
+                self.permitted(entry, outcome, &order, state, chain);
+            }
+            Command::BumpFee(command) | Command::CancelPayment(command) => {
+                let cancels = newest_cancels(&command.key, state) || matches!(entry.command, Command::CancelPayment(_));
+                let order = Order { key: &command.key, recipients: None, reservation: None, cancels };
+                self.permitted(entry, outcome, &order, state, chain);
+            }
+            Command::BumpByChild(command) => {
+                let key = PaymentKey { wallet: command.key.wallet.clone(), payment: command.child.clone() };
+                let order = Order { key: &key, recipients: None, reservation: None, cancels: false };
+                self.permitted(entry, outcome, &order, state, chain);
+                self.children += 1;
+            }
+            other => panic!("{other:?} orders nothing"),
+        }
     }
 
     /// safety 6: only a signer's proof ends an attempt without a block.
@@ -408,22 +409,22 @@ impl Oracle {
             let depth = self.depths[&position(&attempt.key.wallet)];
             let spenders = attempt.inputs.iter().filter_map(|outpoint| chain.coins.get(outpoint)?.spent);
             // Of two in one block the first input's.
-            let foreign =
-                spenders.filter(|txid| *txid != attempt.txid).min_by_key(|txid| Reverse(chain.depth(*txid)));
+            let foreign = spenders.filter(|txid| *txid != attempt.txid).min_by_key(|txid| Reverse(chain.depth(*txid)));
             if let Some(by) = foreign.filter(|txid| chain.depth(*txid) >= depth) {
                 return Some((at, End::Dead { by }));
             }
             if chain.depth(attempt.txid) >= depth {
                 return Some((at, End::Settled { height: chain.mined[&attempt.txid] }));
             }
-            let never = attempt.inputs.iter().filter(|outpoint| !chain.coins.contains_key(outpoint)).find_map(|input| {
-                let parents = self.attempts.iter().filter(|parent| parent.txid == input.txid);
-                let parent = parents.max_by_key(|parent| parent.is_live())?;
-                match parent.end {
-                    Some(End::Dead { by }) => Some(by),
-                    _ => None,
-                }
-            });
+            let never =
+                attempt.inputs.iter().filter(|outpoint| !chain.coins.contains_key(outpoint)).find_map(|input| {
+                    let parents = self.attempts.iter().filter(|parent| parent.txid == input.txid);
+                    let parent = parents.max_by_key(|parent| parent.is_live())?;
+                    match parent.end {
+                        Some(End::Dead { by }) => Some(by),
+                        _ => None,
+                    }
+                });
             never.map(|by| (at, End::Dead { by }))
         })
     }
@@ -527,6 +528,15 @@ impl Oracle {
         let twice = confirmed.iter().find(|(key, times)| **times > 1 && !self.broken.contains(&position(&key.wallet)));
         assert_eq!(twice, None, "a payment was paid twice");
     }
+}
+
+/// Whether the attempt before the newest one gave everything back: a bump goes on with that.
+fn newest_cancels(key: &PaymentKey, state: &State) -> bool {
+    let before = state.payment(key).unwrap().attempts.len().checked_sub(2);
+    before.is_some_and(|at| {
+        let attempt = &state.payment(key).unwrap().attempts[at];
+        attempt.is_live() && attempt.kind.is_some()
+    })
 }
 
 /// safety 21: the recipients, each once, and at most one output more, to an address of the wallet.
