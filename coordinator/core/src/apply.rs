@@ -1,18 +1,21 @@
 //! One function decides everything: `apply(&mut State, LogIndex, &Entry) -> Outcome`. It cannot fail; a refusal is a
 //! value. It reads no clock, randomness, disk or network (safety 15).
 
+use crate::audit;
 use crate::chain::{self, NewBlock};
-use crate::command::{BlockRef, Command, Entry, RegisterWallet, Request};
+use crate::command::{BlockRef, Command, Entry, RegisterOutpoints, RegisterWallet, Request};
 use crate::dedup;
 use crate::facts;
 use crate::ids::{CallerId, LogIndex, Millis, WalletId};
-use crate::limits::ADDRESS_LOOKAHEAD;
+use crate::limits::{ADDRESS_LOOKAHEAD, MAX_OUTPOINTS};
 use crate::outcome::{Outcome, Rejection};
 use crate::payment;
+use crate::recovery;
+use crate::replacement;
 use crate::reservation;
 use crate::signing;
 use crate::state::State;
-use crate::wallet::{Keychain, SignerRef, Wallet, WalletDescriptor};
+use crate::wallet::{DescriptorFault, Keychain, SignerRef, Wallet, WalletDescriptor};
 
 /// What an entry brings besides its command.
 pub(crate) struct Context<'a> {
@@ -48,6 +51,9 @@ pub fn apply(state: &mut State, index: LogIndex, entry: &Entry) -> Outcome {
         return earlier;
     }
     let outcome = decide(state, &ctx, &entry.command).unwrap_or_else(Outcome::Rejected);
+    if !matches!(outcome, Outcome::Rejected(_)) {
+        audit::note_command(state, &ctx, &entry.command);
+    }
     if let Some(request) = ctx.request {
         dedup::remember(state, &ctx, request, &outcome);
     }
@@ -64,7 +70,7 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::Start { network, tip } => start(state, *network, *tip),
         Command::ConnectBlock { block, previous, received, spent, wallets } => {
             let (block, previous, wallets) = (*block, *previous, *wallets);
-            chain::connect(state, &NewBlock { block, previous, received, spent, wallets })
+            chain::connect(state, ctx, &NewBlock { block, previous, received, spent, wallets })
         }
         Command::DisconnectBlock { block } => chain::disconnect(state, *block),
         Command::RegisterWallet(command) => register(state, command),
@@ -89,6 +95,15 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::PayReserved(command) => payment::pay_reserved(state, ctx, command),
         Command::RecordSignature { key, attempt, transaction } => signing::record(state, key, *attempt, transaction),
         Command::RecordRelay { key, attempt, relay } => payment::record_relay(state, key, *attempt, relay),
+        Command::BumpFee(command) => replacement::bump(state, ctx, command),
+        Command::BumpByChild(command) => replacement::by_child(state, ctx, command),
+        Command::CancelPayment(command) => replacement::cancel(state, ctx, command),
+        Command::AbortAttempt(command) => signing::abort(state, ctx, command),
+        Command::RegisterOutpoints(command) => register_outpoints(state, command),
+        Command::ReleaseQuarantined { wallet, outpoints, .. } => chain::release_quarantined(state, wallet, outpoints),
+        Command::EnterRecovery { why } => Ok(recovery::enter(state, why)),
+        Command::Reconcile { basis, spent_outside } => recovery::reconcile(state, *basis, spent_outside),
+        Command::ConfirmRecovery { epoch, note } => recovery::confirm(state, *epoch, note),
     }
 }
 
@@ -104,8 +119,14 @@ fn register(state: &mut State, command: &RegisterWallet) -> Result<Outcome, Reje
     command.limits.check()?;
     let descriptor =
         WalletDescriptor::parse(&command.descriptor, state.network()?).map_err(Rejection::DescriptorInvalid)?;
-    if matches!(command.signer, SignerRef::Named(_)) && !descriptor.is_single_key() {
-        return Err(Rejection::DescriptorInvalid(crate::wallet::DescriptorFault::NotSignable));
+    let unsignable = match command.signer {
+        SignerRef::WatchOnly => None,
+        _ if descriptor.is_none() => Some(DescriptorFault::Missing),
+        SignerRef::Named(_) if !descriptor.is_single_key() => Some(DescriptorFault::NotSignable),
+        SignerRef::Named(_) | SignerRef::External => None,
+    };
+    if let Some(fault) = unsignable {
+        return Err(Rejection::DescriptorInvalid(fault));
     }
     refuse_overlap(state, &command.wallet, &descriptor)?;
     if state.tip()? != command.basis {
@@ -120,11 +141,35 @@ fn register(state: &mut State, command: &RegisterWallet) -> Result<Outcome, Reje
         next_internal: 0,
         frozen: None,
         birth: command.basis.height,
+        fence_key: command.fence_key,
     };
     state.put_wallet(command.wallet.clone(), wallet);
     for output in &command.found {
         chain::receive(state, output);
         state.note_received(output.height, output.outpoint);
+    }
+    Ok(Outcome::WalletChanged)
+}
+
+/// Follows coins of a wallet without descriptors. One that a reorganisation took away may come again.
+fn register_outpoints(state: &mut State, command: &RegisterOutpoints) -> Result<Outcome, Rejection> {
+    let wallet = state.wallet(&command.wallet)?;
+    if !wallet.descriptor.is_none() {
+        return Err(Rejection::WalletHasDescriptors);
+    }
+    if command.found.is_empty() || command.found.len() > MAX_OUTPOINTS {
+        let (got, max) = (command.found.len() as u64, MAX_OUTPOINTS as u64);
+        return Err(Rejection::OutOfBounds { what: "number of outpoints".to_owned(), got, min: 1, max });
+    }
+    if state.tip()? != command.basis {
+        return Err(Rejection::StaleBasis { what: "the tip has moved since the coins were looked up".to_owned() });
+    }
+    facts::check_registered(state, command)?;
+    for output in &command.found {
+        if state.utxo(&output.outpoint).is_none_or(|known| known.height.is_none()) {
+            chain::receive(state, output);
+            state.note_received(output.height, output.outpoint);
+        }
     }
     Ok(Outcome::WalletChanged)
 }

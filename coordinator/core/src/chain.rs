@@ -5,15 +5,19 @@ use std::collections::BTreeSet;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use minicbor::{Decode, Encode};
 
+use crate::apply::Context;
+use crate::audit;
 use crate::codec;
 use crate::command::{BlockRef, Received, Spent};
 use crate::facts;
 use crate::ids::{Height, PaymentKey, WalletId};
-use crate::limits::UNDO_BLOCKS;
+use crate::limits::{MAX_OUTPOINTS, UNDO_BLOCKS};
 use crate::outcome::{Outcome, Rejection};
-use crate::payment::{self, AttemptEnd};
+use crate::payment::AttemptEnd;
+use crate::settlement;
 use crate::state::State;
 use crate::utxo::{Claim, Spend, Utxo, depth};
+use crate::wallet::SignerRef;
 
 /// A block that is part of the chain, with what it did to our coins.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -44,7 +48,7 @@ pub(crate) struct NewBlock<'a> {
     pub(crate) wallets: u64,
 }
 
-pub(crate) fn connect(state: &mut State, new: &NewBlock<'_>) -> Result<Outcome, Rejection> {
+pub(crate) fn connect(state: &mut State, ctx: &Context, new: &NewBlock<'_>) -> Result<Outcome, Rejection> {
     let tip = state.tip()?;
     if new.previous != tip.hash || Some(new.block.height.0) != tip.height.0.checked_add(1) {
         return Err(stale(format!("block {} does not follow the tip at height {}", new.block.hash, tip.height)));
@@ -54,6 +58,7 @@ pub(crate) fn connect(state: &mut State, new: &NewBlock<'_>) -> Result<Outcome, 
     }
     facts::check_received(state, new.block, new.received)?;
     facts::check_spent(state, new.received, new.spent)?;
+    note_foreign_spends(state, ctx, new.spent);
     let mut record = BlockRecord { hash: new.block.hash, received: Vec::new(), spent: Vec::new() };
     for output in new.received {
         receive(state, output);
@@ -69,10 +74,26 @@ pub(crate) fn connect(state: &mut State, new: &NewBlock<'_>) -> Result<Outcome, 
     state.put_tip(new.block, record);
     mark_changed(state, &touched);
     for key in state.open_payments() {
-        payment::settle(state, &key);
+        settlement::settle(state, &key);
     }
     forget_deep_blocks(state, new.block.height);
     Ok(Outcome::Recorded)
+}
+
+/// Somebody else has the keys of a wallet that is signed for here: an operator must know.
+fn note_foreign_spends(state: &mut State, ctx: &Context, spent: &[Spent]) {
+    let foreign: Vec<(WalletId, String)> = spent
+        .iter()
+        .filter(|spend| state.attempt_of(spend.txid).is_none())
+        .filter_map(|spend| {
+            let utxo = state.utxo(&spend.outpoint)?;
+            let signed_here = matches!(state.wallet(&utxo.wallet).ok()?.signer, SignerRef::Named(_));
+            signed_here.then(|| (utxo.wallet.clone(), format!("{} by {}", spend.outpoint, spend.txid)))
+        })
+        .collect();
+    let Some((wallet, _)) = foreign.first().cloned() else { return };
+    let told: Vec<String> = foreign.into_iter().map(|(wallet, told)| format!("{wallet}: {told}")).collect();
+    audit::note(state, ctx, "foreign_spend", Some(wallet), &told.join(", "));
 }
 
 pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, Rejection> {
@@ -173,7 +194,11 @@ fn is_unclaimed(state: &State, outpoint: &OutPoint, utxo: &Utxo) -> bool {
         Claim::Exposed(payment) => payment.clone(),
     };
     let taken_back = utxo.spent.as_ref().map(|spend| spend.txid);
-    let is_dead = |end: &Option<AttemptEnd>| matches!(end, Some(AttemptEnd::Dead(by)) if Some(*by) != taken_back);
+    let is_dead = |end: &Option<AttemptEnd>| match end {
+        Some(AttemptEnd::Dead(by)) => Some(*by) != taken_back,
+        Some(AttemptEnd::Aborted) => true,
+        Some(AttemptEnd::Settled(_)) | None => false,
+    };
     state.payment(&PaymentKey { wallet: utxo.wallet.clone(), payment }).is_some_and(|payment| {
         let mut spenders = payment.attempts.iter().filter(|attempt| attempt.inputs().any(|input| input == *outpoint));
         spenders.all(|attempt| is_dead(&attempt.end))
@@ -189,7 +214,7 @@ fn wallets_with_undone_ends(state: &State, height: Height) -> BTreeSet<WalletId>
             payment.attempts.iter().any(|attempt| match attempt.end {
                 Some(AttemptEnd::Settled(at)) => at == height,
                 Some(AttemptEnd::Dead(conflicting)) => conflicting == spender,
-                None => false,
+                Some(AttemptEnd::Aborted) | None => false,
             })
         })
     };
@@ -260,6 +285,30 @@ pub(crate) fn free_quarantined(state: &mut State, wallet: &WalletId) {
     for outpoint in held_back {
         state.update_utxo(&outpoint, |utxo| utxo.claim = Claim::Free);
     }
+}
+
+/// An operator has checked these coins: nobody else will spend them.
+pub(crate) fn release_quarantined(
+    state: &mut State,
+    wallet: &WalletId,
+    outpoints: &[OutPoint],
+) -> Result<Outcome, Rejection> {
+    state.wallet(wallet)?;
+    if outpoints.is_empty() || outpoints.len() > MAX_OUTPOINTS {
+        let (got, max) = (outpoints.len() as u64, MAX_OUTPOINTS as u64);
+        return Err(Rejection::OutOfBounds { what: "number of outpoints".to_owned(), got, min: 1, max });
+    }
+    let held_back = |outpoint: &&OutPoint| {
+        state.utxo(outpoint).is_some_and(|utxo| utxo.wallet == *wallet && utxo.claim == Claim::Quarantined)
+    };
+    let others: Vec<OutPoint> = outpoints.iter().filter(|outpoint| !held_back(outpoint)).copied().collect();
+    if !others.is_empty() {
+        return Err(Rejection::NotQuarantined { outpoints: others });
+    }
+    for outpoint in outpoints {
+        state.update_utxo(outpoint, |utxo| utxo.claim = Claim::Free);
+    }
+    Ok(Outcome::Recorded)
 }
 
 fn stale(what: String) -> Rejection {

@@ -1,15 +1,19 @@
 //! Every possible change of the state, with its facts and its time pinned (safety, "Deciding outside, checking
 //! inside"). A command that this version does not know does not decode, and that stops the node (safety 32).
 
-use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid};
+mod facts;
+mod orders;
+
+use bitcoin::{BlockHash, Network, OutPoint, Transaction};
 use minicbor::{Decode, Encode};
 
 use crate::codec;
-use crate::ids::{
-    AttemptNo, CallerId, Fence, Height, Millis, PaymentId, PaymentKey, RequestKey, ReservationId, WalletId,
-};
+use crate::ids::{AttemptNo, CallerId, Fence, Millis, PaymentKey, RequestKey, ReservationId, WalletId};
 use crate::limits::WalletLimits;
-use crate::wallet::{Keychain, SignerRef};
+use crate::wallet::Keychain;
+
+pub use facts::{BlockRef, FenceKey, Received, RegisterOutpoints, RegisterWallet, Spent};
+pub use orders::{AbortAttempt, BumpByChild, Change, CreatePayment, PayReserved, Recipient, Relay, Replace, Reserve};
 
 /// One entry of the replicated log.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -48,185 +52,6 @@ impl Request {
     pub fn caller(&self) -> &CallerId {
         &self.key.caller
     }
-}
-
-/// A block by height and hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct BlockRef {
-    /// Its height.
-    #[n(0)]
-    pub height: Height,
-    /// Its hash.
-    #[n(1)]
-    #[cbor(with = "codec::one")]
-    pub hash: BlockHash,
-}
-
-/// An output that a block, or a scan, found for a wallet.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Received {
-    /// Where.
-    #[n(0)]
-    #[cbor(with = "codec::one")]
-    pub outpoint: OutPoint,
-    /// For whom.
-    #[n(1)]
-    pub wallet: WalletId,
-    /// How much.
-    #[n(2)]
-    pub value_sat: u64,
-    /// To which script.
-    #[n(3)]
-    #[cbor(with = "codec::one")]
-    pub script: ScriptBuf,
-    /// Chain of the descriptor.
-    #[n(4)]
-    pub keychain: Keychain,
-    /// Index on that chain.
-    #[n(5)]
-    pub index: u32,
-    /// Whether a coinbase transaction made it.
-    #[n(6)]
-    pub coinbase: bool,
-    /// Height of its block.
-    #[n(7)]
-    pub height: Height,
-}
-
-/// A coin of a wallet that a block spends.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Spent {
-    /// The coin.
-    #[n(0)]
-    #[cbor(with = "codec::one")]
-    pub outpoint: OutPoint,
-    /// The spender.
-    #[n(1)]
-    #[cbor(with = "codec::one")]
-    pub txid: Txid,
-}
-
-/// Who gets how much.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-pub struct Recipient {
-    /// To which script.
-    #[n(0)]
-    #[cbor(with = "codec::one")]
-    pub script: ScriptBuf,
-    /// How much.
-    #[n(1)]
-    pub amount_sat: u64,
-}
-
-/// The output of a transaction that comes back to the wallet.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Change {
-    /// Which output.
-    #[n(0)]
-    pub vout: u32,
-    /// Chain of the descriptor.
-    #[n(1)]
-    pub keychain: Keychain,
-    /// Index on that chain.
-    #[n(2)]
-    pub index: u32,
-}
-
-/// Registers a wallet with the coins that a scan found.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct RegisterWallet {
-    /// Its name.
-    #[n(0)]
-    pub wallet: WalletId,
-    /// Public multipath descriptor (BIP-380, BIP-389).
-    #[n(1)]
-    pub descriptor: String,
-    /// Who signs.
-    #[n(2)]
-    pub signer: SignerRef,
-    /// The owner's caps.
-    #[n(3)]
-    pub limits: WalletLimits,
-    /// The tip that `found` is true for; another tip is refused.
-    #[n(4)]
-    pub basis: BlockRef,
-    /// Unspent coins at the basis. Scripts are derived again, so a coin of another wallet or address is refused.
-    #[n(5)]
-    pub found: Vec<Received>,
-}
-
-/// Reserves coins: all or none (safety 2).
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Reserve {
-    /// Whose coins.
-    #[n(0)]
-    pub wallet: WalletId,
-    /// Which, chosen by the caller or by the leader.
-    #[n(1)]
-    #[cbor(with = "codec::many")]
-    pub outpoints: Vec<OutPoint>,
-    /// For how long.
-    #[n(2)]
-    pub ttl: Millis,
-    /// The payment they are for, if named.
-    #[n(3)]
-    pub payment: Option<PaymentId>,
-    /// Whether the leader chose the coins: then one that was taken meanwhile means "choose again", not a refusal.
-    #[n(4)]
-    pub selected: bool,
-}
-
-/// Pays with coins that the leader chose; the transaction is built inside `apply`.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct CreatePayment {
-    /// The payment.
-    #[n(0)]
-    pub key: PaymentKey,
-    /// Who gets how much.
-    #[n(1)]
-    pub recipients: Vec<Recipient>,
-    /// The coins to spend.
-    #[n(2)]
-    #[cbor(with = "codec::many")]
-    pub outpoints: Vec<OutPoint>,
-    /// The fee; what is left goes to a change output.
-    #[n(3)]
-    pub fee_sat: u64,
-}
-
-/// Pays with a transaction that the caller built on a reservation.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct PayReserved {
-    /// The payment.
-    #[n(0)]
-    pub key: PaymentKey,
-    /// Who gets how much.
-    #[n(1)]
-    pub recipients: Vec<Recipient>,
-    /// The reservation whose coins it spends, all of them and no others.
-    #[n(2)]
-    pub reservation: ReservationId,
-    /// The fence that the reservation was granted with.
-    #[n(3)]
-    pub fence: Fence,
-    /// The unsigned transaction.
-    #[n(4)]
-    #[cbor(with = "codec::one")]
-    pub transaction: Transaction,
-    /// Which output comes back, if any.
-    #[n(5)]
-    pub change: Option<Change>,
-}
-
-/// What became of handing a signed transaction to bitcoind.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Relay {
-    /// It is in a mempool.
-    #[n(0)]
-    Accepted,
-    /// bitcoind refused it; it is tried again.
-    #[n(1)]
-    Refused(#[n(0)] String),
 }
 
 /// The changes.
@@ -380,6 +205,63 @@ pub enum Command {
         #[n(2)]
         relay: Relay,
     },
+    /// Pays more fees for a payment by a transaction that replaces the attempt before (BIP-125).
+    #[n(16)]
+    BumpFee(#[n(0)] Replace),
+    /// Lets a child pay more fees.
+    #[n(17)]
+    BumpByChild(#[n(0)] BumpByChild),
+    /// Gives the coins back to the wallet by a transaction that conflicts with every attempt before (safety 10).
+    #[n(18)]
+    CancelPayment(#[n(0)] Replace),
+    /// An external signer has fenced an attempt.
+    #[n(19)]
+    AbortAttempt(#[n(0)] AbortAttempt),
+    /// Follows coins by their outpoints.
+    #[n(20)]
+    RegisterOutpoints(#[n(0)] RegisterOutpoints),
+    /// An operator has checked coins that were held back: nobody else will spend them.
+    #[n(21)]
+    ReleaseQuarantined {
+        /// Whose.
+        #[n(0)]
+        wallet: WalletId,
+        /// Which.
+        #[n(1)]
+        #[cbor(with = "codec::many")]
+        outpoints: Vec<OutPoint>,
+        /// What was checked, for the audit.
+        #[n(2)]
+        note: String,
+    },
+    /// The data is older than what the cluster did: nothing is signed from now on.
+    #[n(22)]
+    EnterRecovery {
+        /// How that was noticed.
+        #[n(0)]
+        why: String,
+    },
+    /// The leader has compared the state with its bitcoind's chain and mempool.
+    #[n(23)]
+    Reconcile {
+        /// The tip that was compared with; another tip is refused.
+        #[n(0)]
+        basis: BlockRef,
+        /// Coins that the mempool spends by transactions that nobody here knows: held back.
+        #[n(1)]
+        #[cbor(with = "codec::many")]
+        spent_outside: Vec<OutPoint>,
+    },
+    /// An operator confirms that the state is reconciled: the fence epoch moves up and signing is allowed again.
+    #[n(24)]
+    ConfirmRecovery {
+        /// The epoch from now on, above every epoch that a signer has seen.
+        #[n(0)]
+        epoch: u32,
+        /// What was checked, for the audit.
+        #[n(1)]
+        note: String,
+    },
 }
 
 impl Command {
@@ -402,6 +284,15 @@ impl Command {
             Self::PayReserved(_) => "pay_reserved",
             Self::RecordSignature { .. } => "record_signature",
             Self::RecordRelay { .. } => "record_relay",
+            Self::BumpFee(_) => "bump_fee",
+            Self::BumpByChild(_) => "bump_by_child",
+            Self::CancelPayment(_) => "cancel_payment",
+            Self::AbortAttempt(_) => "abort_attempt",
+            Self::RegisterOutpoints(_) => "register_outpoints",
+            Self::ReleaseQuarantined { .. } => "release_quarantined",
+            Self::EnterRecovery { .. } => "enter_recovery",
+            Self::Reconcile { .. } => "reconcile",
+            Self::ConfirmRecovery { .. } => "confirm_recovery",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{Amount, OutPoint, ScriptBuf};
 
-use crate::command::{BlockRef, Received, RegisterWallet, Spent};
+use crate::command::{BlockRef, Received, RegisterOutpoints, RegisterWallet, Spent};
 use crate::ids::WalletId;
 use crate::outcome::Rejection;
 use crate::state::State;
@@ -39,12 +39,39 @@ pub(crate) fn check_found(
     Ok(())
 }
 
+/// Checks coins that a wallet without descriptors is to follow. There is no address to derive their scripts from:
+/// what bitcoind says of an outpoint is all there is.
+pub(crate) fn check_registered(state: &State, command: &RegisterOutpoints) -> Result<(), Rejection> {
+    let mut seen = BTreeSet::new();
+    for output in &command.found {
+        if output.wallet != command.wallet {
+            return Err(contradiction(output, "is for another wallet"));
+        }
+        if !seen.insert(output.outpoint) {
+            return Err(Rejection::DuplicateInput { outpoint: output.outpoint });
+        }
+        if output.value_sat > Amount::MAX_MONEY.to_sat() || output.height > command.basis.height {
+            return Err(contradiction(output, "cannot be"));
+        }
+        let origin = (output.keychain, output.index) == (Keychain::External, 0);
+        let known = state.utxo(&output.outpoint);
+        if !origin || known.is_some_and(|known| !is_same(known, output)) {
+            return Err(contradiction(output, "is another wallet's, or was another coin"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks the coins that a block made.
 pub(crate) fn check_received(state: &State, block: BlockRef, received: &[Received]) -> Result<(), Rejection> {
     let mut checked = Checked::default();
     for output in received {
         let wallet = state.wallet(&output.wallet).map_err(|_| contradiction(output, "is for an unknown wallet"))?;
-        checked.output(output, &wallet.descriptor)?;
+        if wallet.descriptor.is_none() {
+            checked.registered(state, output)?;
+        } else {
+            checked.output(output, &wallet.descriptor)?;
+        }
         if output.height != block.height {
             return Err(contradiction(output, "has the height of another block"));
         }
@@ -79,6 +106,17 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
+    /// A coin that was followed before a reorganisation took it away: its script is known from then.
+    fn registered(&mut self, state: &State, output: &Received) -> Result<(), Rejection> {
+        if !self.outpoints.insert(output.outpoint) {
+            return Err(contradiction(output, "comes twice"));
+        }
+        match state.utxo(&output.outpoint) {
+            Some(_) => Ok(()),
+            None => Err(contradiction(output, "was never registered")),
+        }
+    }
+
     fn output(&mut self, output: &'a Received, descriptor: &WalletDescriptor) -> Result<(), Rejection> {
         if !self.outpoints.insert(output.outpoint) {
             return Err(contradiction(output, "comes twice"));
@@ -98,8 +136,12 @@ impl<'a> Checked<'a> {
 
 /// Whether an output is a coin that a reorganisation took away.
 fn comes_back(known: &Utxo, output: &Received) -> bool {
-    known.height.is_none()
-        && known.wallet == output.wallet
+    known.height.is_none() && is_same(known, output)
+}
+
+/// Whether it is the same coin, wherever its block is.
+fn is_same(known: &Utxo, output: &Received) -> bool {
+    known.wallet == output.wallet
         && known.value_sat == output.value_sat
         && known.script == output.script
         && known.keychain == output.keychain

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 
 use crate::dedup::CachedResult;
-use crate::ids::{LogIndex, Millis, PaymentKey, RequestKey, ReservationId, WalletId};
+use crate::ids::{AttemptNo, LogIndex, Millis, PaymentId, PaymentKey, RequestKey, ReservationId, WalletId};
 use crate::payment::Payment;
 use crate::reservation::Reservation;
 use crate::state::State;
@@ -21,6 +21,18 @@ pub(crate) struct Index {
     open: BTreeSet<PaymentKey>,
     changes: BTreeMap<LogIndex, BTreeSet<PaymentKey>>,
     requests: BTreeSet<(LogIndex, RequestKey)>,
+    cached_bytes: u64,
+    attempts: BTreeSet<(Txid, PaymentKey, AttemptNo)>,
+    sums: BTreeMap<WalletId, Sums>,
+}
+
+/// Sums over a wallet's unspent coins that are in blocks, in sat.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// All of them.
+    pub balance_sat: u64,
+    /// Those that reservations hold.
+    pub reserved_sat: u64,
 }
 
 impl Index {
@@ -37,14 +49,30 @@ impl Index {
         if is_free(utxo) {
             self.free.entry(utxo.wallet.clone()).or_default().insert((utxo.value_sat, *outpoint));
         }
+        if let Some((balance_sat, reserved_sat)) = counted(utxo) {
+            let sums = self.sums.entry(utxo.wallet.clone()).or_default();
+            sums.balance_sat = sums.balance_sat.saturating_add(balance_sat);
+            sums.reserved_sat = sums.reserved_sat.saturating_add(reserved_sat);
+        }
     }
 
     pub(crate) fn remove_coin(&mut self, outpoint: &OutPoint, utxo: &Utxo) {
+        if let (Some((balance_sat, reserved_sat)), Some(sums)) = (counted(utxo), self.sums.get_mut(&utxo.wallet)) {
+            sums.balance_sat = sums.balance_sat.saturating_sub(balance_sat);
+            sums.reserved_sat = sums.reserved_sat.saturating_sub(reserved_sat);
+            if *sums == Sums::default() {
+                self.sums.remove(&utxo.wallet);
+            }
+        }
         let Some(coins) = self.free.get_mut(&utxo.wallet).filter(|_| is_free(utxo)) else { return };
         coins.remove(&(utxo.value_sat, *outpoint));
         if coins.is_empty() {
             self.free.remove(&utxo.wallet);
         }
+    }
+
+    pub(crate) fn sums(&self, wallet: &WalletId) -> Sums {
+        self.sums.get(wallet).copied().unwrap_or_default()
     }
 
     pub(crate) fn free_coins(&self, wallet: &WalletId) -> impl Iterator<Item = (u64, OutPoint)> + '_ {
@@ -79,6 +107,14 @@ impl Index {
             self.open.insert(key.clone());
         }
         self.changes.entry(payment.changed_at).or_default().insert(key.clone());
+        // Attempts are only ever appended, so none has to be taken out.
+        self.attempts.extend(payment.numbered().map(|(number, attempt)| (attempt.txid(), key.clone(), number)));
+    }
+
+    pub(crate) fn attempts_of(&self, txid: Txid) -> impl Iterator<Item = (&PaymentKey, AttemptNo)> {
+        let least = PaymentKey { wallet: WalletId::least(), payment: PaymentId::least() };
+        let same = self.attempts.range((txid, least, AttemptNo(0))..).take_while(move |(found, ..)| *found == txid);
+        same.map(|(_, key, number)| (key, *number))
     }
 
     pub(crate) fn remove_payment(&mut self, key: &PaymentKey, payment: &Payment) {
@@ -108,11 +144,33 @@ impl Index {
 
     pub(crate) fn add_request(&mut self, key: &RequestKey, result: &CachedResult) {
         self.requests.insert((result.at, key.clone()));
+        self.cached_bytes = self.cached_bytes.saturating_add(size(result));
     }
 
-    pub(crate) fn take_oldest_request(&mut self) -> Option<RequestKey> {
-        self.requests.pop_first().map(|(_, key)| key)
+    pub(crate) fn remove_result(&mut self, key: &RequestKey, result: &CachedResult) {
+        self.requests.remove(&(result.at, key.clone()));
+        self.cached_bytes = self.cached_bytes.saturating_sub(size(result));
     }
+
+    pub(crate) fn oldest_request(&self) -> Option<RequestKey> {
+        self.requests.first().map(|(_, key)| key.clone())
+    }
+
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.cached_bytes
+    }
+}
+
+/// Bytes that a remembered result takes in its stored form.
+fn size(result: &CachedResult) -> u64 {
+    crate::table::encode(result).len() as u64
+}
+
+/// What a coin adds to the sums of its wallet.
+fn counted(utxo: &Utxo) -> Option<(u64, u64)> {
+    let reserved = matches!(utxo.claim, Claim::Reserved(_));
+    let there = utxo.spent.is_none() && utxo.height.is_some() && utxo.value_sat > 0;
+    there.then_some((utxo.value_sat, if reserved { utxo.value_sat } else { 0 }))
 }
 
 fn is_free(utxo: &Utxo) -> bool {

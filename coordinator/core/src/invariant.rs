@@ -9,7 +9,7 @@ use crate::chain::BlockRecord;
 use crate::command::Change;
 use crate::ids::{Height, PaymentKey, ReservationId};
 use crate::index::Index;
-use crate::limits::{MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS, MAX_RESERVATION_LIFE, UNDO_BLOCKS};
+use crate::limits::{MAX_AUDIT_RECORDS, MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS, MAX_RESERVATION_LIFE, UNDO_BLOCKS};
 use crate::payment::{Attempt, AttemptEnd, Payment, binding_digest};
 use crate::state::State;
 use crate::utxo::{Claim, depth};
@@ -35,6 +35,7 @@ pub fn check(state: &State) -> Result<(), Violation> {
     for (key, payment) in state.payments() {
         check_payment(state, key, payment)?;
     }
+    check_unconfirmed(state)?;
     check_fences(state)?;
     check_blocks(state)?;
     check_bounds(state)
@@ -80,7 +81,7 @@ fn check_reservations(state: &State) -> Result<(), Violation> {
                 return broken(2, format!("{id} does not hold {outpoint}"));
             }
         }
-        if id.0 > state.applied().0 {
+        if id.fence() > state.fence() {
             return broken(12, format!("{id} is granted by an entry of the future"));
         }
         if reservation.expires > reservation.granted.plus(MAX_RESERVATION_LIFE) {
@@ -132,12 +133,28 @@ fn check_payment(state: &State, key: &PaymentKey, payment: &Payment) -> Result<(
     Ok(())
 }
 
+/// 24: what a live attempt spends, and is in no block, is the change of a live attempt or was in a block before.
+fn check_unconfirmed(state: &State) -> Result<(), Violation> {
+    for (key, payment) in state.payments() {
+        for (number, attempt) in payment.numbered().filter(|(_, attempt)| attempt.end.is_none()) {
+            let lost = attempt.inputs().find(|outpoint| {
+                let in_no_block = state.utxo(outpoint).is_none_or(|utxo| utxo.height.is_none());
+                in_no_block && state.attempt_of(outpoint.txid).is_some_and(|(_, _, parent)| !parent.is_live())
+            });
+            if let Some(outpoint) = lost {
+                return broken(24, format!("attempt {number} of {key} spends {outpoint} of a dead attempt"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// 12: fences strictly increase with the attempts of a payment, and no two attempts share one.
 fn check_fences(state: &State) -> Result<(), Violation> {
     let mut seen = BTreeSet::new();
     for (key, payment) in state.payments() {
         let fences: Vec<_> = payment.attempts.iter().map(|attempt| attempt.fence).collect();
-        if !fences.is_sorted() || fences.iter().any(|fence| !seen.insert(*fence) || fence.0 > state.applied().0) {
+        if !fences.is_sorted() || fences.iter().any(|fence| !seen.insert(*fence) || *fence > state.fence()) {
             return broken(12, format!("the fences of {key} are {fences:?}"));
         }
     }
@@ -195,7 +212,8 @@ fn check_bounds(state: &State) -> Result<(), Violation> {
     }
     let within = state.requests.len() <= MAX_CACHED_RESULTS
         && state.ended.len() <= MAX_ENDED_RESERVATIONS
-        && state.blocks.len() <= UNDO_BLOCKS as usize + 1;
+        && state.blocks.len() <= UNDO_BLOCKS as usize + 1
+        && state.audit.len() <= MAX_AUDIT_RECORDS;
     if !within {
         return broken(25, "a bounded table is above its bound".to_owned());
     }

@@ -13,13 +13,18 @@
 //! | [`wallet`], [`utxo`] | descriptors and addresses; coins and who has a claim on them |
 //! | [`reservation`] | reserve, renew, release, expire |
 //! | [`payment`], [`transaction`] | payments and attempts; building and checking unsigned transactions |
+//! | [`replacement`] | fee bumps, by replacement and by child, and cancellation |
+//! | [`settlement`] | how attempts end, and whose coins are free then |
+//! | [`unconfirmed`] | change that is in no block yet, and how much of it may hang together |
 //! | [`signing`] | intents, and the permits that signers demand |
 //! | [`chain`] | blocks connected and disconnected, with undo; `facts` checks what they are said to bring |
-//! | [`limits`] | bounds and fee caps |
+//! | [`limits`], [`spending`] | bounds, fee caps, and what left a wallet within a time |
+//! | [`recovery`], [`audit`] | a restored state; what an operator did, or must see |
 //! | [`dedup`] | request id → earlier outcome |
 //! | [`invariant`] | what must always hold |
 
 pub mod apply;
+pub mod audit;
 pub mod chain;
 mod codec;
 pub mod command;
@@ -31,10 +36,17 @@ pub mod invariant;
 pub mod limits;
 pub mod outcome;
 pub mod payment;
+pub mod recovery;
+pub mod replacement;
 pub mod reservation;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
+pub mod settlement;
 pub mod signing;
+pub mod spending;
 pub mod state;
 pub mod table;
 pub mod transaction;
+pub mod unconfirmed;
 pub mod utxo;
 pub mod wallet;

@@ -37,6 +37,36 @@ pub const MAX_TRANSACTION_WEIGHT: u64 = 400_000;
 /// Lowest feerate in sat per 1000 vB that Bitcoin Core relays by default since version 29.1.
 pub const MIN_FEERATE_SAT_KVB: u64 = 100;
 
+/// Incremental feerate in sat per 1000 vB that a replacement pays for itself (`-incrementalrelayfee` of Bitcoin Core).
+pub const INCREMENTAL_FEERATE_SAT_KVB: u64 = 100;
+/// Most unconfirmed transactions of this service that may hang together: below the 64 of a cluster in Bitcoin Core 31.
+pub const MAX_UNCONFIRMED_CLUSTER: u64 = 25;
+/// Their size in all, in virtual bytes (`-limitclustersize` of Bitcoin Core 31 is 101 kvB).
+pub const MAX_UNCONFIRMED_CLUSTER_VBYTES: u64 = 101_000;
+/// The longest rolling window of a velocity limit: 31 days.
+pub const MAX_VELOCITY_WINDOW: Millis = Millis(31 * 24 * 60 * 60 * 1000);
+/// The shortest: 1 second.
+pub const MIN_VELOCITY_WINDOW: Millis = Millis(1000);
+/// Parts of a velocity window that are counted apart. What was spent leaves the sum up to one part late, never early.
+pub const VELOCITY_PARTS: u64 = 60;
+/// Audited events that are remembered; the oldest go first.
+pub const MAX_AUDIT_RECORDS: usize = 10_000;
+/// Longest note of an operator in bytes.
+pub const MAX_NOTE_LEN: usize = 1000;
+/// Bytes of remembered results in their stored form; the oldest go first.
+pub const MAX_CACHED_BYTES: u64 = 256 << 20;
+
+/// Most that may leave a wallet within a rolling window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Velocity {
+    /// Length of the window in logical time.
+    #[n(0)]
+    pub window: Millis,
+    /// Amounts of new payments and fees within it, in sat.
+    #[n(1)]
+    pub max_sat: u64,
+}
+
 /// The caps of one wallet.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct WalletLimits {
@@ -55,6 +85,15 @@ pub struct WalletLimits {
     /// Most reservations that may be active at once.
     #[n(4)]
     pub max_reservations: u32,
+    /// Most of the confirmed balance that may be reserved at once, in percent; unset means all.
+    #[n(5)]
+    pub max_reserved_percent: Option<u32>,
+    /// Most that may leave the wallet within a time; unset means no limit.
+    #[n(6)]
+    pub velocity: Option<Velocity>,
+    /// Whether the change of own transactions may be reserved before it is in a block (safety 24).
+    #[n(7)]
+    pub spend_unconfirmed_change: Option<bool>,
 }
 
 impl Default for WalletLimits {
@@ -65,8 +104,15 @@ impl Default for WalletLimits {
             max_fee_percent: 50,
             finality_depth: 6,
             max_reservations: 100_000,
+            max_reserved_percent: None,
+            velocity: None,
+            spend_unconfirmed_change: None,
         }
     }
+}
+
+fn window_ok(window: Millis) -> bool {
+    (MIN_VELOCITY_WINDOW..=MAX_VELOCITY_WINDOW).contains(&window)
 }
 
 impl WalletLimits {
@@ -81,6 +127,10 @@ impl WalletLimits {
             "max_fee_percent must be 1 to 100"
         } else if self.max_reservations == 0 {
             "max_reservations must be at least 1"
+        } else if self.max_reserved_percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
+            "max_reserved_percent must be 1 to 100"
+        } else if self.velocity.is_some_and(|velocity| !window_ok(velocity.window)) {
+            "velocity.window must be 1 second to 31 days"
         } else {
             return Ok(());
         };

@@ -1,11 +1,15 @@
 //! What became of a command. Both enums are closed and carry facts, so a caller learns what and why.
 
+mod rejection;
+
 use bitcoin::OutPoint;
 use minicbor::{Decode, Encode};
 
 use crate::codec;
-use crate::ids::{AttemptNo, CallerId, Fence, Millis, PaymentId, PaymentKey, ReservationId};
-use crate::wallet::{DescriptorFault, Keychain};
+use crate::ids::{AttemptNo, Millis, PaymentId, PaymentKey, ReservationId};
+use crate::wallet::Keychain;
+
+pub use rejection::Rejection;
 
 /// The answer of [`crate::apply::apply`]. A refusal is a value too: nothing was changed then.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -84,6 +88,13 @@ pub enum FeeLimit {
     /// The fee is above `max_fee_percent` of what the recipients get.
     #[n(3)]
     Percent,
+    /// A replacement's fee in sat is below those of every attempt it replaces and 0.1 sat/vB for itself (BIP-125,
+    /// rules 3 and 4, with Bitcoin Core's incremental feerate).
+    #[n(4)]
+    ReplacementFee,
+    /// A replacement's feerate in sat per 1000 vB is not above those of the attempts it replaces.
+    #[n(5)]
+    ReplacementFeerate,
 }
 
 /// Who holds a coin that was asked for.
@@ -110,281 +121,4 @@ pub struct Conflict {
     /// Its holder.
     #[n(1)]
     pub holder: Holder,
-}
-
-/// Why nothing was done.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
-pub enum Rejection {
-    /// The cluster has no chain yet.
-    #[error("the cluster has not seen its first block yet")]
-    #[n(0)]
-    NotStarted,
-    /// What the command was decided on is out of date; the leader gathers the facts again.
-    #[error("decided on facts that are out of date: {what}")]
-    #[n(1)]
-    StaleBasis {
-        /// Which facts.
-        #[n(0)]
-        what: String,
-    },
-    /// No wallet of this name.
-    #[error("no such wallet")]
-    #[n(2)]
-    WalletUnknown,
-    /// A wallet of this name, or with this descriptor, is there already.
-    #[error("wallet {wallet} is there already with {what}")]
-    #[n(3)]
-    WalletExists {
-        /// Which wallet.
-        #[n(0)]
-        wallet: String,
-        /// What is the same.
-        #[n(1)]
-        what: String,
-    },
-    /// An operator, or an alarm, stopped the wallet.
-    #[error("the wallet is frozen: {why}")]
-    #[n(4)]
-    WalletFrozen {
-        /// Why.
-        #[n(0)]
-        why: String,
-    },
-    /// The wallet has no signer.
-    #[error("the wallet has no signer: it is only watched")]
-    #[n(5)]
-    WalletWatchOnly,
-    /// The descriptor cannot be used.
-    #[error("descriptor: {0}")]
-    #[n(6)]
-    DescriptorInvalid(#[n(0)] DescriptorFault),
-    /// Limits make no sense.
-    #[error("limits: {rule}")]
-    #[n(7)]
-    LimitsInvalid {
-        /// The rule that is broken.
-        #[n(0)]
-        rule: String,
-    },
-    /// These outpoints are not coins of the wallet.
-    #[error("{} not known to the wallet", count(.outpoints, "outpoint is", "outpoints are"))]
-    #[n(8)]
-    OutpointUnknown {
-        /// All of them.
-        #[n(0)]
-        #[cbor(with = "codec::many")]
-        outpoints: Vec<OutPoint>,
-    },
-    /// Coins that others have.
-    #[error("{} claimed by others", count(.conflicts, "outpoint is", "outpoints are"))]
-    #[n(9)]
-    OutpointReserved {
-        /// All of them.
-        #[n(0)]
-        conflicts: Vec<Conflict>,
-    },
-    /// Coins that are spent.
-    #[error("{} spent", count(.outpoints, "outpoint is", "outpoints are"))]
-    #[n(10)]
-    OutpointSpent {
-        /// All of them.
-        #[n(0)]
-        #[cbor(with = "codec::many")]
-        outpoints: Vec<OutPoint>,
-    },
-    /// Coinbase outputs below 100 confirmations, or coins whose block was disconnected.
-    #[error("{} not spendable yet (a coinbase needs 100 confirmations, other coins 1)", count(.outpoints, "outpoint is", "outpoints are"))]
-    #[n(11)]
-    OutpointImmature {
-        /// All of them.
-        #[n(0)]
-        #[cbor(with = "codec::many")]
-        outpoints: Vec<OutPoint>,
-    },
-    /// The same outpoint twice.
-    #[error("outpoint {outpoint} is named twice")]
-    #[n(12)]
-    DuplicateInput {
-        /// Which.
-        #[n(0)]
-        #[cbor(with = "codec::one")]
-        outpoint: OutPoint,
-    },
-    /// A number outside its bounds.
-    #[error("{what} is {got}; it must be {min} to {max}")]
-    #[n(13)]
-    OutOfBounds {
-        /// Which number, with its unit.
-        #[n(0)]
-        what: String,
-        /// What was asked for.
-        #[n(1)]
-        got: u64,
-        /// The least allowed.
-        #[n(2)]
-        min: u64,
-        /// The most allowed.
-        #[n(3)]
-        max: u64,
-    },
-    /// The wallet has as many reservations as it may.
-    #[error("the wallet has {active} active reservations, its limit")]
-    #[n(14)]
-    ReservationQuota {
-        /// How many.
-        #[n(0)]
-        active: u64,
-    },
-    /// No such reservation.
-    #[error("no such reservation")]
-    #[n(15)]
-    ReservationUnknown,
-    /// The reservation's time is over.
-    #[error("the reservation expired")]
-    #[n(16)]
-    ReservationExpired,
-    /// The reservation was given back.
-    #[error("the reservation was released")]
-    #[n(17)]
-    ReservationReleased,
-    /// The reservation's coins belong to a payment now.
-    #[error("the reservation was used by payment {payment}")]
-    #[n(18)]
-    ReservationUsed {
-        /// Which payment.
-        #[n(0)]
-        payment: PaymentId,
-    },
-    /// The fence is not that of the grant.
-    #[error("the fence is {got}; the reservation's is {current}")]
-    #[n(19)]
-    StaleFence {
-        /// What was shown.
-        #[n(0)]
-        got: Fence,
-        /// The true one.
-        #[n(1)]
-        current: Fence,
-    },
-    /// Another caller owns it.
-    #[error("it belongs to {owner}")]
-    #[n(20)]
-    NotOwner {
-        /// Who.
-        #[n(0)]
-        owner: CallerId,
-    },
-    /// The request id was used for another request.
-    #[error("this request_id was used before for another request")]
-    #[n(21)]
-    RequestIdReused,
-    /// The payment id is bound to other recipients or amounts (safety 7).
-    #[error("this payment_id is bound to other recipients or amounts, for ever")]
-    #[n(22)]
-    PaymentIdReused,
-    /// The reservation was made for another payment.
-    #[error("the reservation was made for payment {payment}")]
-    #[n(23)]
-    ReservedForOther {
-        /// Which payment.
-        #[n(0)]
-        payment: PaymentId,
-    },
-    /// No such payment or attempt.
-    #[error("no such payment")]
-    #[n(24)]
-    PaymentUnknown,
-    /// An earlier attempt may still confirm (safety 8 and 9).
-    #[error("attempt {attempt} ({txid}) may still confirm; nothing else may pay this payment")]
-    #[n(25)]
-    PaymentUnresolved {
-        /// The live attempt.
-        #[n(0)]
-        attempt: AttemptNo,
-        /// Its txid.
-        #[n(1)]
-        txid: String,
-    },
-    /// An input that the reservation does not hold.
-    #[error("input {outpoint} is not in the reservation")]
-    #[n(26)]
-    ForeignInput {
-        /// Which.
-        #[n(0)]
-        #[cbor(with = "codec::one")]
-        outpoint: OutPoint,
-    },
-    /// A reserved coin that the transaction does not spend.
-    #[error("reserved outpoint {outpoint} is not an input")]
-    #[n(27)]
-    MissingInput {
-        /// Which.
-        #[n(0)]
-        #[cbor(with = "codec::one")]
-        outpoint: OutPoint,
-    },
-    /// Something about the transaction itself.
-    #[error("transaction: {rule}")]
-    #[n(28)]
-    TransactionInvalid {
-        /// The rule that is broken.
-        #[n(0)]
-        rule: String,
-    },
-    /// Outputs that are neither recipients nor one change output of this wallet (safety 21).
-    #[error("output {vout}: {rule}")]
-    #[n(29)]
-    OutputInvalid {
-        /// Which output, or recipient.
-        #[n(0)]
-        vout: u32,
-        /// The rule that is broken.
-        #[n(1)]
-        rule: String,
-    },
-    /// Inputs are worth less than outputs and fee.
-    #[error("{needed_sat} sat are needed, {available_sat} sat are there")]
-    #[n(30)]
-    InsufficientFunds {
-        /// With the fee.
-        #[n(0)]
-        needed_sat: u64,
-        /// What the coins hold.
-        #[n(1)]
-        available_sat: u64,
-    },
-    /// A fee cap.
-    #[error("fee limit {limit:?}: {got} against {bound}")]
-    #[n(31)]
-    FeeLimit {
-        /// Which cap.
-        #[n(0)]
-        limit: FeeLimit,
-        /// What the transaction has.
-        #[n(1)]
-        got: u64,
-        /// The cap.
-        #[n(2)]
-        bound: u64,
-    },
-    /// A signed transaction that is not the attempt's.
-    #[error("the signed transaction is not the one that was permitted")]
-    #[n(32)]
-    SignatureMismatch,
-    /// The wallet signs outside; this version answers with no permit yet.
-    #[error("the wallet signs outside this service")]
-    #[n(33)]
-    WalletSignsOutside,
-}
-
-fn count<T>(items: &[T], one: &str, many: &str) -> String {
-    format!("{} {}", items.len(), if items.len() == 1 { one } else { many })
-}
-
-impl Rejection {
-    /// Whether the leader should gather its facts again and propose once more. Such a refusal says nothing about
-    /// the request, so it is not remembered as the request's answer.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::StaleBasis { .. } | Self::NotStarted)
-    }
 }

@@ -1,7 +1,5 @@
 //! Payments: what is owed to whom, and the attempts that would settle it.
 
-use std::collections::BTreeSet;
-
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{Network, OutPoint, Transaction, Txid};
 use minicbor::{Decode, Encode};
@@ -9,13 +7,15 @@ use minicbor::{Decode, Encode};
 use crate::apply::Context;
 use crate::codec;
 use crate::command::{Change, CreatePayment, PayReserved, Recipient, Relay};
-use crate::ids::{AttemptNo, CallerId, Fence, Height, LogIndex, Millis, PaymentKey};
+use crate::ids::{AttemptNo, CallerId, Fence, Height, LogIndex, Millis, PaymentId, PaymentKey};
 use crate::outcome::{Outcome, Rejection};
+use crate::recovery;
+use crate::replacement;
 use crate::reservation::{self, Ended};
 use crate::signing::{self, Proposal};
 use crate::state::State;
-use crate::transaction;
-use crate::utxo::{Claim, depth};
+use crate::transaction::{self, Inputs};
+use crate::unconfirmed;
 use crate::wallet::{Keychain, SignerRef, Wallet};
 
 /// An immutable order and everything that was done to fulfil it.
@@ -47,6 +47,9 @@ pub struct Payment {
     /// The last entry that changed what a caller sees of it.
     #[n(7)]
     pub changed_at: LogIndex,
+    /// The payment whose change it spends to pay fees for it, where it is such a child.
+    #[n(8)]
+    pub bumps: Option<PaymentId>,
 }
 
 /// One unsigned transaction, for ever (safety 11).
@@ -75,9 +78,21 @@ pub struct Attempt {
     /// How it ended, if it did.
     #[n(6)]
     pub end: Option<AttemptEnd>,
+    /// What it is for, if not to pay the recipients.
+    #[n(7)]
+    pub kind: Option<AttemptKind>,
 }
 
-/// The two ends of an attempt. Both are final.
+/// What an attempt is for, if not to pay the recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum AttemptKind {
+    /// It gives the coins back to the wallet (safety 10).
+    #[n(0)]
+    Cancel,
+}
+
+/// The ends of an attempt. All are final.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum AttemptEnd {
     /// Confirmed at finality depth, in the block of this height.
@@ -90,25 +105,9 @@ pub enum AttemptEnd {
         #[cbor(with = "codec::one")]
         Txid,
     ),
-}
-
-/// What a caller is told of an attempt; derived, never stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptState {
-    /// The intent is committed; a signature may exist.
-    Signing,
-    /// The signature is recorded; no mempool has it yet.
-    Signed,
-    /// A mempool has it.
-    Broadcast,
-    /// In a block of this height, below finality depth.
-    Confirming(Height),
-    /// In a block of this height, at finality depth.
-    Settled(Height),
-    /// Another transaction that spends one of its inputs is in a block below finality depth.
-    Conflicted,
-    /// It can never confirm.
-    Dead,
+    /// Its signer proved that it had not signed it and never would (safety 6).
+    #[n(2)]
+    Aborted,
 }
 
 impl Attempt {
@@ -124,7 +123,12 @@ impl Attempt {
 
     /// Whether it may still confirm or already has.
     pub fn is_live(&self) -> bool {
-        !matches!(self.end, Some(AttemptEnd::Dead(_)))
+        !matches!(self.end, Some(AttemptEnd::Dead(_) | AttemptEnd::Aborted))
+    }
+
+    /// Whether it gives the coins back instead of paying.
+    pub fn is_cancel(&self) -> bool {
+        self.kind == Some(AttemptKind::Cancel)
     }
 }
 
@@ -148,9 +152,19 @@ impl Payment {
         self.numbered().rev().find(|(_, attempt)| attempt.is_live())
     }
 
-    /// Whether one of its attempts is at finality depth.
+    /// Whether one of its attempts is at finality depth: paid, or cancelled.
     pub fn is_settled(&self) -> bool {
-        self.attempts.iter().any(|attempt| matches!(attempt.end, Some(AttemptEnd::Settled(_))))
+        self.settled_attempt().is_some()
+    }
+
+    /// The attempt at finality depth.
+    pub fn settled_attempt(&self) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| matches!(attempt.end, Some(AttemptEnd::Settled(_))))
+    }
+
+    /// Whether its coins went back to the wallet for good (safety 10).
+    pub fn is_cancelled(&self) -> bool {
+        self.settled_attempt().is_some_and(Attempt::is_cancel)
     }
 }
 
@@ -191,12 +205,13 @@ pub(crate) fn create(state: &mut State, ctx: &Context, command: &CreatePayment) 
         return Err(Rejection::InsufficientFunds { needed_sat, available_sat: input_sat });
     };
     let change_index = wallet.next_internal;
-    let change = change_output(wallet, change_sat, change_index)?;
+    let change = change_output(wallet, change_sat, Keychain::Internal, change_index)?;
     let (transaction, change_vout) = transaction::build(&command.outpoints, &command.recipients, change);
     let fee_sat = transaction::check_amounts(&transaction, input_sat, wallet, paid_sat)?;
     let change = change_vout.map(|vout| Change { vout, keychain: Keychain::Internal, index: change_index });
     let uses_change = change.is_some();
-    let proposal = Proposal { transaction, fee_sat, change, recipients: &command.recipients, digest };
+    unconfirmed::check_cluster(state, &command.key.wallet, &transaction)?;
+    let proposal = Proposal { change, ..Proposal::paying(transaction, fee_sat, &command.recipients, digest) };
     let granted = signing::grant(state, ctx, &command.key, proposal)?;
     if uses_change {
         state.use_index(&command.key.wallet, Keychain::Internal, change_index);
@@ -204,11 +219,16 @@ pub(crate) fn create(state: &mut State, ctx: &Context, command: &CreatePayment) 
     Ok(granted)
 }
 
-fn change_output(wallet: &Wallet, change_sat: u64, index: u32) -> Result<Option<(bitcoin::ScriptBuf, u64)>, Rejection> {
+pub(crate) fn change_output(
+    wallet: &Wallet,
+    change_sat: u64,
+    keychain: Keychain,
+    index: u32,
+) -> Result<Option<(bitcoin::ScriptBuf, u64)>, Rejection> {
     if change_sat == 0 {
         return Ok(None);
     }
-    let script = wallet.descriptor.script(Keychain::Internal, index).ok_or_else(|| Rejection::OutOfBounds {
+    let script = wallet.descriptor.script(keychain, index).ok_or_else(|| Rejection::OutOfBounds {
         what: "change address index".to_owned(),
         got: u64::from(index),
         min: 0,
@@ -229,28 +249,47 @@ pub(crate) fn pay_reserved(state: &mut State, ctx: &Context, command: &PayReserv
         return Ok(known);
     }
     let wallet = signable_wallet(state, &command.key)?;
-    let reserved = reservation::fenced(state, ctx, command.reservation, command.fence)?;
+    let reserved = reserved_for(state, ctx, command)?;
+    let replaced = replacement::replaced(state, &command.key)?;
+    let mut allowed = reserved.clone();
+    if let Some(payment) = replaced {
+        replacement::check_anchor(payment, &command.transaction)?;
+        allowed.extend(payment.attempts.iter().filter(|attempt| attempt.is_live()).flat_map(Attempt::inputs));
+    } else if reserved.is_empty() {
+        return Err(Rejection::ReservationUnknown);
+    }
+    let tip = state.tip()?.height;
+    let inputs = Inputs { required: &reserved, allowed: &allowed };
+    transaction::check(&command.transaction, &inputs, &command.recipients, command.change.as_ref(), wallet, tip)?;
+    let spent: Vec<OutPoint> = command.transaction.input.iter().map(|input| input.previous_output).collect();
+    check_unspent(state, &spent)?;
+    let fee_sat = transaction::check_amounts(&command.transaction, state.value_of(&spent), wallet, paid_sat)?;
+    if let Some(payment) = replaced {
+        replacement::check_fee(payment, &command.transaction, fee_sat, wallet)?;
+    }
+    unconfirmed::check_cluster(state, &command.key.wallet, &command.transaction)?;
+    let proposal = Proposal {
+        change: command.change.clone(),
+        ..Proposal::paying(command.transaction.clone(), fee_sat, &command.recipients, digest)
+    };
+    let granted = signing::grant(state, ctx, &command.key, proposal)?;
+    if let Some(reservation) = command.reservation {
+        state.end_reservation(reservation, Ended::Used(command.key.payment.clone()));
+    }
+    Ok(granted)
+}
+
+/// The coins of the reservation that the caller shows, if it shows one.
+fn reserved_for(state: &State, ctx: &Context, command: &PayReserved) -> Result<Vec<OutPoint>, Rejection> {
+    let Some(reservation) = command.reservation else { return Ok(Vec::new()) };
+    let reserved = reservation::fenced(state, ctx, reservation, command.fence)?;
     if reserved.wallet != command.key.wallet {
         return Err(Rejection::ReservationUnknown);
     }
     if let Some(payment) = reserved.payment.as_ref().filter(|payment| **payment != command.key.payment) {
         return Err(Rejection::ReservedForOther { payment: payment.clone() });
     }
-    let outpoints = reserved.outpoints.clone();
-    let tip = state.tip()?.height;
-    transaction::check(&command.transaction, &outpoints, &command.recipients, command.change.as_ref(), wallet, tip)?;
-    check_unspent(state, &outpoints)?;
-    let fee_sat = transaction::check_amounts(&command.transaction, state.value_of(&outpoints), wallet, paid_sat)?;
-    let proposal = Proposal {
-        transaction: command.transaction.clone(),
-        fee_sat,
-        change: command.change.clone(),
-        recipients: &command.recipients,
-        digest,
-    };
-    let granted = signing::grant(state, ctx, &command.key, proposal)?;
-    state.end_reservation(command.reservation, Ended::Used(command.key.payment.clone()));
-    Ok(granted)
+    Ok(reserved.outpoints.clone())
 }
 
 /// A reserved coin may have been spent by somebody with the same keys, or its block disconnected.
@@ -260,7 +299,7 @@ fn check_unspent(state: &State, outpoints: &[OutPoint]) -> Result<(), Rejection>
     for outpoint in outpoints {
         match state.utxo(outpoint) {
             Some(utxo) if utxo.spent.is_some() => spent.push(*outpoint),
-            Some(utxo) if utxo.height.is_none() || !utxo.is_mature(tip) => immature.push(*outpoint),
+            Some(utxo) if !reservation::is_ripe(state, outpoint, utxo, tip) => immature.push(*outpoint),
             Some(_) => {}
             None => spent.push(*outpoint),
         }
@@ -274,12 +313,13 @@ fn check_unspent(state: &State, outpoints: &[OutPoint]) -> Result<(), Rejection>
     Ok(())
 }
 
-fn signable_wallet<'a>(state: &'a State, key: &PaymentKey) -> Result<&'a Wallet, Rejection> {
+/// The wallet, if something may be signed for it now: here, or outside by this permit.
+pub(crate) fn signable_wallet<'a>(state: &'a State, key: &PaymentKey) -> Result<&'a Wallet, Rejection> {
     let wallet = state.active_wallet(&key.wallet)?;
+    recovery::check(state)?;
     match wallet.signer {
-        SignerRef::Named(_) => Ok(wallet),
+        SignerRef::Named(_) | SignerRef::External => Ok(wallet),
         SignerRef::WatchOnly => Err(Rejection::WalletWatchOnly),
-        SignerRef::External => Err(Rejection::WalletSignsOutside),
     }
 }
 
@@ -299,7 +339,7 @@ fn known_payment(
     Ok(payment.live_attempt().map(|(attempt, _)| Outcome::Permitted { payment: key.clone(), attempt }))
 }
 
-/// For a caller's own transaction: the same bytes are the same attempt; others have to wait (safety 8, 11).
+/// For a caller's own transaction: the same bytes are the same attempt (safety 11).
 fn same_attempt(
     state: &State,
     ctx: &Context,
@@ -309,23 +349,21 @@ fn same_attempt(
     let Some(payment) = state.payment(&command.key) else { return Ok(None) };
     check_binding(ctx, payment, digest)?;
     let same = payment.numbered().find(|(_, attempt)| attempt.transaction == command.transaction);
-    if let Some((attempt, _)) = same {
-        return Ok(Some(Outcome::Permitted { payment: command.key.clone(), attempt }));
+    Ok(same.map(|(attempt, _)| Outcome::Permitted { payment: command.key.clone(), attempt }))
+}
+
+pub(crate) fn check_owner(ctx: &Context, payment: &Payment) -> Result<(), Rejection> {
+    if ctx.may_act_for(&payment.owner) {
+        return Ok(());
     }
-    match payment.live_attempt() {
-        Some((attempt, live)) => Err(Rejection::PaymentUnresolved { attempt, txid: live.txid().to_string() }),
-        None => Ok(None),
-    }
+    Err(Rejection::NotOwner { owner: payment.owner.clone() })
 }
 
 fn check_binding(ctx: &Context, payment: &Payment, digest: &[u8; 32]) -> Result<(), Rejection> {
     if payment.digest != *digest {
         return Err(Rejection::PaymentIdReused);
     }
-    if !ctx.may_act_for(&payment.owner) {
-        return Err(Rejection::NotOwner { owner: payment.owner.clone() });
-    }
-    Ok(())
+    check_owner(ctx, payment)
 }
 
 pub(crate) fn record_relay(
@@ -345,77 +383,13 @@ pub(crate) fn record_relay(
             }
         });
     }
+    let opted_in = state.wallet(&key.wallet)?.limits.spend_unconfirmed_change == Some(true);
+    if opted_in && *relay == Relay::Accepted && attempt_is_running(state, key, number) {
+        unconfirmed::note_change(state, key, number);
+    }
     Ok(Outcome::Recorded)
 }
 
-/// Where an attempt stands, derived from the coins it spends.
-pub fn attempt_state(state: &State, attempt: &Attempt) -> AttemptState {
-    match attempt.end {
-        Some(AttemptEnd::Settled(height)) => return AttemptState::Settled(height),
-        Some(AttemptEnd::Dead(_)) => return AttemptState::Dead,
-        None => {}
-    }
-    match input_spend(state, attempt) {
-        Some((_, height, true)) => AttemptState::Confirming(height),
-        Some((_, _, false)) => AttemptState::Conflicted,
-        None if attempt.signed.is_none() => AttemptState::Signing,
-        None if attempt.relay == Some(Relay::Accepted) => AttemptState::Broadcast,
-        None => AttemptState::Signed,
-    }
-}
-
-/// The deepest spend of any of the attempt's inputs, and whether the attempt itself made it.
-fn input_spend(state: &State, attempt: &Attempt) -> Option<(Txid, Height, bool)> {
-    let txid = attempt.txid();
-    attempt
-        .inputs()
-        .filter_map(|outpoint| state.utxo(&outpoint)?.spent.as_ref())
-        .map(|spend| (spend.txid, spend.height, spend.txid == txid))
-        .min_by_key(|(_, height, own)| (*own, *height))
-}
-
-/// After a block: settles what reached finality depth, and frees what only dead attempts would spend (safety 6).
-pub(crate) fn settle(state: &mut State, key: &PaymentKey) {
-    let (Some(payment), Ok(wallet), Ok(tip)) = (state.payment(key), state.wallet(&key.wallet), state.tip()) else {
-        return;
-    };
-    let final_depth = wallet.limits.finality_depth;
-    let ends: Vec<(AttemptNo, AttemptEnd)> = payment
-        .numbered()
-        .filter(|(_, attempt)| attempt.end.is_none())
-        .filter_map(|(number, attempt)| {
-            let (txid, height, own) = input_spend(state, attempt)?;
-            let is_final = depth(height, tip.height) >= final_depth;
-            is_final.then_some((number, if own { AttemptEnd::Settled(height) } else { AttemptEnd::Dead(txid) }))
-        })
-        .collect();
-    if ends.is_empty() {
-        return;
-    }
-    state.change_payment(key, |payment| {
-        for (number, end) in ends {
-            if let Some(attempt) = payment.attempt_mut(number) {
-                attempt.end = Some(end);
-            }
-        }
-        if payment.live_attempt().is_none() {
-            payment.anchor = None;
-        }
-    });
-    free_unneeded(state, key);
-}
-
-fn free_unneeded(state: &mut State, key: &PaymentKey) {
-    let Some(payment) = state.payment(key) else { return };
-    let inputs = |live: bool| -> BTreeSet<OutPoint> {
-        payment.attempts.iter().filter(|attempt| attempt.is_live() == live).flat_map(Attempt::inputs).collect()
-    };
-    let unneeded: Vec<OutPoint> = inputs(false).difference(&inputs(true)).copied().collect();
-    for outpoint in unneeded {
-        state.update_utxo(&outpoint, |utxo| {
-            if utxo.claim == Claim::Exposed(key.payment.clone()) && utxo.spent.is_none() {
-                utxo.claim = Claim::Free;
-            }
-        });
-    }
+fn attempt_is_running(state: &State, key: &PaymentKey, number: AttemptNo) -> bool {
+    state.payment(key).and_then(|payment| payment.attempt(number)).is_some_and(|attempt| attempt.end.is_none())
 }

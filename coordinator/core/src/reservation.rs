@@ -9,11 +9,13 @@ use crate::apply::Context;
 use crate::chain;
 use crate::codec;
 use crate::command::Reserve;
-use crate::ids::{CallerId, Fence, Millis, PaymentId, ReservationId, WalletId};
+use crate::ids::{CallerId, Fence, Height, Millis, PaymentId, ReservationId, WalletId};
 use crate::limits::{MAX_OUTPOINTS, MAX_RESERVATION_LIFE, MIN_RESERVATION_TTL};
 use crate::outcome::{Conflict, Holder, Outcome, Rejection};
+use crate::settlement;
 use crate::state::State;
-use crate::utxo::Claim;
+use crate::unconfirmed;
+use crate::utxo::{Claim, Utxo};
 
 /// An active reservation.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -63,8 +65,9 @@ pub(crate) fn reserve(state: &mut State, ctx: &Context, command: &Reserve) -> Re
     check_ttl(command.ttl)?;
     check_available(state, &command.wallet, &command.outpoints)
         .map_err(|refusal| if command.selected { choose_again(refusal) } else { refusal })?;
+    check_share(state, &command.wallet, &command.outpoints)?;
 
-    let id = ReservationId(ctx.index.0);
+    let id = ReservationId(state.fence_at(ctx.index).0);
     let expires = ctx.now.plus(command.ttl);
     for outpoint in &command.outpoints {
         state.update_utxo(outpoint, |utxo| utxo.claim = Claim::Reserved(id));
@@ -113,6 +116,19 @@ pub(crate) fn release(
     Ok(Outcome::Released)
 }
 
+/// How much of the wallet may be reserved at once. Change that is in no block is part of neither sum.
+fn check_share(state: &State, wallet: &WalletId, outpoints: &[OutPoint]) -> Result<(), Rejection> {
+    let Some(percent) = state.wallet(wallet)?.limits.max_reserved_percent else { return Ok(()) };
+    let sums = state.sums(wallet);
+    let reserved_sat = sums.reserved_sat.saturating_add(state.value_of(outpoints));
+    // Divided first, so that nothing can overflow; a cap may be 99 sat stricter for it.
+    let bound_sat = (sums.balance_sat / 100).saturating_mul(u64::from(percent));
+    if percent < 100 && reserved_sat > bound_sat {
+        return Err(Rejection::ReservedShare { reserved_sat, bound_sat });
+    }
+    Ok(())
+}
+
 /// Frees those that are due. A reservation whose coins were exposed is not there any more, so time can free only
 /// what was never signed for (safety 5).
 pub(crate) fn expire(state: &mut State, ctx: &Context, ids: &[ReservationId]) -> Outcome {
@@ -121,10 +137,12 @@ pub(crate) fn expire(state: &mut State, ctx: &Context, ids: &[ReservationId]) ->
             end(state, *id, Ended::Expired);
         }
     }
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::free_exposed(state);
     Outcome::Recorded
 }
 
-fn end(state: &mut State, id: ReservationId, how: Ended) {
+pub(crate) fn end(state: &mut State, id: ReservationId, how: Ended) {
     let Some(reservation) = state.end_reservation(id, how) else { return };
     for outpoint in &reservation.outpoints {
         state.update_utxo(outpoint, |utxo| {
@@ -133,6 +151,7 @@ fn end(state: &mut State, id: ReservationId, how: Ended) {
             }
         });
         chain::forget_buried(state, outpoint);
+        settlement::forget_if_dead(state, outpoint);
     }
 }
 
@@ -189,6 +208,11 @@ fn check_ttl(ttl: Millis) -> Result<(), Rejection> {
     Err(Rejection::OutOfBounds { what: "ttl in ms".to_owned(), got: ttl.0, min, max })
 }
 
+/// Whether the coin may be spent now: in a block and mature (safety 23), or own change that may be (safety 24).
+pub(crate) fn is_ripe(state: &State, outpoint: &OutPoint, utxo: &Utxo, tip: Height) -> bool {
+    if utxo.height.is_some() { utxo.is_mature(tip) } else { unconfirmed::is_spendable(state, outpoint, utxo) }
+}
+
 /// Checks that a claim on all of these coins can be granted, and names every coin that stands in the way.
 pub(crate) fn check_available(state: &State, wallet: &WalletId, outpoints: &[OutPoint]) -> Result<(), Rejection> {
     if outpoints.is_empty() || outpoints.len() > MAX_OUTPOINTS {
@@ -216,7 +240,7 @@ pub(crate) fn check_available(state: &State, wallet: &WalletId, outpoints: &[Out
             spent.push(*outpoint);
         } else if let Some(holder) = holder {
             conflicts.push(Conflict { outpoint: *outpoint, holder });
-        } else if utxo.height.is_none() || !utxo.is_mature(tip) {
+        } else if !is_ripe(state, outpoint, utxo, tip) {
             immature.push(*outpoint);
         }
     }

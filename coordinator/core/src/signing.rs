@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::hashes::Hash;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash};
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::secp256k1::{Message, Secp256k1, XOnlyPublicKey, schnorr};
+use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash, WScriptHash};
 
 use crate::apply::Context;
-use crate::command::{Change, Recipient};
-use crate::ids::{AttemptNo, Fence, PaymentKey};
+use crate::command::{AbortAttempt, Change, FenceKey, Recipient};
+use crate::ids::{AttemptNo, Fence, PaymentId, PaymentKey};
 use crate::outcome::{Outcome, Rejection};
-use crate::payment::{Attempt, AttemptEnd, Payment, number_at};
+use crate::payment::{Attempt, AttemptEnd, AttemptKind, Payment, check_owner, number_at};
+use crate::recovery;
+use crate::settlement;
+use crate::spending;
 use crate::state::State;
 use crate::utxo::Claim;
 use crate::wallet::{Keychain, SignerRef, WalletDescriptor};
@@ -26,6 +30,31 @@ pub(crate) struct Proposal<'a> {
     pub(crate) change: Option<Change>,
     pub(crate) recipients: &'a [Recipient],
     pub(crate) digest: [u8; 32],
+    pub(crate) kind: Option<AttemptKind>,
+    pub(crate) bumps: Option<PaymentId>,
+}
+
+impl<'a> Proposal<'a> {
+    /// One that pays the recipients and has no change.
+    pub(crate) fn paying(
+        transaction: Transaction,
+        fee_sat: u64,
+        recipients: &'a [Recipient],
+        digest: [u8; 32],
+    ) -> Self {
+        Self { transaction, fee_sat, change: None, recipients, digest, kind: None, bumps: None }
+    }
+
+    /// What it lets leave the wallet beyond what earlier attempts of the payment do, for the velocity limit.
+    fn leaving_sat(&self, payment: Option<&Payment>) -> u64 {
+        let Some(payment) = payment else {
+            let paid = self.recipients.iter().fold(0_u64, |sum, one| sum.saturating_add(one.amount_sat));
+            // A child pays an own address: only its fee leaves.
+            return if self.bumps.is_some() { self.fee_sat } else { paid.saturating_add(self.fee_sat) };
+        };
+        let highest = payment.attempts.iter().map(|attempt| attempt.fee_sat).max().unwrap_or(0);
+        self.fee_sat.saturating_sub(highest)
+    }
 }
 
 /// Commits the intent: the attempt exists, its coins are exposed. Callers have checked that the coins may be had.
@@ -36,14 +65,17 @@ pub(crate) fn grant(
     key: &PaymentKey,
     proposal: Proposal<'_>,
 ) -> Result<Outcome, Rejection> {
+    let leaving_sat = proposal.leaving_sat(state.payment(key));
+    spending::check(state, &key.wallet, ctx.now, leaving_sat)?;
     let attempt = Attempt {
-        fence: Fence(ctx.index.0),
+        fence: state.fence_at(ctx.index),
         transaction: proposal.transaction,
         fee_sat: proposal.fee_sat,
         change: proposal.change,
         signed: None,
         relay: None,
         end: None,
+        kind: proposal.kind,
     };
     let owner = ctx.caller()?.clone();
     let inputs: Vec<OutPoint> = attempt.inputs().collect();
@@ -64,9 +96,11 @@ pub(crate) fn grant(
                 created: ctx.now,
                 created_wall_ms: ctx.wall_ms,
                 changed_at: ctx.index,
+                bumps: proposal.bumps,
             },
         );
     }
+    spending::count(state, &key.wallet, ctx.now, leaving_sat);
     let number = state.change_payment(key, |payment| {
         payment.anchor.get_or_insert(first);
         payment.attempts.push(attempt);
@@ -91,6 +125,9 @@ pub(crate) fn record(
             .collect(),
         ..signed.clone()
     };
+    if attempt.end == Some(AttemptEnd::Aborted) {
+        return Err(Rejection::AttemptAborted);
+    }
     if unsigned_again != attempt.transaction || !signed.input.iter().all(|input| is_plainly_signed(state, input)) {
         return Err(Rejection::SignatureMismatch);
     }
@@ -120,8 +157,64 @@ fn is_plainly_signed(state: &State, input: &TxIn) -> bool {
         [signature] if utxo.script.is_p2tr() => {
             signature.len() == 64 || (signature.len() == 65 && signature.last() == Some(&SIGHASH_ALL))
         }
+        // sortedmulti: the item that OP_CHECKMULTISIG takes too many (BIP-147), signatures, the script.
+        [[], signatures @ .., script] if utxo.script.is_p2wsh() => {
+            let signs_all = |one: &&[u8]| one.len() <= MAX_ECDSA_LEN && one.last() == Some(&SIGHASH_ALL);
+            let own_script = utxo.script == ScriptBuf::new_p2wsh(&WScriptHash::hash(script));
+            !signatures.is_empty() && signatures.iter().all(signs_all) && own_script
+        }
         _ => false,
     }
+}
+
+/// Frees an attempt that an external signer has proved to have fenced (safety 6): it was not signed, and never will be.
+pub(crate) fn abort(state: &mut State, ctx: &Context, command: &AbortAttempt) -> Result<Outcome, Rejection> {
+    let wallet = state.wallet(&command.key.wallet)?;
+    let payment = state.payment(&command.key).ok_or(Rejection::PaymentUnknown)?;
+    check_owner(ctx, payment)?;
+    let attempt = payment.attempt(command.attempt).ok_or(Rejection::PaymentUnknown)?;
+    let unsupported = |why: &str| Err(Rejection::AbortUnsupported { why: why.to_owned() });
+    let (SignerRef::External, Some(FenceKey(fence_key))) = (&wallet.signer, wallet.fence_key) else {
+        return unsupported("it has no external signer with a fence key");
+    };
+    match attempt.end {
+        Some(AttemptEnd::Aborted) => return Ok(Outcome::Recorded),
+        Some(AttemptEnd::Settled(_) | AttemptEnd::Dead(_)) => return unsupported("the attempt has ended already"),
+        None if attempt.signed.is_some() => return unsupported("the attempt is signed"),
+        None => {}
+    }
+    let message = abort_message(state.network()?, &command.key, command.attempt, attempt);
+    if !is_signed_by(&fence_key, &message, &command.proof) {
+        return Err(Rejection::AbortProofInvalid);
+    }
+    settlement::end_attempts(state, &command.key, vec![(command.attempt, AttemptEnd::Aborted)]);
+    Ok(Outcome::Recorded)
+}
+
+/// What the fence key signs to say: I have not signed this attempt, and from now on I never will. The tagged hash
+/// (BIP-340) with the tag `onespend/abort-attempt` of the network's magic, the names with their lengths as 64-bit
+/// big-endian numbers before them, the attempt's number and fence, big-endian too, and its txid in internal byte order.
+pub fn abort_message(network: Network, key: &PaymentKey, number: AttemptNo, attempt: &Attempt) -> [u8; 32] {
+    let tag = sha256::Hash::hash(b"onespend/abort-attempt");
+    let mut engine = sha256::Hash::engine();
+    engine.input(tag.as_ref());
+    engine.input(tag.as_ref());
+    engine.input(&network.magic().to_bytes());
+    for name in [key.wallet.as_str(), key.payment.as_str()] {
+        engine.input(&(name.len() as u64).to_be_bytes());
+        engine.input(name.as_bytes());
+    }
+    engine.input(&number.0.to_be_bytes());
+    engine.input(&attempt.fence.0.to_be_bytes());
+    engine.input(attempt.txid().as_ref());
+    sha256::Hash::from_engine(engine).to_byte_array()
+}
+
+fn is_signed_by(key: &[u8; 32], message: &[u8; 32], proof: &[u8]) -> bool {
+    let (Ok(key), Ok(proof)) = (XOnlyPublicKey::from_slice(key), schnorr::Signature::from_slice(proof)) else {
+        return false;
+    };
+    Secp256k1::verification_only().verify_schnorr(&proof, &Message::from_digest(*message), &key).is_ok()
 }
 
 /// One coin that a permit lets a signer spend, from our own view of the chain (safety 18).
@@ -170,9 +263,10 @@ pub struct SigningPermit {
 
 impl SigningPermit {
     /// The permit of a committed intent. `None` when there is no such attempt, when it is signed already or has
-    /// ended, or when the wallet is frozen.
+    /// ended, when the wallet is frozen, or while a restored state is not confirmed (safety 30).
     pub fn for_attempt(state: &State, key: &PaymentKey, number: AttemptNo) -> Option<Self> {
         let wallet = state.active_wallet(&key.wallet).ok()?;
+        recovery::check(state).ok()?;
         let attempt = state.payment(key)?.attempt(number)?;
         if attempt.signed.is_some() || attempt.end.is_some() {
             return None;
@@ -192,7 +286,7 @@ impl SigningPermit {
             transaction: attempt.transaction.clone(),
             inputs: inputs.collect::<Option<_>>()?,
             change: attempt.change.clone(),
-            position: Fence(state.applied().0),
+            position: state.fence(),
             dead: BTreeSet::new(),
         })
     }

@@ -3,24 +3,31 @@
 //! `State` is a value: ordered tables, one row of facts about the whole, and indexes that are derived from the
 //! tables and never stored. Every change goes through the methods here, which keep the indexes true.
 
+mod stored;
+
 use std::ops::Bound;
 
-use bitcoin::hex::DisplayHex;
-use bitcoin::{Network, OutPoint};
+use bitcoin::{Network, OutPoint, Txid};
 use minicbor::{Decode, Encode};
 
+use crate::audit::AuditRecord;
 use crate::chain::BlockRecord;
 use crate::command::{BlockRef, network};
 use crate::dedup::CachedResult;
-use crate::ids::{Height, LogIndex, Millis, PaymentKey, RequestKey, ReservationId, WalletId};
+use crate::ids::{AttemptNo, Fence, Height, LogIndex, Millis, PaymentKey, RequestKey, ReservationId, WalletId};
 use crate::index::Index;
-use crate::limits::{MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS};
+use crate::limits::{MAX_AUDIT_RECORDS, MAX_CACHED_BYTES, MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS};
 use crate::outcome::Rejection;
-use crate::payment::Payment;
+use crate::payment::{Attempt, Payment};
+use crate::recovery::Recovery;
 use crate::reservation::{Ended, Reservation};
-use crate::table::{RowsHash, StoredRow, Table};
+use crate::spending::Spending;
+use crate::table::Table;
 use crate::utxo::Utxo;
 use crate::wallet::{Keychain, Wallet};
+
+pub use crate::index::Sums;
+pub use stored::UnreadableRow;
 
 /// The chain that the cluster follows.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -44,6 +51,12 @@ pub(crate) struct Meta {
     pub(crate) now: Millis,
     #[n(2)]
     pub(crate) chain: Option<Chain>,
+    /// Set while the state may be older than what the cluster did (safety 30).
+    #[n(3)]
+    pub(crate) recovery: Option<Recovery>,
+    /// How often a restored state was put to use; unset means never.
+    #[n(4)]
+    pub(crate) epoch: Option<u32>,
 }
 
 mod id {
@@ -55,6 +68,8 @@ mod id {
     pub(super) const PAYMENTS: u8 = 5;
     pub(super) const REQUESTS: u8 = 6;
     pub(super) const BLOCKS: u8 = 7;
+    pub(super) const SPENDING: u8 = 8;
+    pub(super) const AUDIT: u8 = 9;
 }
 
 /// The replicated state.
@@ -68,17 +83,9 @@ pub struct State {
     pub(crate) payments: Table<PaymentKey, Payment>,
     pub(crate) requests: Table<RequestKey, CachedResult>,
     pub(crate) blocks: Table<Height, BlockRecord>,
+    pub(crate) spending: Table<WalletId, Spending>,
+    pub(crate) audit: Table<LogIndex, AuditRecord>,
     pub(crate) index: Index,
-}
-
-/// A stored row that cannot be read: the database is damaged or of a later version.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("row {key} of table {table} cannot be read: it is damaged, or a later version wrote it")]
-pub struct UnreadableRow {
-    /// The table's number.
-    pub table: u8,
-    /// The key in hex.
-    pub key: String,
 }
 
 impl Default for State {
@@ -92,6 +99,8 @@ impl Default for State {
             payments: Table::new(id::PAYMENTS),
             requests: Table::new(id::REQUESTS),
             blocks: Table::new(id::BLOCKS),
+            spending: Table::new(id::SPENDING),
+            audit: Table::new(id::AUDIT),
             index: Index::default(),
         }
     }
@@ -123,6 +132,25 @@ impl State {
     /// [`Rejection::NotStarted`] before the first block.
     pub fn tip(&self) -> Result<BlockRef, Rejection> {
         self.meta.chain.as_ref().map(|chain| chain.tip).ok_or(Rejection::NotStarted)
+    }
+
+    /// The fence that an entry at the last applied index has; every fence that was granted is at most this.
+    pub fn fence(&self) -> Fence {
+        self.fence_at(self.meta.applied)
+    }
+
+    pub(crate) fn fence_at(&self, index: LogIndex) -> Fence {
+        Fence::of(self.epoch(), index)
+    }
+
+    /// How often a restored state was put to use.
+    pub fn epoch(&self) -> u32 {
+        self.meta.epoch.unwrap_or(0)
+    }
+
+    /// Why nothing is signed, while the state may be older than what the cluster did (safety 30).
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.meta.recovery.as_ref()
     }
 
     pub(crate) fn highest(&self) -> Height {
@@ -193,6 +221,30 @@ impl State {
     /// immature still.
     pub fn free_coins(&self, wallet: &WalletId) -> impl Iterator<Item = (u64, OutPoint)> + '_ {
         self.index.free_coins(wallet)
+    }
+
+    /// A wallet's unspent coins in blocks, and those of them that are reserved, in sat.
+    pub fn sums(&self, wallet: &WalletId) -> Sums {
+        self.index.sums(wallet)
+    }
+
+    /// The attempt that is a transaction; the live one, should another payment's dead attempt be the same.
+    pub fn attempt_of(&self, txid: Txid) -> Option<(&PaymentKey, AttemptNo, &Attempt)> {
+        let found = self.index.attempts_of(txid).filter_map(|(key, number)| {
+            let attempt = self.payments.get(key)?.attempt(number)?;
+            Some((key, number, attempt))
+        });
+        found.max_by_key(|(_, _, attempt)| (attempt.is_live(), attempt.fence))
+    }
+
+    /// What was spent of late, where the wallet has a velocity limit.
+    pub fn spending(&self, wallet: &WalletId) -> Option<&Spending> {
+        self.spending.get(wallet)
+    }
+
+    /// Audited events after an index, oldest first.
+    pub fn audit_after(&self, index: LogIndex) -> impl Iterator<Item = (&LogIndex, &AuditRecord)> {
+        self.audit.range((Bound::Excluded(index), Bound::Unbounded))
     }
 
     /// An active reservation.
@@ -268,82 +320,6 @@ impl State {
     /// The sum of coins that are there.
     pub fn value_of(&self, outpoints: &[OutPoint]) -> u64 {
         outpoints.iter().filter_map(|o| self.utxo(o)).fold(0, |sum, utxo| sum.saturating_add(utxo.value_sat))
-    }
-
-    /// A hash over every row: equal on every node at the same index (safety 15, 31).
-    pub fn hash(&self) -> [u8; 32] {
-        let mut sum = RowsHash::of(id::META, &[], &crate::table::encode(&self.meta));
-        for hash in self.table_hashes() {
-            sum.add(hash);
-        }
-        sum.to_bytes()
-    }
-
-    fn table_hashes(&self) -> [RowsHash; 7] {
-        [
-            self.wallets.hash(),
-            self.utxos.hash(),
-            self.reservations.hash(),
-            self.ended.hash(),
-            self.payments.hash(),
-            self.requests.hash(),
-            self.blocks.hash(),
-        ]
-    }
-
-    /// Whether the running hashes are those of the rows.
-    pub(crate) fn hashes_are_true(&self) -> bool {
-        let again = [
-            self.wallets.recomputed_hash(),
-            self.utxos.recomputed_hash(),
-            self.reservations.recomputed_hash(),
-            self.ended.recomputed_hash(),
-            self.payments.recomputed_hash(),
-            self.requests.recomputed_hash(),
-            self.blocks.recomputed_hash(),
-        ];
-        self.table_hashes() == again
-    }
-}
-
-/// Storing.
-impl State {
-    /// The rows that changed since the last call, for the store that remembers them behind the request path.
-    pub fn drain_changes(&mut self) -> Vec<StoredRow> {
-        let mut rows =
-            vec![StoredRow { table: id::META, key: Vec::new(), value: Some(crate::table::encode(&self.meta)) }];
-        self.wallets.drain_touched(&mut rows);
-        self.utxos.drain_touched(&mut rows);
-        self.reservations.drain_touched(&mut rows);
-        self.ended.drain_touched(&mut rows);
-        self.payments.drain_touched(&mut rows);
-        self.requests.drain_touched(&mut rows);
-        self.blocks.drain_touched(&mut rows);
-        rows
-    }
-
-    /// Takes one stored row back in, while loading. Call [`State::finish_loading`] after the last one.
-    ///
-    /// # Errors
-    /// [`UnreadableRow`] names the row.
-    pub fn load_row(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), UnreadableRow> {
-        let read = match table {
-            id::META => crate::table::decode(value).map(|meta| self.meta = meta),
-            id::WALLETS => self.wallets.load(key, value),
-            id::UTXOS => self.utxos.load(key, value),
-            id::RESERVATIONS => self.reservations.load(key, value),
-            id::ENDED => self.ended.load(key, value),
-            id::PAYMENTS => self.payments.load(key, value),
-            id::REQUESTS => self.requests.load(key, value),
-            id::BLOCKS => self.blocks.load(key, value),
-            _ => None,
-        };
-        read.ok_or_else(|| UnreadableRow { table, key: key.to_lower_hex_string() })
-    }
-
-    /// Derives the indexes from the rows.
-    pub fn finish_loading(&mut self) {
-        self.index = Index::of(self);
     }
 }
 
@@ -429,10 +405,32 @@ impl State {
     pub(crate) fn remember(&mut self, key: RequestKey, result: CachedResult) {
         self.index.add_request(&key, &result);
         self.requests.insert(key, result);
-        while self.requests.len() > MAX_CACHED_RESULTS {
-            let Some(oldest) = self.index.take_oldest_request() else { return };
-            self.requests.remove(&oldest);
+        while self.requests.len() > MAX_CACHED_RESULTS || self.index.cached_bytes() > MAX_CACHED_BYTES {
+            let Some(oldest) = self.index.oldest_request() else { return };
+            if let Some(result) = self.requests.remove(&oldest) {
+                self.index.remove_result(&oldest, &result);
+            }
         }
+    }
+
+    pub(crate) fn put_spending(&mut self, wallet: WalletId, spending: Spending) {
+        self.spending.insert(wallet, spending);
+    }
+
+    pub(crate) fn note_audit(&mut self, record: AuditRecord) {
+        self.audit.insert(self.meta.applied, record);
+        while self.audit.len() > MAX_AUDIT_RECORDS {
+            let Some(oldest) = self.audit.iter().next().map(|(at, _)| *at) else { return };
+            self.audit.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn set_recovery(&mut self, recovery: Option<Recovery>) {
+        self.meta.recovery = recovery;
+    }
+
+    pub(crate) fn set_epoch(&mut self, epoch: u32) {
+        self.meta.epoch = Some(epoch);
     }
 
     pub(crate) fn start_chain(&mut self, network: Network, tip: BlockRef) {

@@ -8,7 +8,7 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use minicbor::{Decode, Encode};
 
-use crate::ids::{Height, PaymentKey, RequestKey, ReservationId, WalletId};
+use crate::ids::{Height, LogIndex, PaymentKey, RequestKey, ReservationId, WalletId};
 
 /// What a row is found by.
 pub trait Key: Ord + Clone {
@@ -31,7 +31,7 @@ macro_rules! cbor_key {
         }
     )* };
 }
-cbor_key!(WalletId, ReservationId, PaymentKey, RequestKey, Height, ());
+cbor_key!(WalletId, ReservationId, PaymentKey, RequestKey, Height, LogIndex, ());
 
 impl Key for OutPoint {
     fn to_bytes(&self) -> Vec<u8> {

@@ -98,17 +98,25 @@ pub fn signed_weight(transaction: &Transaction, satisfaction_weight: u64) -> u64
     transaction.weight().to_wu().saturating_add(2).saturating_add(witnesses)
 }
 
+/// The coins that a caller's transaction has to do with (safety 19).
+pub(crate) struct Inputs<'a> {
+    /// It must spend all of these.
+    pub(crate) required: &'a [OutPoint],
+    /// And it may spend no others than these.
+    pub(crate) allowed: &'a [OutPoint],
+}
+
 /// Checks a transaction that a caller built against the coins it may spend and what the payment orders.
 pub(crate) fn check(
     transaction: &Transaction,
-    reserved: &[OutPoint],
+    inputs: &Inputs<'_>,
     recipients: &[Recipient],
     change: Option<&Change>,
     wallet: &Wallet,
     tip: Height,
 ) -> Result<(), Rejection> {
     check_form(transaction, tip)?;
-    check_inputs(transaction, reserved)?;
+    check_inputs(transaction, inputs)?;
     check_outputs(transaction, recipients, change, wallet)
 }
 
@@ -134,8 +142,8 @@ fn check_form(transaction: &Transaction, tip: Height) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_inputs(transaction: &Transaction, reserved: &[OutPoint]) -> Result<(), Rejection> {
-    let allowed: BTreeSet<OutPoint> = reserved.iter().copied().collect();
+fn check_inputs(transaction: &Transaction, inputs: &Inputs<'_>) -> Result<(), Rejection> {
+    let allowed: BTreeSet<OutPoint> = inputs.allowed.iter().copied().collect();
     let mut used = BTreeSet::new();
     for input in &transaction.input {
         let outpoint = input.previous_output;
@@ -146,7 +154,7 @@ fn check_inputs(transaction: &Transaction, reserved: &[OutPoint]) -> Result<(), 
             return Err(Rejection::DuplicateInput { outpoint });
         }
     }
-    match allowed.difference(&used).next() {
+    match inputs.required.iter().find(|outpoint| !used.contains(outpoint)) {
         Some(outpoint) => Err(Rejection::MissingInput { outpoint: *outpoint }),
         None => Ok(()),
     }

@@ -57,7 +57,7 @@ pub struct Utxo {
     /// Index on that chain.
     #[n(4)]
     pub index: u32,
-    /// Height of its block; `None` after a reorganisation took the block away.
+    /// Height of its block; `None` after a reorganisation took the block away, and for change that is in no block yet.
     #[n(5)]
     pub height: Option<Height>,
     /// Whether a coinbase transaction made it.
@@ -78,7 +78,7 @@ pub enum UtxoState {
     Available,
     /// A coinbase below 100 confirmations (safety 23).
     Immature,
-    /// Its block was disconnected.
+    /// It is in no block: its block was disconnected, or it is change of an attempt that is not confirmed.
     Unconfirmed,
     /// Claimed by a reservation.
     Reserved,

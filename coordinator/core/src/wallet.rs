@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use miniscript::descriptor::{DefiniteDescriptorKey, DescriptorPublicKey, DescriptorType, Wildcard};
 use miniscript::{Descriptor, ForEachKey};
 
+use crate::command::FenceKey;
 use crate::limits::{MAX_DESCRIPTOR_LEN, WalletLimits};
 
 /// Characters of the parser's words that a fault shows.
@@ -73,15 +74,24 @@ pub enum DescriptorFault {
     #[n(3)]
     Kind,
     /// A kind of script that can be watched but not signed.
-    #[error("wsh(sortedmulti) wallets can be watched only: register them without a signer")]
+    #[error("this service has no signer for wsh(sortedmulti): register the wallet as signed for outside, or watched")]
     #[n(4)]
     NotSignable,
+    /// A wallet that follows single outpoints cannot be signed for.
+    #[error("a wallet without a descriptor can only be watched and reserved from")]
+    #[n(5)]
+    Missing,
 }
 
-/// The two chains of a wallet, parsed.
+/// The two chains of a wallet, parsed. A wallet without any follows single outpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletDescriptor {
     source: String,
+    chains: Option<Chains>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chains {
     external: Descriptor<DescriptorPublicKey>,
     internal: Descriptor<DescriptorPublicKey>,
     /// The first script of each chain: two wallets, or chains, that share one share them all.
@@ -94,11 +104,14 @@ fn secp() -> &'static Secp256k1<VerifyOnly> {
 }
 
 impl WalletDescriptor {
-    /// Parses a public multipath descriptor and checks that this service can follow it.
+    /// Parses a public multipath descriptor and checks that this service can follow it. An empty one is none.
     ///
     /// # Errors
     /// [`DescriptorFault`] names what is wrong.
     pub fn parse(source: &str, network: Network) -> Result<Self, DescriptorFault> {
+        if source.is_empty() {
+            return Ok(Self { source: String::new(), chains: None });
+        }
         if source.len() > MAX_DESCRIPTOR_LEN {
             return Err(DescriptorFault::Syntax { cause: format!("longer than {MAX_DESCRIPTOR_LEN} bytes") });
         }
@@ -128,7 +141,12 @@ impl WalletDescriptor {
         if first_scripts[0] == first_scripts[1] {
             return Err(DescriptorFault::Shape);
         }
-        Ok(Self { source: canonical, external, internal, first_scripts })
+        Ok(Self { source: canonical, chains: Some(Chains { external, internal, first_scripts }) })
+    }
+
+    /// Whether there is none, so that the wallet follows single outpoints.
+    pub fn is_none(&self) -> bool {
+        self.chains.is_none()
     }
 
     /// The canonical text, with its checksum.
@@ -136,22 +154,24 @@ impl WalletDescriptor {
         &self.source
     }
 
-    /// The chain's descriptor with its wildcard, for scanning.
-    pub fn chain(&self, keychain: Keychain) -> &Descriptor<DescriptorPublicKey> {
-        match keychain {
-            Keychain::External => &self.external,
-            Keychain::Internal => &self.internal,
-        }
+    /// The chain's descriptor with its wildcard, for scanning. `None` where the wallet follows single outpoints.
+    pub fn chain(&self, keychain: Keychain) -> Option<&Descriptor<DescriptorPublicKey>> {
+        let chains = self.chains.as_ref()?;
+        Some(match keychain {
+            Keychain::External => &chains.external,
+            Keychain::Internal => &chains.internal,
+        })
     }
 
     /// Whether two wallets have a chain in common, and so all of its addresses.
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.first_scripts.iter().any(|script| other.first_scripts.contains(script))
+        let (Some(own), Some(theirs)) = (&self.chains, &other.chains) else { return false };
+        own.first_scripts.iter().any(|script| theirs.first_scripts.contains(script))
     }
 
-    /// The descriptor of one address. `None` where `index` is not below 2^31 (BIP-32).
+    /// The descriptor of one address. `None` where `index` is not below 2^31 (BIP-32), or there are no chains.
     pub fn definite(&self, keychain: Keychain, index: u32) -> Option<Descriptor<DefiniteDescriptorKey>> {
-        self.chain(keychain).at_derivation_index(index).ok()
+        self.chain(keychain)?.at_derivation_index(index).ok()
     }
 
     /// The script of one address. `None` where `index` is not below 2^31.
@@ -167,13 +187,16 @@ impl WalletDescriptor {
 
     /// Weight units that a signature adds to an input that is still empty, at most.
     pub fn satisfaction_weight(&self) -> u64 {
-        // Every accepted kind of descriptor can be satisfied; the bound stands in for what cannot happen.
-        self.external.max_weight_to_satisfy().map_or(crate::limits::MAX_TRANSACTION_WEIGHT, bitcoin::Weight::to_wu)
+        // Every accepted kind of descriptor can be satisfied, and nothing is built for a wallet without one; the bound
+        // stands in for what cannot happen.
+        let weight = self.chain(Keychain::External).and_then(|chain| chain.max_weight_to_satisfy().ok());
+        weight.map_or(crate::limits::MAX_TRANSACTION_WEIGHT, bitcoin::Weight::to_wu)
     }
 
-    /// Whether the software signer knows how to sign for it.
+    /// Whether a single key signs for it, as a signer of this service can.
     pub fn is_single_key(&self) -> bool {
-        !matches!(self.external.desc_type(), DescriptorType::WshSortedMulti)
+        let chain = self.chain(Keychain::External);
+        chain.is_some_and(|chain| matches!(chain.desc_type(), DescriptorType::Wpkh | DescriptorType::Tr))
     }
 }
 
@@ -252,6 +275,9 @@ pub struct Wallet {
     /// Height of the chain when the wallet was registered.
     #[n(6)]
     pub birth: crate::ids::Height,
+    /// By what an external signer proves that it has fenced an attempt.
+    #[n(7)]
+    pub fence_key: Option<FenceKey>,
 }
 
 impl Wallet {

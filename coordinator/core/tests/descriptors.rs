@@ -101,11 +101,21 @@ fn text_that_is_no_public_descriptor_is_refused_with_its_fault() {
     let private = Xpriv::new_master(Network::Regtest, &[1; 32]).unwrap();
     let long = format!("wpkh({}/<0;1>/*){}", key(1), " ".repeat(MAX_DESCRIPTOR_LEN));
     let deep = "wsh(".repeat(1000);
-    for text in ["", "wpkh", "wpkh()", "wpkh(xpub/<0;1>/*)", &format!("wpkh({private}/<0;1>/*)"), &long, &deep] {
+    for text in ["wpkh", "wpkh()", "wpkh(xpub/<0;1>/*)", &format!("wpkh({private}/<0;1>/*)"), &long, &deep] {
         assert!(matches!(parse(text), Err(DescriptorFault::Syntax { .. })), "{text:.40}");
     }
     let wrong_checksum = format!("wpkh({}/<0;1>/*)#aaaaaaaa", key(1));
     assert!(matches!(parse(&wrong_checksum), Err(DescriptorFault::Syntax { .. })));
+}
+
+/// Such a wallet follows single outpoints: it has no address, and nobody signs for it.
+#[test]
+fn no_text_is_no_descriptor() {
+    let none = parse("").unwrap();
+    assert!(none.is_none() && !none.is_single_key() && none.chain(Keychain::External).is_none());
+    assert_eq!((none.as_str(), none.script(Keychain::External, 0)), ("", None));
+    let some = parse(&format!("wpkh({}/<0;1>/*)", key(1))).unwrap();
+    assert!(!some.is_none() && !none.overlaps(&none) && !some.overlaps(&none));
 }
 
 /// safety 1: two wallets with a chain in common would claim the same coins.

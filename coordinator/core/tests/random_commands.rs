@@ -1,15 +1,18 @@
 //! Random streams of commands over a model world: the invariants hold after each, the oracle agrees, two nodes agree,
 //! and what was stored is the same state. `ONESPEND_CORE_COMMANDS` says how many commands are tried in all,
 //! `ONESPEND_CORE_SEED` which.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod world;
 
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
-use onespend_core::command::{Change, Command, CreatePayment, PayReserved, Received, Recipient, Relay, Reserve};
+use onespend_core::command::{
+    BumpByChild, Change, Command, CreatePayment, PayReserved, Received, Recipient, Relay, Replace, Reserve,
+};
 use onespend_core::ids::{AttemptNo, Fence, Height, Millis, PaymentId, PaymentKey, ReservationId};
-use onespend_core::limits::{DEFAULT_RESERVATION_TTL, WalletLimits};
+use onespend_core::limits::{DEFAULT_RESERVATION_TTL, Velocity, WalletLimits};
 use onespend_core::outcome::{Outcome, Rejection};
+use onespend_core::payment::AttemptEnd;
 use onespend_core::wallet::Keychain;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -26,7 +29,7 @@ const DEFAULT_COMMANDS: usize = 10_000;
 const FIRST_COINS: u32 = 5;
 const CALLERS: [&str; 3] = ["client/payouts", "client/sweeps", "operator/alice"];
 /// Wallets that are there from the beginning; the others come when the stream says so.
-const FIRST_WALLETS: usize = 3;
+const FIRST_WALLETS: usize = 4;
 /// Those of the first wallets that this service signs for.
 const SIGNED_FOR: usize = 2;
 /// Finality depth that the first wallets begin with.
@@ -55,6 +58,11 @@ enum Step {
     Sign { at: usize, spoilt: bool },
     Relay { at: usize, refused: bool },
     Broadcast(usize),
+    Replace { at: usize, caller: usize, cancel: bool, fee: u64, more: usize },
+    Child { at: usize, caller: usize, fee: u64 },
+    Abort { at: usize, honest: bool },
+    Recover(u8),
+    ReleaseHeld(usize),
     AskAgain { at: usize, how: Again },
     Nobody(usize),
     Skip,
@@ -65,6 +73,7 @@ enum Step {
 enum Coins {
     Free(usize, usize),
     Any(Vec<usize>),
+    Change(usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +90,7 @@ fn steps() -> impl Strategy<Value = Step> {
     let caller = 0..CALLERS.len();
     let some = || any::<prop::sample::Index>().prop_map(|index| index.index(1 << 20));
     let coins = prop::collection::vec(some(), 1..4);
-    let chosen = prop_oneof![4 => (0..3_usize, 1..4_usize).prop_map(|(skip, take)| Coins::Free(skip, take)), 1 => coins.prop_map(Coins::Any)];
+    let chosen = prop_oneof![4 => (0..3_usize, 1..4_usize).prop_map(|(skip, take)| Coins::Free(skip, take)), 1 => coins.prop_map(Coins::Any), 1 => (0..3_usize).prop_map(Coins::Change)];
     let payment = 0..6_u8;
     let ttl = prop_oneof![8 => 1_000..60_000_u64, 1 => Just(0_u64), 1 => Just(u64::MAX)];
     let again = prop_oneof![
@@ -122,9 +131,15 @@ fn steps() -> impl Strategy<Value = Step> {
             }),
         10 => (some(), caller, payment, 300..3_000_u64, fault)
             .prop_map(|(at, caller, payment, fee, fault)| Step::Pay { at, caller, payment, fee, fault }),
-        6 => (some(), prop::bool::weighted(0.2)).prop_map(|(at, spoilt)| Step::Sign { at, spoilt }),
+        10 => (some(), prop::bool::weighted(0.2)).prop_map(|(at, spoilt)| Step::Sign { at, spoilt }),
         3 => (some(), any::<bool>()).prop_map(|(at, refused)| Step::Relay { at, refused }),
         10 => some().prop_map(Step::Broadcast),
+        12 => (some(), 0..CALLERS.len(), prop::bool::weighted(0.3), 300..2_600_u64, 0..3_usize)
+            .prop_map(|(at, caller, cancel, fee, more)| Step::Replace { at, caller, cancel, fee, more }),
+        6 => (some(), 0..CALLERS.len(), 300..2_600_u64).prop_map(|(at, caller, fee)| Step::Child { at, caller, fee }),
+        2 => (some(), prop::bool::weighted(0.7)).prop_map(|(at, honest)| Step::Abort { at, honest }),
+        2 => (0..8_u8).prop_map(Step::Recover),
+        2 => some().prop_map(Step::ReleaseHeld),
         8 => (some(), again).prop_map(|(at, how)| Step::AskAgain { at, how }),
         2 => some().prop_map(Step::Nobody),
         1 => Just(Step::Skip),
@@ -137,7 +152,15 @@ fn pick<T: Clone>(items: &[T], at: usize) -> Option<T> {
 }
 
 fn limits(depth: u32) -> WalletLimits {
-    WalletLimits { finality_depth: depth, max_reservations: 5, max_fee_sat: 2_500, ..WalletLimits::default() }
+    WalletLimits {
+        finality_depth: depth,
+        max_reservations: 5,
+        max_fee_sat: 2_500,
+        max_reserved_percent: (depth % 3 == 2).then_some(60),
+        velocity: (depth % 4 == 3).then_some(Velocity { window: Millis(60_000), max_sat: 120_000 }),
+        spend_unconfirmed_change: Some(depth % 2 == 1),
+        ..WalletLimits::default()
+    }
 }
 
 fn payment_id(number: u8) -> PaymentId {
@@ -225,6 +248,9 @@ fn take(world: &mut World, step: &Step) {
             world.ask("operator/alice", Command::UnfreezeWallet { wallet: wallet_id(*wallet) });
         }
         Step::GiveAddresses { wallet, internal, count } => give_addresses(world, *wallet, *internal, *count),
+        Step::Abort { at, honest } => abort(world, *at, *honest),
+        Step::Recover(part) => recover(world, *part),
+        Step::ReleaseHeld(at) => release_held(world, *at),
         Step::AskAgain { at, how } => ask_again(world, *at, *how),
         Step::Nobody(at) => nobody_asks(world, *at),
         Step::Skip => world.skip(),
@@ -267,6 +293,8 @@ fn ask(world: &mut World, step: &Step) {
             let command = CreatePayment { key, recipients, outpoints, fee_sat: *fee };
             world.ask(CALLERS[*caller], Command::CreatePayment(command));
         }
+        Step::Replace { at, caller, cancel, fee, more } => replace(world, *at, CALLERS[*caller], *cancel, *fee, *more),
+        Step::Child { at, caller, fee } => child(world, *at, CALLERS[*caller], *fee),
         Step::Pay { at, caller, payment, fee, fault } => pay(world, *at, CALLERS[*caller], *payment, *fee, *fault),
         Step::Sign { at, spoilt } => sign(world, *at, *spoilt),
         Step::Relay { at, refused } => {
@@ -275,7 +303,9 @@ fn ask(world: &mut World, step: &Step) {
             world.duty(Command::RecordRelay { key, attempt, relay });
         }
         Step::Broadcast(at) => {
-            if let Some((_, _, transaction)) = pick(&attempts(world), *at) {
+            let Some((key, number, transaction)) = pick(&attempts(world), *at) else { return };
+            let attempt = world.state.payment(&key).unwrap().attempt(number).unwrap();
+            if attempt.end != Some(AttemptEnd::Aborted) {
                 world.chain.submit(transaction);
             }
         }
@@ -288,6 +318,10 @@ fn choose(world: &World, wallet: usize, coins: &Coins) -> Vec<OutPoint> {
         Coins::Free(skip, take) => {
             let free = world.state.free_coins(&fixtures()[wallet].id);
             free.map(|(_, outpoint)| outpoint).skip(*skip).take(*take).collect()
+        }
+        Coins::Change(at) => {
+            let change = onespend_core::unconfirmed::spendable_change(&world.state, &fixtures()[wallet].id);
+            pick(&change, *at).map(|(outpoint, _)| outpoint).into_iter().collect()
         }
         Coins::Any(at) => {
             let all = world.coins(wallet);
@@ -352,7 +386,7 @@ fn pay(world: &mut World, at: usize, caller: &str, payment: u8, fee: u64, fault:
         let order = PayReserved {
             key,
             recipients: recipients(payment, false),
-            reservation,
+            reservation: Some(reservation),
             fence: reservation.fence(),
             transaction: transaction(&[], vec![]),
             change: None,
@@ -366,18 +400,22 @@ fn pay(world: &mut World, at: usize, caller: &str, payment: u8, fee: u64, fault:
     let owed: u64 = order.iter().map(|recipient| recipient.amount_sat).sum();
     let mut outputs: Vec<(ScriptBuf, u64)> = order.iter().map(|r| (r.script.clone(), r.amount_sat)).collect();
     let has_index = world.state.wallet(&held.wallet).unwrap().next_external > 0;
-    let rest = world.state.value_of(&held.outpoints).saturating_sub(owed + fee);
+    let mut inputs = held.outpoints.clone();
+    inputs.reverse();
+    // Half of those that would replace an attempt spend its anchor, as they must.
+    let key = PaymentKey { wallet: held.wallet.clone(), payment: payment_id(payment) };
+    let anchor = world.state.payment(&key).and_then(|known| known.anchor).filter(|_| at.is_multiple_of(2));
+    inputs.extend(anchor);
+    let rest = world.state.value_of(&inputs).saturating_sub(owed + fee);
     let wallet = fixtures().iter().position(|fixture| fixture.id == held.wallet).unwrap();
     let change = (has_index && rest > 1_000).then(|| {
         outputs.push((fixtures()[wallet].script(Keychain::External, 0), rest));
         Change { vout: u32::try_from(outputs.len()).unwrap() - 1, keychain: Keychain::External, index: 0 }
     });
-    let mut inputs = held.outpoints.clone();
-    inputs.reverse();
     let mut paid = PayReserved {
-        key: PaymentKey { wallet: held.wallet.clone(), payment: payment_id(payment) },
+        key,
         recipients: order,
-        reservation,
+        reservation: Some(reservation),
         fence: reservation.fence(),
         transaction: transaction(&inputs, outputs),
         change,
@@ -407,6 +445,82 @@ fn spoil(order: &mut PayReserved, fault: u8) {
         12 | 13 => order.change = Some(Change { vout: 0, keychain: Keychain::Internal, index: u32::MAX }),
         _ => order.recipients[0].amount_sat = 1,
     }
+}
+
+/// Mostly one that is not settled yet.
+fn some_payment(world: &World, at: usize) -> Option<PaymentKey> {
+    let open = world.state.open_payments();
+    let all: Vec<PaymentKey> = world.state.payments().map(|(key, _)| key.clone()).collect();
+    pick(if at.is_multiple_of(8) { &all } else { &open }, at / 8)
+}
+
+/// Bumps or cancels; the caller is the owner three times out of four.
+fn replace(world: &mut World, at: usize, caller: &str, cancel: bool, fee: u64, more: usize) {
+    let Some(key) = some_payment(world, at) else { return };
+    let payment = world.state.payment(&key).unwrap();
+    let caller = if at.is_multiple_of(4) { caller.to_owned() } else { payment.owner.as_str().to_owned() };
+    let previous = payment.live_attempt().map_or(AttemptNo(1), |(number, _)| number);
+    let more = world.state.free_coins(&key.wallet).map(|(_, outpoint)| outpoint).take(more).collect();
+    let command = Replace { key, previous, more, fee_sat: fee };
+    let command = if cancel { Command::CancelPayment(command) } else { Command::BumpFee(command) };
+    world.ask(&caller, command);
+}
+
+fn child(world: &mut World, at: usize, caller: &str, fee_sat: u64) {
+    let Some(key) = some_payment(world, at) else { return };
+    let payment = world.state.payment(&key).unwrap();
+    let caller = if at.is_multiple_of(4) { caller.to_owned() } else { payment.owner.as_str().to_owned() };
+    let parent = payment.live_attempt().map_or(AttemptNo(1), |(number, _)| number);
+    // Few names, so that some are taken.
+    let child = PaymentId::parse(&format!("c{}", at % 12)).unwrap();
+    world.ask(&caller, Command::BumpByChild(BumpByChild { key, parent, child, fee_sat }));
+}
+
+/// safety 6: the signer's own word about this very attempt, or nothing.
+fn abort(world: &mut World, at: usize, honest: bool) {
+    let Some((key, number, transaction)) = pick(&attempts(world), at) else { return };
+    // What miners have seen was signed, and its signer would not say otherwise.
+    if world.chain.knows(transaction.compute_txid()) {
+        return;
+    }
+    let mut command = world.abort(&key, number).unwrap();
+    if !honest {
+        command.proof[at % 64] ^= 1;
+    }
+    let before = world.state.payment(&key).unwrap().attempt(number).unwrap().clone();
+    let owner = world.state.payment(&key).unwrap().owner.as_str().to_owned();
+    let outcome = world.ask(&owner, Command::AbortAttempt(command));
+    let may = fixtures()[3].id == key.wallet && before.signed.is_none() && before.end.is_none() && honest;
+    let known = before.end == Some(AttemptEnd::Aborted);
+    assert_eq!(outcome == Outcome::Recorded, may || known, "{outcome:?}");
+}
+
+fn recover(world: &mut World, part: u8) {
+    let epoch = world.state.epoch() + 1;
+    match part {
+        0 => drop(world.duty(Command::EnterRecovery { why: "a test".to_owned() })),
+        1..=3 => {
+            let free: Vec<OutPoint> = world.state.free_coins(&wallet_id(0)).map(|(_, outpoint)| outpoint).collect();
+            let held = world.state.reservations_from(ReservationId(0)).flat_map(|(_, held)| held.outpoints.clone());
+            let mut spent_outside: Vec<OutPoint> = held.take(1).filter(|_| part == 1).collect();
+            spent_outside.extend(free.first().filter(|_| part == 2));
+            spent_outside.retain(|outpoint| world.chain.coins.contains_key(outpoint));
+            world.duty(Command::Reconcile { basis: world.chain.tip(), spent_outside });
+        }
+        _ => drop(world.ask("operator/alice", Command::ConfirmRecovery { epoch, note: "checked".to_owned() })),
+    }
+}
+
+fn release_held(world: &mut World, at: usize) {
+    let held: Vec<(onespend_core::ids::WalletId, OutPoint)> = world
+        .state
+        .utxos()
+        .filter(|(_, utxo)| utxo.claim == onespend_core::utxo::Claim::Quarantined)
+        .map(|(outpoint, utxo)| (utxo.wallet.clone(), *outpoint))
+        .collect();
+    let Some((wallet, outpoint)) = pick(&held, at) else { return };
+    let command = Command::ReleaseQuarantined { wallet, outpoints: vec![outpoint], note: "checked".to_owned() };
+    assert_eq!(world.ask("operator/alice", command), Outcome::Recorded);
 }
 
 /// Signs what may be signed; a signature that is not plain is refused.
@@ -496,7 +610,7 @@ fn every_invariant_holds_after_every_command_and_the_history_is_right() {
         max_shrink_iters: 500,
         ..Config::default()
     };
-    let seen = std::cell::Cell::new([0_usize; 4]);
+    let seen = std::cell::Cell::new([0_usize; 7]);
     let stream = prop::collection::vec(steps(), STEPS_PER_WORLD);
     let result = TestRunner::new(config).run(&stream, |stream| {
         let mut world = World::new();
@@ -512,20 +626,27 @@ fn every_invariant_holds_after_every_command_and_the_history_is_right() {
             world.check();
         }
         world.reload();
-        let [commands, payments, settled, died] = seen.get();
-        seen.set([
-            commands + world.log.len(),
-            payments + world.state.payments().count(),
-            settled + world.oracle.settled,
-            died + world.oracle.died,
-        ]);
+        let more = [
+            world.log.len(),
+            world.state.payments().count(),
+            world.oracle.settled,
+            world.oracle.died,
+            world.oracle.replaced,
+            world.oracle.cancelled,
+            world.oracle.children,
+        ];
+        let mut sums = seen.get();
+        sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        seen.set(sums);
         Ok(())
     });
     if let Err(error) = result {
         panic!("seed {seed}: {error}");
     }
     // A stream that never gets that far would prove nothing.
-    let [commands, payments, settled, died] = seen.get();
+    let [commands, payments, settled, died, replaced, cancelled, children] = seen.get();
+    println!("commands, payments, settled, died, replaced, cancelled, children: {:?}", seen.get());
     assert!(commands > wanted * 9 / 10, "only {commands} commands were tried");
     assert!(payments > worlds && settled > worlds / 2 && died > worlds / 20, "{commands} commands: {:?}", seen.get());
+    assert!(replaced > worlds && cancelled > worlds / 4 && children > worlds / 20, "{:?}", seen.get());
 }

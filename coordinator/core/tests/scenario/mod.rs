@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
-use onespend_core::command::{Change, Command, CreatePayment, PayReserved, Recipient, Relay, Request, Reserve};
+use onespend_core::command::{
+    BumpByChild, Change, Command, CreatePayment, PayReserved, Recipient, Relay, Replace, Request, Reserve,
+};
 use onespend_core::ids::{AttemptNo, Fence, Millis, PaymentId, PaymentKey, ReservationId, WalletId};
-use onespend_core::limits::{DEFAULT_RESERVATION_TTL, WalletLimits};
+use onespend_core::limits::{DEFAULT_RESERVATION_TTL, Velocity, WalletLimits};
 use onespend_core::outcome::{Holder, Outcome, Rejection};
-use onespend_core::payment::attempt_state;
+use onespend_core::settlement::attempt_state;
 use onespend_core::wallet::Keychain;
 
 use crate::world::World;
@@ -45,6 +47,10 @@ impl<'a> Words<'a> {
 
     fn at(&self, position: usize) -> &'a str {
         self.plain.get(position).unwrap_or_else(|| panic!("word {position} is missing"))
+    }
+
+    fn at_or_empty(&self, position: usize) -> &'a str {
+        self.plain.get(position).unwrap_or(&"")
     }
 
     fn number(&self, name: &str, default: u64) -> u64 {
@@ -158,6 +164,19 @@ impl Scenario {
                 let refused = || Relay::Refused("min relay fee not met".to_owned());
                 let relay = if words.at(2) == "accepted" { Relay::Accepted } else { refused() };
                 self.world.duty(Command::RecordRelay { key, attempt, relay })
+            }
+            "abort" => {
+                let (key, attempt) = self.attempt(words.at(1));
+                let mut command = self.world.abort(&key, attempt).unwrap();
+                if words.at_or_empty(2) == "forged" {
+                    command.proof[0] ^= 1;
+                }
+                self.ask(&words, Command::AbortAttempt(command), reuse)
+            }
+            "recover" => self.world.duty(Command::EnterRecovery { why: "a test".to_owned() }),
+            "reconcile" => {
+                let spent_outside = words.plain[1..].iter().map(|name| self.coin(name)).collect();
+                self.world.duty(Command::Reconcile { basis: self.world.chain.tip(), spent_outside })
             }
             "register" => self.world.register("operator/alice", wallet(words.at(1)), limits(&words)),
             _ => {
@@ -281,6 +300,26 @@ impl Scenario {
                 outpoints: words.plain[3..].iter().map(|name| self.coin(name)).collect(),
                 fee_sat: words.number("fee", 500),
             }),
+            "bump" | "cancel" => {
+                let (key, previous) = self.attempt(words.at(1));
+                let more = words.plain[2..].iter().map(|name| self.coin(name)).collect();
+                let command = Replace { key, previous, more, fee_sat: words.number("fee", 500) };
+                if words.at(0) == "bump" { Command::BumpFee(command) } else { Command::CancelPayment(command) }
+            }
+            "child" => {
+                let (key, parent) = self.attempt(words.at(2));
+                let child = PaymentId::parse(words.at(1)).unwrap();
+                Command::BumpByChild(BumpByChild { key, parent, child, fee_sat: words.number("fee", 500) })
+            }
+            "free" => Command::ReleaseQuarantined {
+                wallet: wallet_id(1),
+                outpoints: words.plain[2..].iter().map(|name| self.coin(name)).collect(),
+                note: "checked".to_owned(),
+            },
+            "confirm" => Command::ConfirmRecovery {
+                epoch: u32::try_from(words.number("epoch", 1)).unwrap(),
+                note: "checked".to_owned(),
+            },
             "pay" => Command::PayReserved(self.pay(words)),
             other => panic!("{other} is not a step"),
         }
@@ -288,8 +327,11 @@ impl Scenario {
 
     /// `pay p1 w1 r1 to=x:20_000 change=w1/0:79_000`, with more words for what is wrong about it.
     fn pay(&self, words: &Words) -> PayReserved {
-        let reservation = self.reservations[words.at(3)];
-        let held = self.world.state.reservation(reservation).map_or(Vec::new(), |held| held.outpoints.clone());
+        // `-` for a replacement that needs no coins but those of the payment.
+        let reservation = self.reservations.get(words.at(3)).copied();
+        assert!(reservation.is_some() || words.at(3) == "-", "{} is no reservation", words.at(3));
+        let held = reservation.and_then(|id| self.world.state.reservation(id));
+        let held = held.map_or(Vec::new(), |held| held.outpoints.clone());
         let named: Vec<OutPoint> = words.list("inputs").iter().map(|name| self.coin(name)).collect();
         let mut paid = outputs(&words.list(if words.named.contains_key("pays") { "pays" } else { "to" }));
         let change = words.named.get("change").map(|text| {
@@ -309,7 +351,10 @@ impl Scenario {
             key: key(words.at(2), words.at(1)),
             recipients: recipients(&words.list("to")),
             reservation,
-            fence: words.named.get("fence").map_or(reservation.fence(), |name| self.fence(name)),
+            fence: words
+                .named
+                .get("fence")
+                .map_or_else(|| reservation.map_or(Fence(0), ReservationId::fence), |name| self.fence(name)),
             transaction,
             change,
         }
@@ -358,6 +403,10 @@ impl Scenario {
             let frozen = state.wallet(&fixture.id).unwrap().frozen.is_some();
             return if frozen { "frozen" } else { "working" }.to_owned();
         }
+        if let Some((_, payment)) = state.payments().find(|(key, _)| key.payment.as_str() == what) {
+            let end = if payment.is_cancelled() { "cancelled" } else { "settled" };
+            return if payment.is_settled() { end } else { "open" }.to_owned();
+        }
         let Some(utxo) = state.utxo(&self.coin(what)) else { return "unknown".to_owned() };
         let depth = state.wallet(&utxo.wallet).unwrap().limits.finality_depth;
         spelled(&format!("{:?}", utxo.state(state.tip().unwrap().height, depth)))
@@ -382,7 +431,8 @@ impl Scenario {
         let details = match rejection {
             Rejection::OutpointUnknown { outpoints }
             | Rejection::OutpointSpent { outpoints }
-            | Rejection::OutpointImmature { outpoints } => coins(outpoints),
+            | Rejection::OutpointImmature { outpoints }
+            | Rejection::NotQuarantined { outpoints } => coins(outpoints),
             Rejection::OutpointReserved { conflicts } => conflicts
                 .iter()
                 .map(|conflict| {
@@ -394,7 +444,9 @@ impl Scenario {
                     format!("{}={holder}", self.name(&conflict.outpoint))
                 })
                 .collect(),
-            Rejection::DuplicateInput { outpoint }
+            Rejection::ReplacementMissingAnchor { anchor: outpoint }
+            | Rejection::HasDescendants { outpoint, .. }
+            | Rejection::DuplicateInput { outpoint }
             | Rejection::ForeignInput { outpoint }
             | Rejection::MissingInput { outpoint } => coins(&[*outpoint]),
             Rejection::PaymentUnresolved { attempt, .. } => vec![format!("#{attempt}")],
@@ -405,6 +457,8 @@ impl Scenario {
             }
             Rejection::ReservationQuota { active } => vec![active.to_string()],
             Rejection::OutputInvalid { vout, .. } => vec![vout.to_string()],
+            Rejection::VelocityLimit { spent_sat, .. } => vec![spent_sat.to_string()],
+            Rejection::ReservedShare { reserved_sat, .. } => vec![reserved_sat.to_string()],
             _ => vec![],
         };
         let debug = format!("{rejection:?}");
@@ -440,6 +494,12 @@ fn limits(words: &Words) -> WalletLimits {
         max_fee_percent: small("max_percent", default.max_fee_percent),
         finality_depth: small("depth", default.finality_depth),
         max_reservations: small("max_reservations", default.max_reservations),
+        max_reserved_percent: words.named.get("max_reserved").map(|text| u32::try_from(number(text)).unwrap()),
+        velocity: words.named.get("velocity").map(|text| {
+            let (sat, window) = text.split_once('/').unwrap_or_else(|| panic!("{text} is not SAT/TIME"));
+            Velocity { window: Millis(millis(window)), max_sat: number(sat) }
+        }),
+        spend_unconfirmed_change: words.named.get("unconfirmed").map(|text| *text == "yes"),
     }
 }
 

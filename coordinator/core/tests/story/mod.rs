@@ -1,11 +1,16 @@
 //! One fixed story in which every kind of command occurs, and every kind of row remains.
+#![allow(dead_code)] // Each test that includes this module uses its own part of it.
 
 use bitcoin::OutPoint;
-use onespend_core::command::{Change, Command, CreatePayment, PayReserved, Recipient, Relay, Reserve};
-use onespend_core::ids::{AttemptNo, Millis, PaymentId, PaymentKey, ReservationId};
-use onespend_core::limits::WalletLimits;
+use bitcoin::hashes::Hash;
+use onespend_core::command::{
+    BumpByChild, Change, Command, CreatePayment, PayReserved, Received, Recipient, RegisterOutpoints, RegisterWallet,
+    Relay, Replace, Reserve,
+};
+use onespend_core::ids::{AttemptNo, Millis, PaymentId, PaymentKey, ReservationId, WalletId};
+use onespend_core::limits::{Velocity, WalletLimits};
 use onespend_core::outcome::Outcome;
-use onespend_core::wallet::Keychain;
+use onespend_core::wallet::{Keychain, SignerRef};
 
 use crate::world::World;
 use crate::world::chain::{foreign_script, transaction};
@@ -78,7 +83,90 @@ pub fn tell() -> World {
     let last = world.chain.fund(fixtures()[0].script(Keychain::External, 9), 60_000);
     world.mine(None, |_| true);
     assert!(matches!(create(&mut world, key(0, "waits"), last), Outcome::Permitted { .. }));
+    replace_and_abort(&mut world);
+    recover(&mut world);
     world
+}
+
+/// Every way to a further attempt, under a velocity limit; and an attempt that its signer gives up.
+fn replace_and_abort(world: &mut World) {
+    let wallet = fixtures()[0].id.clone();
+    let velocity = Some(Velocity { window: Millis(60_000), max_sat: 1_000_000 });
+    let limits = WalletLimits {
+        velocity,
+        max_reserved_percent: Some(90),
+        spend_unconfirmed_change: Some(true),
+        ..WalletLimits::default()
+    };
+    assert_eq!(world.ask("operator/alice", Command::SetLimits { wallet, limits }), Outcome::WalletChanged);
+    let fund = |world: &mut World, wallet: usize, index| {
+        world.chain.fund(fixtures()[wallet].script(Keychain::External, index), 90_000)
+    };
+    let coins = [fund(world, 0, 20), fund(world, 0, 21), fund(world, 3, 20)];
+    world.mine(None, |_| true);
+    for (name, coin) in ["bumped", "cancelled"].into_iter().zip(coins) {
+        assert!(matches!(create(world, key(0, name), coin), Outcome::Permitted { .. }));
+    }
+    let replace = |name, previous: u32, fee_sat| Replace {
+        key: key(0, name),
+        previous: AttemptNo(previous),
+        more: vec![],
+        fee_sat,
+    };
+    let permitted = |outcome| assert!(matches!(outcome, Outcome::Permitted { .. }), "{outcome:?}");
+    permitted(world.ask("client/payouts", Command::CancelPayment(replace("cancelled", 1, 900))));
+    sign_and_send(world, &key(0, "bumped"));
+    let child =
+        BumpByChild { key: key(0, "bumped"), parent: FIRST, child: PaymentId::parse("child").unwrap(), fee_sat: 1_000 };
+    permitted(world.ask("client/payouts", Command::BumpByChild(child)));
+    permitted(world.ask("client/payouts", Command::BumpFee(replace("cancelled", 2, 1_200))));
+    assert!(matches!(create(world, key(3, "fenced"), coins[2]), Outcome::Permitted { .. }));
+    let abort = world.abort(&key(3, "fenced"), FIRST).unwrap();
+    assert_eq!(world.ask("client/payouts", Command::AbortAttempt(abort)), Outcome::Recorded);
+}
+
+/// A restored state that is confirmed, and a coin that was held back meanwhile; then another that is not confirmed.
+fn recover(world: &mut World) {
+    let held = world.chain.fund(fixtures()[1].script(Keychain::External, 30), 40_000);
+    world.mine(None, |_| true);
+    let wallet = fixtures()[1].id.clone();
+    let enter = || Command::EnterRecovery { why: "yesterday's data".to_owned() };
+    assert_eq!(world.duty(enter()), Outcome::Recorded);
+    let reconcile = Command::Reconcile { basis: world.chain.tip(), spent_outside: vec![held] };
+    assert_eq!(world.duty(reconcile), Outcome::Recorded);
+    let note = || "checked".to_owned();
+    let confirm = Command::ConfirmRecovery { epoch: 3, note: note() };
+    assert_eq!(world.ask("operator/alice", confirm), Outcome::Recorded);
+    let release = Command::ReleaseQuarantined { wallet, outpoints: vec![held], note: note() };
+    assert_eq!(world.ask("operator/alice", release), Outcome::Recorded);
+    assert_eq!(world.duty(enter()), Outcome::Recorded);
+}
+
+/// Entries about a wallet without descriptors, which the model of the chain knows nothing of.
+pub fn outpoints(world: &World) -> Vec<Command> {
+    let wallet = WalletId::parse("outpoints").unwrap();
+    let basis = world.state.tip().unwrap();
+    let register = RegisterWallet {
+        wallet: wallet.clone(),
+        descriptor: String::new(),
+        signer: SignerRef::WatchOnly,
+        limits: WalletLimits::default(),
+        basis,
+        found: vec![],
+        fence_key: None,
+    };
+    let found = Received {
+        outpoint: OutPoint { txid: bitcoin::Txid::from_byte_array([7; 32]), vout: 1 },
+        wallet: wallet.clone(),
+        value_sat: 55_000,
+        script: foreign_script(77),
+        keychain: Keychain::External,
+        index: 0,
+        coinbase: false,
+        height: basis.height,
+    };
+    let outpoints = RegisterOutpoints { wallet, basis, found: vec![found] };
+    vec![Command::RegisterWallet(register), Command::RegisterOutpoints(outpoints)]
 }
 
 fn give_addresses(world: &mut World) {
@@ -99,7 +187,7 @@ fn pay_both_ways(world: &mut World, coins: &[OutPoint]) {
     let command = Command::PayReserved(PayReserved {
         key: key(0, "own"),
         recipients: owed(),
-        reservation,
+        reservation: Some(reservation),
         fence: reservation.fence(),
         transaction: transaction(&[coins[0]], outputs),
         change: Some(Change { vout: 2, keychain: Keychain::Internal, index: 1 }),

@@ -96,6 +96,11 @@ impl Chain {
         OutPoint { txid, vout: 0 }
     }
 
+    /// Whether anybody has seen a transaction.
+    pub fn knows(&self, txid: Txid) -> bool {
+        self.mined.contains_key(&txid) || self.pending.iter().any(|known| known.compute_txid() == txid)
+    }
+
     /// Mines a block of all pending transactions that are valid one after the other and wanted.
     pub fn mine(&mut self, coinbase: Option<(ScriptBuf, u64)>, wanted: impl Fn(usize) -> bool) -> Block {
         let serial = self.next_serial();

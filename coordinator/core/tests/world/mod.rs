@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, Witness};
 use onespend_core::apply::{apply, skip};
-use onespend_core::command::{Command, Entry, RegisterWallet, Request};
+use onespend_core::command::{AbortAttempt, Command, Entry, RegisterWallet, Request};
 use onespend_core::ids::{AttemptNo, CallerId, LogIndex, Millis, PaymentKey, RequestId, RequestKey};
 use onespend_core::invariant;
 use onespend_core::limits::WalletLimits;
 use onespend_core::outcome::Outcome;
-use onespend_core::signing::SigningPermit;
+use onespend_core::signing::{SigningPermit, abort_message};
 use onespend_core::state::State;
 
 use chain::{Block, Chain};
@@ -157,6 +157,7 @@ impl World {
             limits,
             basis: self.chain.tip(),
             found: self.chain.found(wallet),
+            fence_key: fixture.fence_key,
         });
         let outcome = self.ask(caller, command);
         if outcome == Outcome::WalletChanged {
@@ -214,6 +215,16 @@ impl World {
             };
         }
         Some(signed)
+    }
+
+    /// The word of the signer outside that it has fenced an attempt.
+    pub fn abort(&self, key: &PaymentKey, number: AttemptNo) -> Option<AbortAttempt> {
+        let attempt = self.state.payment(key)?.attempt(number)?;
+        let message = abort_message(Network::Regtest, key, number, attempt);
+        let secp = bitcoin::secp256k1::Secp256k1::new();
+        let message = bitcoin::secp256k1::Message::from_digest(message);
+        let proof = secp.sign_schnorr_no_aux_rand(&message, &wallets::fence_keypair()).serialize().to_vec();
+        Some(AbortAttempt { key: key.clone(), attempt: number, proof })
     }
 
     /// The coins of a wallet that the chain holds, spent or not.

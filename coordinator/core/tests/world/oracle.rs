@@ -1,11 +1,12 @@
 //! What the answers mean, kept apart from the state: who was told what, and what the chain says. It asks the state
 //! only for the bytes of attempts and for what it must say now.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Txid};
 use onespend_core::command::{Change, Command, Entry, Recipient, Request};
-use onespend_core::ids::{AttemptNo, CallerId, PaymentKey, RequestKey, ReservationId, WalletId};
+use onespend_core::ids::{AttemptNo, CallerId, Fence, LogIndex, PaymentKey, RequestKey, ReservationId, WalletId};
 use onespend_core::outcome::{Outcome, Rejection};
 use onespend_core::state::State;
 use onespend_core::utxo::Claim;
@@ -32,6 +33,23 @@ struct Granted {
 enum End {
     Dead { by: Txid },
     Settled { height: u32 },
+    Aborted,
+}
+
+impl End {
+    fn is_death(self) -> bool {
+        !matches!(self, Self::Settled { .. })
+    }
+}
+
+/// What an accepted permit was asked for.
+struct Order<'a> {
+    key: &'a PaymentKey,
+    /// `None` where the payment's own are meant.
+    recipients: Option<&'a [Recipient]>,
+    reservation: Option<ReservationId>,
+    /// The attempt gives everything back.
+    cancels: bool,
 }
 
 struct Allowed {
@@ -39,7 +57,14 @@ struct Allowed {
     number: AttemptNo,
     txid: Txid,
     inputs: Vec<OutPoint>,
+    change: Option<(OutPoint, Keychain, u32)>,
     end: Option<End>,
+}
+
+impl Allowed {
+    fn is_live(&self) -> bool {
+        !self.end.is_some_and(End::is_death)
+    }
 }
 
 /// The history of one cluster.
@@ -62,8 +87,13 @@ pub struct Oracle {
     /// Coins that were spent when their wallet was registered: no scan finds them, also if the spend is taken back.
     unseen: BTreeSet<OutPoint>,
     highest: u32,
+    epoch: u32,
+    recovering: bool,
     pub settled: usize,
     pub died: usize,
+    pub replaced: usize,
+    pub cancelled: usize,
+    pub children: usize,
 }
 
 fn position(id: &WalletId) -> usize {
@@ -129,19 +159,86 @@ impl Oracle {
                     }
                 }
             }
-            Command::CreatePayment(command) => {
-                let order = (&command.key, command.recipients.as_slice());
-                self.permitted(entry, index, outcome, order, None, state, chain);
+            Command::CreatePayment(_)
+            | Command::PayReserved(_)
+            | Command::BumpFee(_)
+            | Command::CancelPayment(_)
+            | Command::BumpByChild(_) => self.ordered(entry, outcome, state, chain),
+            Command::AbortAttempt(command) => self.aborted(&command.key, command.attempt, chain),
+            Command::ReleaseQuarantined { outpoints, .. } => {
+                for outpoint in outpoints {
+                    assert!(self.held_back.remove(outpoint).is_some(), "{outpoint} was not held back");
+                }
             }
-            Command::PayReserved(command) => {
-                let order = (&command.key, command.recipients.as_slice());
-                self.permitted(entry, index, outcome, order, Some(command.reservation), state, chain);
+            Command::EnterRecovery { .. } => self.recovering = true,
+            Command::Reconcile { spent_outside, .. } => self.reconciled(spent_outside, chain),
+            Command::ConfirmRecovery { epoch, .. } => {
+                assert!(self.recovering && *epoch > self.epoch);
+                (self.recovering, self.epoch) = (false, *epoch);
             }
             Command::Start { .. }
+            | Command::RegisterOutpoints(_)
             | Command::ConnectBlock { .. }
             | Command::DisconnectBlock { .. }
             | Command::RecordSignature { .. }
             | Command::RecordRelay { .. } => {}
+        }
+    }
+
+    fn ordered(&mut self, entry: &Entry, outcome: &Outcome, state: &State, chain: &Chain) {
+        match &entry.command {
+            Command::CreatePayment(command) => {
+                let order = Order {
+                    key: &command.key,
+                    recipients: Some(&command.recipients),
+                    reservation: None,
+                    cancels: false,
+                };
+                self.permitted(entry, outcome, &order, state, chain);
+            }
+            Command::PayReserved(command) => {
+                let order = Order {
+                    key: &command.key,
+                    recipients: Some(&command.recipients),
+                    reservation: command.reservation,
+                    cancels: false,
+                };
+                self.permitted(entry, outcome, &order, state, chain);
+            }
+            Command::BumpFee(command) | Command::CancelPayment(command) => {
+                let cancels = newest_cancels(&command.key, state) || matches!(entry.command, Command::CancelPayment(_));
+                let order = Order { key: &command.key, recipients: None, reservation: None, cancels };
+                self.permitted(entry, outcome, &order, state, chain);
+            }
+            Command::BumpByChild(command) => {
+                let key = PaymentKey { wallet: command.key.wallet.clone(), payment: command.child.clone() };
+                let order = Order { key: &key, recipients: None, reservation: None, cancels: false };
+                self.permitted(entry, outcome, &order, state, chain);
+                self.children += 1;
+            }
+            other => panic!("{other:?} orders nothing"),
+        }
+    }
+
+    /// safety 6: only a signer's proof ends an attempt without a block.
+    fn aborted(&mut self, key: &PaymentKey, number: AttemptNo, chain: &Chain) {
+        let found = self.attempts.iter_mut().find(|known| known.key == *key && known.number == number).unwrap();
+        if found.end.is_none() {
+            found.end = Some(End::Aborted);
+            let at = self.attempts.iter().position(|known| known.key == *key && known.number == number).unwrap();
+            self.release_inputs(at, chain);
+        }
+    }
+
+    fn reconciled(&mut self, spent_outside: &[OutPoint], chain: &Chain) {
+        for outpoint in spent_outside {
+            let Some(coin) = chain.coins.get(outpoint) else { continue };
+            if let Some(Owner::Reservation(id)) = self.owners.get(outpoint) {
+                self.free(*id);
+            }
+            if !self.owners.contains_key(outpoint) {
+                self.held_back.insert(*outpoint, coin.wallet);
+            }
         }
     }
 
@@ -159,8 +256,8 @@ impl Oracle {
         assert_eq!(outpoints, &command.outpoints);
         assert_eq!(expires.0, self.now + command.ttl.0);
         assert!(!self.frozen.contains(&wallet));
-        assert_eq!(reservation.0, index);
-        self.fence(index);
+        assert_eq!(reservation.fence(), Fence::of(self.epoch, LogIndex(index)));
+        self.fence(reservation.0);
         for outpoint in outpoints {
             self.assert_spendable(*outpoint, wallet, chain);
             assert_eq!(self.owners.insert(*outpoint, Owner::Reservation(*reservation)), None, "{outpoint} was taken");
@@ -197,113 +294,154 @@ impl Oracle {
     }
 
     fn assert_spendable(&self, outpoint: OutPoint, wallet: usize, chain: &Chain) {
-        let coin = chain.coins.get(&outpoint).unwrap_or_else(|| panic!("{outpoint} is not in the chain"));
+        assert!(!self.held_back.contains_key(&outpoint));
+        let Some(coin) = chain.coins.get(&outpoint) else {
+            // safety 24: our own, and it may still come to be.
+            let change = self.attempts.iter().find(|a| a.is_live() && a.change.is_some_and(|(o, ..)| o == outpoint));
+            assert!(change.is_some(), "{outpoint} is neither in the chain nor change of a live attempt");
+            return;
+        };
         assert_eq!(coin.wallet, wallet);
         assert_eq!(coin.spent, None);
         assert!(!coin.coinbase || chain.height() + 1 - coin.height >= 100, "safety 23");
-        assert!(!self.held_back.contains_key(&outpoint));
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn permitted(
-        &mut self,
-        entry: &Entry,
-        index: u64,
-        outcome: &Outcome,
-        (key, recipients): (&PaymentKey, &[Recipient]),
-        reservation: Option<ReservationId>,
-        state: &State,
-        chain: &Chain,
-    ) {
+    fn permitted(&mut self, entry: &Entry, outcome: &Outcome, order: &Order<'_>, state: &State, chain: &Chain) {
         let Outcome::Permitted { payment, attempt: number } = outcome else { panic!("{outcome:?}") };
+        let key = order.key;
         assert_eq!(payment, key);
-        let mut order = recipients.to_vec();
-        order.sort();
-        let bound = self.bindings.entry(key.clone()).or_insert_with(|| order.clone());
-        assert_eq!(*bound, order, "safety 7: {key} is bound to other content");
+        let recipients = order.recipients.unwrap_or(&state.payment(key).unwrap().recipients);
+        let mut sorted = recipients.to_vec();
+        sorted.sort();
+        let bound = self.bindings.entry(key.clone()).or_insert_with(|| sorted.clone());
+        assert_eq!(*bound, sorted, "safety 7: {key} is bound to other content");
         if self.attempts.iter().any(|known| known.key == *key && known.number == *number) {
             return;
         }
         let wallet = position(&key.wallet);
         assert!(!self.frozen.contains(&wallet));
-        assert!(matches!(fixtures()[wallet].signer, SignerRef::Named(_)));
-        if let Some(id) = reservation {
+        assert!(!self.recovering, "safety 30");
+        assert!(!matches!(fixtures()[wallet].signer, SignerRef::WatchOnly));
+        if let Some(id) = order.reservation {
             self.assert_owner(entry, id);
         }
-        self.fence(index);
         let attempt = state.payment(key).unwrap().attempt(*number).unwrap();
+        assert_eq!(attempt.fence, state.fence());
+        self.fence(attempt.fence.0);
         let inputs: Vec<OutPoint> = attempt.transaction.input.iter().map(|input| input.previous_output).collect();
-        self.assert_may_be_spent(key, &inputs, reservation);
+        self.assert_may_be_spent(key, &inputs, order.reservation);
         for outpoint in &inputs {
-            self.assert_spendable(*outpoint, wallet, chain);
+            // What an earlier attempt spends may have been reorganised away: the new one waits for it like the old one.
+            let own = self.owners.get(outpoint) == Some(&Owner::Payment(key.clone()));
+            if !own || chain.coins.contains_key(outpoint) {
+                self.assert_spendable(*outpoint, wallet, chain);
+            }
         }
         let change = attempt.change.as_ref();
-        assert_pays(&attempt.transaction, recipients, change, wallet);
+        assert_pays(&attempt.transaction, if order.cancels { &[] } else { recipients }, change, wallet);
         if let Some(change) = change {
+            let of_this_payment = self
+                .attempts
+                .iter()
+                .any(|a| a.key == *key && a.change.is_some_and(|(_, k, i)| (k, i) == (change.keychain, change.index)));
             let address = (key.wallet.clone(), change.keychain, change.index);
             let is_new = self.addresses.insert(address);
-            assert!(is_new || reservation.is_some(), "the change address was given out before");
+            let may_be_old = of_this_payment || matches!(entry.command, Command::PayReserved(_));
+            assert!(is_new || may_be_old, "the change address was given out before");
         }
-        if let Some(id) = reservation {
-            assert_eq!(inputs.iter().collect::<BTreeSet<_>>(), self.reservations[&id].outpoints.iter().collect());
+        if let Some(id) = order.reservation {
+            assert!(self.reservations[&id].outpoints.iter().all(|outpoint| inputs.contains(outpoint)), "safety 19");
             self.free(id);
         }
         for outpoint in &inputs {
             self.owners.insert(*outpoint, Owner::Payment(key.clone()));
         }
         let txid = attempt.transaction.compute_txid();
-        self.attempts.push(Allowed { key: key.clone(), number: *number, txid, inputs, end: None });
+        self.replaced += usize::from(self.attempts.iter().any(|known| known.key == *key && known.is_live()));
+        self.cancelled += usize::from(order.cancels);
+        let change = change.map(|c| (OutPoint { txid, vout: c.vout }, c.keychain, c.index));
+        self.attempts.push(Allowed { key: key.clone(), number: *number, txid, inputs, change, end: None });
     }
 
-    /// safety 1, 6, 8, 9: no other payment's live attempt spends these coins, and this payment's live attempts all
-    /// share an input with the new one: its anchor.
+    /// safety 1, 6, 8, 9: no other payment's live attempt spends these coins, and one coin is spent by all of this
+    /// payment's live attempts and the new one: its anchor.
     fn assert_may_be_spent(&self, key: &PaymentKey, inputs: &[OutPoint], reservation: Option<ReservationId>) {
+        let live = || self.attempts.iter().filter(|other| other.is_live());
+        let own: Vec<&Allowed> = live().filter(|other| other.key == *key).collect();
         for outpoint in inputs {
-            let expected = reservation.map(Owner::Reservation);
-            assert_eq!(self.owners.get(outpoint), expected.as_ref(), "{outpoint} is another's");
+            let expected = match self.owners.get(outpoint) {
+                None => reservation.is_none() || !own.is_empty(),
+                Some(Owner::Reservation(id)) => reservation == Some(*id),
+                Some(Owner::Payment(owner)) => owner == key && own.iter().any(|a| a.inputs.contains(outpoint)),
+            };
+            assert!(expected, "{outpoint} is another's: {:?}", self.owners.get(outpoint));
         }
-        for other in self.attempts.iter().filter(|other| !matches!(other.end, Some(End::Dead { .. }))) {
+        let anchor = inputs.iter().any(|outpoint| own.iter().all(|attempt| attempt.inputs.contains(outpoint)));
+        assert!(anchor, "two attempts of {key} could both confirm");
+        for other in live().filter(|other| other.key != *key) {
             let shared = other.inputs.iter().any(|outpoint| inputs.contains(outpoint));
-            if other.key == *key {
-                let anchor = self.attempts.iter().find(|a| a.key == *key && !matches!(a.end, Some(End::Dead { .. })));
-                let anchor = anchor.unwrap().inputs.iter().find(|outpoint| inputs.contains(outpoint));
-                assert!(shared && anchor.is_some(), "two attempts of {key} could both confirm");
-            } else {
-                assert!(!shared, "{key} spends a coin of {}", other.key);
-            }
+            assert!(!shared, "{key} spends a coin of {}", other.key);
+        }
+        for replaced in own.iter().filter_map(|attempt| attempt.change) {
+            let child = live().find(|a| a.key != *key && a.inputs.contains(&replaced.0));
+            assert!(child.is_none(), "safety 24: a descendant would lose its coin");
         }
     }
 
     /// After a block: what is final, and so whose coins are free.
     pub fn connected(&mut self, chain: &Chain) {
         self.highest = self.highest.max(chain.height());
-        let mut ended = Vec::new();
-        for (at, attempt) in self.attempts.iter_mut().enumerate().filter(|(_, attempt)| attempt.end.is_none()) {
-            let depth = self.depths[&position(&attempt.key.wallet)];
-            let spenders = attempt.inputs.iter().filter_map(|outpoint| chain.coins.get(outpoint)?.spent);
-            let foreign = spenders.filter(|txid| *txid != attempt.txid).max_by_key(|txid| chain.depth(*txid));
-            if let Some(by) = foreign.filter(|txid| chain.depth(*txid) >= depth) {
-                attempt.end = Some(End::Dead { by });
-                ended.push(at);
-            } else if chain.depth(attempt.txid) >= depth {
-                attempt.end = Some(End::Settled { height: chain.mined[&attempt.txid] });
+        while let Some((at, end)) = self.next_end(chain) {
+            self.attempts[at].end = Some(end);
+            if end.is_death() {
+                self.died += 1;
+                self.release_inputs(at, chain);
+            } else {
                 self.settled += 1;
             }
         }
-        self.died += ended.len();
-        for at in ended {
-            for outpoint in self.attempts[at].inputs.clone() {
-                let key = &self.attempts[at].key;
-                let unspent = chain.coins.get(&outpoint).is_none_or(|coin| coin.spent.is_none());
-                if unspent && !self.is_needed(key, outpoint) {
-                    self.owners.remove(&outpoint);
-                }
+    }
+
+    /// One attempt that can be ended by now. The death of one may be that of another that spends its change.
+    fn next_end(&self, chain: &Chain) -> Option<(usize, End)> {
+        let waiting = self.attempts.iter().enumerate().filter(|(_, attempt)| attempt.end.is_none());
+        waiting.into_iter().find_map(|(at, attempt)| {
+            let depth = self.depths[&position(&attempt.key.wallet)];
+            let spenders = attempt.inputs.iter().filter_map(|outpoint| chain.coins.get(outpoint)?.spent);
+            // Of two in one block the first input's.
+            let foreign = spenders.filter(|txid| *txid != attempt.txid).min_by_key(|txid| Reverse(chain.depth(*txid)));
+            if let Some(by) = foreign.filter(|txid| chain.depth(*txid) >= depth) {
+                return Some((at, End::Dead { by }));
+            }
+            if chain.depth(attempt.txid) >= depth {
+                return Some((at, End::Settled { height: chain.mined[&attempt.txid] }));
+            }
+            let never =
+                attempt.inputs.iter().filter(|outpoint| !chain.coins.contains_key(outpoint)).find_map(|input| {
+                    let parents = self.attempts.iter().filter(|parent| parent.txid == input.txid);
+                    let parent = parents.max_by_key(|parent| parent.is_live())?;
+                    match parent.end {
+                        Some(End::Dead { by }) => Some(by),
+                        _ => None,
+                    }
+                });
+            never.map(|by| (at, End::Dead { by }))
+        })
+    }
+
+    /// The coins of an attempt that died, but for those that others still need.
+    fn release_inputs(&mut self, at: usize, chain: &Chain) {
+        for outpoint in self.attempts[at].inputs.clone() {
+            let key = &self.attempts[at].key;
+            let unspent = chain.coins.get(&outpoint).is_none_or(|coin| coin.spent.is_none());
+            if unspent && !self.is_needed(key, outpoint) {
+                self.owners.remove(&outpoint);
             }
         }
     }
 
     fn is_needed(&self, key: &PaymentKey, outpoint: OutPoint) -> bool {
-        let live = |attempt: &&Allowed| attempt.key == *key && !matches!(attempt.end, Some(End::Dead { .. }));
+        let live = |attempt: &&Allowed| attempt.key == *key && attempt.is_live();
         self.attempts.iter().filter(live).any(|attempt| attempt.inputs.contains(&outpoint))
     }
 
@@ -315,7 +453,7 @@ impl Oracle {
             let rests_here = match attempt.end {
                 Some(End::Settled { height }) => height == block.at.height.0 && gone.contains(&attempt.txid),
                 Some(End::Dead { by }) => gone.contains(&by),
-                None => false,
+                Some(End::Aborted) | None => false,
             };
             if rests_here {
                 hit.insert(position(&attempt.key.wallet));
@@ -335,6 +473,7 @@ impl Oracle {
                 Some(Owner::Payment(key)) => self.attempts.iter().filter(|a| a.key == *key).all(|attempt| {
                     !attempt.inputs.contains(outpoint)
                         || matches!(attempt.end, Some(End::Dead { by: killer }) if killer != by)
+                        || attempt.end == Some(End::Aborted)
                 }),
             };
             if unclaimed {
@@ -375,7 +514,7 @@ impl Oracle {
             let known = state.payment(key).unwrap().attempt(number).unwrap();
             assert_eq!(known.transaction.compute_txid(), attempt.txid, "safety 11: attempt {number} of {key}");
             assert_eq!(known.end.is_none(), attempt.end.is_none(), "the end of attempt {number} of {key}");
-            assert_eq!(known.is_live(), !matches!(attempt.end, Some(End::Dead { .. })), "attempt {number} of {key}");
+            assert_eq!(known.is_live(), attempt.is_live(), "attempt {number} of {key}");
             if attempt.end.is_none() {
                 for outpoint in &attempt.inputs {
                     let claim = state.utxo(outpoint).map(|utxo| &utxo.claim);
@@ -389,6 +528,15 @@ impl Oracle {
         let twice = confirmed.iter().find(|(key, times)| **times > 1 && !self.broken.contains(&position(&key.wallet)));
         assert_eq!(twice, None, "a payment was paid twice");
     }
+}
+
+/// Whether the attempt before the newest one gave everything back: a bump goes on with that.
+fn newest_cancels(key: &PaymentKey, state: &State) -> bool {
+    let before = state.payment(key).unwrap().attempts.len().checked_sub(2);
+    before.is_some_and(|at| {
+        let attempt = &state.payment(key).unwrap().attempts[at];
+        attempt.is_live() && attempt.kind.is_some()
+    })
 }
 
 /// safety 21: the recipients, each once, and at most one output more, to an address of the wallet.

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use bitcoin::bip32::{Xpriv, Xpub};
-use bitcoin::secp256k1::Secp256k1;
+use bitcoin::secp256k1::{Keypair, Secp256k1};
 use bitcoin::{Network, PublicKey, ScriptBuf};
 use miniscript::Descriptor;
 use miniscript::descriptor::DescriptorPublicKey;
+use onespend_core::command::FenceKey;
 use onespend_core::ids::WalletId;
 use onespend_core::wallet::{Keychain, SignerRef};
 
@@ -20,6 +21,8 @@ pub struct Fixture {
     pub id: WalletId,
     pub descriptor: String,
     pub signer: SignerRef,
+    /// By which the external signer says that it has fenced.
+    pub fence_key: Option<FenceKey>,
     /// Scripts of the external and of the internal chain.
     pub scripts: [Vec<ScriptBuf>; 2],
     /// Public keys of both chains, for wallets of one key.
@@ -108,6 +111,12 @@ fn fixture(name: &str, descriptor: String, signer: SignerRef, single: Option<Xpu
         scripts: [scripts(0), scripts(1)],
         keys: [keys(0), keys(1)],
         descriptor,
+        fence_key: (signer == SignerRef::External).then(|| FenceKey(fence_keypair().x_only_public_key().0.serialize())),
         signer,
     }
+}
+
+/// The key of the signer outside.
+pub fn fence_keypair() -> Keypair {
+    Keypair::from_seckey_slice(&Secp256k1::new(), &[9; 32]).unwrap()
 }

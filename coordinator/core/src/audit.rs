@@ -1,0 +1,82 @@
+//! What operators did, and what they must see: remembered on every node, so that nobody can take it back alone.
+
+use minicbor::{Decode, Encode};
+
+use crate::apply::Context;
+use crate::command::Command;
+use crate::ids::{CallerId, WalletId};
+use crate::state::State;
+
+/// Longest detail in characters.
+const MAX_DETAIL: usize = 1000;
+
+/// One event, under the log index of its entry.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AuditRecord {
+    /// Who asked; `None` for what the chain or the leader brought.
+    #[n(0)]
+    pub caller: Option<CallerId>,
+    /// What, as [`Command::kind`] says it, or `foreign_spend`.
+    #[n(1)]
+    pub event: String,
+    /// Which wallet, where it concerns one.
+    #[n(2)]
+    pub wallet: Option<WalletId>,
+    /// In words; at most 1000 characters.
+    #[n(3)]
+    pub detail: String,
+    /// The leader's wall clock in Unix milliseconds, for people to read.
+    #[n(4)]
+    pub wall_ms: u64,
+}
+
+/// Remembers an event that no command tells by itself.
+pub(crate) fn note(state: &mut State, ctx: &Context, event: &str, wallet: Option<WalletId>, detail: &str) {
+    let detail = detail.chars().take(MAX_DETAIL).collect();
+    let caller = ctx.caller().ok().cloned();
+    state.note_audit(AuditRecord { caller, event: event.to_owned(), wallet, detail, wall_ms: ctx.wall_ms });
+}
+
+/// Remembers a command that was carried out, if it is one that operators answer for.
+pub(crate) fn note_command(state: &mut State, ctx: &Context, command: &Command) {
+    let Some((wallet, detail)) = answerable(command) else { return };
+    note(state, ctx, command.kind(), wallet, &detail);
+}
+
+fn answerable(command: &Command) -> Option<(Option<WalletId>, String)> {
+    let told = match command {
+        Command::RegisterWallet(command) => (Some(command.wallet.clone()), command.descriptor.clone()),
+        Command::SetLimits { wallet, limits } => (Some(wallet.clone()), format!("{limits:?}")),
+        Command::FreezeWallet { wallet, why } => (Some(wallet.clone()), why.clone()),
+        Command::UnfreezeWallet { wallet } => (Some(wallet.clone()), String::new()),
+        Command::ReleaseQuarantined { wallet, outpoints, note } => {
+            let outpoints: Vec<String> = outpoints.iter().map(ToString::to_string).collect();
+            (Some(wallet.clone()), format!("{note}: {}", outpoints.join(" ")))
+        }
+        Command::AbortAttempt(command) => {
+            (Some(command.key.wallet.clone()), format!("attempt {} of {}", command.attempt, command.key))
+        }
+        Command::RegisterOutpoints(command) => {
+            (Some(command.wallet.clone()), format!("{} outpoints", command.found.len()))
+        }
+        Command::EnterRecovery { why } => (None, why.clone()),
+        Command::ConfirmRecovery { epoch, note } => (None, format!("epoch {epoch}: {note}")),
+        Command::Start { .. }
+        | Command::ConnectBlock { .. }
+        | Command::DisconnectBlock { .. }
+        | Command::GiveAddresses { .. }
+        | Command::Reserve(_)
+        | Command::Renew { .. }
+        | Command::Release { .. }
+        | Command::Expire { .. }
+        | Command::CreatePayment(_)
+        | Command::PayReserved(_)
+        | Command::RecordSignature { .. }
+        | Command::RecordRelay { .. }
+        | Command::BumpFee(_)
+        | Command::BumpByChild(_)
+        | Command::CancelPayment(_)
+        | Command::Reconcile { .. } => return None,
+    };
+    Some(told)
+}

@@ -1,0 +1,92 @@
+//! A restored state: what the cluster did after the backup is not in it (safety 30).
+//!
+//! Until an operator confirms, reservations and reads work, and nothing is permitted or signed. The leader follows the
+//! chain to its tip and looks for coins that the mempool spends by transactions that nobody here knows; those are held
+//! back. What no chain can show is a payment that was ordered after the backup and is in no mempool: its name is free
+//! again, so whoever orders payments has to be asked before the state is confirmed.
+
+use bitcoin::OutPoint;
+use minicbor::{Decode, Encode};
+
+use crate::command::BlockRef;
+use crate::ids::Fence;
+use crate::limits::MAX_NOTE_LEN;
+use crate::outcome::{Outcome, Rejection};
+use crate::reservation::{self, Ended};
+use crate::state::State;
+use crate::utxo::Claim;
+
+/// Blocks that may come between the comparison with bitcoind and the operator's word.
+const MAX_RECONCILED_AGE: u32 = 2;
+
+/// The state is not to be believed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Recovery {
+    /// How that was noticed.
+    #[n(0)]
+    pub why: String,
+    /// The tip at which the state was last compared with chain and mempool.
+    #[n(1)]
+    pub reconciled: Option<BlockRef>,
+}
+
+/// Refuses while the state is not confirmed.
+pub(crate) fn check(state: &State) -> Result<(), Rejection> {
+    state.recovery().map_or(Ok(()), |recovery| Err(Rejection::RecoveryMode { why: recovery.why.clone() }))
+}
+
+pub(crate) fn enter(state: &mut State, why: &str) -> Outcome {
+    if state.recovery().is_none() {
+        let why = why.chars().take(MAX_NOTE_LEN).collect();
+        state.set_recovery(Some(Recovery { why, reconciled: None }));
+    }
+    Outcome::Recorded
+}
+
+pub(crate) fn reconcile(state: &mut State, basis: BlockRef, spent_outside: &[OutPoint]) -> Result<Outcome, Rejection> {
+    let Some(recovery) = state.recovery().cloned() else {
+        return Err(Rejection::RecoveryRefused { why: "the cluster is not in recovery mode".to_owned() });
+    };
+    if state.tip()? != basis {
+        return Err(Rejection::StaleBasis { what: "the tip has moved since the comparison".to_owned() });
+    }
+    for outpoint in spent_outside {
+        hold_back(state, outpoint);
+    }
+    state.set_recovery(Some(Recovery { reconciled: Some(basis), ..recovery }));
+    Ok(Outcome::Recorded)
+}
+
+/// A coin that something unknown spends is nobody's until an operator has looked. What a payment exposed stays its own:
+/// its anchor guards it.
+fn hold_back(state: &mut State, outpoint: &OutPoint) {
+    let Some(claim) = state.utxo(outpoint).map(|utxo| utxo.claim.clone()) else { return };
+    if let Claim::Reserved(id) = claim {
+        reservation::end(state, id, Ended::Expired);
+    }
+    if matches!(claim, Claim::Free | Claim::Reserved(_)) {
+        state.update_utxo(outpoint, |utxo| utxo.claim = Claim::Quarantined);
+    }
+}
+
+pub(crate) fn confirm(state: &mut State, epoch: u32, note: &str) -> Result<Outcome, Rejection> {
+    let refuse = |why: &str| Err(Rejection::RecoveryRefused { why: why.to_owned() });
+    let Some(recovery) = state.recovery() else { return refuse("the cluster is not in recovery mode") };
+    if note.len() > MAX_NOTE_LEN {
+        return refuse("the note is longer than 1000 bytes");
+    }
+    let tip = state.tip()?;
+    let fresh = recovery.reconciled.is_some_and(|at| {
+        let in_chain = state.block(at.height).is_some_and(|record| record.hash == at.hash);
+        in_chain && tip.height.0.saturating_sub(at.height.0) <= MAX_RECONCILED_AGE
+    });
+    if !fresh {
+        return refuse("the state has not been compared with bitcoind's chain and mempool at this tip yet");
+    }
+    if epoch <= state.epoch() || epoch > Fence::MAX_EPOCH {
+        return refuse("the epoch must be above the one before, and at most 65535");
+    }
+    state.set_epoch(epoch);
+    state.set_recovery(None);
+    Ok(Outcome::Recorded)
+}
