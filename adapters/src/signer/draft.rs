@@ -117,10 +117,10 @@ impl Draft {
 
 fn scheme(descriptor: &WalletDescriptor) -> Result<Scheme, Refusal> {
     use onespend_core::wallet::Keychain::External;
-    match descriptor.chain(External).desc_type() {
-        DescriptorType::Wpkh => Ok(Scheme::Ecdsa),
-        DescriptorType::Tr => Ok(Scheme::Schnorr),
-        _ => Err(Refusal::DescriptorKind),
+    match descriptor.chain(External).map(miniscript::Descriptor::desc_type) {
+        Some(DescriptorType::Wpkh) => Ok(Scheme::Ecdsa),
+        Some(DescriptorType::Tr) => Ok(Scheme::Schnorr),
+        Some(_) | None => Err(Refusal::DescriptorKind),
     }
 }
 

@@ -32,7 +32,7 @@ words! {
     PaymentState: "signing" = Signing, "signed" = Signed, "broadcast" = Broadcast, "confirming" = Confirming,
         "settled" = Settled, "conflicted" = Conflicted, "cancelled" = Cancelled, "dead" = Dead;
     AttemptState: "signing" = Signing, "signed" = Signed, "broadcast" = Broadcast, "confirming" = Confirming,
-        "settled" = Settled, "conflicted" = Conflicted, "dead" = Dead;
+        "settled" = Settled, "conflicted" = Conflicted, "dead" = Dead, "aborted" = Aborted;
     NodeRole: "leader" = Leader, "replica" = Replica, "learner" = Learner, "candidate" = Candidate,
         "stopped" = Stopped;
     BitcoindState: "in_sync" = InSync, "starting" = Starting, "behind" = Behind, "wrong_chain" = WrongChain,

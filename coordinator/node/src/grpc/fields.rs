@@ -221,6 +221,7 @@ impl Fields {
             max_fee_percent: max_fee_percent?,
             finality_depth: finality_depth?,
             max_reservations: max_reservations?,
+            ..default
         })
     }
 

@@ -6,7 +6,8 @@ use bitcoin::consensus::serialize;
 use bitcoin::{Address, Network};
 use onespend_core::command::{Recipient, Relay};
 use onespend_core::ids::{AttemptNo, PaymentKey};
-use onespend_core::payment::{Attempt, AttemptState, Payment, attempt_state};
+use onespend_core::payment::{Attempt, Payment};
+use onespend_core::settlement::{AttemptState, attempt_state};
 use onespend_core::state::State;
 use onespend_core::transaction::signed_weight;
 use onespend_core::utxo::depth;
@@ -37,7 +38,7 @@ pub(crate) fn payment(state: &State, key: &PaymentKey, payment: &Payment) -> v1:
 /// Where a payment stands: where its furthest attempt stands.
 pub(crate) fn payment_state(state: &State, payment: &Payment) -> v1::PaymentState {
     match leading_attempt(state, payment).map(|attempt| attempt_state(state, attempt)) {
-        None | Some(AttemptState::Dead) => v1::PaymentState::Dead,
+        None | Some(AttemptState::Dead | AttemptState::Aborted) => v1::PaymentState::Dead,
         Some(AttemptState::Signing) => v1::PaymentState::Signing,
         Some(AttemptState::Signed) => v1::PaymentState::Signed,
         Some(AttemptState::Broadcast) => v1::PaymentState::Broadcast,
@@ -123,5 +124,6 @@ fn shown_state(state: AttemptState) -> (v1::AttemptState, u32) {
         AttemptState::Settled(height) => (v1::AttemptState::Settled, height.0),
         AttemptState::Conflicted => (v1::AttemptState::Conflicted, 0),
         AttemptState::Dead => (v1::AttemptState::Dead, 0),
+        AttemptState::Aborted => (v1::AttemptState::Aborted, 0),
     }
 }

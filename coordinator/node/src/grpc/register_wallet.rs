@@ -80,5 +80,6 @@ async fn draft(api: &Arc<Api>, parsed: &Parsed) -> Result<Draft, Status> {
         limits: parsed.limits.clone(),
         basis: found.basis,
         found: found.coins,
+        fence_key: None,
     })))
 }

@@ -69,7 +69,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
     Ok(Draft::of(Command::PayReserved(PayReserved {
         key: parsed.key.clone(),
         recipients: parsed.recipients.clone(),
-        reservation: parsed.reservation,
+        reservation: Some(parsed.reservation),
         fence: parsed.fence,
         transaction,
         change,

@@ -299,6 +299,19 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
         Rejection::InsufficientFunds { .. } => (FailedPrecondition, R::InsufficientFunds),
         Rejection::FeeLimit { .. } => (PermissionDenied, R::FeeLimit),
         Rejection::SignatureMismatch => (InvalidArgument, R::SignatureMismatch),
+        Rejection::ReplacementMissingAnchor { .. } => (FailedPrecondition, R::ReplacementMissingAnchor),
+        Rejection::NotReplaceable { .. } => (FailedPrecondition, R::NotReplaceable),
+        Rejection::HasDescendants { .. } => (FailedPrecondition, R::HasDescendants),
+        Rejection::ChainTooLong { .. } => (FailedPrecondition, R::ChainTooLong),
+        Rejection::AbortUnsupported { .. } => (FailedPrecondition, R::AbortUnsupported),
+        Rejection::AbortProofInvalid => (InvalidArgument, R::AbortProofInvalid),
+        Rejection::AttemptAborted => (FailedPrecondition, R::AttemptAborted),
+        Rejection::ReservedShare { .. } => (ResourceExhausted, R::ReservationQuota),
+        Rejection::VelocityLimit { .. } => (PermissionDenied, R::VelocityLimit),
+        Rejection::RecoveryMode { .. } => (FailedPrecondition, R::RecoveryMode),
+        Rejection::RecoveryRefused { .. } => (FailedPrecondition, R::RecoveryRefused),
+        Rejection::NotQuarantined { .. } => (FailedPrecondition, R::NotQuarantined),
+        Rejection::WalletHasDescriptors => (FailedPrecondition, R::WalletHasDescriptors),
     }
 }
 
@@ -316,7 +329,8 @@ fn metadata(rejection: &Rejection) -> Metadata {
         }
         Rejection::OutpointUnknown { outpoints }
         | Rejection::OutpointSpent { outpoints }
-        | Rejection::OutpointImmature { outpoints } => list(outpoints.iter().copied()),
+        | Rejection::OutpointImmature { outpoints }
+        | Rejection::NotQuarantined { outpoints } => list(outpoints.iter().copied()),
         Rejection::DuplicateInput { outpoint }
         | Rejection::ForeignInput { outpoint }
         | Rejection::MissingInput { outpoint } => list([*outpoint]),
@@ -335,6 +349,25 @@ fn metadata(rejection: &Rejection) -> Metadata {
             vec![("needed_sat", needed_sat.to_string()), ("available_sat", available_sat.to_string())]
         }
         Rejection::FeeLimit { limit, got, bound } => fee_limit(*limit, *got, *bound),
+        Rejection::ReplacementMissingAnchor { anchor } => vec![("anchor", anchor.to_string())],
+        Rejection::HasDescendants { outpoint, payment } => {
+            let mut metadata = list([*outpoint]);
+            metadata.push(("payment_id", payment.to_string()));
+            metadata
+        }
+        Rejection::ReservedShare { reserved_sat, bound_sat } => {
+            vec![("reserved_sat", reserved_sat.to_string()), ("bound_sat", bound_sat.to_string())]
+        }
+        Rejection::VelocityLimit { spent_sat, bound_sat, window_ms } => {
+            let mut metadata = limit("velocity.max_sat", *spent_sat, *bound_sat);
+            metadata.push(("window_ms", window_ms.to_string()));
+            metadata
+        }
+        Rejection::ChainTooLong { what, got, bound } => limit(what, *got, *bound),
+        Rejection::NotReplaceable { why }
+        | Rejection::AbortUnsupported { why }
+        | Rejection::RecoveryMode { why }
+        | Rejection::RecoveryRefused { why } => vec![("why", why.clone())],
         Rejection::WalletUnknown
         | Rejection::WalletWatchOnly
         | Rejection::WalletSignsOutside
@@ -345,7 +378,10 @@ fn metadata(rejection: &Rejection) -> Metadata {
         | Rejection::RequestIdReused
         | Rejection::PaymentIdReused
         | Rejection::PaymentUnknown
-        | Rejection::SignatureMismatch => vec![],
+        | Rejection::SignatureMismatch
+        | Rejection::AbortProofInvalid
+        | Rejection::AttemptAborted
+        | Rejection::WalletHasDescriptors => vec![],
     }
 }
 
@@ -363,12 +399,11 @@ fn field(rejection: &Rejection) -> Option<String> {
         Rejection::OutputInvalid { vout, .. } => return Some(format!("psbt.outputs[{vout}]")),
         // Those of a PSBT are found when it is taken in.
         Rejection::DuplicateInput { .. } => "outpoints",
+        Rejection::SignatureMismatch => "raw_transaction",
+        Rejection::AbortProofInvalid => "proof",
         rest => {
             // What is left is about the transaction as a whole.
-            debug_assert!(matches!(
-                rest,
-                Rejection::MissingInput { .. } | Rejection::TransactionInvalid { .. } | Rejection::SignatureMismatch
-            ));
+            debug_assert!(matches!(rest, Rejection::MissingInput { .. } | Rejection::TransactionInvalid { .. }));
             "psbt"
         }
     };
@@ -383,6 +418,10 @@ fn holder(holder: &Holder) -> String {
     }
 }
 
+fn limit(name: &str, got: u64, bound: u64) -> Metadata {
+    vec![("limit", name.to_owned()), ("got", got.to_string()), ("bound", bound.to_string())]
+}
+
 fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {
     let per_vb = |sat_kvb: u64| format!("{}.{:03}", sat_kvb / 1000, sat_kvb % 1000);
     let (name, got, bound) = match limit {
@@ -390,6 +429,8 @@ fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {
         FeeLimit::Feerate => ("max_feerate_sat_vb", per_vb(got), per_vb(bound)),
         FeeLimit::FeerateTooLow => ("min_feerate_sat_vb", per_vb(got), per_vb(bound)),
         FeeLimit::Percent => ("max_fee_percent", got.to_string(), bound.to_string()),
+        FeeLimit::ReplacementFee => ("min_replacement_fee_sat", got.to_string(), bound.to_string()),
+        FeeLimit::ReplacementFeerate => ("min_replacement_feerate_sat_vb", per_vb(got), per_vb(bound)),
     };
     vec![("limit", name.to_owned()), ("got", got), ("bound", bound)]
 }
