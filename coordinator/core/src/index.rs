@@ -18,6 +18,7 @@ pub(crate) struct Index {
     expiries: BTreeSet<(Millis, ReservationId)>,
     counts: BTreeMap<WalletId, u64>,
     open: BTreeSet<PaymentKey>,
+    cancelled: u64,
     changes: BTreeSet<(LogIndex, PaymentKey)>,
     requests: BTreeSet<(LogIndex, RequestKey)>,
     cached_bytes: u64,
@@ -105,6 +106,7 @@ impl Index {
         if !payment.is_settled() {
             self.open.insert(key.clone());
         }
+        self.cancelled += u64::from(payment.is_cancelled());
         self.changes.insert((payment.changed_at, key.clone()));
         // Attempts are only ever appended, so none has to be taken out.
         self.attempts.extend(payment.numbered().map(|(number, attempt)| (attempt.txid(), key.clone(), number)));
@@ -118,11 +120,16 @@ impl Index {
 
     pub(crate) fn remove_payment(&mut self, key: &PaymentKey, payment: &Payment) {
         self.open.remove(key);
+        self.cancelled = self.cancelled.saturating_sub(u64::from(payment.is_cancelled()));
         self.changes.remove(&(payment.changed_at, key.clone()));
     }
 
     pub(crate) fn open_payments(&self) -> Vec<PaymentKey> {
         self.open.iter().cloned().collect()
+    }
+
+    pub(crate) fn cancelled(&self) -> u64 {
+        self.cancelled
     }
 
     pub(crate) fn changed_after(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, &PaymentKey)> {

@@ -299,6 +299,11 @@ impl State {
         self.payments.len()
     }
 
+    /// How many payments were cancelled for good.
+    pub fn cancelled_count(&self) -> u64 {
+        self.index.cancelled()
+    }
+
     /// Payments that are not settled.
     pub fn open_payments(&self) -> Vec<PaymentKey> {
         self.index.open_payments()
