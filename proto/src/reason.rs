@@ -127,10 +127,12 @@ pub const WALLET_UNKNOWN: &str = "WALLET_UNKNOWN";
 pub const RESERVATION_UNKNOWN: &str = "RESERVATION_UNKNOWN";
 /// No such node in the cluster (`NOT_FOUND`).
 pub const NODE_UNKNOWN: &str = "NODE_UNKNOWN";
-/// The wallet has as many active reservations as it may, or too much of it is reserved (`RESOURCE_EXHAUSTED`).
+/// The wallet has as many active reservations as it may (`RESOURCE_EXHAUSTED`).
 pub const RESERVATION_QUOTA: &str = "RESERVATION_QUOTA";
 /// Too many requests at once; RetryInfo says when to come back (`RESOURCE_EXHAUSTED`).
 pub const OVERLOADED: &str = "OVERLOADED";
+/// More of the wallet's balance would be reserved than may be (`RESOURCE_EXHAUSTED`).
+pub const RESERVED_SHARE: &str = "RESERVED_SHARE";
 /// No quorum answered: a read cannot be served; a write may have been applied or may be later (`UNAVAILABLE`).
 pub const NO_QUORUM: &str = "NO_QUORUM";
 /// The write may have been applied or may be later (`UNAVAILABLE or DEADLINE_EXCEEDED`).
@@ -142,7 +144,7 @@ pub const NOT_SERVING: &str = "NOT_SERVING";
 /// The certificate names no caller of this cluster (`UNAUTHENTICATED`).
 pub const CALLER_UNKNOWN: &str = "CALLER_UNKNOWN";
 /// Every reason, in the order of the enum.
-pub const ALL: [&str; 61] = [
+pub const ALL: [&str; 62] = [
     NOT_LEADER,
     CHAIN_NOT_SYNCED,
     RESERVATION_EXPIRED,
@@ -199,6 +201,7 @@ pub const ALL: [&str; 61] = [
     NODE_UNKNOWN,
     RESERVATION_QUOTA,
     OVERLOADED,
+    RESERVED_SHARE,
     NO_QUORUM,
     RESULT_UNKNOWN,
     TOO_STALE,

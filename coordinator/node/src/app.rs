@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use onespend_adapters::store::sqlite::RestoredMark;
 use onespend_policies::RoleTable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,7 @@ use crate::parts;
 use crate::peers::Peers;
 use crate::raft::{LeaderHint, RaftNode};
 use crate::replica::Replica;
+use crate::restored;
 use crate::selection::Busy;
 use crate::shutdown::{self, Drain, Shutdown};
 use crate::telemetry::{self, Telemetry};
@@ -151,7 +153,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
 
     let bitcoind = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), parts::watch_settings(config));
     let (outbox, inbox) = broadcast::queue();
-    let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox));
+    let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox.clone()));
     let alarms = Arc::new(Alarms::default());
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
     let (stop_data, stop_control, stop_working) =
@@ -164,6 +166,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         policy: Arc::new(RoleTable),
         forward: Forward::new(tls.client(), bounds.max_message_bytes),
         signing: Arc::clone(&signing),
+        outbox,
         bitcoind: Arc::clone(&bitcoind),
         alarms: Arc::clone(&alarms),
         busy: Busy::default(),
@@ -194,6 +197,8 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     };
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
     workers.spawn(agreement::run(Arc::clone(&replica), peers, Arc::clone(&alarms), stop_working.clone()));
+    let mark = RestoredMark::of(&config.node.data_dir);
+    workers.spawn(restored::run(Arc::clone(&replica), mark, stop_working.clone()));
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };
     workers.spawn(health_feed::run(feed, reporter, stop_working.clone()));
     let serving = server::serve_data(data, bounds, api, health_service, stop_data.clone());

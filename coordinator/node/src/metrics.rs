@@ -58,6 +58,7 @@ const BITCOIND_IN_SYNC: &str = "onespend_bitcoind_in_sync";
 const BITCOIND_RPC_SECONDS: &str = "onespend_bitcoind_rpc_duration_seconds";
 const RESERVATIONS: &str = "onespend_reservations";
 const PAYMENTS: &str = "onespend_payments";
+const RECOVERY: &str = "onespend_recovery_mode";
 const SIGNER_SECONDS: &str = "onespend_signer_duration_seconds";
 const POLICY_DENIALS: &str = "onespend_policy_denials_total";
 const TELEMETRY_FAILURES: &str = "onespend_telemetry_export_failures_total";
@@ -80,6 +81,7 @@ const CATALOGUE: &[Entry] = &[
     entry(BITCOIND_RPC_SECONDS, Kind::Histogram(RPC_BUCKETS), Unit::Seconds, "Time of one call to bitcoind, by method and outcome: ok, error, or unknown."),
     entry(RESERVATIONS, Kind::Gauge, Unit::Count, "Reservations, by state."),
     entry(PAYMENTS, Kind::Gauge, Unit::Count, "Payments, by state."),
+    entry(RECOVERY, Kind::Gauge, Unit::Count, "1 while the state may be older than what the cluster did, so that nothing is signed; else 0."),
     entry(SIGNER_SECONDS, Kind::Histogram(SIGNER_BUCKETS), Unit::Seconds, "Time of one signature, by signer and outcome: ok or error."),
     entry(POLICY_DENIALS, Kind::Counter, Unit::Count, "Requests that policy refused, by method and reason."),
     entry(TELEMETRY_FAILURES, Kind::Counter, Unit::Count, "Batches of spans that could not be exported."),
@@ -271,6 +273,11 @@ pub fn holdings(counts: &crate::health::Counts) {
     }
 }
 
+/// Whether the state may be older than what the cluster did, so that nothing is signed.
+pub fn recovery(active: bool) {
+    gauge!(RECOVERY).set(if active { 1.0 } else { 0.0 });
+}
+
 /// One signature was made or refused. `signer` is its configured name.
 pub fn signed(signer: &str, ok: bool, took: Duration) {
     let outcome = if ok { "ok" } else { "error" };
@@ -368,6 +375,7 @@ mod tests {
             reservations: BTreeMap::from([("reserved", 2), ("exposed", 0)]),
             payments: BTreeMap::from([("settled", 200)]),
         });
+        recovery(true);
         signed("hot", true, MS);
         let subject = Subject { caller: CallerId("client/a"), role: Role::Client };
         let denied = RoleTable.authorize(&subject, Action::SetLimits, &Resource::Cluster);

@@ -55,7 +55,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::PaymentUnknown => "`onespend payment list` names the wallet's payments",
         R::WalletUnknown => "`onespend wallet list` names them",
         R::ReservationUnknown => "`onespend reserve list` names the active ones",
-        R::ReservationQuota => "release what is not needed: `onespend reserve list`",
+        R::ReservationQuota | R::ReservedShare => "release what is not needed: `onespend reserve list`",
         _ => return None,
     })
 }

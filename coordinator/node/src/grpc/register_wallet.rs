@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use onespend_core::command::{Command, RegisterWallet};
+use bitcoin::secp256k1::XOnlyPublicKey;
+use onespend_core::command::{Command, FenceKey, RegisterWallet};
 use onespend_core::ids::{RequestId, WalletId};
 use onespend_core::limits::WalletLimits;
 use onespend_core::outcome::Rejection;
@@ -21,6 +22,7 @@ struct Parsed {
     limits: WalletLimits,
     signer: SignerRef,
     descriptor: WalletDescriptor,
+    fence_key: Option<FenceKey>,
 }
 
 pub(super) async fn register_wallet(
@@ -46,6 +48,7 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
     if message.birth_height > tip {
         fields.fault("birth_height", format!("{} is above the tip at height {tip}", message.birth_height));
     }
+    let fence_key = fence_key(&mut fields, message);
     let (request, wallet, limits) = fields.finish(request.zip(wallet).zip(limits).map(|((r, w), l)| (r, w, l)))?;
     let descriptor = WalletDescriptor::parse(&message.descriptor, api.settings.network)
         .map_err(|fault| status::rejected(&Rejection::DescriptorInvalid(fault)))?;
@@ -64,7 +67,21 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
             status::invalid(ErrorReason::DescriptorInvalid, "descriptor", &rule.clone(), vec![("rule", rule)])
         })?;
     }
-    Ok(Parsed { request, wallet, limits, signer, descriptor })
+    Ok(Parsed { request, wallet, limits, signer, descriptor, fence_key })
+}
+
+/// The key of a signer outside, if it has one.
+fn fence_key(fields: &mut Fields, message: &v1::RegisterWalletRequest) -> Option<FenceKey> {
+    if message.fence_key.is_empty() {
+        return None;
+    }
+    if message.signer != EXTERNAL_SIGNER {
+        fields.fault("fence_key", format!("is for wallets whose signer is {EXTERNAL_SIGNER:?} alone"));
+    }
+    let key = XOnlyPublicKey::from_slice(&message.fence_key);
+    key.map(|key| FenceKey(key.serialize()))
+        .map_err(|_| fields.fault("fence_key", "is no x-only public key of 32 bytes (BIP-340)"))
+        .ok()
 }
 
 async fn draft(api: &Arc<Api>, parsed: &Parsed) -> Result<Draft, Status> {
@@ -80,6 +97,6 @@ async fn draft(api: &Arc<Api>, parsed: &Parsed) -> Result<Draft, Status> {
         limits: parsed.limits.clone(),
         basis: found.basis,
         found: found.coins,
-        fence_key: None,
+        fence_key: parsed.fence_key,
     })))
 }

@@ -306,7 +306,7 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
         Rejection::AbortUnsupported { .. } => (FailedPrecondition, R::AbortUnsupported),
         Rejection::AbortProofInvalid => (InvalidArgument, R::AbortProofInvalid),
         Rejection::AttemptAborted => (FailedPrecondition, R::AttemptAborted),
-        Rejection::ReservedShare { .. } => (ResourceExhausted, R::ReservationQuota),
+        Rejection::ReservedShare { .. } => (ResourceExhausted, R::ReservedShare),
         Rejection::VelocityLimit { .. } => (PermissionDenied, R::VelocityLimit),
         Rejection::RecoveryMode { .. } => (FailedPrecondition, R::RecoveryMode),
         Rejection::RecoveryRefused { .. } => (FailedPrecondition, R::RecoveryRefused),
@@ -349,6 +349,7 @@ fn metadata(rejection: &Rejection) -> Metadata {
             vec![("needed_sat", needed_sat.to_string()), ("available_sat", available_sat.to_string())]
         }
         Rejection::FeeLimit { limit, got, bound } => fee_limit(*limit, *got, *bound),
+        Rejection::SignatureMismatch => vec![("rule", rejection.to_string())],
         Rejection::ReplacementMissingAnchor { anchor } => vec![("anchor", anchor.to_string())],
         Rejection::HasDescendants { outpoint, payment } => {
             let mut metadata = list([*outpoint]);
@@ -378,7 +379,6 @@ fn metadata(rejection: &Rejection) -> Metadata {
         | Rejection::RequestIdReused
         | Rejection::PaymentIdReused
         | Rejection::PaymentUnknown
-        | Rejection::SignatureMismatch
         | Rejection::AbortProofInvalid
         | Rejection::AttemptAborted
         | Rejection::WalletHasDescriptors => vec![],

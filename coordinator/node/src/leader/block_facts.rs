@@ -11,7 +11,7 @@ use super::scripts::Scripts;
 
 /// The command that connects a block.
 pub(crate) fn connect(block: &Block, at: BlockRef, scripts: &Scripts, state: &State) -> Command {
-    let received = received(block, at.height, scripts);
+    let received = received(block, at.height, scripts, state);
     let fresh: HashSet<OutPoint> = received.iter().map(|output| output.outpoint).collect();
     let mut spent = Vec::new();
     for transaction in &block.txdata {
@@ -35,20 +35,33 @@ pub(crate) fn connect(block: &Block, at: BlockRef, scripts: &Scripts, state: &St
     }
 }
 
-fn received(block: &Block, height: Height, scripts: &Scripts) -> Vec<Received> {
+fn received(block: &Block, height: Height, scripts: &Scripts, state: &State) -> Vec<Received> {
     let mut received = Vec::new();
+    // Coins of wallets without descriptors have no script to search for. One comes again only after a reorganisation
+    // took it away, and is known by its outpoint.
+    let by_outpoint = state.wallets().any(|(_, wallet)| wallet.descriptor.is_none());
     for transaction in &block.txdata {
         let mut txid = None;
         for (vout, output) in (0..).zip(&transaction.output) {
-            let Some(origin) = scripts.origin(&output.script_pubkey) else { continue };
+            let origin = scripts.origin(&output.script_pubkey);
+            if origin.is_none() && !by_outpoint {
+                continue;
+            }
             let txid = *txid.get_or_insert_with(|| transaction.compute_txid());
+            let outpoint = OutPoint { txid, vout };
+            let known = || state.utxo(&outpoint).filter(|utxo| utxo.height.is_none());
+            let (wallet, keychain, index) = match (origin, known()) {
+                (Some(origin), _) => (&origin.wallet, origin.keychain, origin.index),
+                (None, Some(utxo)) => (&utxo.wallet, utxo.keychain, utxo.index),
+                (None, None) => continue,
+            };
             received.push(Received {
-                outpoint: OutPoint { txid, vout },
-                wallet: origin.wallet.clone(),
+                outpoint,
+                wallet: wallet.clone(),
                 value_sat: output.value.to_sat(),
                 script: output.script_pubkey.clone(),
-                keychain: origin.keychain,
-                index: origin.index,
+                keychain,
+                index,
                 coinbase: transaction.is_coinbase(),
                 height,
             });

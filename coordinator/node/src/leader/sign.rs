@@ -101,6 +101,8 @@ impl Signing {
         let Some(permit) = self.replica.read(|state| SigningPermit::for_attempt(state, key, attempt)) else {
             return;
         };
+        // What is signed for outside comes back through SubmitSignedTransaction.
+        let SignerRef::Named(_) = permit.signer() else { return };
         match self.call(permit).await {
             Ok(transaction) => self.record(key, attempt, transaction).await,
             Err(error) if error.retry() => warn!(%error, "the signer cannot sign now; it is asked again"),
