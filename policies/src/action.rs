@@ -14,6 +14,9 @@ pub enum Action {
     SetLimits,
     FreezeWallet,
     UnfreezeWallet,
+    RegisterOutpoints,
+    ReleaseQuarantined,
+    ListAuditEvents,
     ReserveUtxos,
     RenewReservation,
     ReleaseReservation,
@@ -21,6 +24,11 @@ pub enum Action {
     ListReservations,
     CreatePayment,
     SignPsbt,
+    BumpFee,
+    BumpFeeCpfp,
+    CancelPayment,
+    AbortAttempt,
+    SubmitSignedTransaction,
     GetPayment,
     ListPayments,
     WatchPayments,
@@ -29,6 +37,8 @@ pub enum Action {
     GetNodeViews,
     GetStatus,
     TransferLeadership,
+    GetRecovery,
+    ConfirmRecovery,
     AppendStream,
     Vote,
     PreVote,
@@ -46,11 +56,11 @@ pub enum Class {
     Read,
     /// Hands out an address: harmless, but it moves an index through the log.
     Receive,
-    /// Reserves, signs or pays: money may move.
+    /// Reserves, signs, pays, replaces or cancels: money may move.
     Spend,
     /// Gives up a claim on coins.
     Release,
-    /// Creates wallets, changes their limits, freezes them.
+    /// Creates wallets, changes their limits, freezes them, frees what was held back, and reads what was audited.
     WalletAdministration,
     /// Looks at or changes the cluster itself.
     ClusterAdministration,
@@ -70,6 +80,9 @@ impl Action {
         Self::SetLimits,
         Self::FreezeWallet,
         Self::UnfreezeWallet,
+        Self::RegisterOutpoints,
+        Self::ReleaseQuarantined,
+        Self::ListAuditEvents,
         Self::ReserveUtxos,
         Self::RenewReservation,
         Self::ReleaseReservation,
@@ -77,6 +90,11 @@ impl Action {
         Self::ListReservations,
         Self::CreatePayment,
         Self::SignPsbt,
+        Self::BumpFee,
+        Self::BumpFeeCpfp,
+        Self::CancelPayment,
+        Self::AbortAttempt,
+        Self::SubmitSignedTransaction,
         Self::GetPayment,
         Self::ListPayments,
         Self::WatchPayments,
@@ -85,6 +103,8 @@ impl Action {
         Self::GetNodeViews,
         Self::GetStatus,
         Self::TransferLeadership,
+        Self::GetRecovery,
+        Self::ConfirmRecovery,
         Self::AppendStream,
         Self::Vote,
         Self::PreVote,
@@ -110,12 +130,26 @@ impl Action {
             | Self::EstimateFee
             | Self::GetNodeViews => Class::Read,
             Self::NewAddress => Class::Receive,
-            Self::ReserveUtxos | Self::RenewReservation | Self::CreatePayment | Self::SignPsbt => Class::Spend,
+            Self::ReserveUtxos
+            | Self::RenewReservation
+            | Self::CreatePayment
+            | Self::SignPsbt
+            | Self::BumpFee
+            | Self::BumpFeeCpfp
+            | Self::CancelPayment
+            | Self::AbortAttempt
+            | Self::SubmitSignedTransaction => Class::Spend,
             Self::ReleaseReservation => Class::Release,
-            Self::RegisterWallet | Self::SetLimits | Self::FreezeWallet | Self::UnfreezeWallet => {
-                Class::WalletAdministration
+            Self::RegisterWallet
+            | Self::SetLimits
+            | Self::FreezeWallet
+            | Self::UnfreezeWallet
+            | Self::RegisterOutpoints
+            | Self::ReleaseQuarantined
+            | Self::ListAuditEvents => Class::WalletAdministration,
+            Self::GetStatus | Self::TransferLeadership | Self::GetRecovery | Self::ConfirmRecovery => {
+                Class::ClusterAdministration
             }
-            Self::GetStatus | Self::TransferLeadership => Class::ClusterAdministration,
             Self::AppendStream
             | Self::Vote
             | Self::PreVote
@@ -138,6 +172,9 @@ impl Action {
             Self::SetLimits => "SetLimits",
             Self::FreezeWallet => "FreezeWallet",
             Self::UnfreezeWallet => "UnfreezeWallet",
+            Self::RegisterOutpoints => "RegisterOutpoints",
+            Self::ReleaseQuarantined => "ReleaseQuarantined",
+            Self::ListAuditEvents => "ListAuditEvents",
             Self::ReserveUtxos => "ReserveUtxos",
             Self::RenewReservation => "RenewReservation",
             Self::ReleaseReservation => "ReleaseReservation",
@@ -145,6 +182,11 @@ impl Action {
             Self::ListReservations => "ListReservations",
             Self::CreatePayment => "CreatePayment",
             Self::SignPsbt => "SignPsbt",
+            Self::BumpFee => "BumpFee",
+            Self::BumpFeeCpfp => "BumpFeeCpfp",
+            Self::CancelPayment => "CancelPayment",
+            Self::AbortAttempt => "AbortAttempt",
+            Self::SubmitSignedTransaction => "SubmitSignedTransaction",
             Self::GetPayment => "GetPayment",
             Self::ListPayments => "ListPayments",
             Self::WatchPayments => "WatchPayments",
@@ -153,6 +195,8 @@ impl Action {
             Self::GetNodeViews => "GetNodeViews",
             Self::GetStatus => "GetStatus",
             Self::TransferLeadership => "TransferLeadership",
+            Self::GetRecovery => "GetRecovery",
+            Self::ConfirmRecovery => "ConfirmRecovery",
             Self::AppendStream => "AppendStream",
             Self::Vote => "Vote",
             Self::PreVote => "PreVote",

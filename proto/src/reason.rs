@@ -41,9 +41,9 @@ pub const OUTPOINT_IMMATURE: &str = "OUTPOINT_IMMATURE";
 pub const REPLACEMENT_MISSING_ANCHOR: &str = "REPLACEMENT_MISSING_ANCHOR";
 /// An earlier attempt may still confirm, so nothing else may pay this payment (`FAILED_PRECONDITION`).
 pub const PAYMENT_UNRESOLVED: &str = "PAYMENT_UNRESOLVED";
-/// A transaction that would be replaced has descendants that may be signed (`FAILED_PRECONDITION`).
+/// The change of a transaction that would be replaced is spent by another payment (`FAILED_PRECONDITION`).
 pub const HAS_DESCENDANTS: &str = "HAS_DESCENDANTS";
-/// The wallet's signer cannot prove that it has not signed (`FAILED_PRECONDITION`).
+/// The wallet's signer cannot prove that it has not signed, or the attempt is past that (`FAILED_PRECONDITION`).
 pub const ABORT_UNSUPPORTED: &str = "ABORT_UNSUPPORTED";
 /// The wallet is frozen (`FAILED_PRECONDITION`).
 pub const WALLET_FROZEN: &str = "WALLET_FROZEN";
@@ -53,12 +53,24 @@ pub const WALLET_WATCH_ONLY: &str = "WALLET_WATCH_ONLY";
 pub const SIGNER_EXTERNAL: &str = "SIGNER_EXTERNAL";
 /// The coins that may be spent are not worth enough (`FAILED_PRECONDITION`).
 pub const INSUFFICIENT_FUNDS: &str = "INSUFFICIENT_FUNDS";
-/// The cluster was restored from a backup and waits for an operator (`FAILED_PRECONDITION`).
+/// The state may be older than what the cluster did, and waits for an operator (`FAILED_PRECONDITION`).
 pub const RECOVERY_MODE: &str = "RECOVERY_MODE";
 /// Leadership cannot go to this node (`FAILED_PRECONDITION`).
 pub const TRANSFER_REFUSED: &str = "TRANSFER_REFUSED";
 /// The peer belongs to another cluster (`FAILED_PRECONDITION`).
 pub const WRONG_CLUSTER: &str = "WRONG_CLUSTER";
+/// There is no attempt that could be replaced or paid for by a child now (`FAILED_PRECONDITION`).
+pub const NOT_REPLACEABLE: &str = "NOT_REPLACEABLE";
+/// The signer proved that it would never sign this attempt (`FAILED_PRECONDITION`).
+pub const ATTEMPT_ABORTED: &str = "ATTEMPT_ABORTED";
+/// There is nothing to confirm, or not yet (`FAILED_PRECONDITION`).
+pub const RECOVERY_REFUSED: &str = "RECOVERY_REFUSED";
+/// Coins that were to be released are not held back (`FAILED_PRECONDITION`).
+pub const NOT_QUARANTINED: &str = "NOT_QUARANTINED";
+/// The wallet has descriptors, so its coins are found by themselves (`FAILED_PRECONDITION`).
+pub const WALLET_HAS_DESCRIPTORS: &str = "WALLET_HAS_DESCRIPTORS";
+/// Too many unconfirmed transactions would hang together (`FAILED_PRECONDITION`).
+pub const CHAIN_TOO_LONG: &str = "CHAIN_TOO_LONG";
 /// Others claim coins that were asked for; try other coins (`ABORTED`).
 pub const OUTPOINT_RESERVED: &str = "OUTPOINT_RESERVED";
 /// The payment id is bound to other recipients or amounts, for ever (`ALREADY_EXISTS`).
@@ -89,13 +101,15 @@ pub const ADDRESS_INVALID: &str = "ADDRESS_INVALID";
 pub const DESCRIPTOR_INVALID: &str = "DESCRIPTOR_INVALID";
 /// No signer of this name is configured (`INVALID_ARGUMENT`).
 pub const SIGNER_UNKNOWN: &str = "SIGNER_UNKNOWN";
-/// A signed transaction is not the one that was permitted (`INVALID_ARGUMENT`).
+/// A signed transaction is not the one that was permitted, or not validly signed (`INVALID_ARGUMENT`).
 pub const SIGNATURE_MISMATCH: &str = "SIGNATURE_MISMATCH";
+/// The proof is not a signature of the wallet's fence key over this attempt (`INVALID_ARGUMENT`).
+pub const ABORT_PROOF_INVALID: &str = "ABORT_PROOF_INVALID";
 /// The transaction spends a coin that the reservation does not hold (`PERMISSION_DENIED`).
 pub const FOREIGN_INPUT: &str = "FOREIGN_INPUT";
 /// Policy does not allow this recipient (`PERMISSION_DENIED`).
 pub const RECIPIENT_NOT_ALLOWED: &str = "RECIPIENT_NOT_ALLOWED";
-/// A cap on fees (`PERMISSION_DENIED`).
+/// A cap on fees, or what a replacement has to pay at least (`PERMISSION_DENIED`).
 pub const FEE_LIMIT: &str = "FEE_LIMIT";
 /// A cap on amounts over time (`PERMISSION_DENIED`).
 pub const VELOCITY_LIMIT: &str = "VELOCITY_LIMIT";
@@ -119,6 +133,8 @@ pub const RESERVATION_QUOTA: &str = "RESERVATION_QUOTA";
 pub const OVERLOADED: &str = "OVERLOADED";
 /// The message is larger than the service reads; sending it again does not help (`RESOURCE_EXHAUSTED`).
 pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+/// More of the wallet's balance would be reserved than may be (`RESOURCE_EXHAUSTED`).
+pub const RESERVED_SHARE: &str = "RESERVED_SHARE";
 /// No quorum answered: a read cannot be served; a write may have been applied or may be later (`UNAVAILABLE`).
 pub const NO_QUORUM: &str = "NO_QUORUM";
 /// The write may have been applied or may be later (`UNAVAILABLE or DEADLINE_EXCEEDED`).
@@ -130,7 +146,7 @@ pub const NOT_SERVING: &str = "NOT_SERVING";
 /// The certificate names no caller of this cluster (`UNAUTHENTICATED`).
 pub const CALLER_UNKNOWN: &str = "CALLER_UNKNOWN";
 /// Every reason, in the order of the enum.
-pub const ALL: [&str; 55] = [
+pub const ALL: [&str; 63] = [
     NOT_LEADER,
     CHAIN_NOT_SYNCED,
     RESERVATION_EXPIRED,
@@ -151,6 +167,12 @@ pub const ALL: [&str; 55] = [
     RECOVERY_MODE,
     TRANSFER_REFUSED,
     WRONG_CLUSTER,
+    NOT_REPLACEABLE,
+    ATTEMPT_ABORTED,
+    RECOVERY_REFUSED,
+    NOT_QUARANTINED,
+    WALLET_HAS_DESCRIPTORS,
+    CHAIN_TOO_LONG,
     OUTPOINT_RESERVED,
     PAYMENT_ID_REUSED,
     WALLET_EXISTS,
@@ -167,6 +189,7 @@ pub const ALL: [&str; 55] = [
     DESCRIPTOR_INVALID,
     SIGNER_UNKNOWN,
     SIGNATURE_MISMATCH,
+    ABORT_PROOF_INVALID,
     FOREIGN_INPUT,
     RECIPIENT_NOT_ALLOWED,
     FEE_LIMIT,
@@ -181,6 +204,7 @@ pub const ALL: [&str; 55] = [
     RESERVATION_QUOTA,
     OVERLOADED,
     MESSAGE_TOO_LARGE,
+    RESERVED_SHARE,
     NO_QUORUM,
     RESULT_UNKNOWN,
     TOO_STALE,

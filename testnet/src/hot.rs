@@ -58,6 +58,7 @@ async fn register(client: &mut WalletServiceClient<Channel>, descriptor: &str) -
                 max_reservations: MAX_RESERVATIONS,
                 ..WalletLimits::default()
             }),
+            ..RegisterWalletRequest::default()
         };
         let mut client = client.clone();
         async move { client.register_wallet(request).await }

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use bitcoin::hashes::Hash;
-use bitcoin::psbt::Psbt;
+use bitcoin::psbt::{Psbt, PsbtSighashType};
 use bitcoin::secp256k1::Message;
 use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
 use bitcoin::{Amount, Transaction, TxOut};
 use miniscript::descriptor::DescriptorType;
-use miniscript::psbt::PsbtInputExt;
+use miniscript::psbt::{PsbtInputExt, PsbtOutputExt};
 use onespend_core::command::Change;
 use onespend_core::limits::MAX_OUTPOINTS;
 use onespend_core::signing::{PermittedInput, SigningPermit};
@@ -23,7 +23,7 @@ use super::SignerError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Only wallets with a single key can be signed for here.
-    #[error("only wpkh and tr with a key path alone can be signed here; wsh(sortedmulti) is watched only")]
+    #[error("only wpkh and tr with a key path alone can be signed here; wsh(sortedmulti) is signed for outside")]
     DescriptorKind,
     /// No inputs, or more than one transaction may have.
     #[error("there must be 1 to {MAX_OUTPOINTS} inputs")]
@@ -104,23 +104,42 @@ impl Draft {
         change: Option<&Change>,
     ) -> Result<Self, Refusal> {
         let scheme = scheme(descriptor)?;
-        check_inputs(transaction, inputs)?;
-        check_scripts(descriptor, inputs)?;
-        check_amounts(transaction, inputs)?;
-        check_change(descriptor, transaction, change)?;
+        let sighash = match scheme {
+            Scheme::Ecdsa => EcdsaSighashType::All.into(),
+            Scheme::Schnorr => TapSighashType::Default.into(),
+        };
+        let psbt = unsigned(descriptor, transaction, inputs, change, sighash)?;
         let prevouts: Vec<TxOut> = inputs.iter().map(|input| input.txout.clone()).collect();
         let sighashes = sighashes(transaction, &prevouts, scheme).ok_or(Refusal::InputsDiffer)?;
-        let psbt = fill(descriptor, transaction, inputs, scheme)?;
         Ok(Self { psbt, prevouts, scheme, sighashes })
     }
 }
 
+/// Checks everything that does not depend on who signs, and builds the PSBT.
+pub(super) fn unsigned(
+    descriptor: &WalletDescriptor,
+    transaction: &Transaction,
+    inputs: &[PermittedInput],
+    change: Option<&Change>,
+    sighash: PsbtSighashType,
+) -> Result<Psbt, Refusal> {
+    check_inputs(transaction, inputs)?;
+    check_scripts(descriptor, inputs)?;
+    check_amounts(transaction, inputs)?;
+    check_change(descriptor, transaction, change)?;
+    let mut psbt = fill(descriptor, transaction, inputs, sighash)?;
+    if let Some(change) = change {
+        tell_change(&mut psbt, descriptor, change)?;
+    }
+    Ok(psbt)
+}
+
 fn scheme(descriptor: &WalletDescriptor) -> Result<Scheme, Refusal> {
     use onespend_core::wallet::Keychain::External;
-    match descriptor.chain(External).desc_type() {
-        DescriptorType::Wpkh => Ok(Scheme::Ecdsa),
-        DescriptorType::Tr => Ok(Scheme::Schnorr),
-        _ => Err(Refusal::DescriptorKind),
+    match descriptor.chain(External).map(miniscript::Descriptor::desc_type) {
+        Some(DescriptorType::Wpkh) => Ok(Scheme::Ecdsa),
+        Some(DescriptorType::Tr) => Ok(Scheme::Schnorr),
+        Some(_) | None => Err(Refusal::DescriptorKind),
     }
 }
 
@@ -219,7 +238,7 @@ fn fill(
     descriptor: &WalletDescriptor,
     transaction: &Transaction,
     inputs: &[PermittedInput],
-    scheme: Scheme,
+    sighash: PsbtSighashType,
 ) -> Result<Psbt, Refusal> {
     // Emptiness of the inputs, the only thing that this checks, was checked above.
     let mut psbt = Psbt::from_unsigned_tx(transaction.clone()).map_err(|_| Refusal::InputNotEmpty { input: 0 })?;
@@ -227,16 +246,21 @@ fn fill(
         let foreign = Refusal::ForeignScript { input: position };
         let definite = descriptor.definite(input.keychain, input.index).ok_or(foreign)?;
         field.witness_utxo = Some(input.txout.clone());
-        field.sighash_type = Some(match scheme {
-            Scheme::Ecdsa => EcdsaSighashType::All.into(),
-            Scheme::Schnorr => TapSighashType::Default.into(),
-        });
+        field.sighash_type = Some(sighash);
         let derived = field.update_with_descriptor_unchecked(&definite).map_err(|_| foreign)?;
         if derived.script_pubkey() != input.txout.script_pubkey {
             return Err(foreign);
         }
     }
     Ok(psbt)
+}
+
+/// Tells signers which keys the change belongs to, so that they can show it as change.
+fn tell_change(psbt: &mut Psbt, descriptor: &WalletDescriptor, change: &Change) -> Result<(), Refusal> {
+    let foreign = Refusal::ForeignChange { vout: change.vout };
+    let output = psbt.outputs.get_mut(change.vout as usize).ok_or(foreign)?;
+    let definite = descriptor.definite(change.keychain, change.index).ok_or(foreign)?;
+    output.update_with_descriptor_unchecked(&definite).map(drop).map_err(|_| foreign)
 }
 
 #[cfg(test)]

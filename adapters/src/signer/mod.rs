@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`draft`] | guards, and the PSBT that is built from the permit alone |
 //! | [`seal`] | finalizing, and the check of every signature before anybody sees it |
+//! | [`outside`] | the permit as a PSBT for signers that are not called from here, and the check of what they made |
 //! | [`audit`] | the log of what was signed |
 //! | [`memory`] | what was signed before, as a second barrier behind the log |
 //! | [`software`] | keys in a file or an environment variable |
@@ -19,6 +20,7 @@ pub mod audit;
 pub mod draft;
 mod error;
 pub mod memory;
+pub mod outside;
 pub mod seal;
 pub mod software;
 #[cfg(test)]

@@ -104,6 +104,7 @@ impl Ledger {
             limits: WalletLimits { max_fee_percent: 100, ..WalletLimits::default() },
             basis: tip(),
             found,
+            fence_key: None,
         };
         assert_eq!(self.apply(Command::RegisterWallet(register)), Outcome::WalletChanged);
         outpoints
@@ -168,7 +169,7 @@ impl Ledger {
             recipients: recipients
                 .map(|output| Recipient { script: output.script_pubkey.clone(), amount_sat: output.value.to_sat() })
                 .collect(),
-            reservation,
+            reservation: Some(reservation),
             fence: reservation.fence(),
             transaction: transaction.clone(),
             change: None,

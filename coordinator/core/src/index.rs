@@ -19,6 +19,7 @@ pub(crate) struct Index {
     expiries: BTreeSet<(Millis, ReservationId)>,
     counts: BTreeMap<WalletId, u64>,
     open: BTreeSet<PaymentKey>,
+    cancelled: u64,
     changes: BTreeMap<LogIndex, BTreeSet<PaymentKey>>,
     requests: BTreeSet<(LogIndex, RequestKey)>,
     cached_bytes: u64,
@@ -106,6 +107,7 @@ impl Index {
         if !payment.is_settled() {
             self.open.insert(key.clone());
         }
+        self.cancelled += u64::from(payment.is_cancelled());
         self.changes.entry(payment.changed_at).or_default().insert(key.clone());
         // Attempts are only ever appended, so none has to be taken out.
         self.attempts.extend(payment.numbered().map(|(number, attempt)| (attempt.txid(), key.clone(), number)));
@@ -119,6 +121,7 @@ impl Index {
 
     pub(crate) fn remove_payment(&mut self, key: &PaymentKey, payment: &Payment) {
         self.open.remove(key);
+        self.cancelled = self.cancelled.saturating_sub(u64::from(payment.is_cancelled()));
         let Some(keys) = self.changes.get_mut(&payment.changed_at) else { return };
         keys.remove(key);
         if keys.is_empty() {
@@ -128,6 +131,10 @@ impl Index {
 
     pub(crate) fn open_payments(&self) -> Vec<PaymentKey> {
         self.open.iter().cloned().collect()
+    }
+
+    pub(crate) fn cancelled(&self) -> u64 {
+        self.cancelled
     }
 
     /// What an entry changed after one of its payments, if one is named, and then what later entries changed.

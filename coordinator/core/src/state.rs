@@ -242,6 +242,11 @@ impl State {
         self.spending.get(wallet)
     }
 
+    /// The event that was audited at an index.
+    pub fn audit_record(&self, index: LogIndex) -> Option<&AuditRecord> {
+        self.audit.get(&index)
+    }
+
     /// Audited events after an index, oldest first.
     pub fn audit_after(&self, index: LogIndex) -> impl Iterator<Item = (&LogIndex, &AuditRecord)> {
         self.audit.range((Bound::Excluded(index), Bound::Unbounded))
@@ -295,6 +300,11 @@ impl State {
     /// How many payments there are, settled ones included.
     pub fn payment_count(&self) -> usize {
         self.payments.len()
+    }
+
+    /// How many payments were cancelled for good.
+    pub fn cancelled_count(&self) -> u64 {
+        self.index.cancelled()
     }
 
     /// Payments that are not settled.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use onespend_adapters::store::sqlite::RestoredMark;
 use onespend_policies::RoleTable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,7 @@ use crate::parts;
 use crate::peers::Peers;
 use crate::raft::{LeaderHint, RaftNode};
 use crate::replica::Replica;
+use crate::restored;
 use crate::selection::Busy;
 use crate::shutdown::{self, Drain, Shutdown};
 use crate::telemetry::{self, Telemetry};
@@ -153,10 +155,9 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let bitcoind = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), parts::watch_settings(config));
     let (outbox, inbox) = broadcast::queue();
     let alarms = Arc::new(Alarms::default());
-    let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox, Arc::clone(&alarms)));
+    let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox.clone(), Arc::clone(&alarms)));
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
-    let (stop_data, stop_control, stop_working) =
-        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let [stop_data, stop_control, stop_working] = std::array::from_fn(|_| CancellationToken::new());
     let scripts = SharedScripts::default();
     let peers = Arc::new(Peers::new(&config.cluster.id, tls.client()));
     let api = Arc::new(Api {
@@ -165,6 +166,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         policy: Arc::new(RoleTable),
         forward: Forward::new(tls.client(), bounds.max_message_bytes),
         signing: Arc::clone(&signing),
+        outbox,
         bitcoind: Arc::clone(&bitcoind),
         alarms: Arc::clone(&alarms),
         busy: Busy::default(),
@@ -182,7 +184,6 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     replica.raft().initialize(parts::members(config)).await.context("forming the cluster")?;
 
     let threads = bitcoind.start(health.progress())?;
-    let network = config.cluster.network;
     let duty = Duty {
         replica: Arc::clone(&replica),
         chain,
@@ -191,15 +192,17 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         inbox,
         alarms: Arc::clone(&alarms),
         scripts: scripts.clone(),
-        network,
+        network: config.cluster.network,
     };
     workers.spawn(scripts::keep(scripts, replica.raft().view().clone(), stop_working.clone()));
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
     let beat = health.progress().register("raft-core", health_feed::LONGEST_CORE_TURN);
     workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, stop_working.clone()));
     let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
-    let watched = (Arc::clone(&bitcoind), Arc::clone(&alarms));
-    workers.spawn(agreement::run(Arc::clone(&replica), peers, watched.0, watched.1, beat, stop_working.clone()));
+    let (watch, raised) = (Arc::clone(&bitcoind), Arc::clone(&alarms));
+    workers.spawn(agreement::run(Arc::clone(&replica), peers, watch, raised, beat, stop_working.clone()));
+    let marked = restored::run(Arc::clone(&replica), RestoredMark::of(&config.node.data_dir), stop_working.clone());
+    workers.spawn(marked);
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };
     workers.spawn(health_feed::run(feed, reporter, stop_working.clone()));
     let serving = server::serve_data(data, bounds, api, health_service, stop_data.clone());

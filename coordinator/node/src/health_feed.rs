@@ -10,10 +10,11 @@ use tonic_health::server::HealthReporter;
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
-use crate::health::{Beat, Check, Counts, Health, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
+use crate::health::{Alarm, Beat, Check, Counts, Health, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
 use crate::metrics;
 use crate::raft::{self, MemberStatus, RaftStatus};
 use crate::replica::Replica;
+use crate::restored;
 
 /// Changes of leadership that are remembered.
 const MAX_HISTORY: usize = 100;
@@ -110,12 +111,22 @@ fn snapshot(feed: &Feed, history: &mut VecDeque<LeadershipChange>, counts: Count
         recovered: true,
         draining: feed.replica.is_draining(),
         bitcoind: feed.bitcoind.health(),
-        alarms: feed.alarms.current(),
+        alarms: standing(feed),
         members: status.members.iter().map(|one| member(one, last)).collect(),
         history: history.iter().cloned().collect(),
         counts,
         ..feed.first.clone()
     }
+}
+
+/// This node's alarms, and recovery mode, which is the cluster's: reservations go on in it, so it is none of
+/// [`Alarms`], which stop them.
+fn standing(feed: &Feed) -> Vec<Alarm> {
+    let mut alarms = feed.alarms.current();
+    let recovery = feed.replica.read(restored::alarm);
+    metrics::recovery(recovery.is_some());
+    alarms.extend(recovery);
+    alarms
 }
 
 fn note(history: &mut VecDeque<LeadershipChange>, term: u64, leader_id: u64) {
@@ -177,7 +188,9 @@ fn count(replica: &Replica) -> Counts {
             let shown = crate::grpc::payment_view::payment_state(state, payment);
             *counts.payments.entry(crate::grpc::payment_view::word(shown)).or_default() += 1;
         }
-        let settled = (state.payment_count() as u64).saturating_sub(open.len() as u64);
+        let cancelled = state.cancelled_count();
+        counts.payments.insert("cancelled", cancelled);
+        let settled = (state.payment_count() as u64).saturating_sub(open.len() as u64 + cancelled);
         counts.payments.insert("settled", settled);
     });
     metrics::holdings(&counts);

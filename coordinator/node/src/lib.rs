@@ -6,11 +6,12 @@
 //! | `config`, [`identity`], [`pki`], [`tls`] | settings and certificates |
 //! | `grpc` | the servers: who calls, wire to domain and back, refusals to status codes |
 //! | `raft` | the only place that names openraft |
-//! | `selection` | which coins, over the leader's view |
+//! | `selection`, `replacement` | which coins and fees, over the leader's view |
 //! | `leader` | what only the leader does |
 //! | `bitcoind` | what is known of this node's bitcoind |
 //! | [`cli`] | the command line |
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
+//! | `restored` | recovery mode, and how a node learns of it |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
 mod agreement;
@@ -29,7 +30,9 @@ mod parts;
 mod peers;
 pub mod pki;
 pub mod raft;
+mod replacement;
 mod replica;
+mod restored;
 mod selection;
 pub mod shutdown;
 #[cfg(test)]

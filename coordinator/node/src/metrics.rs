@@ -68,6 +68,7 @@ const BITCOIND_IN_SYNC: &str = "onespend_bitcoind_in_sync";
 const BITCOIND_RPC_SECONDS: &str = "onespend_bitcoind_rpc_duration_seconds";
 const RESERVATIONS: &str = "onespend_reservations";
 const PAYMENTS: &str = "onespend_payments";
+const RECOVERY: &str = "onespend_recovery_mode";
 const SIGNER_SECONDS: &str = "onespend_signer_duration_seconds";
 const SIGNER_FROZEN: &str = "onespend_signer_frozen";
 const SIGNER_REFUSALS: &str = "onespend_signer_memory_refusals_total";
@@ -97,6 +98,7 @@ const CATALOGUE: &[Entry] = &[
     entry(BITCOIND_RPC_SECONDS, Kind::Histogram(RPC_BUCKETS), Unit::Seconds, "Time of one call to bitcoind, by method and outcome: ok, error, or unknown."),
     entry(RESERVATIONS, Kind::Gauge, Unit::Count, "Reservations, by state."),
     entry(PAYMENTS, Kind::Gauge, Unit::Count, "Payments, by state."),
+    entry(RECOVERY, Kind::Gauge, Unit::Count, "1 while the state may be older than what the cluster did, so that nothing is signed; else 0."),
     entry(SIGNER_SECONDS, Kind::Histogram(SIGNER_BUCKETS), Unit::Seconds, "Time of one signature, by signer and outcome: ok or error."),
     entry(SIGNER_FROZEN, Kind::Gauge, Unit::Count, "1 if the signer is frozen: it has signed what the cluster's log lacks."),
     entry(SIGNER_REFUSALS, Kind::Counter, Unit::Count, "Permits that a signer's memory refused, by signer and rule: second_payment, other_transaction, lower_fence, or frozen."),
@@ -288,6 +290,11 @@ pub fn holdings(counts: &crate::health::Counts) {
     for (state, count) in &counts.payments {
         gauge!(PAYMENTS, "state" => *state).set(number(*count));
     }
+}
+
+/// Whether the state may be older than what the cluster did, so that nothing is signed.
+pub fn recovery(active: bool) {
+    gauge!(RECOVERY).set(if active { 1.0 } else { 0.0 });
 }
 
 /// One signature was made or refused. `signer` is its configured name.

@@ -96,6 +96,7 @@ pub(crate) fn register(name: &str, coins: &[Coin]) -> Command {
         },
         basis: tip(),
         found: found.collect(),
+        fence_key: None,
     })
 }
 

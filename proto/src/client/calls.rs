@@ -73,6 +73,10 @@ mutations! {
     data_plane WalletServiceClient freeze_wallet(FreezeWalletRequest) -> FreezeWalletResponse, bounds;
     /// Allows them again.
     data_plane WalletServiceClient unfreeze_wallet(UnfreezeWalletRequest) -> UnfreezeWalletResponse, bounds;
+    /// Follows single coins for a wallet without descriptors.
+    data_plane WalletServiceClient register_outpoints(RegisterOutpointsRequest) -> RegisterOutpointsResponse, bounds;
+    /// Frees coins that were held back.
+    data_plane WalletServiceClient release_quarantined(ReleaseQuarantinedRequest) -> ReleaseQuarantinedResponse, bounds;
     /// Claims coins.
     data_plane ReservationServiceClient reserve_utxos(ReserveUtxosRequest) -> ReserveUtxosResponse, bounds;
     /// Moves a reservation's expiry.
@@ -83,6 +87,18 @@ mutations! {
     data_plane PaymentServiceClient create_payment(CreatePaymentRequest) -> CreatePaymentResponse, bounds;
     /// Asks for a signature on the caller's own transaction.
     data_plane PaymentServiceClient sign_psbt(SignPsbtRequest) -> SignPsbtResponse, bounds;
+    /// Pays more fees by a replacement.
+    data_plane PaymentServiceClient bump_fee(BumpFeeRequest) -> BumpFeeResponse, bounds;
+    /// Lets a child pay more fees.
+    data_plane PaymentServiceClient bump_fee_cpfp(BumpFeeCpfpRequest) -> BumpFeeCpfpResponse, bounds;
+    /// Gives a payment's coins back.
+    data_plane PaymentServiceClient cancel_payment(CancelPaymentRequest) -> CancelPaymentResponse, bounds;
+    /// Brings an external signer's word that it has fenced an attempt.
+    data_plane PaymentServiceClient abort_attempt(AbortAttemptRequest) -> AbortAttemptResponse, bounds;
+    /// Brings the signed transaction of a wallet that is signed for outside.
+    data_plane PaymentServiceClient submit_signed_transaction(SubmitSignedTransactionRequest) -> SubmitSignedTransactionResponse, bounds;
+    /// Ends recovery mode. Needs control endpoints.
+    control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, bounds;
     /// Hands leadership over. Needs control endpoints.
     control_plane ClusterServiceClient transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, bounds;
 }
@@ -96,6 +112,8 @@ reads! {
     data_plane WalletServiceClient get_balance(GetBalanceRequest) -> GetBalanceResponse, bounds;
     /// Lists a wallet's coins.
     data_plane WalletServiceClient list_utxos(ListUtxosRequest) -> ListUtxosResponse, bounds;
+    /// Lists what operators did, and must see.
+    data_plane WalletServiceClient list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse, bounds;
     /// Reads one reservation.
     data_plane ReservationServiceClient get_reservation(GetReservationRequest) -> GetReservationResponse, bounds;
     /// Lists reservations.
@@ -110,6 +128,8 @@ reads! {
     data_plane ChainServiceClient estimate_fee(EstimateFeeRequest) -> EstimateFeeResponse, slow_bounds;
     /// Asks for every node's view of its own bitcoind.
     data_plane ChainServiceClient get_node_views(GetNodeViewsRequest) -> GetNodeViewsResponse, slow_bounds;
+    /// Reads whether the cluster is in recovery mode. Needs control endpoints.
+    control_plane ClusterServiceClient get_recovery(GetRecoveryRequest) -> GetRecoveryResponse, bounds;
     /// Asks whichever node answers for its status. Needs control endpoints.
     control_plane ClusterServiceClient get_status(GetStatusRequest) -> GetStatusResponse, bounds;
 }

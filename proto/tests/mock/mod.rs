@@ -177,6 +177,38 @@ impl PaymentService for Node {
         Err(Status::unimplemented(""))
     }
 
+    async fn bump_fee(&self, _: Request<v1::BumpFeeRequest>) -> Result<Response<v1::BumpFeeResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn bump_fee_cpfp(
+        &self,
+        _: Request<v1::BumpFeeCpfpRequest>,
+    ) -> Result<Response<v1::BumpFeeCpfpResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn cancel_payment(
+        &self,
+        _: Request<v1::CancelPaymentRequest>,
+    ) -> Result<Response<v1::CancelPaymentResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn abort_attempt(
+        &self,
+        _: Request<v1::AbortAttemptRequest>,
+    ) -> Result<Response<v1::AbortAttemptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn submit_signed_transaction(
+        &self,
+        _: Request<v1::SubmitSignedTransactionRequest>,
+    ) -> Result<Response<v1::SubmitSignedTransactionResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_payment(&self, _: Request<v1::GetPaymentRequest>) -> Result<Response<v1::GetPaymentResponse>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -66,7 +66,7 @@ impl DataFolder {
     }
 }
 
-fn take_lock(folder: &Path) -> Result<File, StoreError> {
+pub(super) fn take_lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK_FILE);
     let file = File::options()
         .create(true)
@@ -82,7 +82,7 @@ fn take_lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn read_identity(folder: &Path) -> Result<Option<Identity>, StoreError> {
+pub(super) fn read_identity(folder: &Path) -> Result<Option<Identity>, StoreError> {
     /// Read before the rest, which a newer format may write differently.
     #[derive(Deserialize)]
     struct Format {

@@ -6,6 +6,7 @@
 //! | `state.db` | rows of the state at one index | behind, without waiting |
 //! | `snapshot-<n>.db`, `.json` | the state at one index; its checksum | once, then never changed |
 //! | `identity.json` | whose folder it is; written last when the folder is made | once |
+//! | `RESTORED` | whether the folder came out of a backup (`restored.rs`) | once |
 //! | `onespend.lock` | the exclusive lock of the process | |
 
 #[cfg(test)]
@@ -15,8 +16,10 @@ mod folder;
 #[cfg(test)]
 mod folder_tests;
 mod log;
+mod restored;
 mod state;
 
 pub use folder::DataFolder;
 pub use log::{LogOptions, SqliteLog};
+pub use restored::RestoredMark;
 pub use state::SqliteState;

@@ -6,10 +6,11 @@
 //! | `mod.rs` | the two threads and what they publish |
 //! | `probe.rs` | one probe: facts, and whether they can be relied on |
 //! | `fees.rs` | fee estimates |
-//! | `scan.rs` | a new wallet's coins at a tip |
+//! | `scan.rs`, `outpoints.rs` | a new wallet's coins at a tip, and single ones |
 //! | `view.rs` | how callers are shown it |
 
 mod fees;
+mod outpoints;
 mod probe;
 mod scan;
 mod view;
@@ -26,6 +27,8 @@ use onespend_adapters::chain::{Chain, ChainView, TipRef};
 use onespend_core::state::State;
 use tokio::sync::watch;
 use tracing::{info, warn};
+
+pub use outpoints::LookupError;
 
 use crate::health::Progress;
 use crate::health::bitcoind_sync::{Judgement, Rules};

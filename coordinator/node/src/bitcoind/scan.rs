@@ -68,6 +68,11 @@ impl BitcoindWatch {
     }
 
     fn scan_blocking(&self, wallet: &WalletId, descriptor: &WalletDescriptor) -> Result<Found, ScanError> {
+        if descriptor.is_none() {
+            // A wallet of single outpoints has none before they are registered.
+            let basis = self.log_at(0).0.ok_or(ScanError::NotStarted)?;
+            return Ok(Found { basis, coins: Vec::new() });
+        }
         let mut range = FIRST_RANGE;
         loop {
             let origins = origins(descriptor, range);
@@ -125,11 +130,9 @@ impl BitcoindWatch {
     }
 }
 
-fn ranged(descriptor: &WalletDescriptor, range: u32) -> [ScanDescriptor; 2] {
-    [Keychain::External, Keychain::Internal].map(|keychain| ScanDescriptor {
-        descriptor: descriptor.chain(keychain).to_string(),
-        range: Some((0, range - 1)),
-    })
+fn ranged(descriptor: &WalletDescriptor, range: u32) -> Vec<ScanDescriptor> {
+    let chains = [Keychain::External, Keychain::Internal].into_iter().filter_map(|keychain| descriptor.chain(keychain));
+    chains.map(|chain| ScanDescriptor { descriptor: chain.to_string(), range: Some((0, range - 1)) }).collect()
 }
 
 fn origins(descriptor: &WalletDescriptor, range: u32) -> HashMap<ScriptBuf, (Keychain, u32)> {

@@ -6,7 +6,8 @@
 //! | `serve` | the daemon |
 //! | `pki`, `config_check`, `signer`, `manual` | commands that need no cluster |
 //! | `doctor/` | what is wrong with this machine |
-//! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `cluster` | commands that talk to a cluster |
+//! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `audit`, `recovery`, `cluster` | commands that talk to a cluster |
+//! | `replacement`, `outside`, `fee`, `caps` | parts of those |
 //! | `connection`, `profile`, `session` | how to reach it |
 //! | `values`, `words` | what may be written on the command line |
 //! | `output`, `view/`, `answer`, `table`, `format` | how answers look, for people and as JSON |
@@ -15,21 +16,27 @@
 //! Standard output carries answers and nothing else; everything else goes to standard error.
 
 mod answer;
+mod audit;
+mod caps;
 mod cluster;
 mod config_check;
 mod connection;
 mod doctor;
 mod exit;
 mod failure;
+mod fee;
 mod format;
 mod manual;
 mod output;
+mod outside;
 mod pay;
 mod payment;
 mod pki;
 mod profile;
 mod progress;
+mod recovery;
 mod remedy;
+mod replacement;
 mod reserve;
 mod serve;
 mod session;
@@ -86,7 +93,7 @@ enum Command {
     /// Register and look after wallets
     #[command(subcommand)]
     Wallet(wallet::Command),
-    /// Look at coins
+    /// Look at coins, and free those that were held back
     #[command(subcommand)]
     Utxo(utxo::Command),
     /// Claim coins for a while
@@ -94,9 +101,15 @@ enum Command {
     Reserve(reserve::Command),
     /// Pay: choose coins, sign, broadcast
     Pay(pay::Pay),
-    /// Look at payments, or have a PSBT signed
+    /// Look at payments, have a PSBT signed, bump fees, cancel
     #[command(subcommand)]
     Payment(payment::Command),
+    /// Look at what operators did, and must see
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Put a restored cluster back to use
+    #[command(subcommand)]
+    Recovery(recovery::Command),
     /// Administer the cluster
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -144,6 +157,8 @@ impl Command {
             Self::Reserve(command) => with_runtime(command.run(session)),
             Self::Pay(command) => with_runtime(command.run(session)),
             Self::Payment(command) => with_runtime(command.run(session)),
+            Self::Audit(command) => with_runtime(command.run(session)),
+            Self::Recovery(command) => command.run(session),
             Self::Cluster(command) => with_runtime(command.run(session)),
         }
     }

@@ -9,6 +9,7 @@ use onespend_proto::v1::{self, PaymentState as S};
 use super::answer::Changed;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::fee::Fee;
 use super::output;
 use super::progress::Progress;
 use super::session::{Repeat, Session, mutation, present};
@@ -28,15 +29,8 @@ pub struct Pay {
     /// Your own key for this payment, such as the order's number: it is paid at most once
     #[arg(long, value_name = "ID", value_parser = values::payment_id)]
     payment_id: String,
-    /// Feerate, in satoshi per virtual byte
-    #[arg(long, value_name = "SAT/VB", value_parser = values::feerate_sat_vb, conflicts_with = "target_blocks")]
-    feerate: Option<f64>,
-    /// Pay what bitcoind estimates for confirmation within so many blocks [default: 6]
-    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..=1008))]
-    target_blocks: Option<u32>,
-    /// Greatest fee, in satoshi [default: the wallet's limit]
-    #[arg(long, value_name = "SAT", value_parser = values::amount_sat)]
-    max_fee_sat: Option<i64>,
+    #[command(flatten)]
+    fee: Fee,
     /// Least confirmations of the coins to spend
     #[arg(long, value_name = "N", default_value_t = 1)]
     min_depth: u32,
@@ -99,15 +93,14 @@ impl Pay {
     }
 
     fn request(self, request_id: &str) -> v1::CreatePaymentRequest {
-        use v1::create_payment_request::Fee;
-        let target = self.target_blocks.map(Fee::ConfirmTargetBlocks);
+        use v1::create_payment_request::Fee::{ConfirmTargetBlocks, FeerateSatVb};
         v1::CreatePaymentRequest {
             request_id: request_id.to_owned(),
             wallet_id: self.wallet,
             payment_id: self.payment_id,
             recipients: self.recipients,
-            fee: self.feerate.map(Fee::FeerateSatVb).or(target),
-            max_fee_sat: self.max_fee_sat.unwrap_or_default(),
+            fee: self.fee.rule(FeerateSatVb, ConfirmTargetBlocks),
+            max_fee_sat: self.fee.max_sat(),
             min_depth: self.min_depth,
             strategy: self.strategy.unwrap_or_default().into(),
         }

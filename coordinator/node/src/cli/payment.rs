@@ -1,15 +1,15 @@
-//! `onespend payment`: look at payments, follow them, have a PSBT signed.
+//! `onespend payment`: look at payments, follow them, have a PSBT signed. `replacement.rs` and `outside.rs` hold the rest.
 
 use clap::{Args, Subcommand};
 use onespend_proto::client::Client;
 use onespend_proto::v1::{self, PaymentState};
-use serde::Serialize;
 
 use super::answer::{Changed, Limit, Pages};
 use super::failure::Failure;
-use super::output::Show;
+use super::outside::{Abort, Submit};
+use super::replacement::{Bump, Cancel, Cpfp};
 use super::session::{Freshness, Repeat, Session, mutation, present};
-use super::view::payment::{Payment, Payments, Update};
+use super::view::payment::{Attempted, Payment, Payments, Update};
 use super::{values, words};
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +29,16 @@ pub enum Command {
     Watch(Watch),
     /// Have a PSBT signed and broadcast that spends exactly the coins of a reservation
     SignPsbt(SignPsbt),
+    /// Pay more fees: a further attempt replaces the newest one (RBF)
+    Bump(Bump),
+    /// Pay more fees by a child that spends the change (CPFP)
+    Cpfp(Cpfp),
+    /// Give the coins back by a further attempt; the payment is cancelled only when that one is final
+    Cancel(Cancel),
+    /// Bring the signed transaction of a wallet that is signed for outside
+    Submit(Submit),
+    /// Free an attempt that an external signer has proved never to sign
+    Abort(Abort),
 }
 
 #[derive(Debug, Args)]
@@ -71,31 +81,17 @@ pub struct SignPsbt {
     /// Your own key for this payment: it is paid at most once
     #[arg(long, value_name = "ID", value_parser = values::payment_id)]
     payment_id: String,
-    /// The reservation that holds the inputs
-    #[arg(long, value_name = "ID")]
-    reservation: String,
+    /// The reservation that holds the inputs; none for a replacement with the payment's own coins
+    #[arg(long, value_name = "ID", requires = "fence")]
+    reservation: Option<String>,
     /// The reservation's fence
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    fence: u64,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "reservation")]
+    fence: Option<u64>,
     /// Whom the transaction pays (an address, or script:HEX), and how many satoshi; may be repeated
     #[arg(long = "to", required = true, value_name = "ADDRESS=SAT", value_parser = values::recipient)]
     recipients: Vec<v1::Recipient>,
     #[command(flatten)]
     repeat: Repeat,
-}
-
-/// A payment and the attempt that was made.
-#[derive(Debug, Serialize)]
-struct Attempted {
-    #[serde(flatten)]
-    payment: Payment,
-    attempt_number: u32,
-}
-
-impl Show for Attempted {
-    fn text(&self) -> String {
-        self.payment.text()
-    }
 }
 
 impl Command {
@@ -111,6 +107,11 @@ impl Command {
             Self::List(list) => list.run(&client, session).await,
             Self::Watch(watch) => watch.run(&client, session).await,
             Self::SignPsbt(sign) => sign.run(&client, session).await,
+            Self::Bump(bump) => bump.run(&client, session).await,
+            Self::Cpfp(cpfp) => cpfp.run(&client, session).await,
+            Self::Cancel(cancel) => cancel.run(&client, session).await,
+            Self::Submit(submit) => submit.run(&client, session).await,
+            Self::Abort(abort) => abort.run(&client, session).await,
         }
     }
 }
@@ -164,8 +165,8 @@ impl SignPsbt {
             wallet_id: self.wallet,
             payment_id: self.payment_id,
             recipients: self.recipients,
-            reservation_id: self.reservation,
-            fence: self.fence,
+            reservation_id: self.reservation.unwrap_or_default(),
+            fence: self.fence.unwrap_or_default(),
             psbt: values::psbt(&self.psbt)?.into(),
         };
         let answer = mutation(&request_id, client.sign_psbt(request)).await?;

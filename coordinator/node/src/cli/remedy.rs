@@ -12,7 +12,8 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
     Some(match reason {
         R::NotLeader => "give all nodes as --endpoint, or a load balancer that asks /primary",
         R::ChainNotSynced => "look at the leader's bitcoind (`onespend status`), then repeat",
-        R::RecoveryMode => "an operator must reconcile and confirm the restored cluster first",
+        R::RecoveryMode => "an operator must look at `onespend recovery show` and confirm first",
+        R::RecoveryRefused => "look at `onespend recovery show`; it is compared again at each new block",
         R::TransferRefused => "choose a voter that has caught up: `onespend status`",
         R::WrongCluster => "use the addresses and certificates of one cluster",
         R::MessageTooLarge => "send less at once, or raise api.max_message_bytes on every node",
@@ -39,6 +40,12 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::OutpointUnknown => "the wallet's coins are listed by `onespend utxo list`",
         R::ReplacementMissingAnchor => "spend the outpoint that is named in every attempt of this payment",
         R::PaymentUnresolved => "wait: an earlier attempt may still confirm",
+        R::NotReplaceable | R::AbortUnsupported => "look at its attempts: `onespend payment show`",
+        R::AttemptAborted => "order the payment again under its id: a new attempt is made",
+        R::HasDescendants => "bump the payment that is named instead, or wait until this one confirms",
+        R::ChainTooLong => "wait until some of the wallet's payments confirm",
+        R::NotQuarantined => "the coins that are held back: `onespend utxo list --state quarantined`",
+        R::VelocityLimit => "wait, or change the wallet's limits: `onespend wallet limits`",
         R::WalletFrozen => "`onespend wallet unfreeze`, once the cause is understood",
         R::WalletWatchOnly | R::SignerExternal => "pay from a wallet that the service signs for",
         R::InsufficientFunds => "look at `onespend wallet balance` and `onespend reserve list`",
@@ -49,7 +56,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::PaymentUnknown => "`onespend payment list` names the wallet's payments",
         R::WalletUnknown => "`onespend wallet list` names them",
         R::ReservationUnknown => "`onespend reserve list` names the active ones",
-        R::ReservationQuota => "release what is not needed: `onespend reserve list`",
+        R::ReservationQuota | R::ReservedShare => "release what is not needed: `onespend reserve list`",
         _ => return None,
     })
 }

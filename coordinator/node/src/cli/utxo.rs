@@ -1,11 +1,11 @@
-//! `onespend utxo`: the coins of a wallet.
+//! `onespend utxo`: the coins of a wallet, and those that are held back.
 
 use clap::Subcommand;
 use onespend_proto::v1;
 
-use super::answer::{Limit, Pages};
+use super::answer::{Changed, Limit, Pages};
 use super::failure::Failure;
-use super::session::{Freshness, Session};
+use super::session::{Freshness, Repeat, Session, mutation};
 use super::view::utxo::Utxos;
 use super::{values, words};
 
@@ -13,6 +13,26 @@ use super::{values, words};
 pub enum Command {
     /// List coins in order of their outpoints
     List(List),
+    /// Free coins that were held back, once you know that nobody else will spend them
+    Release(Release),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Release {
+    /// The wallet
+    #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
+    wallet: String,
+    /// The coins, as txid:vout
+    #[arg(required = true, value_name = "OUTPOINT", value_parser = values::outpoint)]
+    outpoints: Vec<v1::Outpoint>,
+    /// What was checked, for the audit
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+    /// You have checked that nobody outside this service will spend these coins
+    #[arg(long, required = true)]
+    i_have_checked: bool,
+    #[command(flatten)]
+    repeat: Repeat,
 }
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +58,37 @@ pub struct List {
 impl Command {
     /// Runs it.
     pub async fn run(self, session: &Session) -> Result<(), Failure> {
-        let Self::List(list) = self;
+        match self {
+            Self::List(list) => list.run(session).await,
+            Self::Release(release) => release.run(session).await,
+        }
+    }
+}
+
+impl Release {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let client = session.data()?;
+        let request_id = self.repeat.id();
+        let request = v1::ReleaseQuarantinedRequest {
+            request_id: request_id.clone(),
+            wallet_id: self.wallet,
+            outpoints: self.outpoints,
+            note: self.note,
+            i_have_checked: self.i_have_checked,
+        };
+        let answer = mutation(&request_id, client.release_quarantined(request)).await?;
+        session.output.show(&Changed {
+            resource: Utxos::new((answer.utxos, false)),
+            applied_index: answer.applied_index,
+            term: answer.term,
+            request_id,
+        })
+    }
+}
+
+impl List {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let list = self;
         let client = session.data()?;
         let mut pages = Pages::new(&list.limit);
         loop {

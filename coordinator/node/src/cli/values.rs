@@ -143,6 +143,37 @@ pub fn read_text(file: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// Bytes that were given in hex.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+/// A BIP-340 signature.
+pub fn proof(text: &str) -> Result<Bytes, String> {
+    hex_of(text, 64)
+}
+
+/// An x-only public key (BIP-340).
+pub fn fence_key(text: &str) -> Result<Bytes, String> {
+    hex_of(text, 32)
+}
+
+fn hex_of(text: &str, bytes: usize) -> Result<Bytes, String> {
+    let given = Vec::from_hex(text).ok().filter(|given| given.len() == bytes);
+    given.map(Bytes).ok_or_else(|| format!("it must be {} hexadecimal digits", 2 * bytes))
+}
+
+/// A signed transaction: hex, or a file (`-` for standard input) that holds it in hex or in binary.
+pub fn transaction(source: &str) -> Result<Vec<u8>, Failure> {
+    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let given = if is_hex(source) { source.as_bytes().to_vec() } else { read_text(Path::new(source))? };
+    let text: String = String::from_utf8_lossy(&given).split_whitespace().collect();
+    let bytes = if is_hex(&text) { Vec::from_hex(&text).unwrap_or_default() } else { given };
+    match bitcoin::consensus::deserialize::<bitcoin::Transaction>(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Failure::usage(format!("that is no transaction, in hex or in binary: {error}"))),
+    }
+}
+
 /// A PSBT: base64, or a file (`-` for standard input) that holds it in base64 or in binary.
 pub fn psbt(source: &str) -> Result<Vec<u8>, Failure> {
     /// Every PSBT begins so (BIP174); in base64, `cHNidP8`.

@@ -7,9 +7,11 @@ use onespend_proto::client::Client;
 use onespend_proto::v1;
 
 use super::answer::{Changed, Limit, Pages};
+use super::caps::Caps;
 use super::failure::Failure;
 use super::session::{Freshness, Repeat, Session, mutation, present};
 use super::values;
+use super::view::utxo::Utxos;
 use super::view::wallet::{Address, Balance, Wallet, Wallets};
 
 /// How private keys begin in descriptors; no address or public key does.
@@ -70,6 +72,16 @@ pub enum Command {
         #[command(flatten)]
         repeat: Repeat,
     },
+    /// Follow single coins for a wallet without a descriptor
+    AddOutpoints {
+        #[command(flatten)]
+        which: Which,
+        /// The coins, as txid:vout
+        #[arg(required = true, value_name = "OUTPOINT", value_parser = values::outpoint)]
+        outpoints: Vec<v1::Outpoint>,
+        #[command(flatten)]
+        repeat: Repeat,
+    },
     /// Change limits; those that are not named stay as they are. Without any, show them
     Limits {
         #[command(flatten)]
@@ -95,58 +107,24 @@ pub struct Register {
     #[arg(value_parser = values::wallet_id)]
     wallet: String,
     /// Public multipath descriptor, such as "wpkh([fingerprint/84h/1h/0h]tpub…/<0;1>/*)"
-    #[arg(long, required_unless_present = "descriptor_file", conflicts_with = "descriptor_file")]
+    #[arg(long, required_unless_present_any = ["descriptor_file", "single_outpoints"])]
     descriptor: Option<String>,
     /// File that holds the descriptor; - for standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "descriptor")]
     descriptor_file: Option<PathBuf>,
+    /// No descriptor: a wallet that follows single coins (`wallet add-outpoints`) and is only reserved from
+    #[arg(long, conflicts_with_all = ["descriptor", "descriptor_file", "signer"])]
+    single_outpoints: bool,
     /// A signer of the nodes' configuration, or `external` [default: watch only]
     #[arg(long, value_name = "NAME")]
     signer: Option<String>,
+    /// Key by which an external signer proves that it has fenced an attempt: x-only (BIP-340), 64 hex digits
+    #[arg(long, value_name = "HEX", value_parser = values::fence_key)]
+    fence_key: Option<values::Bytes>,
     #[command(flatten)]
     caps: Caps,
     #[command(flatten)]
     repeat: Repeat,
-}
-
-/// The wallet's limits; 0 means the service's default.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits (0: the service's default)")]
-pub struct Caps {
-    /// Greatest fee of a transaction
-    #[arg(long, value_name = "SAT", value_parser = values::limit_sat)]
-    max_fee_sat: Option<i64>,
-    /// Greatest feerate of a transaction, in satoshi per virtual byte
-    #[arg(long, value_name = "SAT/VB", value_parser = values::feerate_sat_vb)]
-    max_feerate: Option<f64>,
-    /// Greatest fee as a percentage of the amount
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
-    max_fee_percent: Option<u32>,
-    /// Confirmations at which a payment is settled
-    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(0..=100))]
-    finality_depth: Option<u32>,
-    /// Most active reservations at a time
-    #[arg(long, value_name = "N")]
-    max_reservations: Option<u32>,
-}
-
-impl Caps {
-    /// These limits, and the others from `present`.
-    fn over(&self, present: v1::WalletLimits) -> v1::WalletLimits {
-        v1::WalletLimits {
-            max_fee_sat: self.max_fee_sat.unwrap_or(present.max_fee_sat),
-            max_feerate_sat_vb: self.max_feerate.unwrap_or(present.max_feerate_sat_vb),
-            max_fee_percent: self.max_fee_percent.unwrap_or(present.max_fee_percent),
-            finality_depth: self.finality_depth.unwrap_or(present.finality_depth),
-            max_reservations: self.max_reservations.unwrap_or(present.max_reservations),
-        }
-    }
-
-    fn any(&self) -> bool {
-        self.over(v1::WalletLimits::default()) != v1::WalletLimits::default()
-            || [self.max_fee_percent, self.finality_depth, self.max_reservations].iter().any(Option::is_some)
-            || self.max_fee_sat.is_some()
-    }
 }
 
 impl Command {
@@ -178,6 +156,18 @@ impl Command {
                 let answer = mutation(&id, client.unfreeze_wallet(request)).await?;
                 show(session, answer.wallet, (answer.applied_index, answer.term), id)
             }
+            Self::AddOutpoints { which, outpoints, repeat } => {
+                let id = repeat.id();
+                let request =
+                    v1::RegisterOutpointsRequest { request_id: id.clone(), wallet_id: which.wallet, outpoints };
+                let answer = mutation(&id, client.register_outpoints(request)).await?;
+                session.output.show(&Changed {
+                    resource: Utxos::new((answer.utxos, false)),
+                    applied_index: answer.applied_index,
+                    term: answer.term,
+                    request_id: id,
+                })
+            }
             Self::Limits { which, caps, repeat } => limits(which, &caps, repeat.id(), &client, session).await,
         }
     }
@@ -188,6 +178,7 @@ impl Register {
         let descriptor = match (self.descriptor, self.descriptor_file) {
             (Some(descriptor), _) => descriptor,
             (None, Some(file)) => String::from_utf8_lossy(&values::read_text(&file)?).into_owned(),
+            (None, None) if self.single_outpoints => String::new(),
             (None, None) => return Err(Failure::usage("a descriptor is missing")),
         };
         if PRIVATE.iter().any(|prefix| descriptor.contains(prefix)) {
@@ -202,6 +193,7 @@ impl Register {
             descriptor: descriptor.trim().to_owned(),
             signer: self.signer.unwrap_or_default(),
             limits: Some(self.caps.over(v1::WalletLimits::default())),
+            fence_key: self.fence_key.unwrap_or_default().0.into(),
         };
         let answer = mutation(&id, client.register_wallet(request)).await?;
         show(session, answer.wallet, (answer.applied_index, answer.term), id)

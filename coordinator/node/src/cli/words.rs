@@ -32,7 +32,8 @@ words! {
     PaymentState: "signing" = Signing, "signed" = Signed, "broadcast" = Broadcast, "confirming" = Confirming,
         "settled" = Settled, "conflicted" = Conflicted, "cancelled" = Cancelled, "dead" = Dead;
     AttemptState: "signing" = Signing, "signed" = Signed, "broadcast" = Broadcast, "confirming" = Confirming,
-        "settled" = Settled, "conflicted" = Conflicted, "dead" = Dead;
+        "settled" = Settled, "conflicted" = Conflicted, "dead" = Dead, "aborted" = Aborted;
+    AttemptPurpose: "pay" = Pay, "cancel" = Cancel;
     NodeRole: "leader" = Leader, "replica" = Replica, "learner" = Learner, "candidate" = Candidate,
         "stopped" = Stopped;
     BitcoindState: "in_sync" = InSync, "starting" = Starting, "behind" = Behind, "wrong_chain" = WrongChain,
@@ -69,6 +70,7 @@ mod tests {
         complete::<v1::SelectionStrategy>("SELECTION_STRATEGY", v1::SelectionStrategy::as_str_name);
         complete::<v1::PaymentState>("PAYMENT_STATE", v1::PaymentState::as_str_name);
         complete::<v1::AttemptState>("ATTEMPT_STATE", v1::AttemptState::as_str_name);
+        complete::<v1::AttemptPurpose>("ATTEMPT_PURPOSE", v1::AttemptPurpose::as_str_name);
         complete::<v1::NodeRole>("NODE_ROLE", v1::NodeRole::as_str_name);
         complete::<v1::BitcoindState>("BITCOIND_STATE", v1::BitcoindState::as_str_name);
         assert_eq!(v1::UtxoState::Unspecified.word(), "unknown");

@@ -21,6 +21,7 @@ use super::status;
 use crate::agreement;
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
+use crate::leader::broadcast::Outbox;
 use crate::leader::scripts::SharedScripts;
 use crate::leader::sign::Signing;
 use crate::peers::Peers;
@@ -40,6 +41,8 @@ pub(crate) struct Api {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) forward: Forward,
     pub(crate) signing: Arc<Signing>,
+    /// Where attempts go that were signed outside.
+    pub(crate) outbox: Outbox,
     pub(crate) bitcoind: Arc<BitcoindWatch>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) scripts: SharedScripts,

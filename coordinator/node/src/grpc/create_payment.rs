@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use onespend_core::command::{Command, CreatePayment, Recipient};
 use onespend_core::ids::PaymentKey;
-use onespend_core::outcome::Rejection;
 use onespend_core::transaction::check_recipients;
 use onespend_proto::v1::{self, create_payment_request::Fee};
 use tonic::Status;
 
 use super::api::{Api, Call};
 use super::decide::Draft;
-use super::fields::{DEFAULT_TARGET_BLOCKS, Fields};
+use super::fee_rule::{FeeRule, MaxFee};
+use super::fields::Fields;
 use super::reserve_utxos::strategy;
 use super::{sign_payment, status};
 use crate::selection::{self, Order, Strategy};
@@ -20,15 +20,9 @@ struct Parsed {
     key: PaymentKey,
     recipients: Vec<Recipient>,
     fee: FeeRule,
-    max_fee_sat: Option<u64>,
+    max_fee: MaxFee,
     min_depth: u32,
     strategy: Strategy,
-}
-
-#[derive(Clone, Copy)]
-enum FeeRule {
-    Rate(u64),
-    Target(u16),
 }
 
 pub(super) async fn create_payment(
@@ -51,21 +45,18 @@ fn parse(api: &Api, fields: &mut Fields, message: &v1::CreatePaymentRequest) -> 
     let payment = fields.payment_id(&message.payment_id);
     let recipients = fields.recipients(&message.recipients, api.settings.network)?;
     let fee = match message.fee {
-        Some(Fee::FeerateSatVb(rate)) => fields.feerate_sat_kvb("feerate_sat_vb", rate).map(FeeRule::Rate),
-        Some(Fee::ConfirmTargetBlocks(blocks)) => fields.target_blocks(blocks).map(FeeRule::Target),
-        None => Some(FeeRule::Target(DEFAULT_TARGET_BLOCKS)),
+        Some(Fee::FeerateSatVb(rate)) => FeeRule::rate(fields, "feerate_sat_vb", rate),
+        Some(Fee::ConfirmTargetBlocks(blocks)) => FeeRule::target(fields, blocks),
+        None => Some(FeeRule::DEFAULT),
     };
-    let max_fee_sat = match message.max_fee_sat {
-        0 => Some(None),
-        sat => fields.positive_sat("max_fee_sat", sat).map(Some),
-    };
+    let max_fee = MaxFee::parse(fields, message.max_fee_sat);
     let strategy = fields.known("strategy", message.strategy).map(strategy);
     let parsed = || {
         Some(Parsed {
             key: PaymentKey { wallet: wallet?, payment: payment? },
             recipients: recipients?,
             fee: fee?,
-            max_fee_sat: max_fee_sat?,
+            max_fee: max_fee?,
             min_depth: message.min_depth,
             strategy: strategy?,
         })
@@ -85,10 +76,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         return Ok(Draft::of(command(Vec::new(), 0)));
     }
     api.demand_synced_chain()?;
-    let feerate_sat_kvb = match parsed.fee {
-        FeeRule::Rate(rate) => rate,
-        FeeRule::Target(blocks) => api.bitcoind.feerate_sat_kvb(blocks),
-    };
+    let feerate_sat_kvb = parsed.fee.sat_kvb(api);
     let order = Order {
         wallet: &parsed.key.wallet,
         recipients: &parsed.recipients,
@@ -98,9 +86,6 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
     };
     let selected = selection::select(api.replica.raft().view(), &api.busy, &order);
     let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
-    if let Some(bound) = parsed.max_fee_sat.filter(|max| selected.fee_sat > *max) {
-        let limit = onespend_core::outcome::FeeLimit::Fee;
-        return Err(status::rejected(&Rejection::FeeLimit { limit, got: selected.fee_sat, bound }));
-    }
+    parsed.max_fee.check(selected.fee_sat)?;
     Ok(Draft::holding(command(selected.outpoints.clone(), selected.fee_sat), selected))
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, Txid};
 use onespend_core::command::Recipient;
-use onespend_core::ids::{InvalidName, Millis, PaymentId, RequestId, ReservationId, WalletId};
+use onespend_core::ids::{InvalidName, Millis, PaymentId, PaymentKey, RequestId, ReservationId, WalletId};
 use onespend_core::limits::{
-    DEFAULT_RESERVATION_TTL, MAX_FEE_PERCENT, MAX_FINALITY_DEPTH, MAX_OUTPOINTS, MAX_RECIPIENTS, MAX_RESERVATION_LIFE,
-    MIN_FEERATE_SAT_KVB, MIN_RESERVATION_TTL, WalletLimits,
+    DEFAULT_RESERVATION_TTL, MAX_FEE_PERCENT, MAX_FINALITY_DEPTH, MAX_NOTE_LEN, MAX_OUTPOINTS, MAX_RECIPIENTS,
+    MAX_RESERVATION_LIFE, MAX_VELOCITY_WINDOW, MIN_FEERATE_SAT_KVB, MIN_RESERVATION_TTL, MIN_VELOCITY_WINDOW, Velocity,
+    WalletLimits,
 };
 use onespend_core::transaction::is_payable;
 use onespend_proto::v1;
@@ -66,12 +67,38 @@ impl Fields {
         self.name("payment_id", PaymentId::parse(text))
     }
 
+    /// A payment's full name.
+    pub(crate) fn payment_key(&mut self, wallet: &str, payment: &str) -> Option<PaymentKey> {
+        let wallet = self.wallet_id(wallet);
+        let payment = self.payment_id(payment);
+        Some(PaymentKey { wallet: wallet?, payment: payment? })
+    }
+
+    pub(crate) fn child_payment_id(&mut self, text: &str) -> Option<PaymentId> {
+        self.name("child_payment_id", PaymentId::parse(text))
+    }
+
     pub(crate) fn request_id(&mut self, text: &str) -> Option<RequestId> {
         self.name("request_id", RequestId::parse(text))
     }
 
     pub(crate) fn reservation_id(&mut self, text: &str) -> Option<ReservationId> {
         self.name("reservation_id", ReservationId::parse(text))
+    }
+
+    /// What an operator says that was checked, and that it was.
+    pub(crate) fn checked(&mut self, note: &str, i_have_checked: bool) {
+        if note.trim().is_empty() || note.len() > MAX_NOTE_LEN {
+            self.fault("note", format!("must say what was checked, in 1 to {MAX_NOTE_LEN} bytes"));
+        }
+        if !i_have_checked {
+            self.fault("i_have_checked", "must be set, once you have checked what the rpc's comment says");
+        }
+    }
+
+    /// A name that may be left out: nothing where the text is empty, a fault where it is malformed.
+    pub(crate) fn optional_reservation_id(&mut self, text: &str) -> Option<ReservationId> {
+        if text.is_empty() { None } else { self.reservation_id(text) }
     }
 
     /// A name that may be left out: nothing where the text is empty, a fault where it is malformed.
@@ -215,13 +242,31 @@ impl Fields {
             self.up_to("limits.finality_depth", given.finality_depth, finality_depth, MAX_FINALITY_DEPTH);
         let max_reservations =
             self.up_to("limits.max_reservations", given.max_reservations, default.max_reservations, u32::MAX);
+        let max_reserved_percent = self.up_to("limits.max_reserved_percent", given.max_reserved_percent, 0, 100);
+        let velocity = match &given.velocity {
+            None => Some(None),
+            Some(velocity) => self.velocity(velocity).map(Some),
+        };
         Some(WalletLimits {
             max_fee_sat: max_fee_sat?,
             max_feerate_sat_kvb: max_feerate?,
             max_fee_percent: max_fee_percent?,
             finality_depth: finality_depth?,
             max_reservations: max_reservations?,
+            max_reserved_percent: Some(max_reserved_percent?).filter(|percent| *percent > 0),
+            velocity: velocity?,
+            spend_unconfirmed_change: given.spend_unconfirmed_change.then_some(true),
         })
+    }
+
+    fn velocity(&mut self, given: &v1::Velocity) -> Option<Velocity> {
+        let bounds = MIN_VELOCITY_WINDOW..=MAX_VELOCITY_WINDOW;
+        let window = given.window.as_ref().and_then(whole_millis).filter(|window| bounds.contains(window));
+        if window.is_none() {
+            self.fault("limits.velocity.window", "must be 1 second to 31 days");
+        }
+        let max_sat = self.positive_sat("limits.velocity.max_sat", given.max_sat);
+        Some(Velocity { window: window?, max_sat: max_sat? })
     }
 
     /// A number up to a bound, where 0 means the default.

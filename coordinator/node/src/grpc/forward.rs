@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use onespend_proto::CALLER_METADATA_KEY;
 use onespend_proto::v1::chain_service_client::ChainServiceClient;
+use onespend_proto::v1::cluster_service_client::ClusterServiceClient;
 use onespend_proto::v1::payment_service_client::PaymentServiceClient;
 use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
 use onespend_proto::v1::wallet_service_client::WalletServiceClient;
@@ -39,6 +40,7 @@ pub(crate) struct LeaderClients {
     pub(crate) reservation: ReservationServiceClient<Channel>,
     pub(crate) payment: PaymentServiceClient<Channel>,
     pub(crate) chain: ChainServiceClient<Channel>,
+    pub(crate) cluster: ClusterServiceClient<Channel>,
 }
 
 impl Forward {
@@ -58,7 +60,8 @@ impl Forward {
             wallet: WalletServiceClient::new(channel.clone()).max_decoding_message_size(limit),
             reservation: ReservationServiceClient::new(channel.clone()).max_decoding_message_size(limit),
             payment: PaymentServiceClient::new(channel.clone()).max_decoding_message_size(limit),
-            chain: ChainServiceClient::new(channel).max_decoding_message_size(limit),
+            chain: ChainServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            cluster: ClusterServiceClient::new(channel).max_decoding_message_size(limit),
         })
     }
 

@@ -20,7 +20,7 @@ pub(super) fn get_payment(
     let key = PaymentKey { wallet, payment };
     let payment = api.replica.read(|state| {
         state.wallet(&key.wallet).map_err(|rejection| status::rejected(&rejection))?;
-        Ok::<_, Status>(state.payment(&key).map(|payment| payment_view::payment(state, &key, payment)))
+        Ok::<_, Status>(state.payment(&key).map(|payment| payment_view::payment_with_permits(state, &key, payment)))
     })?;
     let payment = payment.ok_or_else(status::payment_unknown)?;
     Ok(v1::GetPaymentResponse { payment: Some(payment), read_info: Some(info) })

@@ -6,17 +6,20 @@ use onespend_core::state::State;
 use onespend_proto::v1;
 
 use super::api::Api;
+use super::get_recovery::recovery;
 use super::{chain_view, payment_view};
+use crate::health::Alarm;
 use crate::raft::{MemberStatus, RaftStatus, Role};
+use crate::restored;
 
 pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
     let raft = api.replica.status();
     let hash = api.replica.hashes().into_iter().next();
     let now = api.now();
-    let (tip, wallets, reservations, payments) = api.replica.read(|state| {
+    let (tip, wallets, reservations, payments, recovery) = api.replica.read(|state| {
         let expired = state.due_reservations(now, usize::MAX).len();
         let active = state.total_reservations().saturating_sub(expired);
-        (chain_view::tip(state), state.wallets().count(), (active, expired), payments(state))
+        (chain_view::tip(state), state.wallets().count(), (active, expired), payments(state), recovery(state))
     });
     let reservation =
         |state: v1::ReservationState, count: usize| v1::ReservationCount { state: state.into(), count: count as u64 };
@@ -46,9 +49,17 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
         finality_depth: api.settings.finality_depth,
         quorum_age: raft.quorum_acked.and_then(|at| prost_types::Duration::try_from(at.elapsed()).ok()),
         draining: api.replica.is_draining(),
-        alarms: api.alarms.current().into_iter().map(|alarm| format!("{}: {}", alarm.code, alarm.message)).collect(),
+        alarms: standing(api).into_iter().map(|alarm| format!("{}: {}", alarm.code, alarm.message)).collect(),
         warnings: api.settings.warnings.clone(),
+        recovery: Some(recovery),
     }
+}
+
+/// This node's alarms, and recovery mode, which is the cluster's.
+fn standing(api: &Api) -> Vec<Alarm> {
+    let mut alarms = api.alarms.current();
+    alarms.extend(api.replica.read(restored::alarm));
+    alarms
 }
 
 fn role(role: Role) -> v1::NodeRole {
@@ -73,7 +84,7 @@ fn member(member: &MemberStatus, raft: &RaftStatus) -> v1::Member {
     }
 }
 
-/// Payments by state. Settled ones are most, so they are counted as the rest.
+/// Payments by state. Settled ones are most, so they are counted as the rest of those that have ended.
 fn payments(state: &State) -> Vec<v1::PaymentCount> {
     let mut counts: BTreeMap<i32, u64> = BTreeMap::new();
     let open = state.open_payments();
@@ -82,7 +93,9 @@ fn payments(state: &State) -> Vec<v1::PaymentCount> {
             *counts.entry(payment_view::payment_state(state, payment).into()).or_default() += 1;
         }
     }
-    let settled = state.payment_count().saturating_sub(open.len()) as u64;
+    let cancelled = state.cancelled_count();
+    let settled = (state.payment_count().saturating_sub(open.len()) as u64).saturating_sub(cancelled);
+    *counts.entry(v1::PaymentState::Cancelled.into()).or_default() += cancelled;
     *counts.entry(v1::PaymentState::Settled.into()).or_default() += settled;
     counts.into_iter().map(|(state, count)| v1::PaymentCount { state, count }).collect()
 }

@@ -11,19 +11,27 @@
 //! | domain types to wire | `*_view.rs`, `page.rs` |
 //! | refusals to status codes | `status.rs`, `psbt_status.rs`; `oversize.rs` for messages that are not read |
 
+mod abort_attempt;
 pub(crate) mod api;
+mod bump_fee;
+mod bump_fee_cpfp;
 mod caller;
+mod cancel_payment;
 mod chain_view;
 mod change_wallet;
+mod confirm_recovery;
 mod create_payment;
 pub(crate) mod decide;
+mod fee_rule;
 mod fields;
 pub(crate) mod forward;
 mod get_balance;
 mod get_payment;
+mod get_recovery;
 mod get_reservation;
 mod get_status;
 mod get_wallet;
+mod list_audit_events;
 mod list_payments;
 mod list_reservations;
 mod list_utxos;
@@ -35,7 +43,9 @@ mod page;
 pub(crate) mod payment_view;
 mod psbt_status;
 mod reads;
+mod register_outpoints;
 mod register_wallet;
+mod release_quarantined;
 mod release_reservation;
 mod renew_reservation;
 mod reservation_view;
@@ -45,6 +55,7 @@ mod services;
 mod sign_payment;
 mod sign_psbt;
 mod status;
+mod submit_signed_transaction;
 mod transfer_leadership;
 pub(crate) mod turns;
 mod utxo_view;

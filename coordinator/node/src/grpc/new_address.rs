@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onespend_core::command::Command;
-use onespend_core::outcome::Outcome;
-use onespend_core::wallet::Keychain;
+use onespend_core::outcome::{Outcome, Rejection};
+use onespend_core::wallet::{DescriptorFault, Keychain};
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -25,6 +25,11 @@ pub(super) async fn new_address(
         v1::Keychain::Internal => Keychain::Internal,
     });
     let ((request, wallet), keychain) = fields.finish(request.zip(wallet).zip(keychain))?;
+    // A descriptor is there from the beginning or never.
+    let has_none = api.replica.read(|state| state.wallet(&wallet).is_ok_and(|wallet| wallet.descriptor.is_none()));
+    if has_none {
+        return Err(status::rejected(&Rejection::DescriptorInvalid(DescriptorFault::Missing)));
+    }
     let command = Command::GiveAddresses { wallet: wallet.clone(), keychain, count: 1 };
     let applied = api.decide_plain(&call, call.request(request), command).await?;
     let Outcome::AddressesGiven { keychain, first, .. } = applied.outcome else { return Err(status::unexpected()) };

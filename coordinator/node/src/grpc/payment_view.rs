@@ -4,15 +4,42 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bitcoin::consensus::serialize;
 use bitcoin::{Address, Network};
+use onespend_adapters::signer::outside;
 use onespend_core::command::{Recipient, Relay};
 use onespend_core::ids::{AttemptNo, PaymentKey};
-use onespend_core::payment::{Attempt, AttemptState, Payment, attempt_state};
+use onespend_core::payment::{Attempt, Payment};
+use onespend_core::settlement::{AttemptState, attempt_state};
+use onespend_core::signing::{SigningPermit, abort_message};
 use onespend_core::state::State;
 use onespend_core::transaction::signed_weight;
 use onespend_core::utxo::depth;
+use onespend_core::wallet::SignerRef;
 use onespend_proto::v1;
 
 use super::utxo_view::{keychain, outpoint, sat, tip};
+
+/// One payment, with what an external signer needs of its attempts. Deriving keys takes a while, so lists go without.
+pub(crate) fn payment_with_permits(state: &State, key: &PaymentKey, shown: &Payment) -> v1::Payment {
+    let mut view = payment(state, key, shown);
+    for ((number, attempt), view) in shown.numbered().zip(&mut view.attempts) {
+        show_permit(state, key, number, attempt, view);
+    }
+    view
+}
+
+fn show_permit(state: &State, key: &PaymentKey, number: AttemptNo, attempt: &Attempt, view: &mut v1::Attempt) {
+    let Ok(wallet) = state.wallet(&key.wallet) else { return };
+    if wallet.signer != SignerRef::External || attempt_state(state, attempt) != AttemptState::Signing {
+        return;
+    }
+    // A frozen wallet has no permits, nor has a state that is not confirmed (safety 30).
+    let permit = SigningPermit::for_attempt(state, key, number);
+    let psbt = permit.and_then(|permit| outside::permit_psbt(&permit).ok());
+    view.psbt = psbt.map(|psbt| psbt.serialize()).unwrap_or_default().into();
+    if let (Some(_), Ok(network)) = (wallet.fence_key, state.network()) {
+        view.abort_message = abort_message(network, key, number, attempt).to_vec().into();
+    }
+}
 
 /// One payment.
 pub(crate) fn payment(state: &State, key: &PaymentKey, payment: &Payment) -> v1::Payment {
@@ -31,13 +58,17 @@ pub(crate) fn payment(state: &State, key: &PaymentKey, payment: &Payment) -> v1:
         create_time: Some(prost_types::Timestamp::from(created)),
         update_index: payment.changed_at.0,
         amount_sat: sat(payment.recipients.iter().fold(0, |sum, one| sum.saturating_add(one.amount_sat))),
+        bumps_payment_id: payment.bumps.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
 /// Where a payment stands: where its furthest attempt stands.
 pub(crate) fn payment_state(state: &State, payment: &Payment) -> v1::PaymentState {
+    if payment.is_cancelled() {
+        return v1::PaymentState::Cancelled;
+    }
     match leading_attempt(state, payment).map(|attempt| attempt_state(state, attempt)) {
-        None | Some(AttemptState::Dead) => v1::PaymentState::Dead,
+        None | Some(AttemptState::Dead | AttemptState::Aborted) => v1::PaymentState::Dead,
         Some(AttemptState::Signing) => v1::PaymentState::Signing,
         Some(AttemptState::Signed) => v1::PaymentState::Signed,
         Some(AttemptState::Broadcast) => v1::PaymentState::Broadcast,
@@ -111,7 +142,14 @@ fn attempt_view(state: &State, key: &PaymentKey, number: AttemptNo, attempt: &At
             Some(Relay::Accepted) | None => String::new(),
         },
         unsigned_transaction: serialize(&attempt.transaction).into(),
+        purpose: purpose(attempt).into(),
+        // The permit is shown of one payment alone: `payment_with_permits`.
+        ..v1::Attempt::default()
     }
+}
+
+fn purpose(attempt: &Attempt) -> v1::AttemptPurpose {
+    if attempt.is_cancel() { v1::AttemptPurpose::Cancel } else { v1::AttemptPurpose::Pay }
 }
 
 fn shown_state(state: AttemptState) -> (v1::AttemptState, u32) {
@@ -123,5 +161,6 @@ fn shown_state(state: AttemptState) -> (v1::AttemptState, u32) {
         AttemptState::Settled(height) => (v1::AttemptState::Settled, height.0),
         AttemptState::Conflicted => (v1::AttemptState::Conflicted, 0),
         AttemptState::Dead => (v1::AttemptState::Dead, 0),
+        AttemptState::Aborted => (v1::AttemptState::Aborted, 0),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use onespend_core::command::{Command, RegisterWallet};
+use bitcoin::secp256k1::XOnlyPublicKey;
+use onespend_core::command::{Command, FenceKey, RegisterWallet};
 use onespend_core::ids::{RequestId, WalletId};
 use onespend_core::limits::WalletLimits;
 use onespend_core::outcome::Rejection;
@@ -22,6 +23,7 @@ struct Parsed {
     limits: WalletLimits,
     signer: SignerRef,
     descriptor: WalletDescriptor,
+    fence_key: Option<FenceKey>,
 }
 
 pub(super) async fn register_wallet(
@@ -42,6 +44,7 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let limits = fields.limits(message.limits.as_ref(), api.settings.finality_depth);
+    let fence_key = fence_key(&mut fields, message);
     let (request, wallet, limits) = fields.finish(request.zip(wallet).zip(limits).map(|((r, w), l)| (r, w, l)))?;
     let descriptor = WalletDescriptor::parse(&message.descriptor, api.settings.network)
         .map_err(|fault| status::rejected(&Rejection::DescriptorInvalid(fault)))?;
@@ -50,7 +53,21 @@ fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Statu
         EXTERNAL_SIGNER => SignerRef::External,
         name => SignerRef::Named(name.to_owned()),
     };
-    Ok(Parsed { request, wallet, limits, signer, descriptor })
+    Ok(Parsed { request, wallet, limits, signer, descriptor, fence_key })
+}
+
+/// The key of a signer outside, if it has one.
+fn fence_key(fields: &mut Fields, message: &v1::RegisterWalletRequest) -> Option<FenceKey> {
+    if message.fence_key.is_empty() {
+        return None;
+    }
+    if message.signer != EXTERNAL_SIGNER {
+        fields.fault("fence_key", format!("is for wallets whose signer is {EXTERNAL_SIGNER:?} alone"));
+    }
+    let key = XOnlyPublicKey::from_slice(&message.fence_key);
+    key.map(|key| FenceKey(key.serialize()))
+        .map_err(|_| fields.fault("fence_key", "is no x-only public key of 32 bytes (BIP-340)"))
+        .ok()
 }
 
 /// Whether this node can sign for the wallet. Another leader may have other signers, so this is no fault of the
@@ -81,5 +98,6 @@ async fn draft(api: &Arc<Api>, parsed: &Parsed) -> Result<Draft, Status> {
         limits: parsed.limits.clone(),
         basis: found.basis,
         found: found.coins,
+        fence_key: parsed.fence_key,
     })))
 }

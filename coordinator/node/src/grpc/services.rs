@@ -12,26 +12,36 @@ use onespend_proto::v1::wallet_service_server::WalletService;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
+use super::abort_attempt::abort_attempt;
 use super::api::Api;
+use super::bump_fee::bump_fee;
+use super::bump_fee_cpfp::bump_fee_cpfp;
+use super::cancel_payment::cancel_payment;
 use super::chain_view::{estimate_fee, get_node_views, get_tip};
 use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
+use super::confirm_recovery::confirm_recovery;
 use super::create_payment::create_payment;
 use super::get_balance::get_balance;
 use super::get_payment::get_payment;
+use super::get_recovery::get_recovery;
 use super::get_reservation::get_reservation;
 use super::get_status::get_status;
 use super::get_wallet::get_wallet;
+use super::list_audit_events::list_audit_events;
 use super::list_payments::list_payments;
 use super::list_reservations::list_reservations;
 use super::list_utxos::list_utxos;
 use super::list_wallets::list_wallets;
 use super::new_address::new_address;
 use super::observe;
+use super::register_outpoints::register_outpoints;
 use super::register_wallet::register_wallet;
+use super::release_quarantined::release_quarantined;
 use super::release_reservation::release_reservation;
 use super::renew_reservation::renew_reservation;
 use super::reserve_utxos::reserve_utxos;
 use super::sign_psbt::sign_psbt;
+use super::submit_signed_transaction::submit_signed_transaction;
 use super::transfer_leadership::transfer_leadership;
 use super::watch_payments::{Changes, watch_payments};
 
@@ -119,6 +129,24 @@ impl WalletService for Services {
     async fn unfreeze_wallet(&self, r: Request<v1::UnfreezeWalletRequest>) -> Answer<v1::UnfreezeWalletResponse> {
         mutation!(self, r, UnfreezeWallet, unfreeze_wallet, wallet.unfreeze_wallet)
     }
+
+    async fn register_outpoints(
+        &self,
+        r: Request<v1::RegisterOutpointsRequest>,
+    ) -> Answer<v1::RegisterOutpointsResponse> {
+        mutation!(self, r, RegisterOutpoints, register_outpoints, wallet.register_outpoints)
+    }
+
+    async fn release_quarantined(
+        &self,
+        r: Request<v1::ReleaseQuarantinedRequest>,
+    ) -> Answer<v1::ReleaseQuarantinedResponse> {
+        mutation!(self, r, ReleaseQuarantined, release_quarantined, wallet.release_quarantined)
+    }
+
+    async fn list_audit_events(&self, r: Request<v1::ListAuditEventsRequest>) -> Answer<v1::ListAuditEventsResponse> {
+        read!(self, r, ListAuditEvents, list_audit_events, wallet.list_audit_events)
+    }
 }
 
 #[tonic::async_trait]
@@ -157,6 +185,29 @@ impl PaymentService for Services {
 
     async fn sign_psbt(&self, r: Request<v1::SignPsbtRequest>) -> Answer<v1::SignPsbtResponse> {
         mutation!(self, r, SignPsbt, sign_psbt, payment.sign_psbt)
+    }
+
+    async fn bump_fee(&self, r: Request<v1::BumpFeeRequest>) -> Answer<v1::BumpFeeResponse> {
+        mutation!(self, r, BumpFee, bump_fee, payment.bump_fee)
+    }
+
+    async fn bump_fee_cpfp(&self, r: Request<v1::BumpFeeCpfpRequest>) -> Answer<v1::BumpFeeCpfpResponse> {
+        mutation!(self, r, BumpFeeCpfp, bump_fee_cpfp, payment.bump_fee_cpfp)
+    }
+
+    async fn cancel_payment(&self, r: Request<v1::CancelPaymentRequest>) -> Answer<v1::CancelPaymentResponse> {
+        mutation!(self, r, CancelPayment, cancel_payment, payment.cancel_payment)
+    }
+
+    async fn abort_attempt(&self, r: Request<v1::AbortAttemptRequest>) -> Answer<v1::AbortAttemptResponse> {
+        mutation!(self, r, AbortAttempt, abort_attempt, payment.abort_attempt)
+    }
+
+    async fn submit_signed_transaction(
+        &self,
+        r: Request<v1::SubmitSignedTransactionRequest>,
+    ) -> Answer<v1::SubmitSignedTransactionResponse> {
+        mutation!(self, r, SubmitSignedTransaction, submit_signed_transaction, payment.submit_signed_transaction)
     }
 
     async fn get_payment(&self, r: Request<v1::GetPaymentRequest>) -> Answer<v1::GetPaymentResponse> {
@@ -199,6 +250,14 @@ impl ClusterService for Services {
         r: Request<v1::TransferLeadershipRequest>,
     ) -> Answer<v1::TransferLeadershipResponse> {
         here!(self, r, TransferLeadership, transfer_leadership)
+    }
+
+    async fn get_recovery(&self, r: Request<v1::GetRecoveryRequest>) -> Answer<v1::GetRecoveryResponse> {
+        read!(self, r, GetRecovery, get_recovery, cluster.get_recovery)
+    }
+
+    async fn confirm_recovery(&self, r: Request<v1::ConfirmRecoveryRequest>) -> Answer<v1::ConfirmRecoveryResponse> {
+        mutation!(self, r, ConfirmRecovery, confirm_recovery, cluster.confirm_recovery)
     }
 }
 

@@ -17,8 +17,9 @@ pub(super) async fn finish(api: &Api, call: &Call, applied: &Applied) -> Result<
     Ok((show(api, key)?, *attempt))
 }
 
-fn show(api: &Api, key: &PaymentKey) -> Result<v1::Payment, Status> {
+/// The payment as it stands, with what an external signer needs.
+pub(super) fn show(api: &Api, key: &PaymentKey) -> Result<v1::Payment, Status> {
     api.replica
-        .read(|state| state.payment(key).map(|payment| payment_view::payment(state, key, payment)))
+        .read(|state| state.payment(key).map(|payment| payment_view::payment_with_permits(state, key, payment)))
         .ok_or_else(status::payment_unknown)
 }

@@ -20,7 +20,7 @@ use super::{psbt_status, sign_payment, status};
 struct Parsed {
     key: PaymentKey,
     recipients: Vec<Recipient>,
-    reservation: ReservationId,
+    reservation: Option<ReservationId>,
     fence: Fence,
     proposal: PsbtProposal,
 }
@@ -46,14 +46,15 @@ fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed)
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let payment = fields.payment_id(&message.payment_id);
-    let reservation = fields.reservation_id(&message.reservation_id);
+    let reservation = fields.optional_reservation_id(&message.reservation_id);
     let recipients = fields.recipients(&message.recipients, api.settings.network)?;
-    if message.fence == 0 {
-        fields.fault("fence", "must be the fence that ReserveUtxos returned");
+    match (message.reservation_id.is_empty(), message.fence) {
+        (false, 0) => fields.fault("fence", "must be the fence that ReserveUtxos returned"),
+        (true, 1..) => fields.fault("fence", "there is no reservation that it could be of"),
+        (true, 0) | (false, _) => {}
     }
     let names = wallet.zip(payment).map(|(wallet, payment)| PaymentKey { wallet, payment });
-    let ((request, key), (reservation, recipients)) =
-        fields.finish(request.zip(names).zip(reservation.zip(recipients)))?;
+    let ((request, key), recipients) = fields.finish(request.zip(names).zip(recipients))?;
     check_recipients(&recipients).map_err(|rejection| status::order_refused(&rejection))?;
     let proposal = psbt::intake(&message.psbt, &PsbtLimits::default()).map_err(|fault| psbt_status::refused(&fault))?;
     Ok((request, Parsed { key, recipients, reservation, fence: Fence(message.fence), proposal }))

@@ -305,6 +305,19 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
         Rejection::InsufficientFunds { .. } => (FailedPrecondition, R::InsufficientFunds),
         Rejection::FeeLimit { .. } => (PermissionDenied, R::FeeLimit),
         Rejection::SignatureMismatch => (InvalidArgument, R::SignatureMismatch),
+        Rejection::ReplacementMissingAnchor { .. } => (FailedPrecondition, R::ReplacementMissingAnchor),
+        Rejection::NotReplaceable { .. } => (FailedPrecondition, R::NotReplaceable),
+        Rejection::HasDescendants { .. } => (FailedPrecondition, R::HasDescendants),
+        Rejection::ChainTooLong { .. } => (FailedPrecondition, R::ChainTooLong),
+        Rejection::AbortUnsupported { .. } => (FailedPrecondition, R::AbortUnsupported),
+        Rejection::AbortProofInvalid => (InvalidArgument, R::AbortProofInvalid),
+        Rejection::AttemptAborted => (FailedPrecondition, R::AttemptAborted),
+        Rejection::ReservedShare { .. } => (ResourceExhausted, R::ReservedShare),
+        Rejection::VelocityLimit { .. } => (PermissionDenied, R::VelocityLimit),
+        Rejection::RecoveryMode { .. } => (FailedPrecondition, R::RecoveryMode),
+        Rejection::RecoveryRefused { .. } => (FailedPrecondition, R::RecoveryRefused),
+        Rejection::NotQuarantined { .. } => (FailedPrecondition, R::NotQuarantined),
+        Rejection::WalletHasDescriptors => (FailedPrecondition, R::WalletHasDescriptors),
     }
 }
 
@@ -322,7 +335,8 @@ fn metadata(rejection: &Rejection) -> Metadata {
         }
         Rejection::OutpointUnknown { outpoints }
         | Rejection::OutpointSpent { outpoints }
-        | Rejection::OutpointImmature { outpoints } => list(outpoints.iter().copied()),
+        | Rejection::OutpointImmature { outpoints }
+        | Rejection::NotQuarantined { outpoints } => list(outpoints.iter().copied()),
         Rejection::DuplicateInput { outpoint }
         | Rejection::ForeignInput { outpoint }
         | Rejection::MissingInput { outpoint } => list([*outpoint]),
@@ -341,6 +355,26 @@ fn metadata(rejection: &Rejection) -> Metadata {
             vec![("needed_sat", needed_sat.to_string()), ("available_sat", available_sat.to_string())]
         }
         Rejection::FeeLimit { limit, got, bound } => fee_limit(*limit, *got, *bound),
+        Rejection::SignatureMismatch => vec![("rule", rejection.to_string())],
+        Rejection::ReplacementMissingAnchor { anchor } => vec![("anchor", anchor.to_string())],
+        Rejection::HasDescendants { outpoint, payment } => {
+            let mut metadata = list([*outpoint]);
+            metadata.push(("payment_id", payment.to_string()));
+            metadata
+        }
+        Rejection::ReservedShare { reserved_sat, bound_sat } => {
+            vec![("reserved_sat", reserved_sat.to_string()), ("bound_sat", bound_sat.to_string())]
+        }
+        Rejection::VelocityLimit { spent_sat, bound_sat, window_ms } => {
+            let mut metadata = limit("velocity.max_sat", *spent_sat, *bound_sat);
+            metadata.push(("window_ms", window_ms.to_string()));
+            metadata
+        }
+        Rejection::ChainTooLong { what, got, bound } => limit(what, *got, *bound),
+        Rejection::NotReplaceable { why }
+        | Rejection::AbortUnsupported { why }
+        | Rejection::RecoveryMode { why }
+        | Rejection::RecoveryRefused { why } => vec![("why", why.clone())],
         Rejection::WalletUnknown
         | Rejection::WalletWatchOnly
         | Rejection::WalletSignsOutside
@@ -351,7 +385,9 @@ fn metadata(rejection: &Rejection) -> Metadata {
         | Rejection::RequestIdReused
         | Rejection::PaymentIdReused
         | Rejection::PaymentUnknown
-        | Rejection::SignatureMismatch => vec![],
+        | Rejection::AbortProofInvalid
+        | Rejection::AttemptAborted
+        | Rejection::WalletHasDescriptors => vec![],
     }
 }
 
@@ -367,7 +403,9 @@ fn field(rejection: &Rejection) -> Option<String> {
         // Those of a PSBT are found when it is taken in.
         Rejection::DuplicateInput { .. } => "outpoints",
         // These are about the transaction as a whole.
-        Rejection::MissingInput { .. } | Rejection::TransactionInvalid { .. } | Rejection::SignatureMismatch => "psbt",
+        Rejection::MissingInput { .. } | Rejection::TransactionInvalid { .. } => "psbt",
+        Rejection::SignatureMismatch => "raw_transaction",
+        Rejection::AbortProofInvalid => "proof",
         Rejection::NotStarted
         | Rejection::StaleBasis { .. }
         | Rejection::WalletUnknown
@@ -392,7 +430,19 @@ fn field(rejection: &Rejection) -> Option<String> {
         | Rejection::PaymentUnresolved { .. }
         | Rejection::ForeignInput { .. }
         | Rejection::InsufficientFunds { .. }
-        | Rejection::FeeLimit { .. } => return None,
+        | Rejection::FeeLimit { .. }
+        | Rejection::ReplacementMissingAnchor { .. }
+        | Rejection::NotReplaceable { .. }
+        | Rejection::HasDescendants { .. }
+        | Rejection::AbortUnsupported { .. }
+        | Rejection::AttemptAborted
+        | Rejection::ReservedShare { .. }
+        | Rejection::VelocityLimit { .. }
+        | Rejection::RecoveryMode { .. }
+        | Rejection::RecoveryRefused { .. }
+        | Rejection::NotQuarantined { .. }
+        | Rejection::WalletHasDescriptors
+        | Rejection::ChainTooLong { .. } => return None,
     };
     Some(named.to_owned())
 }
@@ -405,6 +455,10 @@ fn holder(holder: &Holder) -> String {
     }
 }
 
+fn limit(name: &str, got: u64, bound: u64) -> Metadata {
+    vec![("limit", name.to_owned()), ("got", got.to_string()), ("bound", bound.to_string())]
+}
+
 fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {
     let per_vb = |sat_kvb: u64| format!("{}.{:03}", sat_kvb / 1000, sat_kvb % 1000);
     let (name, got, bound) = match limit {
@@ -412,6 +466,8 @@ fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {
         FeeLimit::Feerate => ("max_feerate_sat_vb", per_vb(got), per_vb(bound)),
         FeeLimit::FeerateTooLow => ("min_feerate_sat_vb", per_vb(got), per_vb(bound)),
         FeeLimit::Percent => ("max_fee_percent", got.to_string(), bound.to_string()),
+        FeeLimit::ReplacementFee => ("min_replacement_fee_sat", got.to_string(), bound.to_string()),
+        FeeLimit::ReplacementFeerate => ("min_replacement_feerate_sat_vb", per_vb(got), per_vb(bound)),
     };
     vec![("limit", name.to_owned()), ("got", got), ("bound", bound)]
 }

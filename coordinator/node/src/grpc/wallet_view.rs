@@ -1,7 +1,9 @@
 //! Wallets as callers see them.
 
+use std::time::Duration;
+
 use onespend_core::ids::WalletId;
-use onespend_core::limits::WalletLimits;
+use onespend_core::limits::{Velocity, WalletLimits};
 use onespend_core::wallet::{SignerRef, Wallet};
 use onespend_proto::v1;
 
@@ -26,7 +28,15 @@ pub(crate) fn limits(limits: &WalletLimits) -> v1::WalletLimits {
         max_fee_percent: limits.max_fee_percent,
         finality_depth: limits.finality_depth,
         max_reservations: limits.max_reservations,
+        max_reserved_percent: limits.max_reserved_percent.unwrap_or(0),
+        velocity: limits.velocity.map(velocity),
+        spend_unconfirmed_change: limits.spend_unconfirmed_change == Some(true),
     }
+}
+
+fn velocity(velocity: Velocity) -> v1::Velocity {
+    let window = prost_types::Duration::try_from(Duration::from_millis(velocity.window.0)).ok();
+    v1::Velocity { window, max_sat: sat(velocity.max_sat) }
 }
 
 pub(crate) fn wallet(id: &WalletId, wallet: &Wallet) -> v1::Wallet {
@@ -40,5 +50,6 @@ pub(crate) fn wallet(id: &WalletId, wallet: &Wallet) -> v1::Wallet {
         frozen_note: wallet.frozen.clone().unwrap_or_default(),
         next_external_index: wallet.next_external,
         next_internal_index: wallet.next_internal,
+        fence_key: wallet.fence_key.map(|key| key.0.to_vec()).unwrap_or_default().into(),
     }
 }

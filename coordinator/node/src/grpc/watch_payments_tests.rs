@@ -17,6 +17,7 @@ use onespend_core::outcome::Outcome;
 use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
 
 use onespend_adapters::chain::fake::FakeChain;
+use onespend_adapters::store::PeerBook;
 use onespend_adapters::store::memory::{MemoryLog, MemoryState};
 use onespend_policies::RoleTable;
 use tokio_stream::StreamExt;
@@ -26,9 +27,9 @@ use tonic::transport::ClientTlsConfig;
 use super::*;
 use crate::bitcoind::{self, BitcoindWatch};
 use crate::grpc::api::Settings;
+use crate::grpc::decide::Decisions;
 use crate::grpc::forward::Forward;
 use crate::grpc::status;
-use crate::grpc::turns::Turns;
 use crate::health::bitcoind_sync::Rules;
 use crate::leader::broadcast;
 use crate::leader::scripts::SharedScripts;
@@ -83,6 +84,7 @@ fn state(payments: usize) -> State {
         limits: WalletLimits::default(),
         basis: block(200),
         found: found.collect(),
+        fence_key: None,
     };
     let mut state = State::default();
     run(&mut state, Command::Start { network: Network::Regtest, tip: block(200) });
@@ -188,6 +190,8 @@ async fn api(folder: &std::path::Path) -> Arc<Api> {
         node_id: 1,
         log: Arc::new(MemoryLog::default()),
         state: Arc::new(MemoryState::open(folder, "test").unwrap()),
+        instance: "one".to_owned(),
+        peers: PeerBook::default(),
         tls: ClientTlsConfig::new(),
         observer: Arc::new(NoObserver),
     };
@@ -207,7 +211,9 @@ async fn api(folder: &std::path::Path) -> Arc<Api> {
     let bitcoind = BitcoindWatch::new(Arc::new(FakeChain::new()), Arc::new(|_| ()), watch);
     let (outbox, _inbox) = broadcast::queue();
     Arc::new(Api {
-        signing: Arc::new(Signing::new(Arc::clone(&replica), vec![], outbox)),
+        signing: Arc::new(Signing::new(Arc::clone(&replica), vec![], outbox.clone(), Arc::default())),
+        outbox,
+        decisions: Decisions::new(Arc::clone(&replica)),
         replica,
         peers: Arc::new(Peers::new("test", ClientTlsConfig::new())),
         policy: Arc::new(RoleTable),
@@ -216,7 +222,6 @@ async fn api(folder: &std::path::Path) -> Arc<Api> {
         alarms: Arc::default(),
         scripts: SharedScripts::default(),
         busy: Busy::default(),
-        turns: Turns::default(),
         stopping: CancellationToken::new(),
         settings: Settings {
             cluster_id: "test".to_owned(),

@@ -10,6 +10,7 @@ use super::question::Check;
 use super::snapshot::{BitcoindView, Role, Snapshot};
 use crate::agreement::MISMATCH;
 use crate::config::Config;
+use crate::restored::RECOVERY;
 
 /// A snapshot older than this answers nothing (interfaces: at most 1 s).
 const MAX_SNAPSHOT_AGE: Duration = Duration::from_secs(1);
@@ -73,6 +74,8 @@ pub enum Reason {
     BitcoindViewStale,
     /// bitcoind lags more blocks than this request allows.
     BitcoindLag,
+    /// The state may be older than what the cluster did: nothing is signed until an operator confirms.
+    RecoveryMode,
     /// Something needs a human.
     Alarm,
     /// The node does not carry a label that was asked for.
@@ -98,6 +101,7 @@ impl Reason {
             Self::BitcoindNotInSync => "BITCOIND_NOT_IN_SYNC",
             Self::BitcoindViewStale => "BITCOIND_VIEW_STALE",
             Self::BitcoindLag => "BITCOIND_LAG",
+            Self::RecoveryMode => "RECOVERY_MODE",
             Self::Alarm => "ALARM",
             Self::TagMismatch => "TAG_MISMATCH",
             Self::Stalled => "STALLED",
@@ -153,6 +157,7 @@ impl Moment<'_> {
                     self.bitcoind()?;
                     self.block_lag(*max_lag_blocks)?;
                 }
+                need(self.snapshot.alarms.iter().all(|alarm| alarm.code != RECOVERY), Reason::RecoveryMode)?;
                 need(self.snapshot.alarms.is_empty(), Reason::Alarm)
             }
             Check::Replica { max_lag_entries, max_lag_blocks, tags } => {

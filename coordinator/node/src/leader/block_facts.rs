@@ -1,11 +1,12 @@
 //! What a block means for the wallets: pure functions from a block and the state to a command.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bitcoin::{Block, OutPoint};
 use onespend_core::command::{BlockRef, Command, Received, Spent};
 use onespend_core::ids::Height;
 use onespend_core::state::State;
+use onespend_core::utxo::Utxo;
 
 use super::scripts::{Covered, SharedScripts};
 
@@ -13,10 +14,11 @@ use super::scripts::{Covered, SharedScripts};
 pub(crate) fn connect(
     block: &Block,
     at: BlockRef,
-    received: Vec<Received>,
+    mut received: Vec<Received>,
     covered: Covered,
     state: &State,
 ) -> Command {
+    received.extend(returned(block, at.height, state));
     let fresh: HashSet<OutPoint> = received.iter().map(|output| output.outpoint).collect();
     let mut spent = Vec::new();
     for transaction in &block.txdata {
@@ -62,6 +64,42 @@ pub(crate) fn received(block: &Block, height: Height, scripts: &SharedScripts) -
         }
     }
     received
+}
+
+/// Coins of wallets without descriptors have no script to search for. One comes again only after a reorganisation took
+/// it away, and is known by its outpoint.
+fn returned(block: &Block, height: Height, state: &State) -> Vec<Received> {
+    if state.wallets().all(|(_, wallet)| !wallet.descriptor.is_none()) {
+        return Vec::new();
+    }
+    let is_gone = |utxo: &Utxo| {
+        let followed = state.wallet(&utxo.wallet).is_ok_and(|wallet| wallet.descriptor.is_none());
+        utxo.height.is_none() && followed
+    };
+    let gone: HashMap<OutPoint, &Utxo> =
+        state.utxos().filter(|(_, utxo)| is_gone(utxo)).map(|(outpoint, utxo)| (*outpoint, utxo)).collect();
+    if gone.is_empty() {
+        return Vec::new();
+    }
+    let mut returned = Vec::new();
+    for transaction in &block.txdata {
+        let txid = transaction.compute_txid();
+        let outputs = (0..).take(transaction.output.len()).map(|vout| OutPoint { txid, vout });
+        returned.extend(outputs.filter_map(|outpoint| {
+            let utxo = gone.get(&outpoint)?;
+            Some(Received {
+                outpoint,
+                wallet: utxo.wallet.clone(),
+                value_sat: utxo.value_sat,
+                script: utxo.script.clone(),
+                keychain: utxo.keychain,
+                index: utxo.index,
+                coinbase: utxo.coinbase,
+                height,
+            })
+        }));
+    }
+    returned
 }
 
 #[cfg(test)]

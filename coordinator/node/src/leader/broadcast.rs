@@ -9,7 +9,7 @@ use bitcoin::Transaction;
 use onespend_adapters::chain::{BroadcastOutcome, ChainError};
 use onespend_core::command::{Command, Relay};
 use onespend_core::ids::{AttemptNo, PaymentKey};
-use onespend_core::payment::{AttemptState, attempt_state};
+use onespend_core::settlement::{AttemptState, attempt_state};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;

@@ -8,10 +8,12 @@
 //! | `expire.rs` | reservations past their time |
 //! | `sign.rs` | intents without a signature, those of earlier leaders too |
 //! | `broadcast.rs` | signed transactions until they are in a block |
+//! | `recover.rs` | a restored state, compared with bitcoind until an operator confirms it |
 
 mod block_facts;
 pub mod broadcast;
 mod expire;
+mod recover;
 pub(crate) mod scripts;
 pub mod sign;
 mod watch_chain;
@@ -76,4 +78,5 @@ fn start(running: &mut JoinSet<()>, duty: &Arc<Duty>, term: &LeaderTerm) {
     running.spawn(expire::run(Arc::clone(duty), term.clone()));
     running.spawn(sign::run(Arc::clone(duty)));
     running.spawn(broadcast::run(Arc::clone(duty), term.clone()));
+    running.spawn(recover::run(Arc::clone(duty), term.clone()));
 }

@@ -122,6 +122,8 @@ impl Signing {
 
     async fn sign_once(&self, key: &PaymentKey, attempt: AttemptNo) {
         let Some(permit) = self.permit(key, attempt, &[]) else { return };
+        // What is signed for outside comes back through SubmitSignedTransaction.
+        let SignerRef::Named(_) = permit.signer() else { return };
         let mut signed = self.call(permit).await;
         if let Some(earlier) = wants_proof(&signed)
             && let Some(permit) = self.permit(key, attempt, &earlier)

@@ -119,7 +119,7 @@ async fn pay(folder: &TempDir, bitcoind: SocketAddr) {
     let settings = Settings { network: Network::Regtest, rules, poll: Duration::from_secs(1) };
     let watch = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), settings);
     let (outbox, inbox) = broadcast::queue();
-    let signing = Arc::new(Signing::new(Arc::clone(&replica), vec![Arc::new(Scribbler)], outbox));
+    let signing = Arc::new(Signing::new(Arc::clone(&replica), vec![Arc::new(Scribbler)], outbox, Arc::default()));
     let duty = Duty {
         replica: Arc::clone(&replica),
         chain,

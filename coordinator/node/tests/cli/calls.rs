@@ -142,3 +142,105 @@ fn reservations_are_renewed_and_released_with_their_fence() {
     assert!(list.lines().iter().all(|line| line.chars().count() <= 100), "{}", list.out);
     assert_eq!(cluster.node.last::<v1::ListReservationsRequest>().states, [v1::ReservationState::Used as i32]);
 }
+
+#[test]
+fn a_wallet_of_single_coins_is_registered_and_given_coins() {
+    let cluster = Cluster::start();
+    cluster.run(&["wallet", "register", "cold", "--single-outpoints"]).code(0);
+    let asked: v1::RegisterWalletRequest = cluster.node.last();
+    assert_eq!((asked.descriptor.as_str(), asked.signer.as_str(), asked.fence_key.len()), ("", "", 0));
+    cluster.run(&["wallet", "register", "cold", "--single-outpoints", "--signer", "hot"]).code(2);
+
+    let (one, two) = (format!("{TXID}:0"), format!("{TXID}:1"));
+    let added = cluster.run(&["wallet", "add-outpoints", "cold", &one, &two]).code(0);
+    assert!(added.out.contains("150,000"), "{}", added.out);
+    let asked: v1::RegisterOutpointsRequest = cluster.node.last();
+    assert_eq!(asked.outpoints.iter().map(|coin| coin.vout).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn the_key_of_an_external_signer_is_sent() {
+    let cluster = Cluster::start();
+    let register = ["wallet", "register", "hot", "--descriptor", "wpkh(tpub/<0;1>/*)", "--signer", "external"];
+    cluster.run(&[&register[..], &["--fence-key", &"cd".repeat(32)]].concat()).code(0);
+    assert_eq!(&cluster.node.last::<v1::RegisterWalletRequest>().fence_key[..], [0xcd; 32]);
+    cluster.run(&[&register[..], &["--fence-key", "cd"]].concat()).code(2);
+}
+
+#[test]
+fn a_velocity_limit_is_set_changed_and_taken_away() {
+    let cluster = Cluster::start();
+    let window = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let limits = |cluster: &Cluster| cluster.node.last::<v1::SetLimitsRequest>().limits.unwrap();
+    let change = |more: &[&str]| cluster.run(&[&["wallet", "limits", "hot"][..], more].concat()).code(0);
+    change(&["--velocity-max-sat", "5000000", "--velocity-window", "1h", "--max-reserved-percent", "40"]);
+    assert_eq!(limits(&cluster).velocity, Some(v1::Velocity { window: window(3_600), max_sat: 5_000_000 }));
+    assert_eq!(limits(&cluster).max_reserved_percent, 40);
+    change(&["--velocity-max-sat", "7", "--spend-unconfirmed-change", "true"]);
+    assert_eq!(limits(&cluster).velocity, Some(v1::Velocity { window: window(86_400), max_sat: 7 }));
+    assert!(limits(&cluster).spend_unconfirmed_change);
+
+    let limited = || {
+        let velocity = Some(v1::Velocity { window: window(60), max_sat: 9 });
+        let limits = v1::WalletLimits { velocity, max_reserved_percent: 40, ..wallet().limits.unwrap() };
+        let answer = v1::GetWalletResponse {
+            wallet: Some(v1::Wallet { limits: Some(limits), ..wallet() }),
+            ..Default::default()
+        };
+        cluster.node.answer(answer);
+    };
+    limited();
+    change(&["--velocity-max-sat", "8"]);
+    assert_eq!(limits(&cluster).velocity, Some(v1::Velocity { window: window(60), max_sat: 8 }));
+    limited();
+    change(&["--velocity-max-sat", "0"]);
+    assert_eq!((limits(&cluster).velocity, limits(&cluster).max_reserved_percent), (None, 40));
+    limited();
+    let shown = cluster.run(&["wallet", "show", "hot"]).code(0);
+    assert!(shown.out.contains("of 40 % of the balance") && shown.out.contains("at most 9 sat in"), "{}", shown.out);
+}
+
+#[test]
+fn coins_that_are_held_back_are_freed_by_those_who_have_checked() {
+    let cluster = Cluster::start();
+    let coin = format!("{TXID}:1");
+    let release = ["utxo", "release", "--wallet", "hot", &coin, "--note", "the other node was shut down"];
+    cluster.run(&release).code(2);
+    assert!(cluster.node.all::<v1::ReleaseQuarantinedRequest>().is_empty(), "only with --i-have-checked");
+    cluster.run(&[&release[..], &["--i-have-checked"]].concat()).code(0);
+    let asked: v1::ReleaseQuarantinedRequest = cluster.node.last();
+    assert!(asked.i_have_checked && asked.note == "the other node was shut down", "{asked:?}");
+}
+
+#[test]
+fn the_audit_is_listed() {
+    let cluster = Cluster::start();
+    let list = cluster.run(&["audit", "list", "--from-index", "5", "--wallet", "hot"]).code(0);
+    assert!(list.out.contains("operator/alice") && list.out.ends_with("1 event\n"), "{}", list.out);
+    assert!(list.lines().iter().all(|line| line.chars().count() <= 100), "{}", list.out);
+    let asked: v1::ListAuditEventsRequest = cluster.node.last();
+    assert_eq!((asked.from_index, asked.wallet_id.as_str()), (5, "hot"));
+    let json = cluster.run(&["audit", "list", "-o", "json"]).code(0).json();
+    assert_eq!((json["events"][0]["index"].as_u64(), json["more"].as_bool()), (Some(55), Some(false)));
+}
+
+#[test]
+fn recovery_is_shown_and_confirmed_by_those_who_have_checked() {
+    let cluster = Cluster::start();
+    let shown = cluster.run(&["recovery", "show"]).code(0);
+    assert!(shown.out.contains("nothing is signed") && shown.out.contains("height 130"), "{}", shown.out);
+    cluster.run(&["recovery", "confirm", "--note", "payouts were asked"]).code(2);
+    assert!(cluster.node.all::<v1::ConfirmRecoveryRequest>().is_empty(), "only with --i-have-checked");
+    let confirm = ["recovery", "confirm", "--note", "payouts were asked", "--i-have-checked", "-o", "json"];
+    let json = cluster.run(&confirm).code(0).json();
+    assert_eq!((json["active"].as_bool(), json["epoch"].as_u64()), (Some(false), Some(1)));
+    assert_eq!(cluster.node.last::<v1::ConfirmRecoveryRequest>().note, "payouts were asked");
+}
+
+#[test]
+fn a_folder_that_is_no_data_folder_is_not_marked() {
+    let cluster = Cluster::start();
+    let folder = cluster.authority.path().to_str().unwrap();
+    let refused = cluster.run(&["recovery", "mark", "--data-dir", folder]).code(2);
+    assert!(refused.err.contains("no data folder"), "{refused:?}");
+}

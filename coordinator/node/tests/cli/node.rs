@@ -174,6 +174,7 @@ pub fn wallet() -> v1::Wallet {
         max_fee_percent: 10,
         finality_depth: 6,
         max_reservations: 100,
+        ..Default::default()
     };
     v1::Wallet {
         wallet_id: "hot".to_owned(),
@@ -215,6 +216,7 @@ pub fn payment(state: v1::PaymentState, update_index: u64) -> v1::Payment {
         number: 1,
         txid: TXID.to_owned(),
         state: v1::AttemptState::Broadcast.into(),
+        purpose: v1::AttemptPurpose::Pay.into(),
         inputs: vec![outpoint()],
         fee_sat: 705,
         vsize: 141,
@@ -241,6 +243,26 @@ pub fn payment(state: v1::PaymentState, update_index: u64) -> v1::Payment {
     }
 }
 
+pub fn audit_event() -> v1::AuditEvent {
+    v1::AuditEvent {
+        index: 55,
+        caller: "operator/alice".to_owned(),
+        event: "freeze_wallet".to_owned(),
+        wallet_id: "hot".to_owned(),
+        detail: "a key may have leaked".to_owned(),
+        time: None,
+    }
+}
+
+pub fn recovery() -> v1::Recovery {
+    v1::Recovery {
+        active: true,
+        why: "a backup was put back".to_owned(),
+        reconciled: Some(v1::BlockRef { height: 130, hash: TXID.to_owned(), time: None }),
+        epoch: 0,
+    }
+}
+
 impl WalletService for Desk {
     calls! {
         register_wallet(RegisterWalletRequest) -> RegisterWalletResponse { wallet: Some(wallet()), applied_index: 9, term: 2 }
@@ -254,6 +276,9 @@ impl WalletService for Desk {
         set_limits(SetLimitsRequest) -> SetLimitsResponse { wallet: Some(wallet()) }
         freeze_wallet(FreezeWalletRequest) -> FreezeWalletResponse { wallet: Some(v1::Wallet { frozen: true, frozen_note: "audit".to_owned(), ..wallet() }) }
         unfreeze_wallet(UnfreezeWalletRequest) -> UnfreezeWalletResponse { wallet: Some(wallet()) }
+        register_outpoints(RegisterOutpointsRequest) -> RegisterOutpointsResponse { utxos: vec![utxo(150_000)], applied_index: 9, term: 2 }
+        release_quarantined(ReleaseQuarantinedRequest) -> ReleaseQuarantinedResponse { utxos: vec![utxo(150_000)], applied_index: 9, term: 2 }
+        list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse { events: vec![audit_event()] }
     }
 }
 
@@ -294,6 +319,17 @@ impl PaymentService for Desk {
     calls! {
         create_payment(CreatePaymentRequest) -> CreatePaymentResponse { payment: Some(payment(v1::PaymentState::Broadcast, 80)), applied_index: 80, term: 2 }
         sign_psbt(SignPsbtRequest) -> SignPsbtResponse { payment: Some(payment(v1::PaymentState::Signed, 80)), attempt_number: 1, applied_index: 80, term: 2 }
+        bump_fee(BumpFeeRequest) -> BumpFeeResponse { payment: Some(payment(v1::PaymentState::Broadcast, 80)), attempt_number: 2, applied_index: 80, term: 2 }
+        bump_fee_cpfp(BumpFeeCpfpRequest) -> BumpFeeCpfpResponse {
+            payment: Some(v1::Payment { payment_id: "child-7".to_owned(), bumps_payment_id: "order-7".to_owned(), ..payment(v1::PaymentState::Broadcast, 80) }),
+            applied_index: 80,
+            term: 2
+        }
+        cancel_payment(CancelPaymentRequest) -> CancelPaymentResponse { payment: Some(payment(v1::PaymentState::Broadcast, 80)), attempt_number: 2, applied_index: 80, term: 2 }
+        abort_attempt(AbortAttemptRequest) -> AbortAttemptResponse { payment: Some(payment(v1::PaymentState::Dead, 80)), applied_index: 80, term: 2 }
+        submit_signed_transaction(SubmitSignedTransactionRequest) -> SubmitSignedTransactionResponse {
+            payment: Some(payment(v1::PaymentState::Signed, 80)), attempt_number: 1, applied_index: 80, term: 2
+        }
         get_payment(GetPaymentRequest) -> GetPaymentResponse { payment: Some(payment(v1::PaymentState::Confirming, 80)) }
         list_payments(ListPaymentsRequest) -> ListPaymentsResponse { payments: vec![payment(v1::PaymentState::Confirming, 80)] }
     }
@@ -322,6 +358,10 @@ impl ClusterService for Desk {
     calls! {
         get_status(GetStatusRequest) -> GetStatusResponse {
             cluster_id: "demo".to_owned(), node_id: 1, role: v1::NodeRole::Leader.into(), term: 2, leader_id: 1, network: "regtest".to_owned()
+        }
+        get_recovery(GetRecoveryRequest) -> GetRecoveryResponse { recovery: Some(recovery()) }
+        confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse {
+            recovery: Some(v1::Recovery { epoch: 1, ..Default::default() }), applied_index: 82, term: 2
         }
         transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse { leader_id: 2, applied_index: 81, term: 3 }
     }

@@ -113,6 +113,76 @@ fn a_psbt_is_sent_with_its_reservation() {
         assert_eq!((&asked.psbt[..], asked.reservation_id.as_str(), asked.fence), (&b"psbt\xff\x00"[..], "r-77", 77));
         assert_eq!(asked.recipients.len(), 1);
     }
+    let own = ["payment", "sign-psbt", "cHNidP8A", "--wallet", "hot", "--payment-id", "order-7", "--to", &to];
+    cluster.run(&own).code(0);
+    let asked: v1::SignPsbtRequest = cluster.node.last();
+    assert_eq!((asked.reservation_id.as_str(), asked.fence), ("", 0), "a replacement needs no reservation");
     let wrong = cluster.run(&[&["payment", "sign-psbt", "/no/such/file"][..], &names].concat()).code(2);
     assert!(wrong.err.contains("/no/such/file"), "{wrong:?}");
+}
+
+#[test]
+fn a_payment_is_bumped_cancelled_and_helped_by_a_child() {
+    use v1::{bump_fee_cpfp_request as cpfp, bump_fee_request as bump};
+    let cluster = Cluster::start();
+    let payment = |command: &'static str| ["payment", command, "order-7", "--wallet", "hot"];
+    let bumped =
+        cluster.run(&[&payment("bump")[..], &["--feerate", "9.5", "--max-fee-sat", "5000", "-o", "json"]].concat());
+    assert_eq!(bumped.code(0).json()["attempt_number"], 2);
+    let asked: v1::BumpFeeRequest = cluster.node.last();
+    assert_eq!((asked.payment_id.as_str(), asked.max_fee_sat), ("order-7", 5_000));
+    assert_eq!(asked.fee, Some(bump::Fee::FeerateSatVb(9.5)));
+
+    let cancelled = cluster.run(&payment("cancel")).code(0);
+    assert!(cancelled.out.contains("FOR"), "what each attempt is for: {}", cancelled.out);
+    let asked: v1::CancelPaymentRequest = cluster.node.last();
+    assert_eq!((asked.wallet_id.as_str(), asked.fee), ("hot", None));
+
+    let child =
+        cluster.run(&[&payment("cpfp")[..], &["--child-id", "child-7", "--target-blocks", "2"]].concat()).code(0);
+    assert!(child.out.contains("child-7") && child.out.contains("pays fees for"), "{}", child.out);
+    let asked: v1::BumpFeeCpfpRequest = cluster.node.last();
+    assert_eq!((asked.child_payment_id.as_str(), asked.fee), ("child-7", Some(cpfp::Fee::ConfirmTargetBlocks(2))));
+    assert!(cluster.run(&payment("cpfp")).code(2).err.contains("--child-id"));
+}
+
+#[test]
+fn what_an_external_signer_says_is_passed_on() {
+    let cluster = Cluster::start();
+    let which = ["order-7", "--wallet", "hot"];
+    let raw = bitcoin::consensus::serialize(
+        &bitcoin::blockdata::constants::genesis_block(bitcoin::Network::Regtest).txdata[0],
+    );
+    let hex = bitcoin::hex::DisplayHex::to_lower_hex_string(&raw);
+    let file = cluster.authority.file("signed.bin");
+    std::fs::write(&file, &raw).unwrap();
+    for transaction in [hex.as_str(), file.to_str().unwrap()] {
+        let args = [&["payment", "submit"][..], &which, &[transaction, "-o", "json"]].concat();
+        assert_eq!(cluster.run(&args).code(0).json()["attempt_number"], 1);
+        assert_eq!(cluster.node.last::<v1::SubmitSignedTransactionRequest>().raw_transaction, raw);
+    }
+    assert!(
+        cluster.run(&[&["payment", "submit"][..], &which, &["00ff"]].concat()).code(2).err.contains("no transaction")
+    );
+
+    let proof = "ab".repeat(64);
+    let abort = [&["payment", "abort"][..], &which, &["--attempt", "1", "--proof"]].concat();
+    let aborted = cluster.run(&[&abort[..], &[&proof]].concat()).code(0);
+    assert!(aborted.out.contains("dead"), "{}", aborted.out);
+    let asked: v1::AbortAttemptRequest = cluster.node.last();
+    assert_eq!((asked.attempt_number, &asked.proof[..]), (1, &[0xab; 64][..]));
+    cluster.run(&[&abort[..], &["abab"]].concat()).code(2);
+}
+
+#[test]
+fn the_permit_of_an_external_wallet_is_shown() {
+    let cluster = Cluster::start();
+    let mut permitted = payment(S::Signing, 80);
+    permitted.attempts[0].psbt = b"psbt\xff\x00".to_vec().into();
+    permitted.attempts[0].abort_message = vec![7; 32].into();
+    cluster.node.answer(v1::GetPaymentResponse { payment: Some(permitted), read_info: None });
+    let json = cluster.run(&["payment", "show", "--wallet", "hot", "order-7", "-o", "json"]).code(0).json();
+    assert_eq!(json["attempts"][0]["psbt"], "cHNidP8A");
+    assert_eq!(json["attempts"][0]["abort_message"], "07".repeat(32));
+    assert_eq!(json["attempts"][0]["purpose"], "pay");
 }

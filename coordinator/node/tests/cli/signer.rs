@@ -88,6 +88,7 @@ fn wallet() -> (State, OutPoint) {
         limits: WalletLimits { max_fee_percent: 100, ..WalletLimits::default() },
         basis: tip,
         found: vec![found],
+        fence_key: None,
     };
     assert_eq!(put(&mut state, 1, Command::Start { network: Network::Regtest, tip }), Outcome::Recorded);
     assert_eq!(put(&mut state, 2, Command::RegisterWallet(register)), Outcome::WalletChanged);

@@ -48,6 +48,7 @@ pub fn setup(coins: u32) -> Vec<Draft> {
         limits: WalletLimits::default(),
         basis: tip(),
         found: found.collect(),
+        fence_key: None,
     };
     vec![
         Draft::duty(Command::Start { network: Network::Regtest, tip: tip() }),

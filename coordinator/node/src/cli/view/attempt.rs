@@ -1,5 +1,6 @@
 //! The attempts of a payment.
 
+use bitcoin::base64::prelude::{BASE64_STANDARD, Engine as _};
 use bitcoin::hex::DisplayHex as _;
 use onespend_proto::v1;
 use serde::Serialize;
@@ -26,6 +27,11 @@ pub struct Attempt {
     confirmed_height: u32,
     pub(super) depth: u32,
     last_broadcast_error: Option<String>,
+    purpose: &'static str,
+    /// The permit for an external signer, in base64.
+    psbt: Option<String>,
+    /// What a fence key signs, in hex.
+    abort_message: Option<String>,
 }
 
 /// `v1::Change`.
@@ -47,6 +53,7 @@ impl From<v1::Attempt> for Attempt {
         });
         Self {
             state: attempt.state().word(),
+            purpose: attempt.purpose().word(),
             number: attempt.number,
             fence: attempt.fence,
             txid: attempt.txid,
@@ -60,6 +67,8 @@ impl From<v1::Attempt> for Attempt {
             confirmed_height: attempt.confirmed_height,
             depth: attempt.depth,
             last_broadcast_error: set(attempt.last_broadcast_error),
+            psbt: set(BASE64_STANDARD.encode(&attempt.psbt)),
+            abort_message: set(attempt.abort_message.to_lower_hex_string()),
         }
     }
 }
@@ -69,6 +78,7 @@ pub(super) fn attempts_table(attempts: &[Attempt]) -> String {
     let columns = [
         Column::Number("ATTEMPT"),
         Column::Whole("STATE"),
+        Column::Whole("FOR"),
         Column::Number("DEPTH"),
         Column::Number("FEE"),
         Column::Number("FEERATE"),
@@ -79,6 +89,7 @@ pub(super) fn attempts_table(attempts: &[Attempt]) -> String {
         [
             attempt.number.to_string(),
             attempt.state.to_owned(),
+            attempt.purpose.to_owned(),
             attempt.depth.to_string(),
             sat(attempt.fee_sat),
             feerate(attempt.feerate_sat_vb),

@@ -7,9 +7,11 @@
 #![allow(clippy::struct_field_names)]
 
 mod attempt;
+pub mod audit;
 pub mod chain;
 mod node_status;
 pub mod payment;
+pub mod recovery;
 pub mod reservation;
 pub mod status;
 pub mod utxo;

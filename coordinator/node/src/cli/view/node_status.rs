@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::chain::{Bitcoind, Block};
 use super::millis;
+use super::recovery::Recovery;
 use crate::cli::words::Word as _;
 
 /// `v1::GetStatusResponse`.
@@ -34,6 +35,7 @@ pub struct Status {
     pub(super) draining: bool,
     pub(super) alarms: Vec<String>,
     pub(super) warnings: Vec<String>,
+    pub(super) recovery: Option<Recovery>,
 }
 
 /// `v1::Member`.
@@ -81,6 +83,7 @@ impl From<v1::GetStatusResponse> for Status {
             draining: answer.draining,
             alarms: answer.alarms,
             warnings: answer.warnings,
+            recovery: answer.recovery.map(Recovery::from),
         }
     }
 }

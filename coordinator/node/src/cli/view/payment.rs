@@ -26,6 +26,8 @@ pub struct Payment {
     create_time: Option<String>,
     update_index: u64,
     amount_sat: i64,
+    /// Of a child that pays fees for another payment.
+    bumps_payment_id: Option<String>,
     #[serde(skip)]
     created: String,
 }
@@ -52,6 +54,7 @@ impl From<v1::Payment> for Payment {
             create_time: time(payment.create_time.as_ref()),
             update_index: payment.update_index,
             amount_sat: payment.amount_sat,
+            bumps_payment_id: set(payment.bumps_payment_id),
             created: timestamp_ago(payment.create_time.as_ref()),
         }
     }
@@ -97,9 +100,26 @@ impl Show for Payment {
             ("amount", sat(self.amount_sat)),
             ("txid", self.txid.clone().unwrap_or_default()),
             ("anchor", self.anchor.clone().unwrap_or_default()),
+            ("pays fees for", self.bumps_payment_id.clone().unwrap_or_default()),
             ("ordered", self.created.clone()),
         ]);
         format!("{card}\n\n{}\n\n{}", self.recipients_table(), attempts_table(&self.attempts))
+    }
+}
+
+/// A payment and the attempt that was made.
+#[derive(Debug, Serialize)]
+pub struct Attempted {
+    /// The payment.
+    #[serde(flatten)]
+    pub payment: Payment,
+    /// Number of the attempt.
+    pub attempt_number: u32,
+}
+
+impl Show for Attempted {
+    fn text(&self) -> String {
+        self.payment.text()
     }
 }
 

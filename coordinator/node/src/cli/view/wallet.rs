@@ -1,13 +1,15 @@
 //! Wallets, balances and addresses.
 
+use std::time::Duration;
+
 use bitcoin::hex::DisplayHex as _;
 use onespend_proto::v1;
 use serde::Serialize;
 
 use super::chain::Block;
-use super::set;
+use super::{millis, set};
 use crate::cli::answer::MORE;
-use crate::cli::format::{feerate, sat};
+use crate::cli::format::{feerate, sat, span};
 use crate::cli::output::Show;
 use crate::cli::table::{self, Column};
 use crate::cli::words::Word as _;
@@ -25,6 +27,8 @@ pub struct Wallet {
     frozen_note: Option<String>,
     next_external_index: u32,
     next_internal_index: u32,
+    /// Of an external signer, in hex.
+    fence_key: Option<String>,
 }
 
 /// `v1::WalletLimits`.
@@ -35,6 +39,16 @@ pub struct Limits {
     max_fee_percent: u32,
     finality_depth: u32,
     max_reservations: u32,
+    max_reserved_percent: u32,
+    velocity: Option<Velocity>,
+    spend_unconfirmed_change: bool,
+}
+
+/// `v1::Velocity`.
+#[derive(Debug, Serialize)]
+struct Velocity {
+    window_ms: Option<u64>,
+    max_sat: i64,
 }
 
 impl From<v1::Wallet> for Wallet {
@@ -50,12 +64,19 @@ impl From<v1::Wallet> for Wallet {
                 max_fee_percent: limits.max_fee_percent,
                 finality_depth: limits.finality_depth,
                 max_reservations: limits.max_reservations,
+                max_reserved_percent: limits.max_reserved_percent,
+                velocity: limits.velocity.map(|velocity| Velocity {
+                    window_ms: millis(velocity.window.as_ref()),
+                    max_sat: velocity.max_sat,
+                }),
+                spend_unconfirmed_change: limits.spend_unconfirmed_change,
             },
             birth_height: wallet.birth_height,
             frozen: wallet.frozen,
             frozen_note: set(wallet.frozen_note),
             next_external_index: wallet.next_external_index,
             next_internal_index: wallet.next_internal_index,
+            fence_key: set(wallet.fence_key.to_lower_hex_string()),
         }
     }
 }
@@ -71,6 +92,22 @@ impl Wallet {
             (true, Some(note)) => format!("yes: {note}"),
             (true, None) => "yes".to_owned(),
         }
+    }
+}
+
+impl Limits {
+    fn reservations_text(&self) -> String {
+        match self.max_reserved_percent {
+            0 => format!("at most {}", self.max_reservations),
+            percent => format!("at most {}, of {percent} % of the balance", self.max_reservations),
+        }
+    }
+}
+
+impl Velocity {
+    fn text(&self) -> String {
+        let window = Duration::from_millis(self.window_ms.unwrap_or_default());
+        format!("at most {} in {}", sat(self.max_sat), span(window))
     }
 }
 
@@ -97,7 +134,13 @@ impl Show for Wallet {
                 ),
             ),
             ("settled after", format!("{} blocks", limits.finality_depth)),
-            ("reservations", format!("at most {}", limits.max_reservations)),
+            ("reservations", limits.reservations_text()),
+            ("velocity", limits.velocity.as_ref().map(Velocity::text).unwrap_or_default()),
+            (
+                "unconfirmed change",
+                if limits.spend_unconfirmed_change { "may be spent".to_owned() } else { String::new() },
+            ),
+            ("fence key", self.fence_key.clone().unwrap_or_default()),
         ])
     }
 }
@@ -173,7 +216,7 @@ impl Show for Balance {
             row("reserved", self.reserved_sat, "until release or expiry".to_owned()),
             row("exposed", self.exposed_sat, "a signature may exist".to_owned()),
             row("immature", self.immature_sat, "coinbase below depth 100".to_owned()),
-            row("unconfirmed", self.unconfirmed_sat, "its block was disconnected".to_owned()),
+            row("unconfirmed", self.unconfirmed_sat, "in no block".to_owned()),
             row("quarantined", self.quarantined_sat, "an operator must look".to_owned()),
         ];
         let tip = self.tip.as_ref().map(|tip| format!("at height {}", tip.height)).unwrap_or_default();

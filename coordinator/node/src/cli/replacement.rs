@@ -1,0 +1,125 @@
+//! `onespend payment bump`, `cpfp` and `cancel`: more fees for a payment, or its coins back.
+
+use clap::Args;
+use onespend_proto::client::Client;
+use onespend_proto::v1;
+
+use super::answer::Changed;
+use super::failure::Failure;
+use super::fee::Fee;
+use super::session::{Repeat, Session, mutation, present};
+use super::values;
+use super::view::payment::{Attempted, Payment};
+
+/// The payment that a command is about.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The wallet that pays
+    #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
+    pub wallet: String,
+    /// The payment
+    #[arg(value_name = "ID", value_parser = values::payment_id)]
+    pub payment_id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Bump {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    fee: Fee,
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+#[derive(Debug, Args)]
+pub struct Cpfp {
+    #[command(flatten)]
+    which: Which,
+    /// Your own key for the child, which is a payment to the wallet itself
+    #[arg(long, value_name = "ID", value_parser = values::payment_id)]
+    child_id: String,
+    #[command(flatten)]
+    fee: Fee,
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+#[derive(Debug, Args)]
+pub struct Cancel {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    fee: Fee,
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+impl Bump {
+    /// Runs it.
+    pub async fn run(self, client: &Client, session: &Session) -> Result<(), Failure> {
+        use v1::bump_fee_request::Fee::{ConfirmTargetBlocks, FeerateSatVb};
+        let request_id = self.repeat.id();
+        let request = v1::BumpFeeRequest {
+            request_id: request_id.clone(),
+            wallet_id: self.which.wallet,
+            payment_id: self.which.payment_id,
+            fee: self.fee.rule(FeerateSatVb, ConfirmTargetBlocks),
+            max_fee_sat: self.fee.max_sat(),
+        };
+        let answer = mutation(&request_id, client.bump_fee(request)).await?;
+        let payment = Payment::from(present(answer.payment)?);
+        session.output.show(&Changed {
+            resource: Attempted { payment, attempt_number: answer.attempt_number },
+            applied_index: answer.applied_index,
+            term: answer.term,
+            request_id,
+        })
+    }
+}
+
+impl Cpfp {
+    /// Runs it.
+    pub async fn run(self, client: &Client, session: &Session) -> Result<(), Failure> {
+        use v1::bump_fee_cpfp_request::Fee::{ConfirmTargetBlocks, PackageFeerateSatVb};
+        let request_id = self.repeat.id();
+        let request = v1::BumpFeeCpfpRequest {
+            request_id: request_id.clone(),
+            wallet_id: self.which.wallet,
+            payment_id: self.which.payment_id,
+            child_payment_id: self.child_id,
+            fee: self.fee.rule(PackageFeerateSatVb, ConfirmTargetBlocks),
+            max_fee_sat: self.fee.max_sat(),
+        };
+        let answer = mutation(&request_id, client.bump_fee_cpfp(request)).await?;
+        session.output.show(&Changed {
+            resource: Payment::from(present(answer.payment)?),
+            applied_index: answer.applied_index,
+            term: answer.term,
+            request_id,
+        })
+    }
+}
+
+impl Cancel {
+    /// Runs it.
+    pub async fn run(self, client: &Client, session: &Session) -> Result<(), Failure> {
+        use v1::cancel_payment_request::Fee::{ConfirmTargetBlocks, FeerateSatVb};
+        let request_id = self.repeat.id();
+        let request = v1::CancelPaymentRequest {
+            request_id: request_id.clone(),
+            wallet_id: self.which.wallet,
+            payment_id: self.which.payment_id,
+            fee: self.fee.rule(FeerateSatVb, ConfirmTargetBlocks),
+            max_fee_sat: self.fee.max_sat(),
+        };
+        let answer = mutation(&request_id, client.cancel_payment(request)).await?;
+        let payment = Payment::from(present(answer.payment)?);
+        session.output.show(&Changed {
+            resource: Attempted { payment, attempt_number: answer.attempt_number },
+            applied_index: answer.applied_index,
+            term: answer.term,
+            request_id,
+        })
+    }
+}
