@@ -11,6 +11,7 @@
 //! | `bitcoind` | what is known of this node's bitcoind |
 //! | [`cli`] | the command line |
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
+//! | `clock` | the wall clock, for people to read |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
 mod agreement;
@@ -18,6 +19,7 @@ mod alarms;
 pub mod app;
 mod bitcoind;
 pub mod cli;
+mod clock;
 pub mod config;
 mod grpc;
 pub mod health;
@@ -30,6 +32,8 @@ mod peers;
 pub mod pki;
 pub mod raft;
 mod replica;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod selection;
 pub mod shutdown;
 pub mod telemetry;

@@ -220,6 +220,8 @@ impl Api {
         Gather: FnMut() -> GatherFuture + Send,
         GatherFuture: Future<Output = Result<Draft, Status>> + Send,
     {
+        #[cfg(feature = "sabotage")]
+        let request = crate::sabotage::forget(request);
         let _turn = self.turns.take(request.key.clone()).await;
         let mut last = String::new();
         for _ in 0..MAX_ROUNDS {
@@ -227,6 +229,8 @@ impl Api {
                 return accepted(self.replica.applied(outcome));
             }
             let draft = gather().await?;
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::sign_early(&self.replica, &self.signing, &request, &draft.command).await;
             let span = info_span!("propose", command = draft.command.kind(), log_index = field::Empty);
             let proposed = self.replica.propose(Some(request.clone()), draft.command, call.deadline);
             let proposed = proposed.instrument(span.clone()).await;
