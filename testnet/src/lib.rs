@@ -14,7 +14,8 @@
 //! | [`wallet`], [`hot`] | the wallet's keys; registering it and sending it coins |
 //! | [`grpc`], [`miner`], [`seed`], [`progress`] | a caller, blocks, reproducible randomness, what people see |
 //! | [`up`], [`demo`], [`mod@bench`] | the commands |
-//! | [`oracle`] | the judges: the chain and the signer's log |
+//! | [`history`] | what callers saw |
+//! | [`oracle`] | the judges: chain, signers' logs, callers' history, endpoints, state hashes |
 
 pub mod bench;
 pub mod bitcoind;
@@ -24,6 +25,7 @@ pub mod funds;
 pub mod grpc;
 pub mod haproxy;
 pub mod health;
+pub mod history;
 pub mod hot;
 pub mod miner;
 pub mod oracle;
