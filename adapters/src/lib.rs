@@ -1,6 +1,10 @@
 //! Ports of onespend and their implementations: chain, signer, store; and the intake of PSBTs.
 
 pub mod chain;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
 pub mod psbt;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod signer;
 pub mod store;

@@ -30,9 +30,15 @@ pub struct Caller {
     name: String,
     rpc: SocketAddr,
     cookie_file: PathBuf,
+    timeout: Duration,
 }
 
 impl Caller {
+    /// The same, but no answer is waited for longer than this. A call that takes longer may be sent twice.
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// One RPC call on a connection of its own.
     ///
     /// # Errors
@@ -48,7 +54,7 @@ impl Caller {
         let transport = jsonrpc::minreq_http::Builder::new()
             .url(&format!("http://{}", self.rpc))?
             .basic_auth(user.to_owned(), Some(password.to_owned()))
-            .timeout(RPC_TIMEOUT)
+            .timeout(self.timeout)
             .build();
         Ok(Client::from_jsonrpc(jsonrpc::Client::with_transport(transport)))
     }
@@ -118,8 +124,25 @@ impl Bitcoind {
         let log = self.folder.join("output.log");
         self.process = Some(Process::spawn(&self.name, &program, &args, &log)?);
         self.wait_until_it_answers()?;
-        for peer in self.peers.clone() {
+        self.connect_to_peers();
+        Ok(())
+    }
+
+    /// Connects it to its peers, as far as they are there.
+    fn connect_to_peers(&self) {
+        for peer in &self.peers {
             let _it_may_be_down = self.call::<Value>("addnode", &[json!(peer), json!("onetry")]);
+        }
+    }
+
+    /// Cuts it off from its peers, so that it falls behind, or connects it to them again.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub fn set_network(&self, active: bool) -> Result<()> {
+        self.call::<Value>("setnetworkactive", &[json!(active)])?;
+        if active {
+            self.connect_to_peers();
         }
         Ok(())
     }
@@ -172,7 +195,8 @@ impl Bitcoind {
 
     /// How to call it, for another thread.
     pub fn caller(&self) -> Caller {
-        Caller { name: self.name.clone(), rpc: self.rpc_address(), cookie_file: self.cookie_file() }
+        let (rpc, cookie_file) = (self.rpc_address(), self.cookie_file());
+        Caller { name: self.name.clone(), rpc, cookie_file, timeout: RPC_TIMEOUT }
     }
 
     /// One RPC call on a connection of its own.

@@ -98,6 +98,16 @@ pub struct Answered<T> {
     pub was_unknown: bool,
 }
 
+/// One try, bounded also while it connects: the bounds of an endpoint leave out the TLS handshake, which a frozen process
+/// never answers.
+///
+/// # Errors
+/// What the call said, or `DEADLINE_EXCEEDED`.
+pub async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let answer = tokio::time::timeout(CONNECT_TIMEOUT + TRY_TIMEOUT, call).await;
+    answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+}
+
 /// Calls until there is an answer or `deadline` passes. `call` gets the request id to use.
 ///
 /// # Errors
@@ -111,7 +121,7 @@ where
     let mut was_unknown = false;
     let mut backoff = FIRST_BACKOFF;
     loop {
-        let status = match call(request_id.clone()).await {
+        let status = match bounded(call(request_id.clone())).await {
             Ok(answer) => {
                 return Ok(Answered { answer, at: Instant::now(), was_unknown });
             }

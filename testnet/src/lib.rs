@@ -13,17 +13,20 @@
 //! | [`cluster`] | all of it together, with certificates and configuration |
 //! | [`wallet`], [`hot`] | the wallet's keys; registering it and sending it coins |
 //! | [`grpc`], [`miner`], [`seed`], [`progress`] | a caller, blocks, reproducible randomness, what people see |
-//! | [`up`], [`demo`], [`mod@bench`] | the commands |
-//! | [`oracle`] | the judges: the chain and the signer's log |
+//! | [`up`], [`demo`], [`mod@bench`], [`chaos`] | the commands |
+//! | [`history`] | what callers saw |
+//! | [`oracle`] | the judges: chain, signers' logs, callers' history, endpoints, state hashes |
 
 pub mod bench;
 pub mod bitcoind;
+pub mod chaos;
 pub mod cluster;
 pub mod demo;
 pub mod funds;
 pub mod grpc;
 pub mod haproxy;
 pub mod health;
+pub mod history;
 pub mod hot;
 pub mod miner;
 pub mod oracle;

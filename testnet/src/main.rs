@@ -1,10 +1,11 @@
-//! `onespend-testnet up | down | demo | bench`.
+//! `onespend-testnet up | down | demo | bench | chaos | chaos-selftest`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use onespend_testnet::{bench, demo, seed, up};
+use onespend_testnet::{bench, chaos, demo, programs, seed, up};
 
 /// Clusters of real processes on regtest.
 #[derive(Debug, Parser)]
@@ -73,6 +74,30 @@ enum Command {
         #[arg(long, default_value = "target/bench/report.json")]
         report: PathBuf,
     },
+    /// Pay, reserve and lie while faults of every kind strike, and judge.
+    Chaos {
+        /// How long faults strike; from 75 s on every kind of them does.
+        #[arg(long, default_value_t = 90)]
+        duration_s: u64,
+        /// Callers at the same time.
+        #[arg(long, default_value_t = 16)]
+        callers: usize,
+        /// What faults and operations follow from.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where to write the report; history and logs lie beside it.
+        #[arg(long, default_value = "target/chaos/report.json")]
+        report: PathBuf,
+    },
+    /// Take one guard of the service away after the other: chaos must notice each.
+    ChaosSelftest {
+        /// What faults and operations follow from.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where reports, histories and logs go.
+        #[arg(long, default_value = "target/chaos/selftest")]
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -102,5 +127,15 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { nodes, seconds, seed, report } => {
             bench::run(bench::Plan { nodes, seconds, seed: or_fresh(seed) }, Some(&report))
         }
+        Command::Chaos { duration_s, callers, seed, report } => chaos::run(&chaos::Plan {
+            seed: or_fresh(seed),
+            duration: Duration::from_secs(duration_s),
+            callers,
+            report,
+            program: programs::onespend_failpoints()?,
+            variables: Vec::new(),
+            until_caught: false,
+        }),
+        Command::ChaosSelftest { seed, dir } => chaos::selftest::run(or_fresh(seed), &dir),
     }
 }

@@ -59,11 +59,31 @@ impl Process {
     /// # Errors
     /// The log file cannot be opened or the program cannot be started.
     pub fn spawn(name: &str, program: &Path, args: &[String], log: &Path) -> Result<Self> {
+        Self::spawn_with(name, program, args, &[], log)
+    }
+
+    /// The same with these variables in its environment, beside those of the harness.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn spawn_with(
+        name: &str,
+        program: &Path,
+        args: &[String],
+        variables: &[(String, String)],
+        log: &Path,
+    ) -> Result<Self> {
         let open = || OpenOptions::new().create(true).append(true).open(log);
         let out = open().with_context(|| format!("cannot open {}", log.display()))?;
         let err = out.try_clone()?;
         let mut command = bound_to_this_process(program);
-        command.args(args).process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
+        command
+            .args(args)
+            .envs(variables.iter().cloned())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err);
         let child = spawn_from_lasting_thread(command)
             .with_context(|| format!("cannot start {name} ({})", program.display()))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_path_buf() })

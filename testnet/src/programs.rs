@@ -26,12 +26,32 @@ pub fn onespend() -> Result<PathBuf> {
     if let Some(chosen) = env::var_os("ONESPEND_EXE") {
         return existing(PathBuf::from(chosen), "ONESPEND_EXE");
     }
+    beside_this("onespend", "make build").context("or set ONESPEND_EXE")
+}
+
+fn beside_this(name: &str, built_by: &str) -> Result<PathBuf> {
     let this = env::current_exe().context("cannot tell where this program lies")?;
     // A test lies one folder deeper, in deps/.
-    let mut beside = this.ancestors().skip(1).take(2).map(|folder| folder.join("onespend"));
-    beside.find(|candidate| candidate.is_file()).ok_or_else(|| {
-        anyhow!("no onespend beside {}: build it with `make build`, or set ONESPEND_EXE", this.display())
-    })
+    let mut beside = this.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    beside
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| anyhow!("no {name} beside {}: build it with `{built_by}`", this.display()))
+}
+
+/// The binary whose faults the harness can switch on, built by `make chaos`.
+///
+/// # Errors
+/// There is none; the message says how to build it.
+pub fn onespend_failpoints() -> Result<PathBuf> {
+    beside_this("onespend-failpoints", "make chaos")
+}
+
+/// The binary whose guards can be taken away, built by `make chaos-selftest`.
+///
+/// # Errors
+/// There is none; the message says how to build it.
+pub fn onespend_sabotage() -> Result<PathBuf> {
+    beside_this("onespend-sabotage", "make chaos-selftest")
 }
 
 /// A bitcoind: `$BITCOIND_EXE`, else what `testnet/bitcoind.sh` finds (or builds: minutes, once per machine).

@@ -1,5 +1,8 @@
 //! A TCP relay between two processes that can misbehave, each direction by itself: partitions without root.
 //!
+//! A [`Wire`] is what misbehaves: the connections from one process to another. A [`Relay`] is a port with one wire behind
+//! it, for whoever connects.
+//!
 //! [`Link::Held`] is what a partition looks like to TCP: connections stay open, nothing arrives, and what was sent is
 //! delivered when the link heals (the kernel would retransmit it). [`Link::Cut`] is what a dead peer looks like:
 //! connections break at once and new ones are refused.
@@ -36,6 +39,8 @@ pub enum Link {
     Open,
     /// Everything goes through this much later.
     Slow(Duration),
+    /// Everything goes through, but not more than so many bytes a second; at least 1.
+    Throttled(u32),
     /// Nothing goes through; it is delivered when the link heals.
     Held,
     /// Connections break, and new ones are closed as soon as they are made.
@@ -83,35 +88,21 @@ impl Shared {
     }
 }
 
-/// A running relay. Dropping it breaks its connections and frees its port.
-#[derive(Debug)]
-pub struct Relay {
-    address: SocketAddr,
-    shared: Arc<Shared>,
-}
+/// Connections that misbehave alike. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Wire(Arc<Shared>);
 
-impl Relay {
-    /// Listens on `listen` (port 0: any) and passes every connection on to `target`.
-    ///
-    /// # Errors
-    /// The port is taken.
-    pub fn start(listen: SocketAddr, target: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-        let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::default());
-        let for_accept = Arc::clone(&shared);
-        thread::spawn(move || accept_loop(&listener, target, &for_accept));
-        Ok(Self { address, shared })
-    }
-
-    /// Where to connect instead of to the target.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+impl Wire {
+    /// Passes one connection on to `target`, as the wire then is. One that cannot be made there is closed: the client
+    /// sees what a dead server would show it.
+    pub fn carry(&self, client: TcpStream, target: SocketAddr) {
+        let shared = Arc::clone(&self.0);
+        thread::spawn(move || connect(&client, target, &shared));
     }
 
     /// Sets one direction.
     pub fn set(&self, direction: Direction, link: Link) {
-        let mut state = self.shared.lock();
+        let mut state = self.0.lock();
         match direction {
             Direction::ToServer => state.to_server = link,
             Direction::ToClient => state.to_client = link,
@@ -119,7 +110,7 @@ impl Relay {
         if state.is_cut() {
             state.break_all();
         }
-        self.shared.changed.notify_all();
+        self.0.changed.notify_all();
     }
 
     /// Sets both directions.
@@ -132,32 +123,87 @@ impl Relay {
     pub fn heal(&self) {
         self.set_both(Link::Open);
     }
+
+    /// Breaks every connection and takes no more, for ever.
+    pub fn close(&self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.break_all();
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.lock().closed
+    }
+}
+
+/// A running relay. Dropping it breaks its connections and frees its port.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    wire: Wire,
+}
+
+impl Relay {
+    /// Listens on `listen` (port 0: any) and passes every connection on to `target`.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub fn start(listen: SocketAddr, target: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+        let address = listener.local_addr()?;
+        let wire = Wire::default();
+        let for_accept = wire.clone();
+        thread::spawn(move || accept_loop(&listener, target, &for_accept));
+        Ok(Self { address, wire })
+    }
+
+    /// Where to connect instead of to the target.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it passes connections on through.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Sets one direction.
+    pub fn set(&self, direction: Direction, link: Link) {
+        self.wire.set(direction, link);
+    }
+
+    /// Sets both directions.
+    pub fn set_both(&self, link: Link) {
+        self.wire.set_both(link);
+    }
+
+    /// Opens both directions.
+    pub fn heal(&self) {
+        self.wire.heal();
+    }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.closed = true;
-        state.break_all();
-        drop(state);
-        self.shared.changed.notify_all();
-        // The accepting thread looks at `closed` only when somebody connects.
+        self.wire.close();
+        // The accepting thread looks whether it is closed only when somebody connects.
         let _wakes_it = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT);
     }
 }
 
-fn accept_loop(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) {
+fn accept_loop(listener: &TcpListener, target: SocketAddr, wire: &Wire) {
     for client in listener.incoming() {
-        if shared.lock().closed {
+        if wire.is_closed() {
             return;
         }
-        let Ok(client) = client else { continue };
-        let shared = Arc::clone(shared);
-        thread::spawn(move || connect(&client, target, &shared));
+        if let Ok(client) = client {
+            wire.carry(client, target);
+        }
     }
 }
 
-/// A connection that cannot be made on to the target is closed: the client sees what a dead server would show it.
 fn connect(client: &TcpStream, target: SocketAddr, shared: &Arc<Shared>) {
     if shared.lock().is_cut() {
         return;
@@ -200,18 +246,22 @@ fn read(mut from: TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>) {
 }
 
 fn write(mut to: TcpStream, direction: Direction, chunks: &Receiver<(Instant, Vec<u8>)>, shared: &Shared) {
+    let mut written_at = Instant::now();
     for (read_at, bytes) in chunks {
-        if !wait_for_turn(read_at, direction, shared) || to.write_all(&bytes).is_err() {
+        let passes = wait_for_turn(read_at, written_at, bytes.len(), direction, shared);
+        if !passes || to.write_all(&bytes).is_err() {
             let _broken_already = to.shutdown(Shutdown::Both);
             return;
         }
+        written_at = Instant::now();
     }
     // The sender has finished; what it sent has been delivered. The other direction may go on.
     let _broken_already = to.shutdown(Shutdown::Write);
 }
 
-/// True when a chunk read at `read_at` may be written; false when the link was cut meanwhile.
-fn wait_for_turn(read_at: Instant, direction: Direction, shared: &Shared) -> bool {
+/// True when a chunk of so many bytes, read at `read_at`, may be written; false when the link was cut meanwhile.
+/// `written_at` is when the one before it was.
+fn wait_for_turn(read_at: Instant, written_at: Instant, bytes: usize, direction: Direction, shared: &Shared) -> bool {
     let mut state = shared.lock();
     loop {
         if state.is_cut() {
@@ -219,6 +269,7 @@ fn wait_for_turn(read_at: Instant, direction: Direction, shared: &Shared) -> boo
         }
         let wait = match state.link(direction) {
             Link::Slow(delay) => (read_at + delay).saturating_duration_since(Instant::now()),
+            Link::Throttled(rate) => (written_at + transfer(bytes, rate)).saturating_duration_since(Instant::now()),
             Link::Held => Duration::MAX,
             Link::Open | Link::Cut => Duration::ZERO,
         };
@@ -231,6 +282,12 @@ fn wait_for_turn(read_at: Instant, direction: Direction, shared: &Shared) -> boo
             shared.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
         };
     }
+}
+
+/// How long so many bytes take at so many bytes a second.
+fn transfer(bytes: usize, bytes_per_s: u32) -> Duration {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Duration::from_secs_f64(f64::from(bytes) / f64::from(bytes_per_s.max(1)))
 }
 
 #[cfg(test)]
@@ -307,6 +364,18 @@ mod tests {
         hear(&mut client, 10).unwrap();
         let took = before.elapsed();
         assert!(took >= DELAY && took < 5 * DELAY, "{took:?}");
+    }
+
+    #[test]
+    fn a_throttled_link_delivers_everything_at_its_rate() {
+        let (relay, mut client) = relay_and_client();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        relay.set(Direction::ToServer, Link::Throttled(100_000));
+        let before = Instant::now();
+        let long = vec![7; 40_000];
+        assert_eq!(say(&mut client, &long).unwrap(), long);
+        let took = before.elapsed();
+        assert!(took >= Duration::from_millis(390), "{took:?}");
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub struct WriteBehindOptions {
 
 impl Default for WriteBehindOptions {
     fn default() -> Self {
+        // A disk that lies about the log lies about the state as well.
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::Guard::SyncBeforeAck.is_off() {
+            return Self { interval: Duration::from_secs(5), max_batches: usize::MAX };
+        }
         Self { interval: Duration::from_millis(100), max_batches: 1_000 }
     }
 }

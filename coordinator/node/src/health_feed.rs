@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
@@ -136,7 +136,7 @@ fn note(history: &mut VecDeque<LeadershipChange>, term: u64, leader_id: u64) {
     if history.len() == MAX_HISTORY {
         history.pop_front();
     }
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = crate::clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at_unix_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
     history.push_back(LeadershipChange { term, leader_id, at_unix_ms });
 }

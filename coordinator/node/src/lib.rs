@@ -12,6 +12,7 @@
 //! | [`cli`] | the command line |
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
 //! | `restored` | recovery mode, and how a node learns of it |
+//! | `clock` | the wall clock, for people to read |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
 mod agreement;
@@ -19,6 +20,7 @@ mod alarms;
 pub mod app;
 mod bitcoind;
 pub mod cli;
+mod clock;
 pub mod config;
 mod grpc;
 pub mod health;
@@ -33,6 +35,8 @@ pub mod raft;
 mod replacement;
 mod replica;
 mod restored;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod selection;
 pub mod shutdown;
 #[cfg(test)]

@@ -5,9 +5,11 @@
 mod folder;
 mod node;
 mod pki;
+mod switch;
+mod wires;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,11 +20,13 @@ use crate::funds::Funds;
 use crate::haproxy::{Backend, Haproxy};
 use crate::health;
 use crate::miner::Miner;
+use crate::programs;
 use crate::wallet::HotWallet;
 
 pub use folder::Folder;
 pub use node::{Addresses, Node, NodeConfig};
 pub use pki::Credentials;
+pub use wires::Wires;
 
 /// The cluster's name in certificates and configuration.
 pub const CLUSTER_ID: &str = "demo";
@@ -37,12 +41,28 @@ const PRIMARY_TIMEOUT: Duration = Duration::from_mins(1);
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
 
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Nodes, 1 to [`MAX_NODES`].
+    pub nodes: usize,
+    /// Keys and coins follow from it.
+    pub seed: u64,
+    /// What the nodes run.
+    pub program: PathBuf,
+    /// What is in their environment beside that of the harness.
+    pub variables: Vec<(String, String)>,
+    /// Whether relays lie in every path.
+    pub wired: bool,
+}
+
 /// A running cluster. Dropping it ends every process.
 #[derive(Debug)]
 pub struct Cluster {
     // Dropped in this order: callers first see closed doors, then the nodes go, then what they stand on.
     haproxy: Haproxy,
     nodes: Vec<Node>,
+    wires: Option<Wires>,
     bitcoinds: Vec<Bitcoind>,
     funds: Funds,
     wallet: HotWallet,
@@ -57,6 +77,16 @@ impl Cluster {
     /// # Errors
     /// A program is missing or does not come up. The folder stays, and says so.
     pub fn start(folder: Folder, nodes: usize, seed: u64, step: &mut dyn FnMut(&str)) -> Result<Self> {
+        let program = programs::onespend()?;
+        Self::start_as(folder, &Setup { nodes, seed, program, variables: Vec::new(), wired: false }, step)
+    }
+
+    /// The same of other parts.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_as(folder: Folder, setup: &Setup, step: &mut dyn FnMut(&str)) -> Result<Self> {
+        let (nodes, seed) = (setup.nodes, setup.seed);
         ensure!((1..=MAX_NODES).contains(&nodes), "1 to {MAX_NODES} nodes, not {nodes}");
         let root = folder.path();
         step("certificates");
@@ -73,10 +103,10 @@ impl Cluster {
 
         step("nodes and HAProxy");
         let wallet = HotWallet::new(seed)?;
-        let nodes = start_nodes(root, &bitcoinds, &wallet)?;
+        let (nodes, wires) = start_nodes(root, setup, &bitcoinds, &wallet)?;
         let backends: Vec<Backend> = nodes.iter().map(Node::backend).collect();
         let haproxy = Haproxy::start(root, &backends)?;
-        let mut cluster = Self { haproxy, nodes, bitcoinds, funds, wallet, operator, client, folder };
+        let mut cluster = Self { haproxy, nodes, wires, bitcoinds, funds, wallet, operator, client, folder };
         step("the first election");
         cluster.wait_for_primary(PRIMARY_TIMEOUT)?;
         Ok(cluster)
@@ -128,6 +158,14 @@ impl Cluster {
     /// There is no such node.
     pub fn node(&mut self, index: usize) -> Result<&mut Node> {
         self.nodes.get_mut(index).with_context(|| format!("no node at index {index}"))
+    }
+
+    /// The relays.
+    ///
+    /// # Errors
+    /// The cluster was started without them.
+    pub fn wires(&self) -> Result<&Wires> {
+        self.wires.as_ref().context("this cluster has no relays")
     }
 
     /// The bitcoinds, in the order of the nodes.
@@ -229,15 +267,32 @@ fn start_bitcoinds(root: &Path, count: usize) -> Result<Vec<Bitcoind>> {
     Ok(started)
 }
 
-fn start_nodes(root: &Path, bitcoinds: &[Bitcoind], wallet: &HotWallet) -> Result<Vec<Node>> {
-    let addresses = bitcoinds.iter().map(|_| Addresses::free()).collect::<Result<Vec<_>>>()?;
+fn start_nodes(
+    root: &Path,
+    setup: &Setup,
+    bitcoinds: &[Bitcoind],
+    wallet: &HotWallet,
+) -> Result<(Vec<Node>, Option<Wires>)> {
+    let listen = bitcoinds.iter().map(|_| Addresses::free()).collect::<Result<Vec<_>>>()?;
+    let rpcs: Vec<SocketAddr> = bitcoinds.iter().map(Bitcoind::rpc_address).collect();
+    let wires = setup.wired.then(|| Wires::start(&listen, &rpcs)).transpose()?;
+    let peers = wires.as_ref().map_or_else(|| listen.clone(), |wires| wires.advertised(&listen));
+    let processes = wires.as_ref().map(|wires| wires.processes().clone()).unwrap_or_default();
     let mut nodes = Vec::new();
-    for (index, bitcoind) in bitcoinds.iter().enumerate() {
+    for (index, (bitcoind, listen)) in bitcoinds.iter().zip(&listen).enumerate() {
         pki::issue(&root.join("pki"), "node", &(index + 1).to_string())?;
-        let cookie_file = bitcoind.cookie_file();
-        let config =
-            NodeConfig { root, index, addresses: &addresses, rpc: bitcoind.rpc_address(), cookie_file: &cookie_file };
-        nodes.push(Node::start(&config, wallet)?);
+        let relay = wires.as_ref().map(|wires| wires.bitcoind(index)).transpose()?;
+        let config = NodeConfig {
+            root,
+            index,
+            listen: *listen,
+            peers: &peers,
+            rpc: relay.map_or_else(|| bitcoind.rpc_address(), crate::relay::Relay::address),
+            cookie_file: &bitcoind.cookie_file(),
+            program: &setup.program,
+            variables: &setup.variables,
+        };
+        nodes.push(Node::start(&config, wallet, &processes)?);
     }
-    Ok(nodes)
+    Ok((nodes, wires))
 }

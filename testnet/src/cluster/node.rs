@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::switch::Processes;
 use super::{CLUSTER_ID, FINALITY_DEPTH, SIGNER};
 use crate::haproxy::Backend;
 use crate::ports::free_port;
 use crate::process::{Process, Signal};
-use crate::programs;
 use crate::wallet::HotWallet;
 
+/// Names the file that a node with the feature `failpoints` reads its faults from; any other node has never heard of it.
+const FAILPOINTS_VARIABLE: &str = "ONESPEND_FAILPOINTS";
 /// Above the node's own hard deadline for its shutdown (15 s).
 const STOP_GRACE: Duration = Duration::from_secs(20);
 
@@ -47,12 +49,18 @@ pub struct NodeConfig<'a> {
     pub root: &'a Path,
     /// Which node: 0 for the one with id 1.
     pub index: usize,
-    /// Of all nodes, in order.
-    pub addresses: &'a [Addresses],
-    /// RPC of the bitcoind beside it.
+    /// Where it listens.
+    pub listen: Addresses,
+    /// How all nodes are reached, in order.
+    pub peers: &'a [Addresses],
+    /// How it reaches the RPC of the bitcoind beside it.
     pub rpc: SocketAddr,
     /// Its cookie.
     pub cookie_file: &'a Path,
+    /// What it runs.
+    pub program: &'a Path,
+    /// What is in its environment beside that of the harness.
+    pub variables: &'a [(String, String)],
 }
 
 impl NodeConfig<'_> {
@@ -65,11 +73,11 @@ impl NodeConfig<'_> {
     }
 
     /// The whole file. Paths are TOML literals: the harness makes them, and none has a quote in it.
-    fn text(&self, own: &Addresses) -> String {
+    fn text(&self) -> String {
         let (id, folder, pki) = (self.id(), self.folder(), self.root.join("pki"));
         let (folder, pki) = (folder.display(), pki.display());
         let mut peers = String::new();
-        for (id, Addresses { control, data, .. }) in (1..).zip(self.addresses) {
+        for (id, Addresses { control, data, .. }) in (1..).zip(self.peers) {
             let _infallible = write!(peers, "\n[[peers]]\nid = {id}\ncontrol = '{control}'\ndata = '{data}'\n");
         }
         format!(
@@ -103,9 +111,9 @@ kind = 'software'
 file = '{folder}/hot.xprv'
 audit_log = '{folder}/signer.log'
 ",
-            data = own.data,
-            control = own.control,
-            health = own.health,
+            data = self.listen.data,
+            control = self.listen.control,
+            health = self.listen.health,
             rpc = self.rpc,
             cookie = self.cookie_file.display(),
         )
@@ -116,8 +124,15 @@ audit_log = '{folder}/signer.log'
 #[derive(Debug)]
 pub struct Node {
     name: String,
+    index: usize,
     folder: PathBuf,
     addresses: Addresses,
+    /// As others reach its data port.
+    advertised: SocketAddr,
+    program: PathBuf,
+    variables: Vec<(String, String)>,
+    /// Who is told which process it is.
+    processes: Processes,
     process: Option<Process>,
 }
 
@@ -125,14 +140,24 @@ impl Node {
     /// Writes its files and starts it.
     ///
     /// # Errors
-    /// A file cannot be written, or there is no `onespend`.
-    pub fn start(config: &NodeConfig<'_>, wallet: &HotWallet) -> Result<Self> {
+    /// A file cannot be written, or its program cannot be started.
+    pub fn start(config: &NodeConfig<'_>, wallet: &HotWallet, processes: &Processes) -> Result<Self> {
         let folder = config.folder();
         fs::create_dir_all(folder.join("data"))?;
-        let addresses = *config.addresses.get(config.index).context("no addresses for this node")?;
-        fs::write(folder.join("config.toml"), config.text(&addresses))?;
+        let advertised = config.peers.get(config.index).context("no addresses for this node")?.data;
+        fs::write(folder.join("config.toml"), config.text())?;
         wallet.write_signer_file(&folder.join("hot.xprv"))?;
-        let mut node = Self { name: format!("node-{}", config.id()), folder, addresses, process: None };
+        let mut node = Self {
+            name: format!("node-{}", config.id()),
+            index: config.index,
+            folder,
+            addresses: config.listen,
+            advertised,
+            program: config.program.to_path_buf(),
+            variables: config.variables.to_vec(),
+            processes: processes.clone(),
+            process: None,
+        };
         node.restart()?;
         Ok(node)
     }
@@ -140,14 +165,18 @@ impl Node {
     /// Starts it again with its disk. Does nothing when it runs.
     ///
     /// # Errors
-    /// There is no `onespend`.
+    /// Its program cannot be started.
     pub fn restart(&mut self) -> Result<()> {
         if self.process.as_mut().is_some_and(Process::is_running) {
             return Ok(());
         }
         let args = ["serve".to_owned(), "--config".to_owned(), self.config_file().display().to_string()];
         let log = self.folder.join("node.log");
-        self.process = Some(Process::spawn(&self.name, &programs::onespend()?, &args, &log)?);
+        let mut variables = self.variables.clone();
+        variables.push((FAILPOINTS_VARIABLE.to_owned(), self.failpoints_file().display().to_string()));
+        let process = Process::spawn_with(&self.name, &self.program, &args, &variables, &log)?;
+        self.processes.note(self.index, process.pid());
+        self.process = Some(process);
         Ok(())
     }
 
@@ -208,6 +237,16 @@ impl Node {
         self.folder.join("config.toml")
     }
 
+    /// How callers reach it: through the relay, where there is one.
+    pub fn advertised(&self) -> SocketAddr {
+        self.advertised
+    }
+
+    /// What faults it has to make up, if it was built so that it can.
+    pub fn failpoints_file(&self) -> PathBuf {
+        self.folder.join("failpoints.json")
+    }
+
     /// What its signer wrote.
     pub fn signer_log(&self) -> PathBuf {
         self.folder.join("signer.log")
@@ -220,7 +259,7 @@ impl Node {
 
     /// How HAProxy sees it.
     pub fn backend(&self) -> Backend {
-        Backend { name: self.name.clone(), data: self.addresses.data, health: self.addresses.health }
+        Backend { name: self.name.clone(), data: self.advertised, health: self.addresses.health }
     }
 }
 
@@ -235,8 +274,9 @@ mod tests {
         let rpc = addresses[0].data;
         let root = Path::new("/tmp/a cluster");
         let cookie_file = Path::new("/tmp/a cluster/bitcoind-2/regtest/.cookie");
-        let config = NodeConfig { root, index: 1, addresses: &addresses, rpc, cookie_file };
-        let parsed: toml::Table = config.text(&addresses[1]).parse().unwrap();
+        let (listen, peers, program) = (addresses[1], &addresses, Path::new("onespend"));
+        let config = NodeConfig { root, index: 1, listen, peers, rpc, cookie_file, program, variables: &[] };
+        let parsed: toml::Table = config.text().parse().unwrap();
         assert_eq!(parsed["node"]["id"].as_integer(), Some(2));
         assert_eq!(parsed["peers"].as_array().unwrap().len(), 2);
         assert_eq!(parsed["peers"][1]["control"].as_str().unwrap(), addresses[1].control.to_string());

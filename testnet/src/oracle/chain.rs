@@ -37,6 +37,8 @@ pub struct ChainVerdict {
     pub confirmed: BTreeSet<String>,
     /// Those of them whose block is at finality depth.
     pub settled: BTreeSet<String>,
+    /// Per payment the transactions in blocks that pay it.
+    pub paid_by: BTreeMap<String, BTreeSet<String>>,
     /// Paid by more than one transaction.
     pub duplicates: BTreeSet<String>,
     /// A recipient got another amount than was ordered; with the amounts, to read.
@@ -116,6 +118,8 @@ impl<'a> Ledger<'a> {
             }
         }
         for (payment_id, transactions) in &self.payers {
+            let txids = transactions.keys().map(Txid::to_string).collect();
+            verdict.paid_by.insert((*payment_id).to_owned(), txids);
             if transactions.len() > 1 {
                 verdict.duplicates.insert((*payment_id).to_owned());
             } else if !wrong.contains(payment_id) {

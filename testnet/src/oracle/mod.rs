@@ -1,6 +1,10 @@
 //! The judges. None of them believes the service: they read what it cannot talk its way out of, and hold its answers
 //! against each other.
 
+pub mod answers;
 pub mod chain;
 pub mod endpoints;
+pub mod hashes;
+pub mod intents;
+pub mod reservations;
 pub mod signer_log;

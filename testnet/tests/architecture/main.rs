@@ -78,6 +78,25 @@ fn crates_depend_only_along_the_arrows() {
     assert_none(&arrow_faults(&dependencies));
 }
 
+/// Faults and missing guards are features of two crates, which nothing switches on but the command line of the harness.
+#[test]
+fn faults_and_missing_guards_are_in_no_ordinary_build() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert_none(&packages.iter().flat_map(rules::feature_faults).collect::<Vec<_>>());
+    let with: Vec<&str> = packages
+        .iter()
+        .filter(|package| package["features"].get("sabotage").is_some())
+        .map(|package| package["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(with, ["onespend", "onespend-adapters"], "the scan looks at the wrong thing");
+}
+
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     for (package, folder, _) in ARROWS {

@@ -64,6 +64,36 @@ pub fn arrow_faults(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String>
     faults
 }
 
+/// Features that only the harness may switch on.
+pub const HARNESS_FEATURES: [&str; 2] = ["failpoints", "sabotage"];
+
+/// What of a package, as `cargo metadata` has it, would put a feature of the harness into an ordinary build.
+pub fn feature_faults(package: &serde_json::Value) -> Vec<String> {
+    let name = package["name"].as_str().unwrap_or_default();
+    let is_harness = |feature: &serde_json::Value| {
+        let feature = feature.as_str().unwrap_or_default();
+        HARNESS_FEATURES.iter().any(|known| feature.split('/').any(|part| part == *known))
+    };
+    let array = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let mut faults = Vec::new();
+    if array(&package["features"]["default"]).iter().any(|feature| !feature.is_null()) {
+        faults.push(format!("{name} has default features"));
+    }
+    for dependency in array(&package["dependencies"]) {
+        if array(&dependency["features"]).iter().any(is_harness) {
+            faults.push(format!("{name} switches a feature of the harness on in {}", dependency["name"]));
+        }
+    }
+    for target in array(&package["targets"]) {
+        let target_name = target["name"].as_str().unwrap_or_default();
+        let is_harness_bin = HARNESS_FEATURES.iter().any(|feature| target_name.ends_with(feature));
+        if is_harness_bin && !array(&target["required-features"]).iter().any(is_harness) {
+            faults.push(format!("{name} builds {target_name} without being asked to"));
+        }
+    }
+    faults
+}
+
 pub fn name_faults(path: &str) -> Vec<String> {
     path.split('/')
         .map(|part| part.strip_suffix(".rs").unwrap_or(part))
@@ -132,6 +162,22 @@ fn named_catch_alls(flat: &str) -> impl Iterator<Item = &str> {
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         (begins_arm && is_binding && !["true", "false"].contains(&name)).then_some(name)
     })
+}
+
+#[test]
+fn a_feature_of_the_harness_in_an_ordinary_build_is_caught() {
+    let faults = |package: serde_json::Value| feature_faults(&package).len();
+    let fine = serde_json::json!({
+        "name": "onespend",
+        "features": {"failpoints": ["onespend-adapters/failpoints"]},
+        "dependencies": [{"name": "onespend-adapters", "features": []}],
+        "targets": [{"name": "onespend-failpoints", "required-features": ["failpoints"]}, {"name": "onespend"}],
+    });
+    assert_eq!(faults(fine), 0);
+    assert_eq!(faults(serde_json::json!({"features": {"default": ["failpoints"]}})), 1);
+    let dependency = serde_json::json!({"name": "onespend-adapters", "features": ["sabotage"]});
+    assert_eq!(faults(serde_json::json!({"dependencies": [dependency]})), 1);
+    assert_eq!(faults(serde_json::json!({"targets": [{"name": "onespend-sabotage"}]})), 1);
 }
 
 #[test]

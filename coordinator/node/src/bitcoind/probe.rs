@@ -1,7 +1,7 @@
 //! One probe of bitcoind: facts, compared with the chain that the log follows and with the other nodes' tips. The log
 //! alone is no measure of being behind: a leader writes it from this very bitcoind.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bitcoin::{BlockHash, Network};
 use onespend_adapters::chain::{ChainError, ChainView};
@@ -71,7 +71,7 @@ impl BitcoindWatch {
 }
 
 fn facts(view: &ChainView, fork_depth: u32) -> ProbeFacts {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = crate::clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     ProbeFacts {
         chain: chain_name(view.network).to_owned(),
         genesis: view.genesis.to_string(),

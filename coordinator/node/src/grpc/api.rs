@@ -218,6 +218,8 @@ impl Api {
         Gather: FnMut() -> GatherFuture + Send,
         GatherFuture: Future<Output = Result<Draft, Status>> + Send,
     {
+        #[cfg(feature = "sabotage")]
+        let request = crate::sabotage::forget(&self.signing, request);
         self.decisions.decide(call.deadline, request, gather).await
     }
 

@@ -69,6 +69,8 @@ impl Decisions {
                 Ok(draft) => draft,
                 Err(refused) => return self.refuse(deadline, &request, refused).await,
             };
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::sign_early(&self.replica, &request, &draft.command).await;
             let span = info_span!("propose", command = draft.command.kind(), log_index = field::Empty);
             let proposed = self.replica.propose(Some(request.clone()), draft.command, deadline);
             let proposed = proposed.instrument(span.clone()).await;

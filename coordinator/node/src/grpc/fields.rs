@@ -334,7 +334,7 @@ fn until(time: prost_types::Timestamp) -> Option<Millis> {
     if !NANOS.contains(&time.nanos) {
         return None;
     }
-    SystemTime::try_from(time).ok()?.duration_since(SystemTime::now()).ok().map(millis)
+    SystemTime::try_from(time).ok()?.duration_since(crate::clock::wall()).ok().map(millis)
 }
 
 /// Whole milliseconds of a duration.

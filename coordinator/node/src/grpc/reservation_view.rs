@@ -1,7 +1,7 @@
 //! Reservations as callers see them. Logical time is shown as time that remains, and as a time of this node's wall
 //! clock for people to read.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bitcoin::OutPoint;
 use onespend_core::ids::{Millis, ReservationId};
@@ -68,7 +68,7 @@ pub(crate) fn remaining(expires: Millis, now: Millis) -> prost_types::Duration {
 
 /// A logical time on this node's wall clock.
 pub(crate) fn wall(at: Millis, now: Millis) -> prost_types::Timestamp {
-    let clock = SystemTime::now();
+    let clock = crate::clock::wall();
     let time = if at >= now {
         clock.checked_add(Duration::from_millis(at.0 - now.0))
     } else {

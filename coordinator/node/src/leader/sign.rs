@@ -153,7 +153,7 @@ impl Signing {
         error!(%error, "the signer refuses; somebody must act");
     }
 
-    async fn call(&self, permit: SigningPermit) -> Result<Transaction, SignerError> {
+    pub(crate) async fn call(&self, permit: SigningPermit) -> Result<Transaction, SignerError> {
         let name = match permit.signer() {
             SignerRef::Named(name) => name.clone(),
             SignerRef::External | SignerRef::WatchOnly => String::new(),
@@ -164,7 +164,12 @@ impl Signing {
         let _place = self.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
         let started = Instant::now();
         let span = info_span!("signer", signer = name);
-        let signed = tokio::task::spawn_blocking(move || span.in_scope(|| signer.sign(&permit))).await;
+        let signed = tokio::task::spawn_blocking(move || {
+            #[cfg(feature = "failpoints")]
+            onespend_adapters::failpoints::before_signing();
+            span.in_scope(|| signer.sign(&permit))
+        })
+        .await;
         metrics::signed(&name, matches!(signed, Ok(Ok(_))), started.elapsed());
         signed.map_err(|_| unavailable("its thread ended"))?
     }

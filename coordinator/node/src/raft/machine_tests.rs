@@ -78,6 +78,27 @@ async fn an_entry_that_cannot_be_read_is_not_skipped() {
     assert_eq!(machine.view().read(|state| state.applied().0), 2);
 }
 
+/// An answer from the request cache carries the position: it was once behind the entry that the answer came from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_read_the_state_is_never_told_of_an_earlier_position() {
+    const ENTRIES: u64 = 4_000;
+    let folder = TempDir::new().unwrap();
+    let mut machine = machine(&state_in(&folder));
+    let view = machine.view().clone();
+    let reader = std::thread::spawn(move || {
+        let mut read = 0;
+        while read < ENTRIES {
+            read = view.read(|state| state.applied().0);
+            let told = view.position().index.0;
+            assert!(told >= read, "the state is at {read} and is said to be at {told}");
+        }
+    });
+    for index in 1..=ENTRIES {
+        apply(&mut machine, vec![command(index)]).await.unwrap();
+    }
+    reader.join().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_does_not_start_over_a_log_that_it_cannot_read() {
     let folder = TempDir::new().unwrap();

@@ -1,7 +1,7 @@
 //! Proposing commands: one entry in the log for each, and an answer that never claims more than is known.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use onespend_core::command::{Command, Entry, Request};
 use onespend_core::ids::Millis;
@@ -214,6 +214,6 @@ impl Proposer {
 
 /// For people to read; no decision rests on it (safety 16).
 fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = crate::clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -118,6 +118,7 @@ impl StateMachine {
             done.news.upto = state.applied();
             done.news.payments = state.payments_changed_after(before, None).map(|(_, key)| key.clone()).collect();
             done.rows = state.drain_changes();
+            view.reach(position(Some(last)));
             Ok::<_, io::Error>(done)
         })?;
         self.marker.applied = Some(last);
@@ -125,7 +126,7 @@ impl StateMachine {
             self.marker.membership = membership;
         }
         self.behind.submit(batch(&self.marker, done.rows)?).map_err(io_error)?;
-        view.publish(position(Some(last)), done.news);
+        view.publish(done.news);
         for (responder, applied) in done.answers {
             responder.send(applied);
         }
@@ -270,8 +271,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         set_current(&self.current, &snapshot_of(placed)?);
         let news = News { upto: state.applied(), replaced: true, ..News::default() };
-        self.view.change(|old| *old = state);
-        self.view.publish(position(marker.applied), news);
+        self.view.change(|old| {
+            *old = state;
+            self.view.reach(position(marker.applied));
+        });
+        self.view.publish(news);
         self.marker = marker;
         Ok(())
     }

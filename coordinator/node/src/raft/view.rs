@@ -126,9 +126,14 @@ impl StateView {
         hashes.push_back(hash);
     }
 
-    /// Tells how far the state is, and then what changed. With no listener it costs nothing.
-    pub(crate) fn publish(&self, position: Position, news: News) {
+    /// Tells how far the state is. Called while the state is locked: whoever has read it and then asks how far it is must
+    /// not be told of an earlier place.
+    pub(crate) fn reach(&self, position: Position) {
         self.0.position.send_replace(position);
+    }
+
+    /// Tells what changed. With no listener it costs nothing.
+    pub(crate) fn publish(&self, news: News) {
         if !news.is_empty() {
             // Fails only when nobody listens.
             let _ = self.0.news.send(Arc::new(news));

@@ -1,5 +1,7 @@
 //! The log in `raft.db`: one thread writes, one fsync serves all that is waiting.
 
+#[cfg(feature = "sabotage")]
+mod held;
 mod queue;
 mod table;
 mod writer;

@@ -23,6 +23,8 @@ struct Writer {
     observer: Option<CommitObserver>,
     /// Purged rows may be left to delete. So after a start, which may follow a crash.
     purging: bool,
+    #[cfg(feature = "sabotage")]
+    held: super::held::Held,
 }
 
 /// Starts the thread. It ends when the queue is stopped and written, or at the first error.
@@ -33,7 +35,15 @@ pub(super) fn start(
     observer: Option<CommitObserver>,
 ) -> Result<JoinHandle<()>, StoreError> {
     let at = path.clone();
-    let writer = Writer { db, path, queue, observer, purging: true };
+    let writer = Writer {
+        db,
+        path,
+        queue,
+        observer,
+        purging: true,
+        #[cfg(feature = "sabotage")]
+        held: super::held::Held::default(),
+    };
     thread::Builder::new()
         .name("raft-log".into())
         .spawn(move || {
@@ -46,17 +56,42 @@ pub(super) fn start(
 impl Writer {
     fn run(mut self) {
         loop {
-            let written = match self.queue.next(self.purging.then_some(PURGE_PAUSE)) {
-                Next::End => return self.tidy_up(),
+            let written = match self.queue.next(self.patience()) {
+                Next::End => {
+                    #[cfg(feature = "sabotage")]
+                    let _shown_by_the_next_start = self.write_held(true);
+                    return self.tidy_up();
+                }
                 Next::Idle => self.commit(&[], &BTreeMap::new()),
                 Next::Write(group) => self.write(group),
             };
+            #[cfg(feature = "sabotage")]
+            let written = written.and_then(|()| self.write_held(false));
             if let Err(error) = written {
                 self.queue.failure().set(&error);
                 tracing::error!(error = %error, "the log cannot be written");
                 return;
             }
         }
+    }
+
+    /// How long to wait for something to write while there is other work.
+    fn patience(&self) -> Option<Duration> {
+        #[cfg(feature = "sabotage")]
+        if !self.held.is_empty() {
+            return Some(PURGE_PAUSE);
+        }
+        self.purging.then_some(PURGE_PAUSE)
+    }
+
+    /// Writes what was acknowledged before it was written and has been held for long enough, or all of it.
+    #[cfg(feature = "sabotage")]
+    fn write_held(&mut self, all: bool) -> Result<(), StoreError> {
+        while let Some(group) = self.held.take(all) {
+            self.commit(&group.changes, &group.lazy)?;
+            self.queue.settle(&group);
+        }
+        Ok(())
     }
 
     /// Leaves all in the database file. Only to have less to do at the next start: everything is durable already.
@@ -70,6 +105,11 @@ impl Writer {
     /// Commits a group and tells everyone in it. After an error nothing is ever acknowledged again: a later success would
     /// claim that what failed is there.
     fn write(&mut self, group: Group) -> Result<(), StoreError> {
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::Guard::SyncBeforeAck.is_off() {
+            self.held.acknowledge(group);
+            return Ok(());
+        }
         let result = self.commit(&group.changes, &group.lazy);
         match &result {
             Ok(()) => self.queue.settle(&group),
@@ -89,6 +129,8 @@ impl Writer {
             return Ok(());
         }
         let begun = Instant::now();
+        #[cfg(feature = "failpoints")]
+        crate::failpoints::before_commit(&self.path)?;
         self.purging = self.transact(changes, lazy).map_err(StoreError::sqlite(&self.path))?;
         if let Some(observer) = &self.observer {
             observer(stats(begun.elapsed(), changes));

@@ -104,6 +104,8 @@ impl StateStore for SqliteState {
     }
 
     fn write(&self, batch: &RowBatch) -> Result<(), StoreError> {
+        #[cfg(feature = "failpoints")]
+        self.fatal(crate::failpoints::before_commit(&self.path))?;
         self.with_db(|db| self.fatal(table::write(db, batch).map_err(StoreError::sqlite(&self.path))))
     }
 

@@ -1,0 +1,107 @@
+//! Faults on demand, for the harness alone: this module is there only with the cargo feature `failpoints`, which no
+//! ordinary build has.
+//!
+//! The harness writes a small JSON file, whose name is in `ONESPEND_FAILPOINTS`; all its members are optional:
+//!
+//! | member | what happens while it is set |
+//! |---|---|
+//! | `fsync_delay_ms` | every commit of a database takes so much longer |
+//! | `fsync_error` | every commit of a database fails with EIO; the node must stop |
+//! | `sign_pause_ms` | the node waits so long between a committed intent and the call of the signer |
+//! | `wall_offset_ms` | the wall clock is wrong by so much, either way |
+//!
+//! The file is written anew to change them, best under another name and then renamed. No file means no faults.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::store::StoreError;
+
+const VARIABLE: &str = "ONESPEND_FAILPOINTS";
+/// How long what was read counts as what is there.
+const REREAD: Duration = Duration::from_millis(10);
+/// Input/output error (errno.h).
+const EIO: i32 = 5;
+
+/// What the file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Faults {
+    fsync_delay_ms: u64,
+    fsync_error: bool,
+    sign_pause_ms: u64,
+    wall_offset_ms: i64,
+}
+
+struct ControlFile {
+    path: PathBuf,
+    known: Mutex<(Option<Instant>, Faults)>,
+}
+
+impl ControlFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, known: Mutex::default() }
+    }
+
+    fn faults(&self) -> Faults {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0.is_none_or(|at| at.elapsed() >= REREAD) {
+            // One that does not parse is taken for none: the harness writes whole files.
+            let text = fs::read_to_string(&self.path).unwrap_or_default();
+            *known = (Some(Instant::now()), serde_json::from_str(&text).unwrap_or_default());
+        }
+        known.1.clone()
+    }
+}
+
+fn faults() -> Faults {
+    static FILE: OnceLock<Option<ControlFile>> = OnceLock::new();
+    let file = FILE.get_or_init(|| std::env::var_os(VARIABLE).map(|path| ControlFile::new(path.into())));
+    file.as_ref().map(ControlFile::faults).unwrap_or_default()
+}
+
+/// A disk that is slow, or that fails.
+pub(crate) fn before_commit(database: &Path) -> Result<(), StoreError> {
+    let now = faults();
+    thread::sleep(Duration::from_millis(now.fsync_delay_ms));
+    if now.fsync_error {
+        return Err(StoreError::io(database, "synchronise")(io::Error::from_raw_os_error(EIO)));
+    }
+    Ok(())
+}
+
+/// A process that is held up after an intent is committed and before the signer is called. Blocks.
+pub fn before_signing() {
+    thread::sleep(Duration::from_millis(faults().sign_pause_ms));
+}
+
+/// The wall clock, with its fault.
+pub fn wall_clock() -> SystemTime {
+    let (now, offset_ms) = (SystemTime::now(), faults().wall_offset_ms);
+    let offset = Duration::from_millis(offset_ms.unsigned_abs());
+    let moved = if offset_ms < 0 { now.checked_sub(offset) } else { now.checked_add(offset) };
+    moved.unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_file_is_read_anew_and_no_file_means_no_faults() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = ControlFile::new(folder.path().join("failpoints.json"));
+        assert_eq!(file.faults(), Faults::default());
+        fs::write(&file.path, r#"{"fsync_error": true, "wall_offset_ms": -5}"#).unwrap();
+        thread::sleep(REREAD);
+        assert_eq!(file.faults(), Faults { fsync_error: true, wall_offset_ms: -5, ..Faults::default() });
+        fs::write(&file.path, r#"{"fsync_eror": true}"#).unwrap();
+        thread::sleep(REREAD);
+        assert_eq!(file.faults(), Faults::default(), "a misspelt fault is none");
+    }
+}

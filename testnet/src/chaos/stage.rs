@@ -1,0 +1,370 @@
+//! The cluster under faults: strikes them, ends them, and looks after processes that end by themselves.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::blocks::Blocks;
+use super::failpoints::ControlFile;
+use super::schedule::{Kind, Planned, Target};
+use super::violation::{Oracle, Violation};
+use crate::cluster::Cluster;
+use crate::history::{FaultSeen, History, Nanos};
+use crate::oracle::endpoints::PrimaryWatch;
+use crate::process::{Process, Signal};
+use crate::relay::Link;
+
+/// A process that has to end must do so within this: above the node's own deadline for its shutdown.
+const END_PATIENCE: Duration = Duration::from_secs(20);
+/// After this long a leader that is to sign late has intents under way.
+const INTENTS: Duration = Duration::from_millis(250);
+/// How much longer than the fault itself the signature is late.
+const LATER_MS: u64 = 1_500;
+const DAY_MS: i64 = 86_400_000;
+/// Blocks that a reorganisation replaces at most; below the depth at which a payment is settled.
+pub const MAX_REORG: u32 = 3;
+
+/// A fault that has struck and not ended.
+#[derive(Clone, Debug)]
+struct Active {
+    planned: Planned,
+    /// Index of the node that it hit, or of the bitcoind beside it.
+    hit: usize,
+    start_ns: Nanos,
+    until: Instant,
+}
+
+/// The cluster, and what is wrong with it at the moment.
+#[derive(Debug)]
+pub struct Stage {
+    cluster: Cluster,
+    blocks: Blocks,
+    primaries: PrimaryWatch,
+    failpoints: Vec<ControlFile>,
+    /// Nodes that a fault has taken down, or that it forces to end.
+    down: Vec<bool>,
+    active: Vec<Active>,
+    struck: BTreeMap<&'static str, u64>,
+    violations: Vec<Violation>,
+}
+
+impl Stage {
+    /// A cluster without faults.
+    pub fn new(cluster: Cluster, blocks: Blocks) -> Self {
+        let failpoints = cluster.nodes().iter().map(|node| ControlFile::new(node.failpoints_file())).collect();
+        let primaries = PrimaryWatch::start(cluster.nodes().iter().map(|node| node.addresses().health));
+        let down = vec![false; cluster.nodes().len()];
+        let (active, struck, violations) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { cluster, blocks, primaries, failpoints, down, active, struck, violations }
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Who makes blocks.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// Who watches `/primary`.
+    pub fn primaries(&self) -> &PrimaryWatch {
+        &self.primaries
+    }
+
+    /// How often each kind of fault has struck.
+    pub fn struck(&self) -> &BTreeMap<&'static str, u64> {
+        &self.struck
+    }
+
+    /// What was seen of the processes that never may happen.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// What is wrong at the moment, for people.
+    pub fn weather(&self) -> String {
+        let now: Vec<&str> = self.active.iter().map(|active| active.planned.kind.name()).collect();
+        if now.is_empty() { "calm".to_owned() } else { now.join(" + ") }
+    }
+
+    /// Lets a fault strike.
+    ///
+    /// # Errors
+    /// The harness cannot do it.
+    pub fn strike(&mut self, planned: &Planned, history: &History) -> Result<()> {
+        let start_ns = history.now();
+        let hit = match planned.target {
+            Target::At(index) if planned.kind != Kind::LeaderWithMinority && planned.kind != Kind::LateSignature => {
+                index
+            }
+            Target::At(_) | Target::Leader => self.leader(),
+        };
+        let until = Instant::now() + planned.lasts;
+        let active = Active { planned: planned.clone(), hit, start_ns, until };
+        self.begin(&active).with_context(|| format!("{} on {}", planned.kind.name(), hit + 1))?;
+        *self.struck.entry(planned.kind.name()).or_default() += 1;
+        self.active.push(active);
+        Ok(())
+    }
+
+    /// Ends the faults whose time is over, and starts again what ended by itself.
+    ///
+    /// # Errors
+    /// The harness cannot do it.
+    pub fn tend(&mut self, history: &History) -> Result<()> {
+        self.supervise()?;
+        let (due, active) =
+            std::mem::take(&mut self.active).into_iter().partition(|active: &Active| Instant::now() >= active.until);
+        self.active = active;
+        let due: Vec<Active> = due;
+        for active in due {
+            if self.still_ending(&active)? {
+                self.active.push(active);
+            } else {
+                self.finish(&active, history)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every fault and starts everything that is down.
+    ///
+    /// # Errors
+    /// The harness cannot do it.
+    pub fn calm_down(&mut self, history: &History) -> Result<()> {
+        for active in &mut self.active {
+            active.until = Instant::now();
+        }
+        while !self.active.is_empty() {
+            self.tend(history)?;
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.cluster.wires()?.heal();
+        for index in 0..self.down.len() {
+            self.bring_up(index)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the cluster in order. The folder stays.
+    ///
+    /// # Errors
+    /// A node cannot be signalled.
+    pub fn end(self) -> Result<()> {
+        drop(self.blocks);
+        drop(self.primaries);
+        self.cluster.finish()
+    }
+
+    fn leader(&self) -> usize {
+        let reigns = self.primaries.reigns();
+        reigns.iter().max_by_key(|reign| reign.last_answer).map_or(0, |reign| reign.node)
+    }
+
+    fn others(&self, index: usize) -> Vec<usize> {
+        (0..self.down.len()).filter(|other| *other != index).collect()
+    }
+
+    fn begin(&mut self, active: &Active) -> Result<()> {
+        let (hit, detail) = (active.hit, active.planned.detail);
+        let broken = if detail.is_multiple_of(2) { Link::Held } else { Link::Cut };
+        match active.planned.kind {
+            Kind::Partition => {
+                self.cluster.wires()?.callers(hit)?.set_both(broken);
+                self.isolate(hit, broken)
+            }
+            Kind::LeaderWithMinority => self.isolate(hit, broken),
+            Kind::OneWayCut => self.silence(hit, detail.is_multiple_of(2)),
+            Kind::Bridge => {
+                let other = (hit + 1) % self.down.len();
+                self.cluster.wires()?.set_between(hit, other, broken);
+                Ok(())
+            }
+            Kind::Delay => self.delay(Duration::from_millis(20 + detail % 280)),
+            Kind::Throttle => {
+                let rate = u32::try_from(4_000 + detail % 60_000)?;
+                self.isolate(hit, Link::Throttled(rate))
+            }
+            Kind::CallersCut => {
+                self.cluster.wires()?.callers(hit)?.set_both(broken);
+                Ok(())
+            }
+            Kind::Kill => self.take_down(hit),
+            Kind::PowerCut => {
+                self.take_down(hit)?; // first the leader: without it nobody acknowledges anything
+                self.others(hit).into_iter().try_for_each(|other| self.take_down(other))
+            }
+            Kind::Pause => self.signal(hit, Signal::Stop),
+            Kind::Restart => {
+                self.mark_down(hit, true);
+                self.signal(hit, Signal::Term)
+            }
+            Kind::SlowDisk => self.set_failpoints(hit, |now| now.fsync_delay_ms = 20 + detail % 400),
+            Kind::FailingDisk => {
+                self.mark_down(hit, true);
+                self.set_failpoints(hit, |now| now.fsync_error = true)
+            }
+            Kind::LateSignature => self.hold_up_signer(active),
+            Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = jump(detail)),
+            Kind::BitcoindPause => {
+                self.blocks.set_faulty(hit, true);
+                self.cluster.bitcoind(hit)?.freeze()
+            }
+            Kind::BitcoindCut => {
+                self.cluster.wires()?.bitcoind(hit)?.set_both(broken);
+                Ok(())
+            }
+            Kind::BitcoindRestart => {
+                self.blocks.set_faulty(hit, true);
+                self.cluster.bitcoind(hit)?.kill()
+            }
+            Kind::BitcoindLag => {
+                self.blocks.set_faulty(hit, true);
+                self.cluster.bitcoind(hit)?.set_network(false)
+            }
+            Kind::Reorg => {
+                let depth = 1 + u32::try_from(detail % u64::from(MAX_REORG))?;
+                self.blocks.reorganise(depth, (detail / u64::from(MAX_REORG)).is_multiple_of(2))
+            }
+        }
+    }
+
+    fn finish(&mut self, active: &Active, history: &History) -> Result<()> {
+        let hit = active.hit;
+        match active.planned.kind {
+            Kind::Partition | Kind::CallersCut => {
+                self.cluster.wires()?.callers(hit)?.heal();
+                self.isolate(hit, Link::Open)?;
+            }
+            Kind::LeaderWithMinority | Kind::OneWayCut | Kind::Bridge | Kind::Throttle => {
+                self.isolate(hit, Link::Open)?;
+            }
+            Kind::Delay => self.delay(Duration::ZERO)?,
+            Kind::Kill | Kind::Restart => self.bring_up(hit)?,
+            Kind::PowerCut => (0..self.down.len()).try_for_each(|index| self.bring_up(index))?,
+            Kind::Pause => self.signal(hit, Signal::Continue)?,
+            Kind::SlowDisk => self.set_failpoints(hit, |now| now.fsync_delay_ms = 0)?,
+            Kind::FailingDisk => {
+                self.set_failpoints(hit, |now| now.fsync_error = false)?;
+                self.bring_up(hit)?;
+            }
+            Kind::LateSignature => {
+                self.set_failpoints(hit, |now| now.sign_pause_ms = 0)?;
+                self.isolate(hit, Link::Open)?;
+            }
+            Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = 0)?,
+            Kind::BitcoindPause => self.cluster.bitcoind(hit)?.thaw()?,
+            Kind::BitcoindCut => self.cluster.wires()?.bitcoind(hit)?.heal(),
+            Kind::BitcoindRestart => self.cluster.bitcoind(hit)?.restart()?,
+            Kind::BitcoindLag => self.cluster.bitcoind(hit)?.set_network(true)?,
+            Kind::Reorg => {}
+        }
+        if matches!(active.planned.kind, Kind::BitcoindPause | Kind::BitcoindRestart | Kind::BitcoindLag) {
+            self.blocks.set_faulty(hit, false);
+        }
+        history.record_fault(FaultSeen {
+            fault: active.planned.kind.name(),
+            on: format!("{}", hit + 1),
+            start_ns: active.start_ns,
+            end_ns: history.now(),
+        });
+        Ok(())
+    }
+
+    /// Whether a process that has to end has yet to do so.
+    fn still_ending(&mut self, active: &Active) -> Result<bool> {
+        if !matches!(active.planned.kind, Kind::Restart | Kind::FailingDisk) {
+            return Ok(false);
+        }
+        let node = self.cluster.node(active.hit)?;
+        if !node.is_running() {
+            return Ok(false);
+        }
+        if active.until.elapsed() < END_PATIENCE {
+            return Ok(true);
+        }
+        let what = format!("{} still runs {END_PATIENCE:?} after {}", node.name(), active.planned.kind.name());
+        node.kill()?;
+        self.violations.push(Violation::new(Oracle::Processes, &what));
+        Ok(false)
+    }
+
+    /// A node that ended though no fault made it is a fault of the service. It is started again, as a supervisor would.
+    fn supervise(&mut self) -> Result<()> {
+        for index in 0..self.down.len() {
+            let node = self.cluster.node(index)?;
+            if self.down.get(index) == Some(&false) && !node.is_running() {
+                let what = format!("{} ended by itself: {}", node.name(), node.log_tail());
+                node.restart()?;
+                self.violations.push(Violation::new(Oracle::Processes, &what));
+            }
+        }
+        Ok(())
+    }
+
+    fn isolate(&self, index: usize, link: Link) -> Result<()> {
+        let wires = self.cluster.wires()?;
+        self.others(index).into_iter().for_each(|other| wires.set_between(index, other, link));
+        Ok(())
+    }
+
+    /// Nothing that a node sends arrives, or nothing that is sent to it.
+    fn silence(&self, index: usize, outgoing: bool) -> Result<()> {
+        let wires = self.cluster.wires()?;
+        for other in self.others(index) {
+            let (from, to) = if outgoing { (index, other) } else { (other, index) };
+            wires.set_path(from, to, Link::Held);
+        }
+        Ok(())
+    }
+
+    fn delay(&self, by: Duration) -> Result<()> {
+        let link = if by.is_zero() { Link::Open } else { Link::Slow(by) };
+        (0..self.down.len()).try_for_each(|index| self.isolate(index, link))
+    }
+
+    /// First the signer is held up, so that intents are committed and not signed; then the leader is cut off, so that
+    /// another one signs them. Those that are held up wake long after that.
+    fn hold_up_signer(&mut self, active: &Active) -> Result<()> {
+        let pause_ms = u64::try_from(active.planned.lasts.as_millis())?.saturating_add(LATER_MS);
+        self.set_failpoints(active.hit, |now| now.sign_pause_ms = pause_ms)?;
+        thread::sleep(INTENTS);
+        self.isolate(active.hit, Link::Held)
+    }
+
+    fn set_failpoints(&mut self, index: usize, change: impl FnOnce(&mut super::failpoints::Failpoints)) -> Result<()> {
+        self.failpoints.get_mut(index).with_context(|| format!("no node at index {index}"))?.change(change)
+    }
+
+    fn mark_down(&mut self, index: usize, down: bool) {
+        if let Some(known) = self.down.get_mut(index) {
+            *known = down;
+        }
+    }
+
+    fn take_down(&mut self, index: usize) -> Result<()> {
+        self.mark_down(index, true);
+        self.cluster.node(index)?.kill()
+    }
+
+    fn bring_up(&mut self, index: usize) -> Result<()> {
+        self.cluster.node(index)?.restart()?;
+        self.mark_down(index, false);
+        Ok(())
+    }
+
+    fn signal(&mut self, index: usize, signal: Signal) -> Result<()> {
+        let running: Option<&mut Process> = self.cluster.node(index)?.process();
+        running.map_or(Ok(()), |process| process.signal(signal))
+    }
+}
+
+/// Up to two years, either way.
+fn jump(detail: u64) -> i64 {
+    let days = i64::try_from(detail % 730).unwrap_or(0) + 1;
+    if (detail / 730).is_multiple_of(2) { days * DAY_MS } else { -days * DAY_MS }
+}

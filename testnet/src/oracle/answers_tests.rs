@@ -1,0 +1,150 @@
+//! Answers that must be flagged, and those that must not.
+
+use super::*;
+use crate::history::AttemptSeen;
+
+fn call(request: &str, from_ms: u64, to_ms: u64, asked: Asked, answer: Answer) -> Call {
+    Call {
+        caller: 1,
+        request_id: request.to_owned(),
+        via: "haproxy".to_owned(),
+        start_ns: from_ms * NS_PER_MS,
+        end_ns: to_ms * NS_PER_MS,
+        asked,
+        must_fail: None,
+        answer,
+    }
+}
+
+fn granted(id: &str, index: u64) -> Answer {
+    let at = Position { index, term: 1 };
+    Answer::Granted { reservation_id: id.to_owned(), fence: 1, outpoints: vec!["c:0".to_owned()], at }
+}
+
+fn refused(reason: &str) -> Answer {
+    Answer::Refused { code: "Aborted".to_owned(), reason: reason.to_owned(), message: String::new() }
+}
+
+fn reserve(request: &str, from_ms: u64, answer: Answer) -> Call {
+    call(request, from_ms, from_ms + 5, Asked::Reserve { outpoints: vec![], ttl_ms: 1_000 }, answer)
+}
+
+fn payment(txid: &str) -> PaymentSeen {
+    let attempt = AttemptSeen { number: 1, fence: 5, txid: txid.to_owned(), ..AttemptSeen::default() };
+    PaymentSeen { payment_id: "p1".to_owned(), amount_sat: 7, attempts: vec![attempt], ..PaymentSeen::default() }
+}
+
+fn pay(request: &str, from_ms: u64, index: u64, txid: &str) -> Call {
+    let asked = Asked::Pay { payment_id: "p1".to_owned(), amount_sat: 7 };
+    let answer = Answer::Paid { payment: payment(txid), at: Position { index, term: 1 } };
+    call(request, from_ms, from_ms + 5, asked, answer)
+}
+
+#[test]
+fn another_answer_to_the_same_request_is_caught() {
+    let first = reserve("a", 0, granted("r-1", 1));
+    assert_eq!(judge(&[first.clone(), reserve("a", 10, granted("r-1", 3))]).len(), 0, "the position goes on");
+    assert_eq!(judge(&[first.clone(), reserve("a", 10, granted("r-2", 2))]).len(), 1);
+    assert_eq!(judge(&[first.clone(), reserve("a", 10, refused("OUTPOINT_RESERVED"))]).len(), 1);
+    assert_eq!(judge(&[first.clone(), reserve("a", 10, refused("NOT_LEADER"))]).len(), 0);
+    assert_eq!(judge(&[reserve("a", 10, refused("OUTPOINT_RESERVED")), reserve("a", 20, granted("r-2", 2))]).len(), 1);
+    let mut other_caller = reserve("a", 10, granted("r-2", 2));
+    other_caller.caller = 2;
+    assert_eq!(judge(&[first, other_caller]).len(), 0);
+}
+
+#[test]
+fn another_transaction_for_the_same_request_is_caught() {
+    assert_eq!(judge(&[pay("a", 0, 1, "t1"), pay("a", 10, 2, "t1")]).len(), 0);
+    assert_eq!(judge(&[pay("a", 0, 1, "t1"), pay("a", 10, 2, "t2")]).len(), 1);
+}
+
+#[test]
+fn an_accepted_lie_is_caught() {
+    let mut lie = reserve("a", 0, granted("r-1", 1));
+    lie.must_fail = Some("the request id was used for something else");
+    assert_eq!(judge(&[lie.clone()]).len(), 1);
+    lie.answer = refused("REQUEST_ID_REUSED");
+    assert_eq!(judge(&[lie]).len(), 0);
+}
+
+#[test]
+fn a_refusal_without_a_reason_and_a_defect_are_caught() {
+    assert_eq!(judge(&[reserve("a", 0, refused(""))]).len(), 1);
+    let defect = Answer::Unknown { code: "Internal".to_owned(), message: "odd: please report this".to_owned() };
+    assert_eq!(judge(&[reserve("a", 0, defect)]).len(), 1);
+    let lost = Answer::Unknown { code: "Unavailable".to_owned(), message: "transport error".to_owned() };
+    assert_eq!(judge(&[reserve("a", 0, lost)]).len(), 0);
+}
+
+#[test]
+fn a_log_that_goes_back_is_caught() {
+    let (early, late) = (reserve("a", 0, granted("r-9", 9)), reserve("b", 10, granted("r-3", 3)));
+    assert_eq!(judge(&[early.clone(), late]).len(), 1);
+    let mut under_way = reserve("b", 10, granted("r-3", 3));
+    under_way.start_ns = 4 * NS_PER_MS;
+    assert_eq!(judge(&[early.clone(), under_way]).len(), 0, "they overlap");
+    // What is repeated by a node that lags was asked for before.
+    let asked = Asked::Release { reservation_id: "r-9".to_owned(), fence: 9 };
+    let done = |index| Answer::Done { at: Position { index, term: 1 } };
+    let release = |request, from_ms, index| call(request, from_ms, from_ms + 1, asked.clone(), done(index));
+    let repeated = [release("c", 20, 12), release("d", 22, 14), release("c", 30, 13)];
+    assert_eq!(judge(&repeated).len(), 0);
+    assert_eq!(judge(&[&repeated[..], &[release("e", 40, 14)]].concat()).len(), 1, "one entry for two requests");
+    let mut later_term = reserve("b", 10, granted("r-12", 12));
+    later_term.answer = Answer::Done { at: Position { index: 12, term: 0 } };
+    assert_eq!(judge(&[early.clone(), later_term.clone()]).len(), 1, "a term that goes back");
+    later_term.answer = Answer::Done { at: Position { index: 9, term: 2 } };
+    later_term.start_ns = 0;
+    assert_eq!(judge(&[early, later_term]).len(), 1, "one index in two terms");
+}
+
+#[test]
+fn a_payment_that_a_later_read_does_not_find_is_caught() {
+    let look = |from_ms| {
+        let asked = Asked::Look { payment_id: "p1".to_owned() };
+        call("look", from_ms, from_ms + 1, asked, refused("PAYMENT_UNKNOWN"))
+    };
+    assert_eq!(judge(&[pay("a", 0, 1, "t1"), look(10)]).len(), 1);
+    assert_eq!(judge(&[pay("a", 0, 1, "t1"), look(3)]).len(), 0);
+}
+
+#[test]
+fn an_acknowledged_payment_that_is_gone_or_another_is_caught() {
+    let calls = [pay("a", 0, 1, "t1")];
+    let remains = |payments| Remains { payments, ..Remains::default() };
+    assert_eq!(judge_remains(&calls, &remains(vec![payment("t1")])).len(), 0);
+    assert_eq!(judge_remains(&calls, &remains(vec![])).len(), 1);
+    assert_eq!(judge_remains(&calls, &remains(vec![payment("t2")])).len(), 1);
+    let richer = PaymentSeen { amount_sat: 8, ..payment("t1") };
+    assert_eq!(judge_remains(&calls, &remains(vec![richer])).len(), 1);
+}
+
+#[test]
+fn an_acknowledged_reservation_that_is_gone_too_early_is_caught() {
+    let grant = reserve("a", 0, granted("r-1", 1));
+    let at = |ms: u64, active: &[(&str, &str)]| Remains {
+        active: active.iter().map(|(id, coin)| ((*id).to_owned(), BTreeSet::from([(*coin).to_owned()]))).collect(),
+        asked_ns: ms * NS_PER_MS,
+        answered_ns: (ms + 5) * NS_PER_MS,
+        ..Remains::default()
+    };
+    let calls = [grant.clone()];
+    assert_eq!(judge_remains(&calls, &at(500, &[("r-1", "c:0")])).len(), 0);
+    assert_eq!(judge_remains(&calls, &at(500, &[])).len(), 1);
+    assert_eq!(judge_remains(&calls, &at(1_000, &[])).len(), 0, "expired");
+    assert_eq!(judge_remains(&calls, &at(500, &[("r-1", "d:0")])).len(), 1, "other coins");
+    let asked = Asked::Release { reservation_id: "r-1".to_owned(), fence: 1 };
+    let released = call("b", 10, 20, asked, Answer::Done { at: Position { index: 2, term: 1 } });
+    let calls = [grant, released];
+    assert_eq!(judge_remains(&calls, &at(500, &[])).len(), 0);
+    assert_eq!(judge_remains(&calls, &at(500, &[("r-1", "c:0")])).len(), 1);
+}
+
+#[test]
+fn attempts_that_can_never_confirm_are_known() {
+    let mut one = payment("t1");
+    one.attempts[0].state = "DEAD".to_owned();
+    let remains = Remains { payments: vec![one], ..Remains::default() };
+    assert_eq!(remains.dead(), DeadAttempts::from([("p1".to_owned(), 1)]));
+}
