@@ -39,6 +39,7 @@ fn exercise() {
         reservations: BTreeMap::from([("reserved", 2), ("exposed", 0)]),
         payments: BTreeMap::from([("settled", 200)]),
     });
+    recovery(true);
     signed("hot", true, MS);
     signer_frozen("hot", true);
     signer_refused("hot", "lower_fence");

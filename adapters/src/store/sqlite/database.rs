@@ -1,6 +1,7 @@
 //! Opening one database: is it ours, whole, and not newer than we are?
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -15,6 +16,10 @@ const BUSY_TIMEOUT_MS: u32 = 5_000;
 const CHECKPOINT_PAGES: u32 = 2_000;
 /// The write-ahead log is cut back to this after a large transaction.
 const WAL_LIMIT_BYTES: u32 = 64 << 20;
+
+/// The header of a database file, and how it begins.
+const HEADER_BYTES: usize = 100;
+const MAGIC: &[u8] = b"SQLite format 3\0";
 
 const IDENTITY_TABLE: &str = "CREATE TABLE identity(
     one INTEGER PRIMARY KEY CHECK(one = 1),
@@ -64,6 +69,7 @@ pub(crate) fn create(path: &Path, schema: &Schema, identity: &Identity) -> Resul
 /// Opens a database of this folder after checking all of it.
 pub(crate) fn open(path: &Path, schema: &Schema, identity: &Identity) -> Result<Connection, StoreError> {
     let failed = StoreError::sqlite(path);
+    check_length(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(&failed)?;
     check(&db, path, schema)?;
@@ -71,6 +77,32 @@ pub(crate) fn open(path: &Path, schema: &Schema, identity: &Identity) -> Result<
     schema.migrations().to_latest(&mut db).map_err(|e| migration_failed(path, e))?;
     read_identity(&db, path)?.check_same(path, identity)?;
     Ok(db)
+}
+
+/// A file without its end is damaged even where the end was a page that nothing uses, which SQLite does not look at. While
+/// there is a write-ahead log the file may end anywhere: the log makes up for it.
+fn check_length(path: &Path) -> Result<(), StoreError> {
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    if bytes(&with_suffix(path, "-wal")) > 0 {
+        return Ok(());
+    }
+    let mut header = [0; HEADER_BYTES];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    if read.is_err() {
+        // Not a database at all: SQLite says so.
+        return Ok(());
+    }
+    // The size of a page, where 1 stands for 65 536, and how many there are (SQLite, "Database File Format", 1.3).
+    let page = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        page => u64::from(page),
+    };
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
+    let (found, expected) = (bytes(path), page.saturating_mul(pages));
+    if header.starts_with(MAGIC) && found < expected {
+        return Err(StoreError::corrupt(path, format!("it has {found} bytes of {expected}")));
+    }
+    Ok(())
 }
 
 /// A second connection, for reading.

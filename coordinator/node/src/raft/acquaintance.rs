@@ -11,8 +11,8 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::types::NodeId;
 
-/// Metadata key of the sender's data folder.
-const INSTANCE_KEY: &str = "onespend-instance";
+/// Metadata key that names the sender's data folder.
+pub const INSTANCE_METADATA_KEY: &str = "onespend-instance";
 /// Metadata key of the data folder that the sender knows the receiver by.
 const EXPECTED_KEY: &str = "onespend-expected-instance";
 
@@ -66,12 +66,12 @@ impl Acquaintance {
 
     /// Says which folder this node has.
     pub(crate) fn sign(&self, metadata: &mut MetadataMap) {
-        metadata.insert(INSTANCE_KEY, self.instance.clone());
+        metadata.insert(INSTANCE_METADATA_KEY, self.instance.clone());
     }
 
     /// Checks what a message of another node says of itself.
     pub(crate) fn meet(&self, node: NodeId, metadata: &MetadataMap) -> Result<(), Refused> {
-        let found = says(metadata, INSTANCE_KEY).ok_or(Refused::Nameless { node })?;
+        let found = says(metadata, INSTANCE_METADATA_KEY).ok_or(Refused::Nameless { node })?;
         match self.book.meet(node, found)? {
             Meeting::Known => Ok(()),
             Meeting::Stranger { before } => Err(Refused::Stranger { node, found: found.to_owned(), before }),

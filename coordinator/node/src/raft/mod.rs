@@ -41,6 +41,7 @@ mod types;
 mod view;
 mod wire;
 
+pub use acquaintance::INSTANCE_METADATA_KEY;
 pub use config::{InvalidRaftConfig, RaftConfig};
 pub use leadership::{LeaderHint, LeaderTerm, Leadership};
 pub use linearizable::ReadError;

@@ -1,6 +1,6 @@
 //! Who may speak to a node: nodes of its cluster, for themselves, to it.
 
-use onespend::raft::{RaftConfig, TARGET_METADATA_KEY};
+use onespend::raft::{INSTANCE_METADATA_KEY, RaftConfig, TARGET_METADATA_KEY};
 use onespend_proto::CLUSTER_METADATA_KEY;
 use onespend_proto::peer::v1::raft_service_client::RaftServiceClient;
 use onespend_proto::peer::v1::{Ballot, PreVoteRequest, Vote};
@@ -16,11 +16,24 @@ fn connect(cluster: &Cluster, to: u64, with: &Issued) -> RaftServiceClient<Chann
 }
 
 async fn ask(client: &mut RaftServiceClient<Channel>, in_cluster: &str, to: u64, as_node: u64) -> Result<bool, Status> {
+    ask_with(client, in_cluster, to, as_node, Some("disk-a")).await
+}
+
+async fn ask_with(
+    client: &mut RaftServiceClient<Channel>,
+    in_cluster: &str,
+    to: u64,
+    as_node: u64,
+    disk: Option<&str>,
+) -> Result<bool, Status> {
     let vote = Vote { term: 1_000, node_id: as_node, committed: false };
     let ballot = Ballot { vote: Some(vote), last_log_id: None, leadership_transfer: false };
     let mut request = Request::new(PreVoteRequest { ballot: Some(ballot) });
     request.metadata_mut().insert(CLUSTER_METADATA_KEY, in_cluster.parse().unwrap());
     request.metadata_mut().insert(TARGET_METADATA_KEY, to.into());
+    if let Some(disk) = disk {
+        request.metadata_mut().insert(INSTANCE_METADATA_KEY, disk.parse().unwrap());
+    }
     let answer = client.pre_vote(request).await?.into_inner();
     Ok(answer.result.unwrap().granted)
 }
@@ -34,6 +47,11 @@ async fn only_nodes_of_this_cluster_are_heard_and_only_for_themselves() {
     // As it should be: the question is answered, and the leader keeps its office.
     assert!(!ask(&mut client, CLUSTER, 1, 2).await.unwrap());
 
+    for disk in [None, Some("disk-b")] {
+        let refused = ask_with(&mut client, CLUSTER, 1, 2, disk).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("data folder"), "{refused}");
+    }
     let other_cluster = ask(&mut client, "other", 1, 2).await.unwrap_err();
     assert_eq!(other_cluster.code(), Code::FailedPrecondition, "{other_cluster}");
     assert!(other_cluster.message().contains("\"other\""), "{other_cluster}");
