@@ -15,6 +15,7 @@ use crate::utxo::{Claim, Utxo};
 /// All of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Index {
+    coins: BTreeMap<WalletId, BTreeSet<OutPoint>>,
     free: BTreeMap<WalletId, BTreeSet<(u64, OutPoint)>>,
     expiries: BTreeSet<(Millis, ReservationId)>,
     counts: BTreeMap<WalletId, u64>,
@@ -47,6 +48,7 @@ impl Index {
     }
 
     pub(crate) fn add_coin(&mut self, outpoint: &OutPoint, utxo: &Utxo) {
+        self.coins.entry(utxo.wallet.clone()).or_default().insert(*outpoint);
         if is_free(utxo) {
             self.free.entry(utxo.wallet.clone()).or_default().insert((utxo.value_sat, *outpoint));
         }
@@ -70,6 +72,21 @@ impl Index {
         if coins.is_empty() {
             self.free.remove(&utxo.wallet);
         }
+    }
+
+    /// A coin that is not there any more.
+    pub(crate) fn forget_coin(&mut self, outpoint: &OutPoint, utxo: &Utxo) {
+        self.remove_coin(outpoint, utxo);
+        if let Some(coins) = self.coins.get_mut(&utxo.wallet) {
+            coins.remove(outpoint);
+            if coins.is_empty() {
+                self.coins.remove(&utxo.wallet);
+            }
+        }
+    }
+
+    pub(crate) fn coins_from(&self, wallet: &WalletId, first: OutPoint) -> impl Iterator<Item = &OutPoint> {
+        self.coins.get(wallet).into_iter().flat_map(move |coins| coins.range(first..))
     }
 
     pub(crate) fn sums(&self, wallet: &WalletId) -> Sums {

@@ -212,9 +212,10 @@ impl State {
         self.utxos.iter()
     }
 
-    /// Coins from a position on, for pages.
-    pub fn utxos_from(&self, first: OutPoint) -> impl Iterator<Item = (&OutPoint, &Utxo)> {
-        self.utxos.range(first..)
+    /// A wallet's coins from a position on, spent ones within reach of a reorganisation included.
+    pub fn utxos_of(&self, wallet: &WalletId, first: OutPoint) -> impl Iterator<Item = (&OutPoint, &Utxo)> {
+        let coins = self.index.coins_from(wallet, first);
+        coins.filter_map(|outpoint| Some((outpoint, self.utxos.get(outpoint)?)))
     }
 
     /// A wallet's coins that nobody claims and a block holds, the most valuable first. A coinbase among them may be
@@ -365,7 +366,7 @@ impl State {
 
     pub(crate) fn remove_utxo(&mut self, outpoint: &OutPoint) {
         if let Some(utxo) = self.utxos.remove(outpoint) {
-            self.index.remove_coin(outpoint, &utxo);
+            self.index.forget_coin(outpoint, &utxo);
         }
     }
 

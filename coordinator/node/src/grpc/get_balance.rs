@@ -1,6 +1,7 @@
 //! GetBalance: the sums of a wallet's coins by what may be done with them.
 //!
-//! One hold of the state's lock over all coins: sums over two moments would count a coin and its change, or neither.
+//! One hold of the state's lock over the wallet's coins: sums over two moments would count a coin and its change, or
+//! neither.
 
 use onespend_core::utxo::UtxoState;
 use onespend_proto::v1;
@@ -8,6 +9,7 @@ use tonic::Status;
 
 use super::api::Api;
 use super::fields::Fields;
+use super::list_utxos::FIRST;
 use super::utxo_view::{sat, state_of, tip};
 use super::{chain_view, status};
 
@@ -22,7 +24,7 @@ pub(super) fn get_balance(
     api.replica.read(|state| {
         state.wallet(&id).map_err(|rejection| status::rejected(&rejection))?;
         let mut sums = Sums::default();
-        for (_, utxo) in state.utxos().filter(|(_, utxo)| utxo.wallet == id) {
+        for (_, utxo) in state.utxos_of(&id, FIRST()) {
             let deep = utxo.depth(tip(state)) >= message.min_depth;
             sums.add(state_of(state, utxo), utxo.value_sat, deep);
         }

@@ -15,7 +15,7 @@ use super::status;
 use super::utxo_view::{self, state_of, tip};
 
 /// The first outpoint in order.
-const FIRST: fn() -> OutPoint = || OutPoint { txid: Txid::all_zeros(), vout: 0 };
+pub(super) const FIRST: fn() -> OutPoint = || OutPoint { txid: Txid::all_zeros(), vout: 0 };
 
 pub(super) fn list_utxos(
     api: &Api,
@@ -38,11 +38,8 @@ pub(super) fn list_utxos(
                 let shown = utxo_view::state(state_of(state, utxo));
                 message.states.is_empty() || message.states.contains(&shown.into())
             };
-            page.look(state.utxos_from(page.at().unwrap_or_else(FIRST)), |outpoint, utxo| {
-                let wanted = utxo.wallet == id
-                    && utxo.value_sat >= least
-                    && utxo.depth(tip(state)) >= message.min_depth
-                    && states(utxo);
+            page.look(state.utxos_of(&id, page.at().unwrap_or_else(FIRST)), |outpoint, utxo| {
+                let wanted = utxo.value_sat >= least && utxo.depth(tip(state)) >= message.min_depth && states(utxo);
                 wanted.then(|| utxo_view::utxo(state, outpoint, utxo))
             });
         });

@@ -2,7 +2,7 @@
 //!
 //! The state is one value behind a standard `RwLock`, which prefers a waiting writer, so readers cannot starve it. Most
 //! readers hold it for one lookup; a page of a list or a stream for at most 1 024 rows, of which it shows 64
-//! (`grpc/page.rs`). What costs more than that is rare, and grows with the state: a balance looks at every coin, so that
+//! (`grpc/page.rs`). What costs more than that is rare, and grows with the state: a balance looks at every coin of its wallet, so that
 //! its sums are of one moment; the counts for health and status, and the duties after a failover, look at every open
 //! payment. The writer holds it for at most 64 entries. A lock-free pointer swap would need a copy of the whole state
 //! for each batch.
