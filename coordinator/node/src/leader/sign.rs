@@ -152,7 +152,9 @@ const RECONCILE: Duration = Duration::from_secs(1);
 pub(super) async fn run(duty: Arc<super::Duty>) {
     loop {
         let waiting: Vec<(PaymentKey, AttemptNo)> = duty.replica.read(|state| {
-            let open = state.open_payments().into_iter();
+            let here =
+                |key: &PaymentKey| matches!(state.wallet(&key.wallet).map(|w| &w.signer), Ok(SignerRef::Named(_)));
+            let open = state.open_payments().into_iter().filter(here);
             open.flat_map(|key| {
                 let payment = state.payment(&key);
                 let unsigned: Vec<_> = payment
