@@ -131,7 +131,7 @@ pub async fn resources(stage: &mut Stage) -> Result<()> {
             })
             .await;
     }
-    let all = invalid(&["request_id", "wallet_id", "payment_id", "reservation_id", "recipients", "fence"]);
+    let all = invalid(&["request_id", "wallet_id", "payment_id", "recipients"]);
     stage
         .refuses(Who::Client, "nothing at all", &all, async |mut to| {
             to.payment.sign_psbt(v1::SignPsbtRequest::default()).await

@@ -69,18 +69,23 @@ async fn others(stage: &mut Stage, draft: &Draft) -> Result<()> {
     let ask = async |mut to: Clients| to.payment.create_payment(order(&draft.wallet, &draft.payment, 50_000)).await;
     stage.refuses_now(Who::Client, "an order under the same name", &bound, ask).await;
 
-    let txid = draft.psbt.unsigned_tx.compute_txid();
-    let live = refusal("PAYMENT_UNRESOLVED").with("attempt", 1).with("txid", txid);
+    let used = refusal("RESERVATION_USED").with("payment_id", &draft.payment);
     let mut dearer = draft.clone();
     dearer.set_fee(2 * FEE_SAT);
     let ask = async |mut to: Clients| to.payment.sign_psbt(dearer.request()).await;
-    stage.refuses_now(Who::Client, "another transaction for the same payment", &live, ask).await;
+    stage.refuses_now(Who::Client, "another transaction on the same reservation", &used, ask).await;
+    let low = refusal("FEE_LIMIT").with("limit", "min_replacement_fee_sat");
+    let mut cheaper = draft.clone();
+    cheaper.set_fee(FEE_SAT - 1);
+    let cheaper = v1::SignPsbtRequest { reservation_id: String::new(), fence: 0, ..cheaper.request() };
+    let ask =
+        async |mut to: Clients| to.payment.sign_psbt(v1::SignPsbtRequest { request_id: id(), ..cheaper.clone() }).await;
+    stage.refuses_now(Who::Client, "a replacement that pays less", &low, ask).await;
 
     let theirs = refusal("NOT_OWNER").with("owner", "client/payouts");
     let ask = async |mut to: Clients| to.payment.sign_psbt(draft.request()).await;
     stage.refuses_now(Who::Other, "the payment of another", &theirs, ask).await;
 
-    let used = refusal("RESERVATION_USED").with("payment_id", &draft.payment);
     let (reservation_id, fence) = (draft.reservation.reservation_id.clone(), draft.reservation.fence);
     let ask = async |mut to: Clients| {
         let (request_id, reservation_id) = (id(), reservation_id.clone());

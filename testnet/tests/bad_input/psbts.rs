@@ -281,6 +281,21 @@ pub async fn requests(stage: &mut Stage) -> Result<()> {
     let cases = vec![
         ("no fence", v1::SignPsbtRequest { fence: 0, ..good.clone() }, invalid(&["fence"])),
         (
+            "a fence without a reservation",
+            v1::SignPsbtRequest { reservation_id: String::new(), ..good.clone() },
+            invalid(&["fence"]),
+        ),
+        (
+            "neither a reservation nor anything to replace",
+            v1::SignPsbtRequest {
+                reservation_id: String::new(),
+                fence: 0,
+                request_id: crate::stage::id(),
+                ..good.clone()
+            },
+            refusal("RESERVATION_UNKNOWN"),
+        ),
+        (
             "a stale fence",
             v1::SignPsbtRequest { fence: fence - 1, request_id: crate::stage::id(), ..good.clone() },
             refusal("STALE_FENCE").with("fence", fence),

@@ -7,7 +7,7 @@ use onespend_testnet::cluster::SIGNER;
 use crate::door::{Clients, Who};
 use crate::draft::{PAYEE, reserve};
 use crate::refusal::{Refusal, invalid, refusal};
-use crate::stage::{HOT, OUTSIDE, Stage, TAP, WATCH, id, outpoint, recipient};
+use crate::stage::{HOT, Stage, TAP, WATCH, id, outpoint, recipient};
 
 /// Characters of a descriptor, by wallet.proto.
 const MAX_DESCRIPTOR: usize = 4096;
@@ -33,7 +33,6 @@ pub async fn descriptors(stage: &mut Stage) -> Result<()> {
     let padded = format!("{}{}", stage.keys.wpkh("new"), " ".repeat(MAX_DESCRIPTOR));
     let key = "02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5";
     let cases = [
-        ("nothing", String::new()),
         ("words", "my wallet".to_owned()),
         ("an address", "addr(bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080)".to_owned()),
         ("a private key", format!("wpkh({tprv}/<0;1>/*)")),
@@ -86,6 +85,20 @@ pub async fn signers(stage: &mut Stage) -> Result<()> {
     refuse(stage, "a signer without the key", with(&new, SIGNER), &no_key).await;
     let taproot = new.replace("wpkh(", "tr(");
     refuse(stage, "a signer without the taproot key", with(&taproot, SIGNER), &no_key).await;
+    refuse(stage, "a signer without a descriptor", with("", SIGNER), &no_key).await;
+    let nothing = refusal("DESCRIPTOR_INVALID").field("descriptor").saying("without a descriptor");
+    refuse(stage, "an outside signer without a descriptor", with("", "external"), &nothing).await;
+    let fenced =
+        |signer: &str, key: &[u8]| v1::RegisterWalletRequest { fence_key: key.to_vec().into(), ..with(&new, signer) };
+    let point = bitcoin::secp256k1::constants::GENERATOR_X;
+    for (what, request) in [
+        ("a fence key of 31 bytes", fenced("external", &[2; 31])),
+        ("a fence key of 33 bytes", fenced("external", &[2; 33])),
+        ("a fence key that is no point", fenced("external", &[0xff; 32])),
+        ("a fence key of a watched wallet", fenced("", &point)),
+    ] {
+        refuse(stage, what, request, &invalid(&["fence_key"])).await;
+    }
     let multisig = format!("wsh(sortedmulti(2,{}/<0;1>/*,{second}/<0;1>/*))", stage.keys.tpub("new"));
     let watched = refusal("DESCRIPTOR_INVALID").field("descriptor");
     refuse(stage, "a multisig with a signer", with(&multisig, SIGNER), &watched).await;
@@ -121,6 +134,13 @@ pub async fn limits(stage: &mut Stage) -> Result<()> {
         ("max_fee_percent", v1::WalletLimits { max_fee_percent: u32::MAX, ..none }),
         ("finality_depth", v1::WalletLimits { finality_depth: 101, ..none }),
         ("finality_depth", v1::WalletLimits { finality_depth: u32::MAX, ..none }),
+        ("max_reserved_percent", v1::WalletLimits { max_reserved_percent: 101, ..none }),
+        ("velocity.window", v1::WalletLimits { velocity: Some(velocity(None, 1)), ..none }),
+        ("velocity.window", v1::WalletLimits { velocity: Some(velocity(Some(0), 1)), ..none }),
+        ("velocity.window", v1::WalletLimits { velocity: Some(velocity(Some(-1), 1)), ..none }),
+        ("velocity.window", v1::WalletLimits { velocity: Some(velocity(Some(31 * 86_400 + 1), 1)), ..none }),
+        ("velocity.max_sat", v1::WalletLimits { velocity: Some(velocity(Some(60), 0)), ..none }),
+        ("velocity.max_sat", v1::WalletLimits { velocity: Some(velocity(Some(60), i64::MIN)), ..none }),
     ];
     for (field, limits) in cases {
         let field = format!("limits.{field}");
@@ -153,6 +173,11 @@ pub async fn limits(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+fn velocity(seconds: Option<i64>, max_sat: i64) -> v1::Velocity {
+    let window = seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+    v1::Velocity { window, max_sat }
+}
+
 fn order(wallet: &str) -> v1::CreatePaymentRequest {
     v1::CreatePaymentRequest {
         request_id: id(),
@@ -164,24 +189,15 @@ fn order(wallet: &str) -> v1::CreatePaymentRequest {
     }
 }
 
-/// Wallets without a signer, and with one that is outside.
+/// Wallets without a signer.
 pub async fn without_signer(stage: &mut Stage) -> Result<()> {
-    for (wallet, reason) in [(WATCH, "WALLET_WATCH_ONLY"), (OUTSIDE, "SIGNER_EXTERNAL")] {
-        let wanted = refusal(reason);
-        stage
-            .refuses(Who::Client, &format!("an order to {wallet}"), &wanted, async |mut to| {
-                to.payment.create_payment(order(wallet)).await
-            })
-            .await;
-        let draft = crate::draft::Draft::new(stage, wallet, "psbt").await?;
-        stage
-            .refuses(Who::Client, &format!("a PSBT of {wallet}"), &wanted, async |mut to| {
-                to.payment.sign_psbt(draft.request()).await
-            })
-            .await;
-        stage.release(&draft.reservation).await?;
-    }
-    Ok(())
+    let wanted = refusal("WALLET_WATCH_ONLY");
+    let ask = async |mut to: Clients| to.payment.create_payment(order(WATCH)).await;
+    stage.refuses(Who::Client, "an order", &wanted, ask).await;
+    let draft = crate::draft::Draft::new(stage, WATCH, "psbt").await?;
+    let ask = async |mut to: Clients| to.payment.sign_psbt(draft.request()).await;
+    stage.refuses(Who::Client, "a PSBT", &wanted, ask).await;
+    stage.release(&draft.reservation).await
 }
 
 /// A wallet that an operator has stopped.

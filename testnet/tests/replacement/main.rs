@@ -1,0 +1,34 @@
+//! Payments that are replaced, cancelled, helped by a child, or signed for outside, on one cluster of real processes:
+//! three nodes, three bitcoinds on regtest. What bitcoind's mempools and blocks hold decides.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod change;
+mod outside;
+mod recovery;
+mod replace;
+mod scene;
+
+use scene::Scene;
+use tokio::runtime::Runtime;
+
+#[test]
+fn payments_are_replaced_cancelled_and_signed_outside_and_paid_at_most_once() {
+    let runtime = Runtime::new().unwrap();
+    let scene = runtime.block_on(async {
+        let mut scene = Scene::start("replacement").await;
+        replace::a_bump_replaces_the_payment_in_every_mempool(&mut scene).await;
+        replace::an_older_attempt_that_is_mined_settles_the_payment(&mut scene).await;
+        replace::a_cancelled_payment_gives_its_coins_back(&mut scene).await;
+        replace::a_psbt_replaces_an_attempt_without_a_reservation(&mut scene).await;
+        replace::what_cannot_be_replaced_is_refused(&mut scene).await;
+        change::a_child_pays_for_its_parent(&mut scene).await;
+        change::unconfirmed_change_is_spent_where_the_wallet_opted_in(&mut scene).await;
+        outside::a_permit_is_signed_outside_and_submitted(&mut scene).await;
+        outside::a_quorum_of_keys_signs_a_permit(&mut scene).await;
+        outside::a_fenced_attempt_is_aborted_and_its_coins_are_free(&mut scene).await;
+        outside::single_coins_are_followed_without_a_descriptor(&mut scene).await;
+        recovery::a_restored_folder_signs_nothing_until_an_operator_confirms(&mut scene).await;
+        scene
+    });
+    scene.finish();
+}
