@@ -38,8 +38,8 @@ pub const CLUSTER_METADATA_KEY: &str = "onespend-cluster";
 /// certificate may set it.
 pub const CALLER_METADATA_KEY: &str = "onespend-caller";
 
-/// Metadata key of an answer under which a replica that forwarded a request names the leader's data port, so that the
-/// caller can go there directly next time.
+/// Metadata key of an answer under which a replica that forwarded a request names the leader's data port, or for
+/// ClusterService its control port, so that the caller can go there directly next time.
 pub const LEADER_METADATA_KEY: &str = "onespend-leader";
 
 /// Keys of `ErrorInfo.metadata` that programs read; errors.proto says which reason carries which.

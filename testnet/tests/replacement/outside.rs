@@ -8,9 +8,10 @@ use bitcoin::{Network, OutPoint, ScriptBuf};
 use miniscript::psbt::PsbtExt;
 use onespend_proto::client::ClientError;
 use onespend_proto::v1::{self, AttemptState, PaymentState};
+use onespend_testnet::bitcoind::wait_for_same_tip;
 use onespend_testnet::hot::WALLET;
 
-use crate::scene::{Scene, eventually, on_wire, reason, recipient};
+use crate::scene::{Scene, eventually, on_wire, payee, reason, recipient};
 
 fn master(seed: u8) -> Xpriv {
     Xpriv::new_master(Network::Regtest, &[seed; 32]).unwrap()
@@ -178,7 +179,9 @@ pub async fn single_coins_are_followed_without_a_descriptor(scene: &mut Scene) {
     for bitcoind in scene.cluster.bitcoinds() {
         bitcoind.invalidate(tip).unwrap();
     }
-    scene.mine(2);
+    // To another miner: the same block again would be the invalid one.
+    scene.cluster.bitcoinds()[0].mine(2, &payee("another miner")).unwrap();
+    wait_for_same_tip(scene.cluster.bitcoinds()).unwrap();
     let tip = scene.cluster.bitcoinds()[0].tip().unwrap().to_string();
     eventually("the coin is in a block of the new branch", async || {
         let seen = scene.client.get_tip(v1::GetTipRequest::default()).await.map_err(|error| error.to_string())?;

@@ -107,7 +107,7 @@ pub async fn a_psbt_replaces_an_attempt_without_a_reservation(scene: &mut Scene)
 pub async fn what_cannot_be_replaced_is_refused(scene: &mut Scene) {
     let paid = scene.pay(WALLET, "refused", 5.0).await;
     assert_eq!(reason(scene.bump("refused", 5.0).await), "FEE_LIMIT", "not above the newest attempt's");
-    assert_eq!(reason(scene.bump("refused", 900.0).await), "FEE_LIMIT", "above the wallet's cap");
+    assert_eq!(reason(scene.bump("refused", 2_000.0).await), "FEE_LIMIT", "above the wallet's cap");
     let capped = v1::BumpFeeRequest {
         wallet_id: WALLET.to_owned(),
         payment_id: "refused".to_owned(),

@@ -8,7 +8,7 @@ use bitcoin::Network;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use onespend_core::command::{Command, Request as CoreRequest};
 use onespend_core::ids::{CallerId, Millis, RequestId, RequestKey};
-use onespend_policies::{Action, Authorized, Policy, Resource};
+use onespend_policies::{Action, Authorized, Class, Policy, Resource};
 use onespend_proto::v1;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -115,7 +115,7 @@ impl Api {
         let answer = async {
             let (caller, call) = self.admit(action, &request)?;
             if !self.leads(call.deadline).await {
-                return self.pass_on(&caller, call.deadline, request, pass).await;
+                return self.pass_on(&caller, &call, request, pass).await;
             }
             self.demand_sound_state()?;
             run(Arc::clone(self), call, request.into_inner()).await.map(Response::new)
@@ -146,7 +146,7 @@ impl Api {
             let (caller, call) = self.admit(action, &request)?;
             let bound = super::reads::staleness_bound(consistency.as_ref())?;
             if bound.is_none() && !self.leads(call.deadline).await {
-                return self.pass_on(&caller, call.deadline, request, pass).await;
+                return self.pass_on(&caller, &call, request, pass).await;
             }
             let info = super::reads::confirm(self, bound, call.deadline).await?;
             run(self, info, request.get_ref()).map(Response::new)
@@ -189,7 +189,7 @@ impl Api {
     async fn pass_on<Req, Res, Pass, PassFuture>(
         &self,
         caller: &Caller,
-        deadline: Instant,
+        call: &Call,
         request: Request<Req>,
         pass: Pass,
     ) -> Result<Response<Res>, Status>
@@ -202,9 +202,12 @@ impl Api {
             return Err(status::not_leader(hint.as_ref()));
         };
         let clients = self.forward.to(leader)?;
-        let request = Forward::dress(request, caller, deadline);
+        let request = Forward::dress(request, caller, call.deadline);
         let answer = pass(clients, request).await.map_err(super::forward::answer)?;
-        Ok(super::observe::name_leader(answer, &leader.addresses.data))
+        // Callers go on where the service is: administration is on the control port alone.
+        let administers = call.authorized.action().class() == Class::ClusterAdministration;
+        let address = if administers { &leader.addresses.control } else { &leader.addresses.data };
+        Ok(super::observe::name_leader(answer, address))
     }
 
     /// Proposes what `gather` drafts until it is decided; see [`Decisions::decide`].

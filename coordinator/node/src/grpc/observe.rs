@@ -50,8 +50,8 @@ impl Observed {
 }
 
 /// The answer of the leader that a request was passed on to, with the leader's address for next time.
-pub(super) fn name_leader<T>(mut answer: Response<T>, data_address: &str) -> Response<T> {
-    if let Ok(address) = data_address.parse() {
+pub(super) fn name_leader<T>(mut answer: Response<T>, leader: &str) -> Response<T> {
+    if let Ok(address) = leader.parse() {
         answer.metadata_mut().insert(LEADER_METADATA_KEY, address);
     }
     answer
