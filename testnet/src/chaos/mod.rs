@@ -209,10 +209,11 @@ impl<'a> Run<'a> {
         let mut planned = faults.iter().peekable();
         let mut judged = Instant::now();
         while (self.began.elapsed() < self.plan.duration || planned.peek().is_some()) && self.caught.is_none() {
+            // First the end of those whose time is over: the next one of their track may be due as well.
+            self.stage.tend(&self.history)?;
             if let Some(fault) = planned.next_if(|fault| fault.at <= self.began.elapsed()) {
                 self.strike(fault, &progress)?;
             }
-            self.stage.tend(&self.history)?;
             if judged.elapsed() >= JUDGE_PACE {
                 self.look(&progress)?;
                 judged = Instant::now();
