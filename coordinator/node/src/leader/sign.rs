@@ -220,9 +220,8 @@ pub(super) async fn run(duty: Arc<super::Duty>) {
 
 /// Payments with intents that have no signature and that are signed for here.
 fn waiting(state: &State) -> Vec<(PaymentKey, Vec<AttemptNo>)> {
-    let here = |key: &PaymentKey| {
-        state.wallet(&key.wallet).is_ok_and(|wallet| matches!(wallet.signer, SignerRef::Named(_)))
-    };
+    let here =
+        |key: &PaymentKey| state.wallet(&key.wallet).is_ok_and(|wallet| matches!(wallet.signer, SignerRef::Named(_)));
     let open = state.open_payments().into_iter().filter(here);
     let unsigned = open.map(|key| {
         let attempts = state.payment(&key).into_iter().flat_map(Payment::numbered);
