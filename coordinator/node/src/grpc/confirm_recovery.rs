@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use onespend_core::command::Command;
+use onespend_core::state::State;
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -21,8 +22,8 @@ pub(super) async fn confirm_recovery(
     fields.checked(&message.note, message.i_have_checked);
     let request = fields.finish(request)?;
     let gather = || {
-        // Above every fence that this state has granted.
-        let epoch = api.replica.read(|state| state.epoch().saturating_add(1));
+        // Above every fence that this state has granted, and that this node's signers remember.
+        let epoch = api.replica.read(State::epoch).max(api.signing.epoch()).saturating_add(1);
         std::future::ready(Ok(Draft::of(Command::ConfirmRecovery { epoch, note: message.note.clone() })))
     };
     let applied = api.decide(&call, call.request(request), gather).await?;

@@ -9,7 +9,7 @@ use bitcoin::Transaction;
 use onespend_adapters::signer::memory::Refusal;
 use onespend_adapters::signer::{Signer, SignerError};
 use onespend_core::command::Command;
-use onespend_core::ids::{AttemptNo, PaymentKey};
+use onespend_core::ids::{AttemptNo, Fence, PaymentKey};
 use onespend_core::outcome::Outcome;
 use onespend_core::payment::Payment;
 use onespend_core::signing::SigningPermit;
@@ -68,6 +68,11 @@ impl Signing {
         if !told.is_empty() {
             self.alarms.raise(FROZEN, &told.join("; "));
         }
+    }
+
+    /// The highest fence epoch that a signer of this node has seen, of those that remember.
+    pub fn epoch(&self) -> u32 {
+        self.signers.values().filter_map(|signer| signer.highest_fence()).map(Fence::epoch).max().unwrap_or(0)
     }
 
     /// Whether a signer of this name is configured.

@@ -316,7 +316,7 @@ fn a_cut_or_foreign_file_is_refused_by_name() {
     let (folder, path) = closed(5_000);
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-    assert_damaged(&folder, "malformed");
+    assert_damaged(&folder, "bytes of");
     std::fs::write(&path, "once upon a time ".repeat(1_000)).unwrap();
     assert_damaged(&folder, "not a database");
     std::fs::write(&path, "").unwrap();
