@@ -126,6 +126,7 @@ mod tests {
         assert_eq!(rows, Action::ALL);
     }
 
+    /// safety 28: also on a reservation of another caller.
     #[test]
     fn each_role_may_do_what_its_column_says() {
         for (action, row) in TABLE {

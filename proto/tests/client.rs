@@ -101,6 +101,7 @@ async fn results_that_are_unknown_are_asked_again() {
     assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
 }
 
+/// safety 27, in the client.
 #[tokio::test]
 async fn the_outcome_is_unknown_after_the_deadline() {
     let one = Mock::start(|_| Script::Hang);
@@ -138,6 +139,7 @@ async fn a_refusal_is_not_retried() {
     assert_eq!(rejection.field_violations[0].field, "wallet_id");
 }
 
+/// safety 27, in the client.
 #[tokio::test]
 async fn a_refusal_after_a_try_without_answer_does_not_claim_that_nothing_was_applied() {
     let node = Mock::start(|n| match n {

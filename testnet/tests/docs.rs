@@ -1,6 +1,10 @@
 //! Keeps the documentation true where a program can: links lead somewhere, the book lists every page, the files that
-//! the pages name are there, the architecture page's map has every module, and the commands exist.
+//! the pages name are there, the architecture page's map has every module, the commands exist, and every invariant has
+//! a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "docs/invariants.rs"]
+mod invariants;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -153,6 +153,7 @@ impl ChainError {
 mod tests {
     use super::*;
 
+    /// safety 27, towards bitcoind.
     #[test]
     fn only_answers_and_unsent_requests_are_known() {
         let timeout = ChainError::Timeout { method: "x", after: Duration::from_millis(1) };

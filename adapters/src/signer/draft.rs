@@ -288,6 +288,7 @@ mod tests {
         draft(&specimen).unwrap_err()
     }
 
+    /// safety 18: values and scripts are the permit's.
     #[test]
     fn fills_the_psbt_from_the_permit() {
         for kind in ["wpkh", "tr"] {
@@ -311,6 +312,7 @@ mod tests {
         assert_eq!(draft(&descriptor_specimen(&source)), Err(Refusal::DescriptorKind));
     }
 
+    /// safety 19, at the signer.
     #[test]
     fn refuses_inputs_that_are_not_the_permitted_coins() {
         for kind in ["wpkh", "tr"] {
@@ -332,6 +334,7 @@ mod tests {
         assert_eq!(many, Refusal::InputCount);
     }
 
+    /// safety 20.
     #[test]
     fn refuses_a_transaction_that_holds_a_signature() {
         let script = refusal("wpkh", |specimen| specimen.transaction.input[1].script_sig = ScriptBuf::from(vec![0x51]));
@@ -359,6 +362,7 @@ mod tests {
         assert_eq!(too_much, Refusal::Amounts { input_sat: u64::MAX, output_sat: 199_000 });
     }
 
+    /// safety 21, at the signer.
     #[test]
     fn refuses_change_that_is_not_the_wallets() {
         for kind in ["wpkh", "tr"] {

@@ -194,6 +194,7 @@ mod tests {
         }
     }
 
+    /// safety 20, for signers outside.
     #[test]
     fn refuses_signatures_that_are_not_over_everything_or_not_true() {
         let specimen = multisig();
@@ -215,6 +216,7 @@ mod tests {
         }
     }
 
+    /// safety 14, 18: the permitted bytes, over the amounts of our own view.
     #[test]
     fn refuses_another_transaction_and_other_coins() {
         let specimen = multisig();

@@ -226,6 +226,7 @@ mod tests {
         assert!(verdict.contains("S is high"), "{verdict}");
     }
 
+    /// safety 20.
     #[test]
     fn refuses_other_sighash_types() {
         for byte in [2, 3, 0x81, 0x82, 0x83] {
@@ -244,6 +245,7 @@ mod tests {
         }
     }
 
+    /// safety 20: no annex, no script path.
     #[test]
     fn refuses_more_or_less_in_a_witness_than_belongs_there() {
         let annex = verdict("tr", |items| [items, vec![vec![0x50, 1]]].concat());

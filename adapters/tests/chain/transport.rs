@@ -102,6 +102,7 @@ fn a_request_without_an_answer_is_sent_once() {
     assert_eq!(methods(&log), ["getblockhash"]);
 }
 
+/// safety 27, towards bitcoind.
 #[test]
 fn a_broadcast_whose_answer_is_lost_is_unknown_and_sent_once() {
     let (chain, log) = serve(|request, stream| {

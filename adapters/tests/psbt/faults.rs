@@ -262,6 +262,7 @@ fn refuses_a_transaction_that_is_signed() {
     assert!(error.to_string().contains("BIP-144"), "{error}");
 }
 
+/// safety 19.
 #[test]
 fn refuses_the_same_coin_twice() {
     let outpoint = specimen().unsigned_tx.input[0].previous_output;
@@ -280,6 +281,7 @@ fn refuses_outputs_that_cannot_be() {
     assert!(matches!(sum, PsbtFault::OutputInvalid { output: 1, .. }), "{sum}");
 }
 
+/// safety 20.
 #[test]
 fn refuses_other_sighash_types() {
     let types = [2, 3, 0x80, 0x81, 0x82, 0x83, 4, 0x101, u32::MAX];
@@ -295,6 +297,7 @@ fn refuses_other_sighash_types() {
     assert!(matches!(default, PsbtFault::SighashNotAllowed { input: 0, .. }), "{default}");
 }
 
+/// safety 20: no signature beforehand, no annex.
 #[test]
 fn refuses_inputs_that_are_signed_already() {
     let secp = Secp256k1::new();
@@ -333,6 +336,7 @@ fn assert_mismatch(fault: &PsbtFault, input: usize, expected: &str) {
     assert!(named, "{expected}: {fault}");
 }
 
+/// safety 18.
 #[test]
 fn refuses_a_lying_non_witness_utxo() {
     let wrong = fault(|psbt| psbt.inputs[0].non_witness_utxo.as_mut().unwrap().output[0].value += Amount::ONE_SAT);
@@ -350,6 +354,7 @@ fn refuses_a_lying_non_witness_utxo() {
     assert_mismatch(&other_output, 0, "witness_utxo is not the output");
 }
 
+/// safety 18.
 #[test]
 fn refuses_a_lying_witness_utxo() {
     let value = claim_fault(|psbt| psbt.inputs[1].witness_utxo.as_mut().unwrap().value += Amount::ONE_SAT);
@@ -365,6 +370,7 @@ fn refuses_a_foreign_coin() {
     assert_eq!(fault, PsbtFault::UnknownCoin { input: 1, outpoint });
 }
 
+/// safety 14: segwit and taproot alone keep the txid.
 #[test]
 fn refuses_legacy_coins_with_the_reason() {
     let key = public(1);
@@ -437,6 +443,7 @@ fn lets_a_multisig_coin_be_claimed_with_its_own_script() {
     check_claims(&proposal, other).unwrap();
 }
 
+/// safety 20: no script path.
 #[test]
 fn refuses_taproot_scripts() {
     let secp = Secp256k1::new();

@@ -66,6 +66,7 @@ fn keeps_the_contract_with_keys_from_the_environment() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
+/// safety 14.
 #[test]
 fn signs_the_same_bytes_again_also_on_another_node() {
     for account in accounts() {

@@ -35,6 +35,8 @@ fn permitted() -> (World, PaymentKey, [OutPoint; 2]) {
     (world, key, coins)
 }
 
+/// safety 3, 14, 18: none before the intent is applied, always the same one after it, and the coins as the state has
+/// them.
 #[test]
 fn a_permit_holds_the_committed_bytes_and_our_own_view_of_the_coins() {
     let (world, key, coins) = permitted();

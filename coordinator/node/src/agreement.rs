@@ -83,6 +83,7 @@ mod tests {
         HashAt { index: LogIndex(index), hash: [byte; 32] }
     }
 
+    /// safety 31.
     #[test]
     fn the_node_that_all_others_contradict_is_outvoted() {
         assert_eq!(outvoted(&[at(128, 1)], &[vec![at(128, 2)], vec![at(128, 2)]]), Some(128));

@@ -250,6 +250,7 @@ mod tests {
         assert!(matches!(Verdict::of(&other), Verdict::Refused(rejection) if rejection.reason.is_empty()));
     }
 
+    /// safety 27, in the client.
     #[test]
     fn codes_without_an_answer_are_never_refusals() {
         for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal] {

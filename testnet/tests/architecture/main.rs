@@ -138,6 +138,7 @@ fn files_are_named_by_nouns_and_stay_small() {
     assert_none(&faults);
 }
 
+/// safety 15, 16.
 #[test]
 fn core_has_no_clock_randomness_io_or_unordered_map() {
     let files = rust_files("coordinator/core/src");

@@ -28,6 +28,7 @@ const FREEZE_AT: usize = 10;
 
 type Call<T> = JoinHandle<Result<T, Status>>;
 
+/// safety 13: after a failover the retry has the same txid.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_leader_loses_its_primary_and_a_lost_answer_is_repeated_elsewhere() {
     let mut scene = Scene::with_coins("pause", PAYMENTS + 20).await;

@@ -13,6 +13,7 @@ use crate::scene::{Scene, eventually, need, payment};
 
 const COINS: usize = 6;
 
+/// safety 17, below the finality depth.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leaders_chain_view_drives_the_log_through_a_reorganisation() {
     let mut scene = Scene::with_coins("reorg", COINS).await;

@@ -30,6 +30,7 @@ struct Asked {
     address: (v1::NewAddressRequest, String),
 }
 
+/// safety 15, 29: all nodes are killed; what was acknowledged is there, and their hashes are the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_is_the_same_after_restart_of_every_node() {
     let mut scene = Scene::with_coins("restart", PAYMENTS + RESERVATIONS + 10).await;

@@ -38,6 +38,7 @@ pub async fn a_child_pays_for_its_parent(scene: &mut Scene) {
     scene.reaches(WALLET, "child", PaymentState::Settled).await;
 }
 
+/// safety 24: and its parent is not replaced.
 pub async fn unconfirmed_change_is_spent_where_the_wallet_opted_in(scene: &mut Scene) {
     let parent = scene.pay(WALLET, "first", 5.0).await;
     scene.in_every_mempool(&parent.txid, None).await;

@@ -9,6 +9,7 @@ use onespend_testnet::programs;
 
 use crate::scene::{AMOUNT_SAT, Scene, eventually, reason, recipient};
 
+/// safety 30: and the fences after it are above all of the time before.
 pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &mut Scene) {
     let nodes = scene.cluster.nodes().len();
     mark_all(scene, nodes);

@@ -90,6 +90,7 @@ fn child_appends() {
     }
 }
 
+/// safety 29: on one node; a quorum is Raft's matter.
 #[test]
 fn killed_in_the_middle_every_acknowledged_change_is_there() {
     for round in 0..ROUNDS {

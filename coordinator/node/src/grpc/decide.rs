@@ -135,6 +135,7 @@ mod tests {
         status::rejected(&Rejection::InsufficientFunds { needed_sat: 2, available_sat: 1 })
     }
 
+    /// safety 27: "not applied" would be false where an earlier try of the request still may be.
     // On one thread, so that the earlier try cannot be through before the refusal.
     #[tokio::test]
     async fn a_refusal_does_not_overtake_an_earlier_try_of_the_request() {
@@ -161,6 +162,7 @@ mod tests {
         assert!(status::is_for(&refused, ErrorReason::InsufficientFunds), "{refused}");
     }
 
+    /// safety 27.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_refusal_that_nothing_vouches_for_is_unknown() {
         let folder = TempDir::new().unwrap();

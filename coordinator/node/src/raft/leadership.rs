@@ -161,6 +161,7 @@ mod tests {
 
     use super::*;
 
+    /// safety 16: time in the log is what it was, plus what has passed since.
     #[test]
     fn a_leaders_time_never_goes_back_and_never_waits_for_a_wall_clock() {
         let since = Instant::now().checked_sub(Duration::from_millis(500)).unwrap_or_else(Instant::now);

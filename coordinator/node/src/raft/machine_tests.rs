@@ -67,6 +67,7 @@ fn parts(log: Arc<dyn LogStore>, state: Arc<dyn StateStore>) -> RaftParts {
     }
 }
 
+/// safety 32: neither is it applied, nor what follows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_cannot_be_read_is_not_skipped() {
     let folder = TempDir::new().unwrap();
@@ -99,6 +100,7 @@ async fn whoever_has_read_the_state_is_never_told_of_an_earlier_position() {
     reader.join().unwrap();
 }
 
+/// safety 32: nor does a start go past it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_does_not_start_over_a_log_that_it_cannot_read() {
     let folder = TempDir::new().unwrap();
@@ -110,6 +112,7 @@ async fn a_node_does_not_start_over_a_log_that_it_cannot_read() {
     assert!(matches!(&refused, StartError::Raft(why) if why.contains("log entry 1.1")), "{refused}");
 }
 
+/// safety 27, 29: what did not reach the disk is not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_store_ends_the_node_and_its_callers_hear_no_success() {
     let folder = TempDir::new().unwrap();
@@ -130,6 +133,7 @@ async fn a_failed_store_ends_the_node_and_its_callers_hear_no_success() {
     assert!(!node.turns().await, "its core has ended");
 }
 
+/// safety 25: the same hash there, and after the next command too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_carries_the_state_to_another_node_and_a_damaged_one_changes_nothing() {
     let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -163,6 +167,7 @@ async fn a_snapshot_carries_the_state_to_another_node_and_a_damaged_one_changes_
     assert_eq!(hash(&target), hash(&source));
 }
 
+/// safety 27, 29: while the disk stands still nothing is acknowledged, and what was asked is unknown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_in_flight_is_bounded_and_at_the_deadline_its_outcome_is_unknown() {
     let folder = TempDir::new().unwrap();

@@ -15,6 +15,7 @@ fn term_of(cluster: &Cluster, id: u64) -> LeaderTerm {
     cluster.node(id).leadership().borrow().leader_term().cloned().unwrap()
 }
 
+/// safety 29: it is there without the node that acknowledged it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_leader_stops_another_one_goes_on_with_all_that_was_acknowledged() {
     let mut cluster = Cluster::start(3, RaftConfig::default()).await;
@@ -37,6 +38,7 @@ async fn when_the_leader_stops_another_one_goes_on_with_all_that_was_acknowledge
     cluster.end().await;
 }
 
+/// safety 26, 27, 29: without a quorum it acknowledges no write, says "unknown", and answers no linearizable read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_isolated_leader_answers_unknown_in_time_and_its_duties_commit_nothing_later() {
     let cluster = Cluster::start(3, RaftConfig::default()).await;

@@ -40,6 +40,7 @@ pub async fn reserve_coins(cluster: &Cluster, coins: std::ops::Range<u32>, calle
     started.elapsed()
 }
 
+/// safety 15: the hashes of all nodes, at the end and on the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_reservations_leave_all_nodes_with_the_same_state() {
     let mut cluster = Cluster::start(3, RaftConfig::default()).await;
@@ -130,6 +131,7 @@ fn impatient() -> RaftConfig {
     RaftConfig { snapshot_every_entries: 200, keep_log_entries: 0, ..RaftConfig::default() }
 }
 
+/// safety 25: from a snapshot alone a node comes to the state of the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_the_log_no_longer_reaches_catch_up_by_a_snapshot() {
     let mut cluster = Cluster::start(3, impatient()).await;
