@@ -13,7 +13,7 @@ use crate::facts;
 use crate::ids::{Height, PaymentKey, WalletId};
 use crate::limits::{MAX_OUTPOINTS, UNDO_BLOCKS};
 use crate::outcome::{Outcome, Rejection};
-use crate::payment::AttemptEnd;
+use crate::payment::{Attempt, AttemptEnd, Payment};
 use crate::settlement;
 use crate::state::State;
 use crate::utxo::{Claim, Spend, Utxo, depth};
@@ -111,7 +111,7 @@ pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, 
             max: u64::from(UNDO_BLOCKS),
         });
     };
-    let undone = wallets_with_undone_ends(state, block.height);
+    let undone = payments_with_undone_ends(state, block.height);
     let Some(record) = state.take_tip(previous) else {
         return Err(stale("the tip has no record".to_owned()));
     };
@@ -123,7 +123,11 @@ pub(crate) fn disconnect(state: &mut State, block: BlockRef) -> Result<Outcome, 
     }
     let touched = exposing_payments(state, &record.spent);
     mark_changed(state, &touched);
-    freeze_after_deep_reorg(state, block.height, &undone);
+    for key in &undone {
+        state.change_payment(key, |payment| payment.undone = Some(block.height));
+    }
+    let wallets = undone.into_iter().map(|key| key.wallet).collect();
+    freeze_after_deep_reorg(state, block.height, &wallets);
     Ok(Outcome::Recorded)
 }
 
@@ -205,29 +209,25 @@ fn is_unclaimed(state: &State, outpoint: &OutPoint, utxo: &Utxo) -> bool {
     })
 }
 
-/// Wallets with a payment whose end rests on the block at a height: it was settled there, or an attempt was declared
-/// dead because of a spend there. The finality depth may have changed since, so depth alone does not tell.
-fn wallets_with_undone_ends(state: &State, height: Height) -> BTreeSet<WalletId> {
+/// Payments whose end rests on the block at a height: one was settled there, or an attempt was declared dead because of a
+/// spend there, of its own coin or of an ancestor's. The finality depth may have changed since, so depth alone does not
+/// tell.
+fn payments_with_undone_ends(state: &State, height: Height) -> BTreeSet<PaymentKey> {
     let Some(record) = state.block(height) else { return BTreeSet::new() };
-    let rests_here = |key: &PaymentKey, spender: Txid| {
-        state.payment(key).is_some_and(|payment| {
-            payment.attempts.iter().any(|attempt| match attempt.end {
-                Some(AttemptEnd::Settled(at)) => at == height,
-                Some(AttemptEnd::Dead(conflicting)) => conflicting == spender,
-                Some(AttemptEnd::Aborted) | None => false,
-            })
-        })
+    let spent = |outpoint| state.utxo(outpoint)?.spent.as_ref();
+    let spenders: BTreeSet<Txid> = record.spent.iter().filter_map(spent).map(|spend| spend.txid).collect();
+    let rests_here = |attempt: &Attempt| match attempt.end {
+        Some(AttemptEnd::Settled(at)) => at == height,
+        Some(AttemptEnd::Dead(by)) => spenders.contains(&by),
+        Some(AttemptEnd::Aborted) | None => false,
     };
-    record
-        .spent
-        .iter()
-        .filter_map(|outpoint| {
-            let utxo = state.utxo(outpoint)?;
-            let Claim::Exposed(payment) = &utxo.claim else { return None };
-            let key = PaymentKey { wallet: utxo.wallet.clone(), payment: payment.clone() };
-            rests_here(&key, utxo.spent.as_ref()?.txid).then_some(key.wallet)
-        })
-        .collect()
+    let is_undone = |payment: &Payment| payment.attempts.iter().any(rests_here);
+    let hit = exposing_payments(state, &record.spent);
+    if !hit.iter().any(|key| state.payment(key).is_some_and(is_undone)) {
+        return BTreeSet::new();
+    }
+    // Rare, so all are looked at: those that spent the change of a dead attempt died with it.
+    state.payments().filter(|(_, payment)| is_undone(payment)).map(|(key, _)| key.clone()).collect()
 }
 
 /// How every alarm of this kind begins.

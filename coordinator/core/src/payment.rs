@@ -50,6 +50,10 @@ pub struct Payment {
     /// The payment whose change it spends to pay fees for it, where it is such a child.
     #[n(8)]
     pub bumps: Option<PaymentId>,
+    /// The height of a block that ended one of its attempts and that a reorganisation took away again. From then on no
+    /// attempt counts as dead for good, so the payment gets no new anchor any more (safety 9, 17).
+    #[n(9)]
+    pub undone: Option<Height>,
 }
 
 /// One unsigned transaction, for ever (safety 11).

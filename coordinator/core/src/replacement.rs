@@ -44,6 +44,16 @@ pub(crate) fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<
     Ok(Some(payment))
 }
 
+/// A new anchor only when every earlier attempt is dead, and "dead" holds no longer once a block that it rested on was
+/// taken away (safety 9, 17).
+pub(crate) fn check_ends(payment: &Payment) -> Result<(), Rejection> {
+    if payment.undone.is_none() || payment.live_attempt().is_some() {
+        return Ok(());
+    }
+    let (attempt, last) = payment.numbered().next_back().ok_or(Rejection::PaymentUnknown)?;
+    Err(Rejection::PaymentUnresolved { attempt, txid: last.txid().to_string() })
+}
+
 /// safety 8.
 pub(crate) fn check_anchor(payment: &Payment, transaction: &Transaction) -> Result<(), Rejection> {
     let Some(anchor) = payment.anchor else { return Ok(()) };

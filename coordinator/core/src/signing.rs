@@ -12,6 +12,7 @@ use crate::ids::{AttemptNo, Fence, PaymentId, PaymentKey};
 use crate::outcome::{Outcome, Rejection};
 use crate::payment::{Attempt, AttemptEnd, AttemptKind, Payment, check_owner, number_at};
 use crate::recovery;
+use crate::replacement;
 use crate::settlement;
 use crate::spending;
 use crate::state::State;
@@ -65,6 +66,9 @@ pub(crate) fn grant(
     key: &PaymentKey,
     proposal: Proposal<'_>,
 ) -> Result<Outcome, Rejection> {
+    if let Some(payment) = state.payment(key) {
+        replacement::check_ends(payment)?;
+    }
     let leaving_sat = proposal.leaving_sat(state.payment(key));
     spending::check(state, &key.wallet, ctx.now, leaving_sat)?;
     let attempt = Attempt {
@@ -97,6 +101,7 @@ pub(crate) fn grant(
                 created_wall_ms: ctx.wall_ms,
                 changed_at: ctx.index,
                 bumps: proposal.bumps,
+                undone: None,
             },
         );
     }
