@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bitcoin::blockdata::constants::genesis_block;
-use onespend_adapters::chain::{Bitcoind, BitcoindAuth, BitcoindConfig, Chain, ChainError, RpcObserver};
+use onespend_adapters::chain::{Bitcoind, BitcoindConfig, Chain, ChainError, RpcObserver};
 use onespend_adapters::signer::Signer;
 use onespend_adapters::signer::software::SoftwareSigner;
 
@@ -17,7 +17,7 @@ use onespend_proto::v1;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use crate::bitcoind::{ReadState, Settings};
-use crate::config::{BitcoindLogin, Config, PeerConfig, SignerConfig, SignerKeys};
+use crate::config::{Config, PeerConfig, SignerConfig, SignerKeys};
 use crate::grpc::api::Api;
 use crate::health::bitcoind_sync::Rules;
 use crate::identity::{Identity, Party};
@@ -41,13 +41,7 @@ pub(crate) fn check_certificate(tls: &Material, config: &Config) -> anyhow::Resu
 /// This node's bitcoind. Nothing is asked of it yet.
 pub(crate) fn chain(config: &Config) -> anyhow::Result<Arc<dyn Chain>> {
     let login = config.bitcoind.login.as_ref().context("bitcoind: no way to log in is set")?;
-    let auth = match login {
-        BitcoindLogin::Cookie(path) => BitcoindAuth::CookieFile(path.clone()),
-        BitcoindLogin::User { user, password_file } => {
-            let password = std::fs::read_to_string(password_file).context("bitcoind.password_file")?;
-            BitcoindAuth::UserPass { user: user.clone(), password: password.trim_end().to_owned().into() }
-        }
-    };
+    let auth = login.auth().map_err(anyhow::Error::msg)?;
     let timeout = config.bitcoind.timeout;
     let settings = BitcoindConfig { timeout, ..BitcoindConfig::new(config.bitcoind.url.clone(), auth) };
     Ok(Arc::new(Bitcoind::new(settings, Some(rpc_observer()))?))

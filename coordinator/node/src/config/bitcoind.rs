@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onespend_adapters::chain::BitcoindAuth;
+
 use super::Section;
 
 /// `[bitcoind]`.
@@ -32,6 +34,24 @@ pub enum BitcoindLogin {
         /// The file whose first line is the password.
         password_file: PathBuf,
     },
+}
+
+impl BitcoindLogin {
+    /// How the adapter logs in. The password is read now, the cookie whenever it is needed.
+    ///
+    /// # Errors
+    /// The file with the password cannot be read; named, for people.
+    pub fn auth(&self) -> Result<BitcoindAuth, String> {
+        match self {
+            Self::Cookie(path) => Ok(BitcoindAuth::CookieFile(path.clone())),
+            Self::User { user, password_file } => {
+                let text = std::fs::read_to_string(password_file)
+                    .map_err(|error| format!("bitcoind.password_file {}: {error}", password_file.display()))?;
+                let password = text.lines().next().unwrap_or_default();
+                Ok(BitcoindAuth::UserPass { user: user.clone(), password: password.to_owned().into() })
+            }
+        }
+    }
 }
 
 impl BitcoindConfig {
@@ -78,4 +98,23 @@ fn check_url(url: &str) -> Result<(), String> {
     }
     let address = rest.strip_suffix('/').unwrap_or(rest);
     address.parse::<super::HostPort>().map(|_| ()).map_err(|why| format!("after http://, {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use onespend_adapters::chain::BitcoindAuth;
+
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_as_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let password_file = folder.path().join("password");
+        let login = BitcoindLogin::User { user: "u".to_owned(), password_file: password_file.clone() };
+        assert!(login.auth().unwrap_err().contains("password"));
+        std::fs::write(&password_file, "pass word \r\n# a note\n").unwrap();
+        let BitcoindAuth::UserPass { user, password } = login.auth().unwrap() else { panic!("another way") };
+        assert_eq!((user.as_str(), secrecy::ExposeSecret::expose_secret(&password)), ("u", "pass word "));
+    }
 }

@@ -1,11 +1,10 @@
 //! This node's bitcoind: reachable, let in, on the right chain, in sync, and able to say who spent a coin.
 
 use bitcoin::constants::genesis_block;
-use onespend_adapters::chain::{self, Bitcoind, BitcoindAuth, Chain, ChainError, ChainView};
-use secrecy::SecretString;
+use onespend_adapters::chain::{self, Bitcoind, Chain, ChainError, ChainView};
 
 use super::findings::{Area, Findings};
-use crate::config::{BitcoindConfig, BitcoindLogin, Config};
+use crate::config::{BitcoindConfig, Config};
 
 /// Blocks that are searched for a spend to try the index with.
 const BLOCKS_TO_SEARCH: usize = 12;
@@ -38,16 +37,7 @@ pub fn check(config: &Config, findings: &mut Findings) -> Option<ChainView> {
 }
 
 fn open(config: &BitcoindConfig) -> Result<Bitcoind, String> {
-    let auth = match &config.login {
-        Some(BitcoindLogin::Cookie(file)) => BitcoindAuth::CookieFile(file.clone()),
-        Some(BitcoindLogin::User { user, password_file }) => {
-            let text = std::fs::read_to_string(password_file)
-                .map_err(|error| format!("{}: {error}", password_file.display()))?;
-            let password = SecretString::from(text.lines().next().unwrap_or_default());
-            BitcoindAuth::UserPass { user: user.clone(), password }
-        }
-        None => return Err("there is no way to log in".to_owned()),
-    };
+    let auth = config.login.as_ref().ok_or("there is no way to log in")?.auth()?;
     let settings = chain::BitcoindConfig { timeout: config.timeout, ..chain::BitcoindConfig::new(&config.url, auth) };
     Bitcoind::new(settings, None).map_err(|error| error.to_string())
 }
