@@ -37,6 +37,9 @@ pub const MAX_TRANSACTION_WEIGHT: u64 = 400_000;
 /// Lowest feerate in sat per 1000 vB that Bitcoin Core relays by default since version 29.1.
 pub const MIN_FEERATE_SAT_KVB: u64 = 100;
 
+/// Highest feerate in sat per 1000 vB that a wallet may allow: `sendrawtransaction` of Bitcoin Core 31 refuses what is above
+/// it (`maxfeerate`, 0.10 BTC/kvB), and an intent that nobody relays holds its coins for ever.
+pub const MAX_FEERATE_SAT_KVB: u64 = 10_000_000;
 /// Incremental feerate in sat per 1000 vB that a replacement pays for itself (`-incrementalrelayfee` of Bitcoin Core).
 pub const INCREMENTAL_FEERATE_SAT_KVB: u64 = 100;
 /// Most unconfirmed transactions of this service that may hang together: below the 64 of a cluster in Bitcoin Core 31.
@@ -121,8 +124,8 @@ impl WalletLimits {
         let depth_ok = (1..=MAX_FINALITY_DEPTH).contains(&self.finality_depth);
         let rule = if !depth_ok {
             "finality_depth must be 1 to 100 blocks"
-        } else if self.max_feerate_sat_kvb < MIN_FEERATE_SAT_KVB {
-            "max_feerate_sat_vb must be at least 0.1"
+        } else if !(MIN_FEERATE_SAT_KVB..=MAX_FEERATE_SAT_KVB).contains(&self.max_feerate_sat_kvb) {
+            "max_feerate_sat_vb must be 0.1 to 10000"
         } else if !(1..=MAX_FEE_PERCENT).contains(&self.max_fee_percent) {
             "max_fee_percent must be 1 to 100"
         } else if self.max_reservations == 0 {
