@@ -98,6 +98,27 @@ fn faults_and_missing_guards_are_in_no_ordinary_build() {
     assert_eq!(with, expected, "the scan looks at the wrong thing");
 }
 
+/// What `cargo deny` would refuse as well; it is not installed everywhere.
+#[test]
+fn no_banned_crate_and_no_foreign_source_is_in_the_lock_file() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap().parse::<toml::Table>().unwrap();
+    let (deny, lock) = (read("deny.toml"), read("Cargo.lock"));
+    let banned = deny["bans"]["deny"].as_array().unwrap();
+    let banned: Vec<&str> = banned.iter().map(|one| one["crate"].as_str().unwrap()).collect();
+    assert!(banned.contains(&"openssl"), "deny.toml bans something else: {banned:?}");
+    let packages = lock["package"].as_array().unwrap();
+    assert!(packages.len() > 100, "the lock file holds almost nothing");
+    let foreign = |package: &toml::Value| {
+        let source = package.get("source").and_then(toml::Value::as_str);
+        source.is_some_and(|source| !source.starts_with("registry+https://github.com/rust-lang/crates.io-index"))
+    };
+    let faults = packages.iter().filter_map(|package| {
+        let name = package["name"].as_str().unwrap();
+        (banned.contains(&name) || foreign(package)).then(|| format!("{name} is in Cargo.lock"))
+    });
+    assert_none(&faults.collect::<Vec<_>>());
+}
+
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     for (package, folder, _) in ARROWS {
