@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onespend_adapters::store::sqlite::DifferingMark;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::health::Beat;
 use crate::peers::Peers;
-use crate::raft::HashAt;
+use crate::raft::{HashAt, RaftNode};
 use crate::replica::Replica;
 
 /// How often the others are asked.
@@ -26,13 +27,42 @@ pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
 pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
 
-/// Compares until the token is cancelled. While a mismatch stands, the node neither leads for long nor answers. It
-/// stays until the node is restarted: its state cannot heal by itself.
+/// Keeps a node whose state differs away from callers and signers. It goes on to store the log, which is sound.
+pub struct Quarantine {
+    /// Where it is told.
+    pub alarms: Arc<Alarms>,
+    /// What outlives the process: the state cannot heal by itself.
+    pub mark: DifferingMark,
+}
+
+impl Quarantine {
+    /// Before the node does anything: what was found earlier holds.
+    pub fn resume(&self, raft: &RaftNode) {
+        if let Some(why) = self.mark.why() {
+            self.alarms.raise(MISMATCH, &why);
+            raft.abstain();
+        }
+    }
+
+    fn begin(&self, raft: &RaftNode, index: u64) {
+        let message = format!("this node's state at log index {index} differs from what most others have");
+        self.alarms.raise(MISMATCH, &message);
+        raft.abstain();
+        if self.mark.why().is_none()
+            && let Err(error) = self.mark.set(&message)
+        {
+            error!(%error, "the data folder cannot be marked: do not start this node again with it");
+        }
+    }
+}
+
+/// Compares until the token is cancelled. From a mismatch on, the node does not answer, signs nothing, performs no duty
+/// and stands for no election.
 pub async fn run(
     replica: Arc<Replica>,
     peers: Arc<Peers>,
     bitcoind: Arc<BitcoindWatch>,
-    alarms: Arc<Alarms>,
+    quarantine: Quarantine,
     beat: Beat,
     stop: CancellationToken,
 ) {
@@ -49,8 +79,7 @@ pub async fn run(
         let theirs: Vec<_> = reports.into_iter().map(|report| report.hashes).collect();
         let ours = replica.hashes();
         if let Some(index) = outvoted(&ours, &theirs) {
-            let message = format!("this node's state at log index {index} differs from what most others have");
-            alarms.raise(MISMATCH, &message);
+            quarantine.begin(replica.raft(), index);
             if replica.leader_term().is_some()
                 && let Err(error) = replica.transfer(None, Instant::now() + HAND_OVER).await
             {

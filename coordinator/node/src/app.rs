@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use onespend_adapters::store::sqlite::RestoredMark;
+use onespend_adapters::store::sqlite::{DifferingMark, RestoredMark};
 use onespend_policies::RoleTable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::agreement;
+use crate::agreement::{self, Quarantine};
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::config::Config;
@@ -155,6 +155,8 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let bitcoind = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), parts::watch_settings(config));
     let (outbox, inbox) = broadcast::queue();
     let alarms = Arc::new(Alarms::default());
+    let quarantine = Quarantine { alarms: Arc::clone(&alarms), mark: DifferingMark::of(&config.node.data_dir) };
+    quarantine.resume(replica.raft());
     let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox.clone(), Arc::clone(&alarms)));
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
     let [stop_data, stop_control, stop_working] = std::array::from_fn(|_| CancellationToken::new());
@@ -199,8 +201,8 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let beat = health.progress().register("raft-core", health_feed::LONGEST_CORE_TURN);
     workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, stop_working.clone()));
     let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
-    let (watch, raised) = (Arc::clone(&bitcoind), Arc::clone(&alarms));
-    workers.spawn(agreement::run(Arc::clone(&replica), peers, watch, raised, beat, stop_working.clone()));
+    let watch = Arc::clone(&bitcoind);
+    workers.spawn(agreement::run(Arc::clone(&replica), peers, watch, quarantine, beat, stop_working.clone()));
     let marked = restored::run(Arc::clone(&replica), RestoredMark::of(&config.node.data_dir), stop_working.clone());
     workers.spawn(marked);
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };

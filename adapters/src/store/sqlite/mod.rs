@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod crash_tests;
 mod database;
+mod differing;
 mod folder;
 #[cfg(test)]
 mod folder_tests;
@@ -19,6 +20,7 @@ mod log;
 mod restored;
 mod state;
 
+pub use differing::DifferingMark;
 pub use folder::DataFolder;
 pub use log::{LogOptions, SqliteLog};
 pub use restored::RestoredMark;

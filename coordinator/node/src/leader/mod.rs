@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::agreement::MISMATCH;
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::raft::LeaderTerm;
@@ -57,12 +58,14 @@ pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
     loop {
         let term = terms.borrow_and_update().leader_term().cloned();
         let mut running = JoinSet::new();
-        if let Some(term) = term {
+        // Facts that are gathered from a state that most others contradict must not get into the log.
+        if let Some(term) = term.filter(|_| !duty.alarms.stands(MISMATCH)) {
             info!(term = term.term(), "this node leads");
             start(&mut running, &duty, &term);
         }
         tokio::select! {
             () = stop.cancelled() => return,
+            () = duty.alarms.raised(MISMATCH), if !running.is_empty() => {}
             changed = terms.changed() => if changed.is_err() { return },
             // Duties run for ever: one that ended has panicked. All are started again.
             Some(ended) = running.join_next() => error!(?ended, "a duty of the leader ended; all are started again"),

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::broadcast::Outbox;
+use crate::agreement::MISMATCH;
 use crate::alarms::Alarms;
 use crate::grpc::turns::Turns;
 use crate::metrics;
@@ -142,8 +143,12 @@ impl Signing {
         }
     }
 
-    /// The permit as of now, with the proof of what became of earlier payments for the same coins.
+    /// The permit as of now, with the proof of what became of earlier payments for the same coins. A state that most
+    /// other nodes contradict permits nothing (safety 31).
     fn permit(&self, key: &PaymentKey, attempt: AttemptNo, earlier: &[PaymentKey]) -> Option<SigningPermit> {
+        if self.alarms.stands(MISMATCH) {
+            return None;
+        }
         self.replica.read(|state| {
             let permit = SigningPermit::for_attempt(state, key, attempt)?;
             Some(earlier.iter().fold(permit, |permit, earlier| permit.with_dead(state, earlier)))

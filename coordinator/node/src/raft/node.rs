@@ -314,6 +314,11 @@ impl RaftNode {
         self.0.contact.caught_up_at(self.0.view.position().index.0)
     }
 
+    /// From now on this node stands for no election. It votes, and stores the log, as before.
+    pub fn abstain(&self) {
+        self.0.raft.runtime_config().elect(false);
+    }
+
     pub(crate) fn raft(&self) -> &Raft {
         &self.0.raft
     }
