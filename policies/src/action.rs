@@ -37,6 +37,9 @@ pub enum Action {
     GetNodeViews,
     GetStatus,
     TransferLeadership,
+    AddLearner,
+    PromoteLearner,
+    RemoveNode,
     GetRecovery,
     ConfirmRecovery,
     AppendStream,
@@ -103,6 +106,9 @@ impl Action {
         Self::GetNodeViews,
         Self::GetStatus,
         Self::TransferLeadership,
+        Self::AddLearner,
+        Self::PromoteLearner,
+        Self::RemoveNode,
         Self::GetRecovery,
         Self::ConfirmRecovery,
         Self::AppendStream,
@@ -147,9 +153,13 @@ impl Action {
             | Self::RegisterOutpoints
             | Self::ReleaseQuarantined
             | Self::ListAuditEvents => Class::WalletAdministration,
-            Self::GetStatus | Self::TransferLeadership | Self::GetRecovery | Self::ConfirmRecovery => {
-                Class::ClusterAdministration
-            }
+            Self::GetStatus
+            | Self::TransferLeadership
+            | Self::AddLearner
+            | Self::PromoteLearner
+            | Self::RemoveNode
+            | Self::GetRecovery
+            | Self::ConfirmRecovery => Class::ClusterAdministration,
             Self::AppendStream
             | Self::Vote
             | Self::PreVote
@@ -195,6 +205,9 @@ impl Action {
             Self::GetNodeViews => "GetNodeViews",
             Self::GetStatus => "GetStatus",
             Self::TransferLeadership => "TransferLeadership",
+            Self::AddLearner => "AddLearner",
+            Self::PromoteLearner => "PromoteLearner",
+            Self::RemoveNode => "RemoveNode",
             Self::GetRecovery => "GetRecovery",
             Self::ConfirmRecovery => "ConfirmRecovery",
             Self::AppendStream => "AppendStream",

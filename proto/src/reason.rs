@@ -57,6 +57,8 @@ pub const INSUFFICIENT_FUNDS: &str = "INSUFFICIENT_FUNDS";
 pub const RECOVERY_MODE: &str = "RECOVERY_MODE";
 /// Leadership cannot go to this node (`FAILED_PRECONDITION`).
 pub const TRANSFER_REFUSED: &str = "TRANSFER_REFUSED";
+/// This change of the members would do harm, or another one is under way (`FAILED_PRECONDITION`).
+pub const MEMBERSHIP_REFUSED: &str = "MEMBERSHIP_REFUSED";
 /// The peer belongs to another cluster (`FAILED_PRECONDITION`).
 pub const WRONG_CLUSTER: &str = "WRONG_CLUSTER";
 /// There is no attempt that could be replaced or paid for by a child now (`FAILED_PRECONDITION`).
@@ -146,7 +148,7 @@ pub const NOT_SERVING: &str = "NOT_SERVING";
 /// The certificate names no caller of this cluster (`UNAUTHENTICATED`).
 pub const CALLER_UNKNOWN: &str = "CALLER_UNKNOWN";
 /// Every reason, in the order of the enum.
-pub const ALL: [&str; 63] = [
+pub const ALL: [&str; 64] = [
     NOT_LEADER,
     CHAIN_NOT_SYNCED,
     RESERVATION_EXPIRED,
@@ -166,6 +168,7 @@ pub const ALL: [&str; 63] = [
     INSUFFICIENT_FUNDS,
     RECOVERY_MODE,
     TRANSFER_REFUSED,
+    MEMBERSHIP_REFUSED,
     WRONG_CLUSTER,
     NOT_REPLACEABLE,
     ATTEMPT_ABORTED,

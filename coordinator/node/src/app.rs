@@ -183,7 +183,11 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let raft_service = replica.raft().peer_service(parts::peer_identity(config), parts::node_view(&api)).into_server();
     let serving = server::serve_control(control, bounds.clone(), Arc::clone(&api), raft_service, stop_control.clone());
     let control = Server::spawn("control", stop_control, serving);
-    replica.raft().initialize(parts::members(config)).await.context("forming the cluster")?;
+    if config.node.join {
+        info!("waiting for the cluster's log; an operator has to add this node: onespend cluster add");
+    } else {
+        replica.raft().initialize(parts::members(config)).await.context("forming the cluster")?;
+    }
 
     let threads = bitcoind.start(health.progress())?;
     let duty = Duty {

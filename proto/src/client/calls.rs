@@ -101,6 +101,12 @@ mutations! {
     control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, bounds;
     /// Hands leadership over. Needs control endpoints.
     control_plane ClusterServiceClient transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, bounds;
+    /// Lets a new node receive the log. Needs control endpoints.
+    control_plane ClusterServiceClient add_learner(AddLearnerRequest) -> AddLearnerResponse, bounds;
+    /// Gives a learner its vote. Needs control endpoints.
+    control_plane ClusterServiceClient promote_learner(PromoteLearnerRequest) -> PromoteLearnerResponse, bounds;
+    /// Removes a node. Needs control endpoints.
+    control_plane ClusterServiceClient remove_node(RemoveNodeRequest) -> RemoveNodeResponse, bounds;
 }
 
 reads! {

@@ -3,6 +3,7 @@
 //! Everything lies in one folder: `pki/`, `bitcoind-1/` …, `node-1/` …, `haproxy.cfg`.
 
 mod folder;
+mod membership;
 mod node;
 mod pki;
 mod switch;
@@ -283,16 +284,18 @@ fn start_nodes(
         pki::issue(&root.join("pki"), "node", &(index + 1).to_string())?;
         let relay = wires.as_ref().map(|wires| wires.bitcoind(index)).transpose()?;
         let config = NodeConfig {
-            root,
+            root: root.to_path_buf(),
             index,
+            id: u64::try_from(index + 1)?,
+            join: false,
             listen: *listen,
-            peers: &peers,
+            peers: peers.clone(),
             rpc: relay.map_or_else(|| bitcoind.rpc_address(), crate::relay::Relay::address),
-            cookie_file: &bitcoind.cookie_file(),
-            program: &setup.program,
-            variables: &setup.variables,
+            cookie_file: bitcoind.cookie_file(),
+            program: setup.program.clone(),
+            variables: setup.variables.clone(),
         };
-        nodes.push(Node::start(&config, wallet, &processes)?);
+        nodes.push(Node::start(config, wallet, &processes)?);
     }
     Ok((nodes, wires))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -43,43 +43,65 @@ impl Addresses {
 }
 
 /// What a node's configuration file is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeConfig<'a> {
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
     /// The cluster's folder.
-    pub root: &'a Path,
-    /// Which node: 0 for the one with id 1.
+    pub root: PathBuf,
+    /// Which place it has, from 0: where it listens, and which bitcoind is beside it.
     pub index: usize,
+    /// Its id: another one after its disk was lost.
+    pub id: u64,
+    /// Whether it waits to be added to a cluster that runs.
+    pub join: bool,
     /// Where it listens.
     pub listen: Addresses,
     /// How all nodes are reached, in order.
-    pub peers: &'a [Addresses],
+    pub peers: Vec<Addresses>,
     /// How it reaches the RPC of the bitcoind beside it.
     pub rpc: SocketAddr,
     /// Its cookie.
-    pub cookie_file: &'a Path,
+    pub cookie_file: PathBuf,
     /// What it runs.
-    pub program: &'a Path,
+    pub program: PathBuf,
     /// What is in its environment beside that of the harness.
-    pub variables: &'a [(String, String)],
+    pub variables: Vec<(String, String)>,
 }
 
-impl NodeConfig<'_> {
-    fn id(&self) -> usize {
-        self.index + 1
+impl NodeConfig {
+    fn name(&self) -> String {
+        format!("node-{}", self.index + 1)
     }
 
     fn folder(&self) -> PathBuf {
-        self.root.join(format!("node-{}", self.id()))
+        self.root.join(self.name())
+    }
+
+    fn data_folder(&self) -> PathBuf {
+        self.folder().join("data")
+    }
+
+    /// How others reach it.
+    fn advertised(&self) -> Result<Addresses> {
+        self.peers.get(self.index).copied().context("no addresses for this node")
+    }
+
+    /// One that joins knows only itself.
+    fn sections_of_peers(&self) -> String {
+        let mut text = String::new();
+        for (index, Addresses { control, data, .. }) in self.peers.iter().enumerate() {
+            let id = if index == self.index { self.id.to_string() } else { (index + 1).to_string() };
+            if index == self.index || !self.join {
+                let _infallible = write!(text, "\n[[peers]]\nid = {id}\ncontrol = '{control}'\ndata = '{data}'\n");
+            }
+        }
+        text
     }
 
     /// The whole file. Paths are TOML literals: the harness makes them, and none has a quote in it.
     fn text(&self) -> String {
-        let (id, folder, pki) = (self.id(), self.folder(), self.root.join("pki"));
+        let (id, join, peers) = (self.id, self.join, self.sections_of_peers());
+        let (folder, pki) = (self.folder(), self.root.join("pki"));
         let (folder, pki) = (folder.display(), pki.display());
-        let mut peers = String::new();
-        for (id, Addresses { control, data, .. }) in (1..).zip(self.peers) {
-            let _infallible = write!(peers, "\n[[peers]]\nid = {id}\ncontrol = '{control}'\ndata = '{data}'\n");
-        }
         format!(
             "[cluster]
 id = '{CLUSTER_ID}'
@@ -88,6 +110,7 @@ finality_depth = {FINALITY_DEPTH}
 
 [node]
 id = {id}
+join = {join}
 data_dir = '{folder}/data'
 {peers}
 [listen]
@@ -124,13 +147,9 @@ audit_log = '{folder}/signer.log'
 #[derive(Debug)]
 pub struct Node {
     name: String,
-    index: usize,
-    folder: PathBuf,
-    addresses: Addresses,
-    /// As others reach its data port.
-    advertised: SocketAddr,
-    program: PathBuf,
-    variables: Vec<(String, String)>,
+    config: NodeConfig,
+    /// As others reach it.
+    advertised: Addresses,
     /// Who is told which process it is.
     processes: Processes,
     process: Option<Process>,
@@ -141,25 +160,31 @@ impl Node {
     ///
     /// # Errors
     /// A file cannot be written, or its program cannot be started.
-    pub fn start(config: &NodeConfig<'_>, wallet: &HotWallet, processes: &Processes) -> Result<Self> {
-        let folder = config.folder();
-        fs::create_dir_all(folder.join("data"))?;
-        let advertised = config.peers.get(config.index).context("no addresses for this node")?.data;
-        fs::write(folder.join("config.toml"), config.text())?;
-        wallet.write_signer_file(&folder.join("hot.xprv"))?;
-        let mut node = Self {
-            name: format!("node-{}", config.id()),
-            index: config.index,
-            folder,
-            addresses: config.listen,
-            advertised,
-            program: config.program.to_path_buf(),
-            variables: config.variables.to_vec(),
-            processes: processes.clone(),
-            process: None,
-        };
+    pub fn start(config: NodeConfig, wallet: &HotWallet, processes: &Processes) -> Result<Self> {
+        fs::create_dir_all(config.data_folder())?;
+        wallet.write_signer_file(&config.folder().join("hot.xprv"))?;
+        let (name, advertised) = (config.name(), config.advertised()?);
+        let mut node = Self { name, config, advertised, processes: processes.clone(), process: None };
+        node.write_config()?;
         node.restart()?;
         Ok(node)
+    }
+
+    fn write_config(&self) -> Result<()> {
+        Ok(fs::write(self.config_file(), self.config.text())?)
+    }
+
+    /// Kills it and throws its disk away. It comes back under another id, and waits to be added; its signer's log is
+    /// kept, which is the harness's and not the node's.
+    ///
+    /// # Errors
+    /// It cannot be waited for, or its files cannot be replaced.
+    pub(super) fn lose_disk(&mut self, id: u64) -> Result<()> {
+        self.kill()?;
+        fs::remove_dir_all(self.config.data_folder())?;
+        fs::create_dir_all(self.config.data_folder())?;
+        (self.config.id, self.config.join) = (id, true);
+        self.write_config()
     }
 
     /// Starts it again with its disk. Does nothing when it runs.
@@ -171,11 +196,11 @@ impl Node {
             return Ok(());
         }
         let args = ["serve".to_owned(), "--config".to_owned(), self.config_file().display().to_string()];
-        let log = self.folder.join("node.log");
-        let mut variables = self.variables.clone();
+        let log = self.config.folder().join("node.log");
+        let mut variables = self.config.variables.clone();
         variables.push((FAILPOINTS_VARIABLE.to_owned(), self.failpoints_file().display().to_string()));
-        let process = Process::spawn_with(&self.name, &self.program, &args, &variables, &log)?;
-        self.processes.note(self.index, process.pid());
+        let process = Process::spawn_with(&self.name, &self.config.program, &args, &variables, &log)?;
+        self.processes.note(self.config.index, process.pid());
         self.process = Some(process);
         Ok(())
     }
@@ -229,27 +254,37 @@ impl Node {
 
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
-        self.addresses
+        self.config.listen
+    }
+
+    /// Its id, which is another one after its disk was lost.
+    pub fn id(&self) -> u64 {
+        self.config.id
     }
 
     /// Its configuration file.
     pub fn config_file(&self) -> PathBuf {
-        self.folder.join("config.toml")
+        self.config.folder().join("config.toml")
     }
 
     /// How callers reach it: through the relay, where there is one.
     pub fn advertised(&self) -> SocketAddr {
-        self.advertised
+        self.advertised.data
+    }
+
+    /// How nodes and operators reach it: through the relay, where there is one.
+    pub fn advertised_control(&self) -> SocketAddr {
+        self.advertised.control
     }
 
     /// What faults it has to make up, if it was built so that it can.
     pub fn failpoints_file(&self) -> PathBuf {
-        self.folder.join("failpoints.json")
+        self.config.folder().join("failpoints.json")
     }
 
     /// What its signer wrote.
     pub fn signer_log(&self) -> PathBuf {
-        self.folder.join("signer.log")
+        self.config.folder().join("signer.log")
     }
 
     /// The end of its log, for messages.
@@ -259,7 +294,7 @@ impl Node {
 
     /// How HAProxy sees it.
     pub fn backend(&self) -> Backend {
-        Backend { name: self.name.clone(), data: self.advertised, health: self.addresses.health }
+        Backend { name: self.name.clone(), data: self.advertised.data, health: self.config.listen.health }
     }
 }
 
@@ -271,11 +306,19 @@ mod tests {
     #[test]
     fn the_configuration_is_toml_and_names_everybody() {
         let addresses = [Addresses::free().unwrap(), Addresses::free().unwrap()];
-        let rpc = addresses[0].data;
-        let root = Path::new("/tmp/a cluster");
-        let cookie_file = Path::new("/tmp/a cluster/bitcoind-2/regtest/.cookie");
-        let (listen, peers, program) = (addresses[1], &addresses, Path::new("onespend"));
-        let config = NodeConfig { root, index: 1, listen, peers, rpc, cookie_file, program, variables: &[] };
+        let cookie_file = PathBuf::from("/tmp/a cluster/bitcoind-2/regtest/.cookie");
+        let mut config = NodeConfig {
+            root: PathBuf::from("/tmp/a cluster"),
+            index: 1,
+            id: 2,
+            join: false,
+            listen: addresses[1],
+            peers: addresses.to_vec(),
+            rpc: addresses[0].data,
+            cookie_file: cookie_file.clone(),
+            program: PathBuf::from("onespend"),
+            variables: Vec::new(),
+        };
         let parsed: toml::Table = config.text().parse().unwrap();
         assert_eq!(parsed["node"]["id"].as_integer(), Some(2));
         assert_eq!(parsed["peers"].as_array().unwrap().len(), 2);
@@ -284,5 +327,12 @@ mod tests {
         assert_eq!(parsed["tls"]["key"].as_str().unwrap(), "/tmp/a cluster/pki/node-2.key");
         assert_eq!(parsed["bitcoind"]["cookie_file"].as_str().unwrap(), cookie_file.to_str().unwrap());
         assert_eq!(parsed["signers"][0]["audit_log"].as_str().unwrap(), "/tmp/a cluster/node-2/signer.log");
+
+        (config.id, config.join) = (7, true);
+        let joining: toml::Table = config.text().parse().unwrap();
+        assert_eq!(joining["node"]["join"].as_bool(), Some(true));
+        assert_eq!(joining["peers"].as_array().unwrap().len(), 1);
+        assert_eq!(joining["peers"][0]["id"].as_integer(), Some(7));
+        assert_eq!(joining["peers"][0]["control"].as_str().unwrap(), addresses[1].control.to_string());
     }
 }

@@ -1,5 +1,6 @@
 //! Certificates, made by the command line as an operator would make them.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,23 @@ pub struct Credentials {
     pub cert: PathBuf,
     /// PEM of the private key.
     pub key: PathBuf,
+}
+
+impl Credentials {
+    /// What the command line says to these control ports: the whole output, if the command succeeds.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn run(&self, control: &[SocketAddr], args: &[&str]) -> Result<String> {
+        let control: Vec<String> = control.iter().map(SocketAddr::to_string).collect();
+        let files = [&self.ca, &self.cert, &self.key].map(|file| file.display().to_string());
+        let mut all: Vec<&str> = args.to_vec();
+        for (flag, file) in ["--ca", "--cert", "--key"].iter().zip(&files) {
+            all.extend([flag, file.as_str()]);
+        }
+        control.iter().for_each(|address| all.extend(["--control", address]));
+        run(&all)
+    }
 }
 
 /// Makes the authority in `folder`.
@@ -54,12 +72,12 @@ pub fn issue(folder: &Path, kind: &str, name: &str) -> Result<Credentials> {
     Ok(credentials)
 }
 
-fn run(args: &[&str]) -> Result<()> {
+fn run(args: &[&str]) -> Result<String> {
     let program = programs::onespend()?;
     let output =
         Command::new(&program).args(args).output().with_context(|| format!("cannot run {}", program.display()))?;
     if !output.status.success() {
         bail!("onespend {}: {}\n{}", args.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

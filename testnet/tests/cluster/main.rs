@@ -5,6 +5,7 @@
 mod footprint;
 mod forwarding;
 mod health;
+mod membership;
 mod pause;
 mod reorganisation;
 mod restart;

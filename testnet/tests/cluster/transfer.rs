@@ -54,8 +54,8 @@ async fn same_log_everywhere(scene: &Scene) {
     .await;
 }
 
-/// The longest time that one call took.
-async fn reserve_and_release(client: Client, stop: Arc<AtomicBool>) -> Result<Duration, ClientError> {
+/// Until it is told to stop; the longest time that one call took.
+pub async fn reserve_and_release(client: Client, stop: Arc<AtomicBool>) -> Result<Duration, ClientError> {
     let mut longest = Duration::ZERO;
     while !stop.load(Ordering::SeqCst) {
         let asked = Instant::now();

@@ -58,10 +58,11 @@ impl Status {
     }
 }
 
-type Answer = (String, Result<v1::GetStatusResponse, ClientError>);
+/// What one node's control port answered.
+pub(super) type Answer = (String, Result<v1::GetStatusResponse, ClientError>);
 
 /// No good answer at all: a refusal if there is one, else what became of each.
-fn nobody(answers: Vec<Answer>) -> Failure {
+pub(super) fn nobody(answers: Vec<Answer>) -> Failure {
     let mut silence = Failure::new(Exit::Unreachable, "no node answered on its control port");
     for (address, answer) in answers {
         match answer {
@@ -74,7 +75,7 @@ fn nobody(answers: Vec<Answer>) -> Failure {
 }
 
 /// The nodes that are configured, then the members that these name and that were not asked yet.
-async fn ask_all(client: &Client, config: &ClientConfig) -> Vec<Answer> {
+pub(super) async fn ask_all(client: &Client, config: &ClientConfig) -> Vec<Answer> {
     let mut answers = ask(client, config.control_endpoints.clone()).await;
     let known = |answers: &[Answer], member: &v1::Member| {
         answers.iter().any(|(address, answer)| {

@@ -48,6 +48,8 @@ pub struct NodeConfig {
     pub id: u64,
     /// The folder that holds the databases.
     pub data_dir: PathBuf,
+    /// Whether it waits to be added to a cluster that runs, instead of forming one with its peers.
+    pub join: bool,
     /// Labels that a load balancer can select by: `/replica?tag_zone=a`.
     pub tags: BTreeMap<String, String>,
 }
@@ -58,12 +60,13 @@ impl NodeConfig {
         Self {
             id: section.integer("id", 1..=identity::MAX_NODE_ID, None),
             data_dir: section.path("data_dir"),
+            join: section.flag("join", false),
             tags: section.texts("tags"),
         }
     }
 }
 
-/// `[[peers]]`: one initial member, this node included.
+/// `[[peers]]`: one initial member, this node included. A node that joins needs only itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
     /// The member's node id.

@@ -43,6 +43,9 @@ fn members(config: &Config, reading: &mut Reading) {
         let why = "a node must know how the others reach it";
         reading.refuse("node.id", &["peers"], what, why);
     }
+    if config.node.join {
+        return; // the cluster's members are those that it has
+    }
     let voters = config.peers.len();
     let why = match voters {
         1 => "nothing survives its loss: for trials only",

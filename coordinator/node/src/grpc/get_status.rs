@@ -72,7 +72,8 @@ fn role(role: Role) -> v1::NodeRole {
     }
 }
 
-fn member(member: &MemberStatus, raft: &RaftStatus) -> v1::Member {
+/// A member, as the answering node sees it.
+pub(super) fn member(member: &MemberStatus, raft: &RaftStatus) -> v1::Member {
     v1::Member {
         node_id: member.node_id,
         control_address: member.addresses.control.clone(),

@@ -36,6 +36,7 @@ mod list_payments;
 mod list_reservations;
 mod list_utxos;
 mod list_wallets;
+mod membership;
 mod new_address;
 mod observe;
 mod oversize;

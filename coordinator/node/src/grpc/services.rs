@@ -32,6 +32,7 @@ use super::list_payments::list_payments;
 use super::list_reservations::list_reservations;
 use super::list_utxos::list_utxos;
 use super::list_wallets::list_wallets;
+use super::membership::{add_learner, promote_learner, remove_node};
 use super::new_address::new_address;
 use super::observe;
 use super::register_outpoints::register_outpoints;
@@ -250,6 +251,18 @@ impl ClusterService for Services {
         r: Request<v1::TransferLeadershipRequest>,
     ) -> Answer<v1::TransferLeadershipResponse> {
         here!(self, r, TransferLeadership, transfer_leadership)
+    }
+
+    async fn add_learner(&self, r: Request<v1::AddLearnerRequest>) -> Answer<v1::AddLearnerResponse> {
+        here!(self, r, AddLearner, add_learner)
+    }
+
+    async fn promote_learner(&self, r: Request<v1::PromoteLearnerRequest>) -> Answer<v1::PromoteLearnerResponse> {
+        here!(self, r, PromoteLearner, promote_learner)
+    }
+
+    async fn remove_node(&self, r: Request<v1::RemoveNodeRequest>) -> Answer<v1::RemoveNodeResponse> {
+        here!(self, r, RemoveNode, remove_node)
     }
 
     async fn get_recovery(&self, r: Request<v1::GetRecoveryRequest>) -> Answer<v1::GetRecoveryResponse> {

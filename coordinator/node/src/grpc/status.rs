@@ -229,6 +229,10 @@ pub(crate) fn transfer_refused(why: &str) -> Status {
     refuse(Code::FailedPrecondition, ErrorReason::TransferRefused, why, vec![("why", why.to_owned())])
 }
 
+pub(crate) fn membership_refused(why: &str) -> Status {
+    refuse(Code::FailedPrecondition, ErrorReason::MembershipRefused, why, vec![("why", why.to_owned())])
+}
+
 /// An answer of the state machine that does not fit the command: a defect of this program.
 pub(crate) fn unexpected() -> Status {
     Status::internal("the state machine gave an answer of another kind than the request's: please report this")

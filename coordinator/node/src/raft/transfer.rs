@@ -1,13 +1,12 @@
-//! Handing leadership over, and changing who belongs to the cluster.
+//! Handing leadership over.
 
 use std::time::{Duration, Instant};
 
-use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use tokio::time::Instant as Deadline;
 
 use super::node::RaftNode;
 use super::status::{RaftStatus, Role};
-use super::types::{Addresses, NodeId, TypeConfig};
+use super::types::NodeId;
 
 /// A voter that is this many entries behind has caught up: the rest takes it a few milliseconds.
 const MAX_TRANSFER_LAG: u64 = 1_000;
@@ -38,23 +37,6 @@ pub enum TransferError {
         /// Which voter.
         node_id: NodeId,
     },
-    /// This node stops.
-    #[error("this node stops")]
-    Stopped,
-}
-
-/// Why a learner was not added.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddLearnerError {
-    /// This node does not lead.
-    #[error("this node does not lead")]
-    NotLeader,
-    /// Another change is under way, or this one makes no sense.
-    #[error("{0}")]
-    Refused(String),
-    /// Whether it was done is not known.
-    #[error("whether it was done is not known")]
-    Unknown,
     /// This node stops.
     #[error("this node stops")]
     Stopped,
@@ -111,7 +93,7 @@ impl RaftNode {
     }
 
     /// The longest that a voter which is there stays silent: a leader's heartbeats are several times more frequent.
-    fn election_timeout(&self) -> Duration {
+    pub(super) fn election_timeout(&self) -> Duration {
         Duration::from_millis(self.raft().config().election_timeout_max)
     }
 
@@ -134,31 +116,5 @@ impl RaftNode {
             }
             tokio::time::sleep(POLL).await;
         }
-    }
-
-    /// Lets a new node receive the log without a vote; it catches up by a snapshot if need be. A node whose disk was lost
-    /// comes back this way, under an id that was never used.
-    ///
-    /// # Errors
-    /// See [`AddLearnerError`].
-    pub async fn add_learner(&self, node_id: NodeId, at: Addresses, deadline: Deadline) -> Result<(), AddLearnerError> {
-        let added = tokio::time::timeout_at(deadline, self.raft().add_learner(node_id, at, false)).await;
-        match added {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(refusal(error)),
-            Err(_) => Err(AddLearnerError::Unknown),
-        }
-    }
-}
-
-fn refusal(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> AddLearnerError {
-    match error {
-        RaftError::Fatal(Fatal::Stopped | Fatal::Panicked | Fatal::StorageError(_)) => AddLearnerError::Stopped,
-        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => AddLearnerError::NotLeader,
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => AddLearnerError::Unknown,
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
-            AddLearnerError::Refused(error.to_string())
-        }
-        RaftError::APIError(ClientWriteError::PreconditionFailed(error)) => AddLearnerError::Refused(error.to_string()),
     }
 }

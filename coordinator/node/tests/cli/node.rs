@@ -354,6 +354,18 @@ impl ChainService for Desk {
     }
 }
 
+fn members() -> Vec<v1::Member> {
+    let member = |node_id: u64, voter| v1::Member {
+        node_id,
+        control_address: format!("10.0.0.{node_id}:7801"),
+        data_address: format!("10.0.0.{node_id}:7800"),
+        voter,
+        lag_entries: Some(7),
+        ..Default::default()
+    };
+    vec![member(1, true), member(4, false)]
+}
+
 impl ClusterService for Desk {
     calls! {
         get_status(GetStatusRequest) -> GetStatusResponse {
@@ -363,6 +375,9 @@ impl ClusterService for Desk {
         confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse {
             recovery: Some(v1::Recovery { epoch: 1, ..Default::default() }), applied_index: 82, term: 2
         }
+        add_learner(AddLearnerRequest) -> AddLearnerResponse { members: members(), applied_index: 83, term: 2 }
+        promote_learner(PromoteLearnerRequest) -> PromoteLearnerResponse { members: members(), applied_index: 84, term: 2 }
+        remove_node(RemoveNodeRequest) -> RemoveNodeResponse { members: members(), applied_index: 85, term: 2 }
         transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse { leader_id: 2, applied_index: 81, term: 3 }
     }
 }

@@ -61,6 +61,24 @@ fn a_refusal_of_status_is_no_silence() {
 }
 
 #[test]
+fn members_are_listed_added_promoted_and_removed() {
+    let cluster = Cluster::start();
+    let alice = "operator/alice";
+    let addresses = ["--control-address", "10.0.0.4:7801", "--data-address", "10.0.0.4:7800"];
+    let added = cluster.run_as(alice, &[&["cluster", "add", "4"], &addresses[..]].concat()).code(0);
+    assert!(added.out.contains("learner") && added.out.contains("10.0.0.4:7801"), "{added:?}");
+    let asked = cluster.node.last::<v1::AddLearnerRequest>();
+    assert_eq!((asked.node_id, asked.control_address.as_str()), (4, "10.0.0.4:7801"));
+    let json = cluster.run_as(alice, &["cluster", "promote", "4", "-o", "json"]).code(0).json();
+    assert_eq!((json["members"][0]["voter"].as_bool(), json["applied_index"].as_u64()), (Some(true), Some(84)));
+    assert_eq!(cluster.node.last::<v1::PromoteLearnerRequest>().node_id, 4);
+    cluster.run_as(alice, &["cluster", "remove", "2"]).code(0);
+    assert_eq!(cluster.node.last::<v1::RemoveNodeRequest>().node_id, 2);
+    cluster.run_as(alice, &["cluster", "members"]).code(0);
+    assert!(cluster.run_as(alice, &["cluster", "remove", "0"]).code(2).err.contains("0 is not in"));
+}
+
+#[test]
 fn leadership_is_handed_over() {
     let cluster = Cluster::start();
     let done = cluster.run_as("operator/alice", &["cluster", "transfer", "--to", "2"]).code(0);

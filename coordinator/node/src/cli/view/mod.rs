@@ -9,6 +9,7 @@
 mod attempt;
 pub mod audit;
 pub mod chain;
+pub mod members;
 mod node_status;
 pub mod payment;
 pub mod recovery;

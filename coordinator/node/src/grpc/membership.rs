@@ -1,0 +1,82 @@
+//! AddLearner, PromoteLearner and RemoveNode: who belongs to the cluster. The leader alone changes that.
+
+use std::sync::Arc;
+
+use onespend_proto::v1;
+use tonic::Status;
+
+use super::api::{Api, Call};
+use super::fields::Fields;
+use super::{get_status, status};
+use crate::config::HostPort;
+use crate::identity::MAX_NODE_ID;
+use crate::raft::{Addresses, MembershipError};
+
+pub(super) async fn add_learner(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::AddLearnerRequest,
+) -> Result<v1::AddLearnerResponse, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let node = node_id(&mut fields, message.node_id);
+    let control = address(&mut fields, "control_address", &message.control_address);
+    let data = address(&mut fields, "data_address", &message.data_address);
+    let (_, (node, (control, data))) = fields.finish(request.zip(node.zip(control.zip(data))))?;
+    let changed = api.replica.raft().add_learner(node, Addresses { control, data }, call.deadline.into()).await;
+    let (members, applied_index, term) = after(&api, changed)?;
+    Ok(v1::AddLearnerResponse { members, applied_index, term })
+}
+
+pub(super) async fn promote_learner(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::PromoteLearnerRequest,
+) -> Result<v1::PromoteLearnerResponse, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let node = node_id(&mut fields, message.node_id);
+    let (_, node) = fields.finish(request.zip(node))?;
+    let changed = api.replica.raft().promote_learner(node, call.deadline.into()).await;
+    let (members, applied_index, term) = after(&api, changed)?;
+    Ok(v1::PromoteLearnerResponse { members, applied_index, term })
+}
+
+pub(super) async fn remove_node(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::RemoveNodeRequest,
+) -> Result<v1::RemoveNodeResponse, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let node = node_id(&mut fields, message.node_id);
+    let (_, node) = fields.finish(request.zip(node))?;
+    let changed = api.replica.raft().remove_node(node, call.deadline.into()).await;
+    let (members, applied_index, term) = after(&api, changed)?;
+    Ok(v1::RemoveNodeResponse { members, applied_index, term })
+}
+
+/// The members, the applied index and the term after a change, or why there was none.
+fn after(api: &Api, changed: Result<(), MembershipError>) -> Result<(Vec<v1::Member>, u64, u64), Status> {
+    changed.map_err(|error| match error {
+        MembershipError::NotLeader => status::not_leader(api.replica.leader_hint().as_ref()),
+        MembershipError::NoSuchMember(node) => status::node_unknown(node),
+        MembershipError::Refused(why) => status::membership_refused(&why),
+        MembershipError::Unknown | MembershipError::Stopped => status::unknown(&error.to_string()),
+    })?;
+    let raft = api.replica.status();
+    let members = raft.members.iter().map(|one| get_status::member(one, &raft)).collect();
+    Ok((members, api.replica.read(|state| state.applied().0), raft.term))
+}
+
+fn node_id(fields: &mut Fields, id: u64) -> Option<u64> {
+    if (1..=MAX_NODE_ID).contains(&id) {
+        return Some(id);
+    }
+    fields.fault("node_id", format!("must be 1 to {MAX_NODE_ID}"));
+    None
+}
+
+fn address(fields: &mut Fields, field: &str, text: &str) -> Option<String> {
+    text.parse::<HostPort>().map(|address| address.to_string()).map_err(|why| fields.fault(field, why)).ok()
+}
