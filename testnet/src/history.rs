@@ -85,6 +85,16 @@ pub enum Asked {
         /// Its fence, as the caller has it.
         fence: u64,
     },
+    /// BumpFee.
+    Bump {
+        /// Which payment.
+        payment_id: String,
+    },
+    /// CancelPayment.
+    Cancel {
+        /// Which payment.
+        payment_id: String,
+    },
     /// GetPayment.
     Look {
         /// Which payment.
@@ -119,6 +129,15 @@ pub enum Answer {
         /// Where in the log the answering node was.
         at: Position,
     },
+    /// A payment with a further attempt, as far as it was.
+    Replaced {
+        /// The payment.
+        payment: PaymentSeen,
+        /// Number of the attempt that this request made.
+        attempt: u32,
+        /// Where in the log the answering node was.
+        at: Position,
+    },
     /// The payment that was asked for.
     Seen {
         /// The payment.
@@ -146,6 +165,14 @@ impl Answer {
     /// None yet.
     pub fn open() -> Self {
         Self::Unknown { code: "Open".to_owned(), message: String::new() }
+    }
+
+    /// The payment that it shows, if it shows one.
+    pub fn payment(&self) -> Option<&PaymentSeen> {
+        match self {
+            Self::Paid { payment, .. } | Self::Replaced { payment, .. } | Self::Seen { payment } => Some(payment),
+            Self::Granted { .. } | Self::Done { .. } | Self::Refused { .. } | Self::Unknown { .. } => None,
+        }
     }
 }
 
@@ -190,7 +217,10 @@ impl Call {
     /// Where the log was, if the answer says that something was decided.
     pub fn position(&self) -> Option<Position> {
         match &self.answer {
-            Answer::Granted { at, .. } | Answer::Done { at } | Answer::Paid { at, .. } => Some(*at),
+            Answer::Granted { at, .. }
+            | Answer::Done { at }
+            | Answer::Paid { at, .. }
+            | Answer::Replaced { at, .. } => Some(*at),
             Answer::Seen { .. } | Answer::Refused { .. } | Answer::Unknown { .. } => None,
         }
     }

@@ -1,5 +1,7 @@
 //! One caller: performs its operations, asks again what has no answer, and notes every try.
 
+mod replacing;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,10 +115,13 @@ impl Caller {
             Kind::Pay => self.pay(operation).await?,
             Kind::PayAgain => self.pay_again(operation).await,
             Kind::Sign => self.sign(operation, None).await?,
+            Kind::Bump => self.bump(operation).await,
+            Kind::Cancel => self.cancel(operation).await,
             Kind::Look => self.look(operation).await,
             Kind::ReuseRequestId => self.reuse_request_id(operation).await,
             Kind::ReusePaymentId => self.reuse_payment_id(operation).await,
             Kind::StaleFence => self.show_stale_fence(operation).await,
+            Kind::Detach => self.detach(operation).await?,
             Kind::Lie(lie) => self.sign(operation, Some(lie)).await?,
         }
         Ok(())
@@ -132,9 +137,8 @@ impl Caller {
     }
 
     async fn select(&mut self, operation: &Operation, payment_id: String) -> Option<Reservation> {
-        #[allow(clippy::cast_precision_loss)] // a handful
-        let feerate_sat_vb = operation.feerate_sat_vb as f64;
         let target_sat = i64::try_from(operation.amount_sat).ok()?;
+        let feerate_sat_vb = rate(operation.feerate_sat_vb);
         let what = What::Selection(Selection { target_sat, feerate_sat_vb, ..Selection::default() });
         let request = self.reservation(operation, what, payment_id);
         self.hold(operation, Ask::Reserve(request)).await
@@ -175,8 +179,6 @@ impl Caller {
     }
 
     async fn pay(&mut self, operation: &Operation) -> Result<()> {
-        #[allow(clippy::cast_precision_loss)] // a handful
-        let feerate_sat_vb = operation.feerate_sat_vb as f64;
         let payment_id = self.payment_id();
         let mut recipients = Vec::new();
         for _ in 0..=operation.pick % MAX_RECIPIENTS {
@@ -189,7 +191,7 @@ impl Caller {
             wallet_id: WALLET.to_owned(),
             payment_id,
             recipients,
-            fee: Some(Fee::FeerateSatVb(feerate_sat_vb)),
+            fee: Some(Fee::FeerateSatVb(rate(operation.feerate_sat_vb))),
             ..CreatePaymentRequest::default()
         };
         if self.ask(operation, Ask::Pay(request.clone()), None).await.is_some() {
@@ -402,6 +404,12 @@ fn renewal(request_id: String, reservation: &Reservation, fence: u64, ttl_ms: u6
         fence,
         expiration: Some(renew_reservation_request::Expiration::Ttl(ttl(ttl_ms))),
     })
+}
+
+/// As requests have it, in satoshi per virtual byte.
+#[allow(clippy::cast_precision_loss)] // a handful
+fn rate(feerate_sat_vb: u64) -> f64 {
+    feerate_sat_vb as f64
 }
 
 fn ttl(ttl_ms: u64) -> prost_types::Duration {

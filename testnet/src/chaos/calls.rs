@@ -8,9 +8,9 @@ use onespend_proto::v1::payment_service_client::PaymentServiceClient;
 use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
 use onespend_proto::v1::wallet_service_client::WalletServiceClient;
 use onespend_proto::v1::{
-    CreatePaymentRequest, GetPaymentRequest, NewAddressRequest, Outpoint, Payment, Recipient,
-    ReleaseReservationRequest, RenewReservationRequest, Reservation, ReserveUtxosRequest, SignPsbtRequest, Utxo,
-    renew_reservation_request, reserve_utxos_request,
+    BumpFeeRequest, CancelPaymentRequest, CreatePaymentRequest, GetPaymentRequest, NewAddressRequest, Outpoint,
+    Payment, Recipient, ReleaseReservationRequest, RenewReservationRequest, Reservation, ReserveUtxosRequest,
+    SignPsbtRequest, Utxo, renew_reservation_request, reserve_utxos_request,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -60,6 +60,10 @@ pub enum Ask {
     Pay(CreatePaymentRequest),
     /// A signature.
     Sign(SignPsbtRequest),
+    /// More fees for a payment.
+    Bump(BumpFeeRequest),
+    /// A payment back.
+    Cancel(CancelPaymentRequest),
     /// How far a payment is.
     Look(GetPaymentRequest),
 }
@@ -75,6 +79,8 @@ pub enum Reply {
     Address(Vec<u8>, Position),
     /// A payment that was ordered.
     Paid(Payment, Position),
+    /// A payment with a further attempt, and the number of that.
+    Replaced(Payment, u32, Position),
     /// A payment that was looked at.
     Seen(Payment),
 }
@@ -89,6 +95,8 @@ impl Ask {
             Self::Address(request) => &request.request_id,
             Self::Pay(request) => &request.request_id,
             Self::Sign(request) => &request.request_id,
+            Self::Bump(request) => &request.request_id,
+            Self::Cancel(request) => &request.request_id,
             Self::Look(_) => "",
         }
     }
@@ -127,6 +135,8 @@ impl Ask {
                 reservation_id: request.reservation_id.clone(),
                 fence: request.fence,
             },
+            Self::Bump(request) => Asked::Bump { payment_id: request.payment_id.clone() },
+            Self::Cancel(request) => Asked::Cancel { payment_id: request.payment_id.clone() },
             Self::Look(request) => Asked::Look { payment_id: request.payment_id.clone() },
         }
     }
@@ -163,6 +173,16 @@ impl Ask {
                 let answer = payments.sign_psbt(request).await?.into_inner();
                 Reply::Paid(answer.payment.unwrap_or_default(), at(answer.applied_index, answer.term))
             }
+            Self::Bump(request) => {
+                let answer = payments.bump_fee(request).await?.into_inner();
+                let position = at(answer.applied_index, answer.term);
+                Reply::Replaced(answer.payment.unwrap_or_default(), answer.attempt_number, position)
+            }
+            Self::Cancel(request) => {
+                let answer = payments.cancel_payment(request).await?.into_inner();
+                let position = at(answer.applied_index, answer.term);
+                Reply::Replaced(answer.payment.unwrap_or_default(), answer.attempt_number, position)
+            }
             Self::Look(request) => {
                 Reply::Seen(payments.get_payment(request).await?.into_inner().payment.unwrap_or_default())
             }
@@ -181,6 +201,9 @@ pub fn answer(reply: &Result<Reply, Status>) -> Answer {
         },
         Ok(Reply::Done(at) | Reply::Address(_, at)) => Answer::Done { at: *at },
         Ok(Reply::Paid(payment, at)) => Answer::Paid { payment: payment_seen(payment), at: *at },
+        Ok(Reply::Replaced(payment, attempt, at)) => {
+            Answer::Replaced { payment: payment_seen(payment), attempt: *attempt, at: *at }
+        }
         Ok(Reply::Seen(payment)) => Answer::Seen { payment: payment_seen(payment) },
         Err(status) => refusal(status),
     }

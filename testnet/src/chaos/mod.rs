@@ -45,7 +45,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::cluster::{Cluster, Node, Setup};
-use crate::history::History;
+use crate::history::{History, PaymentSeen};
 use crate::hot;
 use crate::oracle::hashes;
 use crate::programs;
@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
         self.history.finish()?;
         steps.finish();
         violations.extend(end.violations.iter().chain(&self.found).cloned());
-        violations.extend(self.shortcomings(heal));
+        violations.extend(self.shortcomings(heal, &end.payments));
         let violations: BTreeSet<Violation> = violations.into_iter().collect();
         let report = self.report(&end, heal, violations.into_iter().collect());
         report.print(&self.aside(began)?, path);
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
     }
 
     /// What the run itself lacked.
-    fn shortcomings(&self, heal: Option<Duration>) -> Vec<Violation> {
+    fn shortcomings(&self, heal: Option<Duration>, payments: &[PaymentSeen]) -> Vec<Violation> {
         let mut found = Vec::new();
         match heal {
             None => found.push(Violation::new(Oracle::Recovery, "the cluster did not heal")),
@@ -329,6 +329,9 @@ impl<'a> Run<'a> {
         let mut wanted: BTreeSet<&str> = planned.iter().map(|fault| fault.kind.name()).collect();
         if self.plan.duration >= ALL_KINDS_FROM {
             wanted.extend(Kind::ALL.iter().map(|kind| kind.name()));
+            if payments.iter().all(|payment| payment.attempts.len() < 2) {
+                found.push(Violation::new(Oracle::Run, "no payment was ever replaced"));
+            }
         }
         let missed: Vec<&str> = wanted.into_iter().filter(|kind| !self.stage.struck().contains_key(kind)).collect();
         if !missed.is_empty() {

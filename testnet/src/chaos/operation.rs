@@ -1,8 +1,5 @@
 //! What callers do: a stream of operations for each, which follows from the seed alone. Which reservation an operation
 //! is about, of those that the caller then has, follows from a number in it.
-//!
-//! Replacements (fee bumps, cancellations) have their place between [`Kind::Sign`] and [`Kind::Look`]: a variant here
-//! with its weight, and a call in `calls.rs`.
 
 use crate::seed::Seeded;
 
@@ -46,6 +43,10 @@ pub enum Kind {
     PayAgain,
     /// Reserves by amount, builds a transaction and has it signed.
     Sign,
+    /// Pays more for one of its latest payments.
+    Bump,
+    /// Takes one of its latest payments back.
+    Cancel,
     /// Looks at one of its payments.
     Look,
     /// A fault of the caller: an old request id for another request.
@@ -54,6 +55,8 @@ pub enum Kind {
     ReusePaymentId,
     /// A fault of the caller: a fence that is not the reservation's.
     StaleFence,
+    /// A fault of the caller: a payment once more, from other coins and for a higher fee.
+    Detach,
     /// A fault of the caller: a PSBT that lies.
     Lie(Lie),
 }
@@ -83,7 +86,7 @@ pub enum Twist {
 }
 
 /// One of so many operations: what a correct caller does. The hot ones are a fifth of all reserving.
-const HONEST: [(Kind, u64); 9] = [
+const HONEST: [(Kind, u64); 11] = [
     (Kind::ReserveHot, 10),
     (Kind::Reserve, 26),
     (Kind::Select, 14),
@@ -92,13 +95,16 @@ const HONEST: [(Kind, u64); 9] = [
     (Kind::Pay, 10),
     (Kind::PayAgain, 3),
     (Kind::Sign, 8),
+    (Kind::Bump, 6),
+    (Kind::Cancel, 3),
     (Kind::Look, 7),
 ];
 /// What a buggy caller does beside that.
-const BUGGY: [(Kind, u64); 7] = [
+const BUGGY: [(Kind, u64); 8] = [
     (Kind::ReuseRequestId, 10),
     (Kind::ReusePaymentId, 10),
     (Kind::StaleFence, 10),
+    (Kind::Detach, 10),
     (Kind::Lie(Lie::ForeignInput), 5),
     (Kind::Lie(Lie::WrongAmount), 5),
     (Kind::Lie(Lie::StolenChange), 5),

@@ -4,9 +4,6 @@
 //! Three tracks run beside each other, so that faults of different kinds meet: one for nodes, their network and their
 //! disks, one for the bitcoinds, one for clocks. Each deals its kinds like cards, so that none comes up the third time
 //! before every one came up twice.
-//!
-//! A disk that is wiped is not among them: a node must come back under a new id then, and the members of a running
-//! cluster cannot be changed.
 
 use std::time::Duration;
 
@@ -41,6 +38,8 @@ pub enum Kind {
     SlowDisk,
     /// A disk fails to synchronise: the node must stop.
     FailingDisk,
+    /// SIGKILL, and the disk is lost: the node is removed, comes back under a new id, learns, and gets its vote.
+    WipedDisk,
     /// A leader is held up between the intent and the signer, and cut off meanwhile, so that another one signs.
     LateSignature,
     /// The wall clock of a node is wrong by days or years.
@@ -59,7 +58,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Partition,
         Self::OneWayCut,
         Self::LeaderWithMinority,
@@ -73,6 +72,7 @@ impl Kind {
         Self::Restart,
         Self::SlowDisk,
         Self::FailingDisk,
+        Self::WipedDisk,
         Self::LateSignature,
         Self::ClockJump,
         Self::BitcoindPause,
@@ -98,6 +98,7 @@ impl Kind {
             Self::Restart => "restart",
             Self::SlowDisk => "slow_disk",
             Self::FailingDisk => "failing_disk",
+            Self::WipedDisk => "wiped_disk",
             Self::LateSignature => "late_signature",
             Self::ClockJump => "clock_jump",
             Self::BitcoindPause => "bitcoind_pause",

@@ -10,7 +10,7 @@ use super::blocks::Blocks;
 use super::failpoints::ControlFile;
 use super::schedule::{Kind, Planned, Target};
 use super::violation::{Oracle, Violation};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Node};
 use crate::history::{FaultSeen, History, Nanos};
 use crate::oracle::endpoints::PrimaryWatch;
 use crate::process::{Process, Signal};
@@ -45,6 +45,10 @@ pub struct Stage {
     failpoints: Vec<ControlFile>,
     /// Nodes that a fault has taken down, or that it forces to end.
     down: Vec<bool>,
+    /// Ids are never used again.
+    newest_id: u64,
+    /// That of the node whose disk was lost last.
+    lost_id: u64,
     active: Vec<Active>,
     struck: BTreeMap<&'static str, u64>,
     violations: Vec<Violation>,
@@ -56,8 +60,9 @@ impl Stage {
         let failpoints = cluster.nodes().iter().map(|node| ControlFile::new(node.failpoints_file())).collect();
         let primaries = PrimaryWatch::start(cluster.nodes().iter().map(|node| node.addresses().health));
         let down = vec![false; cluster.nodes().len()];
+        let newest_id = cluster.nodes().iter().map(Node::id).max().unwrap_or(0);
         let (active, struck, violations) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { cluster, blocks, primaries, failpoints, down, active, struck, violations }
+        Self { cluster, blocks, primaries, failpoints, down, newest_id, lost_id: 0, active, struck, violations }
     }
 
     /// The cluster.
@@ -208,6 +213,12 @@ impl Stage {
                 self.mark_down(hit, true);
                 self.set_failpoints(hit, |now| now.fsync_error = true)
             }
+            Kind::WipedDisk => {
+                self.mark_down(hit, true);
+                self.newest_id += 1;
+                self.lost_id = self.cluster.lose_disk(hit, self.newest_id)?;
+                Ok(())
+            }
             Kind::LateSignature => self.hold_up_signer(active),
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = jump(detail)),
             Kind::BitcoindPause => {
@@ -252,6 +263,7 @@ impl Stage {
                 self.set_failpoints(hit, |now| now.fsync_error = false)?;
                 self.bring_up(hit)?;
             }
+            Kind::WipedDisk => self.take_in(hit)?,
             Kind::LateSignature => {
                 self.set_failpoints(hit, |now| now.sign_pause_ms = 0)?;
                 self.isolate(hit, Link::Open)?;
@@ -354,6 +366,15 @@ impl Stage {
     fn bring_up(&mut self, index: usize) -> Result<()> {
         self.cluster.node(index)?.restart()?;
         self.mark_down(index, false);
+        Ok(())
+    }
+
+    /// A node whose disk was lost comes back as a new one, as an operator would see to it.
+    fn take_in(&mut self, index: usize) -> Result<()> {
+        self.bring_up(index)?;
+        if let Err(error) = self.cluster.take_in(index, self.lost_id) {
+            self.violations.push(Violation::new(Oracle::Recovery, &format!("a new node is not taken in: {error:#}")));
+        }
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use super::reservations::DeadAttempts;
 use crate::history::{Answer, Asked, Call, Nanos, PaymentSeen, Position};
 
 /// Reasons that say nothing of the request itself: another try may end otherwise.
-const TRANSIENT: [&str; 5] = ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "NOT_SERVING", "INSUFFICIENT_FUNDS"];
+const TRANSIENT: [&str; 6] =
+    ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "NOT_SERVING", "INSUFFICIENT_FUNDS", "PAYMENT_UNRESOLVED"];
 const NS_PER_MS: Nanos = 1_000_000;
 
 /// What the service said in the end, when all was quiet.
@@ -88,6 +89,11 @@ fn identity(answer: &Answer) -> Option<String> {
             let first = payment.attempts.first().map(|attempt| (attempt.fence, &attempt.txid));
             Some(format!("{} {} {first:?}", payment.payment_id, payment.amount_sat))
         }
+        Answer::Replaced { payment, attempt, .. } => {
+            let made = payment.attempts.iter().find(|one| one.number == *attempt);
+            let made = made.map(|attempt| (attempt.fence, &attempt.txid));
+            Some(format!("{} {attempt} {made:?}", payment.payment_id))
+        }
         Answer::Refused { reason, .. } if TRANSIENT.contains(&reason.as_str()) => None,
         Answer::Refused { reason, .. } => Some(format!("refused: {reason}")),
         Answer::Seen { .. } | Answer::Unknown { .. } => None,
@@ -164,7 +170,7 @@ fn terms_out_of_order(calls: &[Call]) -> Vec<String> {
 fn vanished(calls: &[Call]) -> Vec<String> {
     let mut known: BTreeMap<&str, Nanos> = BTreeMap::new();
     for call in calls {
-        if let Answer::Paid { payment, .. } | Answer::Seen { payment } = &call.answer {
+        if let Some(payment) = call.answer.payment() {
             let first = known.entry(&payment.payment_id).or_insert(call.end_ns);
             *first = call.end_ns.min(*first);
         }
@@ -182,7 +188,7 @@ fn lost_payments(calls: &[Call], remains: &[PaymentSeen]) -> Vec<String> {
         remains.iter().map(|payment| (payment.payment_id.as_str(), payment)).collect();
     let mut faults = BTreeSet::new();
     for call in calls {
-        let (Answer::Paid { payment, .. } | Answer::Seen { payment }) = &call.answer else { continue };
+        let Some(payment) = call.answer.payment() else { continue };
         let id = payment.payment_id.as_str();
         let Some(now) = there.get(id) else {
             faults.insert(format!("{id} was acknowledged and is not there"));
@@ -216,7 +222,12 @@ fn lost_reservations(calls: &[Call], remains: &Remains) -> Vec<String> {
             Asked::Sign { reservation_id, .. } | Asked::Renew { reservation_id, .. } => {
                 ended.entry(reservation_id).or_default();
             }
-            Asked::Reserve { .. } | Asked::Address | Asked::Pay { .. } | Asked::Look { .. } => {}
+            Asked::Reserve { .. }
+            | Asked::Address
+            | Asked::Pay { .. }
+            | Asked::Bump { .. }
+            | Asked::Cancel { .. }
+            | Asked::Look { .. } => {}
         }
     }
     let mut starts: BTreeMap<(usize, &str), Nanos> = BTreeMap::new();

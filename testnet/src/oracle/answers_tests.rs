@@ -59,6 +59,23 @@ fn another_transaction_for_the_same_request_is_caught() {
     assert_eq!(judge(&[pay("a", 0, 1, "t1"), pay("a", 10, 2, "t2")]).len(), 1);
 }
 
+fn bump(request: &str, from_ms: u64, index: u64, number: u32, txid: &str) -> Call {
+    let mut payment = payment("t1");
+    payment.attempts.push(AttemptSeen { number, fence: 6, txid: txid.to_owned(), ..AttemptSeen::default() });
+    let answer = Answer::Replaced { payment, attempt: number, at: Position { index, term: 1 } };
+    call(request, from_ms, from_ms + 5, Asked::Bump { payment_id: "p1".to_owned() }, answer)
+}
+
+#[test]
+fn another_replacement_for_the_same_request_is_caught() {
+    let first = bump("a", 0, 1, 2, "t2");
+    assert_eq!(judge(&[first.clone(), bump("a", 10, 2, 2, "t2")]).len(), 0);
+    assert_eq!(judge(&[first.clone(), bump("a", 10, 2, 2, "t3")]).len(), 1, "other bytes");
+    assert_eq!(judge(&[first.clone(), bump("a", 10, 2, 3, "t3")]).len(), 1, "one more attempt");
+    assert_eq!(judge(&[first.clone(), bump("b", 10, 2, 3, "t3")]).len(), 0, "another request");
+    assert_eq!(judge_remains(&[first], &Remains { payments: vec![payment("t1")], ..Remains::default() }).len(), 1);
+}
+
 #[test]
 fn an_accepted_lie_is_caught() {
     let mut lie = reserve("a", 0, granted("r-1", 1));

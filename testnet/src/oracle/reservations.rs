@@ -154,7 +154,13 @@ fn ends(calls: &[Call]) -> BTreeMap<&str, End<'_>> {
                 let end = ends.entry(reservation_id).or_default();
                 end.released = Some(end.released.unwrap_or(call.start_ns).min(call.start_ns));
             }
-            Asked::Reserve { .. } | Asked::Address | Asked::Pay { .. } | Asked::Sign { .. } | Asked::Look { .. } => {}
+            Asked::Reserve { .. }
+            | Asked::Address
+            | Asked::Pay { .. }
+            | Asked::Sign { .. }
+            | Asked::Bump { .. }
+            | Asked::Cancel { .. }
+            | Asked::Look { .. } => {}
         }
     }
     ends
@@ -197,7 +203,7 @@ fn exposures<'a>(calls: &'a [Call], dead: &DeadAttempts) -> Vec<(&'a str, Hold<'
     }
     let mut known: BTreeMap<(&str, &str), Hold<'_>> = BTreeMap::new();
     for call in calls {
-        let (Answer::Paid { payment, .. } | Answer::Seen { payment }) = &call.answer else { continue };
+        let Some(payment) = call.answer.payment() else { continue };
         let id = payment.payment_id.as_str();
         for attempt in payment.attempts.iter().filter(|one| !dead.contains(&(id.to_owned(), one.number))) {
             for coin in &attempt.inputs {
