@@ -1,16 +1,16 @@
 //! The cluster under faults: strikes them, ends them, and looks after processes that end by themselves.
 
 use std::collections::BTreeMap;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::blocks::Blocks;
 use super::failpoints::ControlFile;
 use super::schedule::{Kind, Planned, Target};
 use super::violation::{Oracle, Violation};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, Replacement};
 use crate::history::{FaultSeen, History, Nanos};
 use crate::oracle::endpoints::PrimaryWatch;
 use crate::process::{Process, Signal};
@@ -36,6 +36,16 @@ struct Active {
     until: Instant,
 }
 
+/// How far the replacement of a node is.
+#[derive(Debug)]
+enum Lost {
+    Nothing,
+    /// Its disk is gone.
+    Disk(Replacement),
+    /// The new node runs, and is to get its vote.
+    Vote(JoinHandle<Result<()>>),
+}
+
 /// The cluster, and what is wrong with it at the moment.
 #[derive(Debug)]
 pub struct Stage {
@@ -47,8 +57,7 @@ pub struct Stage {
     down: Vec<bool>,
     /// Ids are never used again.
     newest_id: u64,
-    /// That of the node whose disk was lost last.
-    lost_id: u64,
+    lost: Lost,
     active: Vec<Active>,
     struck: BTreeMap<&'static str, u64>,
     violations: Vec<Violation>,
@@ -62,7 +71,18 @@ impl Stage {
         let down = vec![false; cluster.nodes().len()];
         let newest_id = cluster.nodes().iter().map(Node::id).max().unwrap_or(0);
         let (active, struck, violations) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { cluster, blocks, primaries, failpoints, down, newest_id, lost_id: 0, active, struck, violations }
+        Self {
+            cluster,
+            blocks,
+            primaries,
+            failpoints,
+            down,
+            newest_id,
+            lost: Lost::Nothing,
+            active,
+            struck,
+            violations,
+        }
     }
 
     /// The cluster.
@@ -101,6 +121,9 @@ impl Stage {
     /// # Errors
     /// The harness cannot do it.
     pub fn strike(&mut self, planned: &Planned, history: &History) -> Result<()> {
+        if planned.kind == Kind::WipedDisk && !matches!(self.lost, Lost::Nothing) {
+            return Ok(()); // two lost disks of three are more than the service promises to survive
+        }
         let start_ns = history.now();
         let hit = match planned.target {
             Target::At(index) if planned.kind != Kind::LeaderWithMinority && planned.kind != Kind::LateSignature => {
@@ -216,7 +239,7 @@ impl Stage {
             Kind::WipedDisk => {
                 self.mark_down(hit, true);
                 self.newest_id += 1;
-                self.lost_id = self.cluster.lose_disk(hit, self.newest_id)?;
+                self.lost = Lost::Disk(self.cluster.lose_disk(hit, self.newest_id)?);
                 Ok(())
             }
             Kind::LateSignature => self.hold_up_signer(active),
@@ -263,7 +286,6 @@ impl Stage {
                 self.set_failpoints(hit, |now| now.fsync_error = false)?;
                 self.bring_up(hit)?;
             }
-            Kind::WipedDisk => self.take_in(hit)?,
             Kind::LateSignature => {
                 self.set_failpoints(hit, |now| now.sign_pause_ms = 0)?;
                 self.isolate(hit, Link::Open)?;
@@ -273,7 +295,7 @@ impl Stage {
             Kind::BitcoindCut => self.cluster.wires()?.bitcoind(hit)?.heal(),
             Kind::BitcoindRestart => self.cluster.bitcoind(hit)?.restart()?,
             Kind::BitcoindLag => self.cluster.bitcoind(hit)?.set_network(true)?,
-            Kind::Reorg => {}
+            Kind::Reorg | Kind::WipedDisk => {}
         }
         if matches!(active.planned.kind, Kind::BitcoindPause | Kind::BitcoindRestart | Kind::BitcoindLag) {
             self.blocks.set_faulty(hit, false);
@@ -289,6 +311,9 @@ impl Stage {
 
     /// Whether a process that has to end has yet to do so.
     fn still_ending(&mut self, active: &Active) -> Result<bool> {
+        if active.planned.kind == Kind::WipedDisk {
+            return self.still_taking_in(active.hit);
+        }
         if !matches!(active.planned.kind, Kind::Restart | Kind::FailingDisk) {
             return Ok(false);
         }
@@ -369,13 +394,28 @@ impl Stage {
         Ok(())
     }
 
-    /// A node whose disk was lost comes back as a new one, as an operator would see to it.
-    fn take_in(&mut self, index: usize) -> Result<()> {
-        self.bring_up(index)?;
-        if let Err(error) = self.cluster.take_in(index, self.lost_id) {
-            self.violations.push(Violation::new(Oracle::Recovery, &format!("a new node is not taken in: {error:#}")));
+    /// A node whose disk was lost comes back as a new one, as an operator would see to it; meanwhile other faults go on.
+    fn still_taking_in(&mut self, index: usize) -> Result<bool> {
+        match std::mem::replace(&mut self.lost, Lost::Nothing) {
+            Lost::Nothing => Ok(false),
+            Lost::Disk(replacement) => {
+                self.bring_up(index)?;
+                self.lost = Lost::Vote(thread::spawn(move || replacement.take_in()));
+                Ok(true)
+            }
+            Lost::Vote(operator) if !operator.is_finished() => {
+                self.lost = Lost::Vote(operator);
+                Ok(true)
+            }
+            Lost::Vote(operator) => {
+                let taken = operator.join().unwrap_or_else(|_| bail!("the operator panicked"));
+                if let Err(error) = taken {
+                    let what = format!("a new node is not taken in: {error:#}");
+                    self.violations.push(Violation::new(Oracle::Recovery, &what));
+                }
+                Ok(false)
+            }
         }
-        Ok(())
     }
 
     fn signal(&mut self, index: usize, signal: Signal) -> Result<()> {

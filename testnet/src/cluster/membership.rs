@@ -1,44 +1,48 @@
 //! Replaces nodes as an operator would: by the command line.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use super::Cluster;
-use super::pki;
+use super::pki::{self, Credentials};
 
 /// Every step in all: faults elsewhere may be in the way.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 const POLL: Duration = Duration::from_millis(50);
 
+/// A node that takes the place of one whose disk was lost, and who sees to it.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    operator: Credentials,
+    control_ports: Vec<SocketAddr>,
+    lost: u64,
+    new: u64,
+    control: SocketAddr,
+    data: SocketAddr,
+}
+
 impl Cluster {
-    /// Kills a node and throws its disk away; when it is started again, it has the id `new` and waits to be added. The id
-    /// that it had.
+    /// Kills a node and throws its disk away; when it is started again, it has the id `new` and waits to be added.
     ///
     /// # Errors
     /// There is no such node, or its files cannot be replaced.
-    pub fn lose_disk(&mut self, index: usize, new: u64) -> Result<u64> {
+    pub fn lose_disk(&mut self, index: usize, new: u64) -> Result<Replacement> {
         pki::issue(&self.folder().join("pki"), "node", &new.to_string())?;
         let node = self.node(index)?;
         let lost = node.id();
         node.lose_disk(new)?;
-        Ok(lost)
-    }
-
-    /// Removes the node that was `lost`, adds the one that took its place, and gives it its vote as soon as it has caught
-    /// up. The new one must run.
-    ///
-    /// # Errors
-    /// A step is refused for too long; with the last answer.
-    pub fn take_in(&self, index: usize, lost: u64) -> Result<()> {
-        let node = self.nodes().get(index).with_context(|| format!("no node at index {index}"))?;
-        let (new, lost) = (node.id().to_string(), lost.to_string());
-        let (control, data) = (node.advertised_control().to_string(), node.advertised().to_string());
-        let deadline = Instant::now() + PATIENCE;
-        self.insist(deadline, &["cluster", "remove", &lost])?;
-        self.insist(deadline, &["cluster", "add", &new, "--control-address", &control, "--data-address", &data])?;
-        self.insist(deadline, &["cluster", "promote", &new])
+        let (control, data) = (node.advertised_control(), node.advertised());
+        Ok(Replacement {
+            operator: self.operator().clone(),
+            control_ports: self.control_ports(),
+            lost,
+            new,
+            control,
+            data,
+        })
     }
 
     /// What an operator's command line says to all nodes' control ports: the whole output, if the command succeeds.
@@ -46,17 +50,36 @@ impl Cluster {
     /// # Errors
     /// It fails; with what it said.
     pub fn operate(&self, args: &[&str]) -> Result<String> {
-        let control: Vec<_> = self.nodes().iter().map(|node| node.addresses().control).collect();
-        self.operator().run(&control, args)
+        self.operator().run(&self.control_ports(), args)
+    }
+
+    fn control_ports(&self) -> Vec<SocketAddr> {
+        self.nodes().iter().map(|node| node.addresses().control).collect()
+    }
+}
+
+impl Replacement {
+    /// Removes the lost node, adds the new one, and gives it its vote as soon as it has caught up. The new one must run.
+    /// Blocks until it is done.
+    ///
+    /// # Errors
+    /// A step is refused for too long; with the last answer.
+    pub fn take_in(&self) -> Result<()> {
+        let (new, lost) = (self.new.to_string(), self.lost.to_string());
+        let (control, data) = (self.control.to_string(), self.data.to_string());
+        let deadline = Instant::now() + PATIENCE;
+        self.insist(deadline, &["cluster", "remove", &lost])?;
+        self.insist(deadline, &["cluster", "add", &new, "--control-address", &control, "--data-address", &data])?;
+        self.insist(deadline, &["cluster", "promote", &new])
     }
 
     /// Asks again until it is done. A node that was removed, and the answer lost, is unknown.
     fn insist(&self, deadline: Instant, args: &[&str]) -> Result<()> {
         loop {
-            match self.operate(args) {
+            match self.operator.run(&self.control_ports, args) {
                 Ok(_) => return Ok(()),
                 Err(error) if args.contains(&"remove") && error.to_string().contains("NODE_UNKNOWN") => return Ok(()),
-                Err(error) if Instant::now() >= deadline => bail!(error),
+                Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => thread::sleep(POLL),
             }
         }

@@ -25,6 +25,7 @@ use crate::programs;
 use crate::wallet::HotWallet;
 
 pub use folder::Folder;
+pub use membership::Replacement;
 pub use node::{Addresses, Node, NodeConfig};
 pub use pki::Credentials;
 pub use wires::Wires;

@@ -23,9 +23,9 @@ async fn a_node_whose_disk_was_lost_is_replaced_under_load_and_the_new_one_votes
 
     let stop = Arc::new(AtomicBool::new(false));
     let caller = tokio::spawn(reserve_and_release(scene.client_of(&[leader, other]), Arc::clone(&stop)));
-    let lost_id = scene.cluster.lose_disk(lost, NEW).unwrap();
+    let replacement = scene.cluster.lose_disk(lost, NEW).unwrap();
     scene.node(lost).restart().unwrap();
-    scene.cluster.take_in(lost, lost_id).unwrap();
+    replacement.take_in().unwrap();
     payments.create_payment(scene.order("with-the-new-one")).await.unwrap();
     stop.store(true, Ordering::SeqCst);
     caller.await.unwrap().expect("no caller sees an error");
