@@ -25,6 +25,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// # Errors
 /// A certificate cannot be read. (No address is tried yet.)
 pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel> {
+    channel_for(address, credentials, TRY_TIMEOUT)
+}
+
+/// The same, for calls that may take as long as `one_try`.
+///
+/// # Errors
+/// As [`channel`].
+pub fn channel_for(address: SocketAddr, credentials: &Credentials, one_try: Duration) -> Result<Channel> {
     let read = |path| fs::read(path).with_context(|| format!("cannot read {}", Path::display(path)));
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(&credentials.ca)?))
@@ -33,7 +41,7 @@ pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel
     let endpoint = Endpoint::from_shared(format!("https://localhost:{}", address.port()))?
         .tls_config(tls)?
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TRY_TIMEOUT)
+        .timeout(one_try)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
@@ -104,7 +112,11 @@ pub struct Answered<T> {
 /// # Errors
 /// What the call said, or `DEADLINE_EXCEEDED`.
 pub async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let answer = tokio::time::timeout(CONNECT_TIMEOUT + TRY_TIMEOUT, call).await;
+    bounded_by(TRY_TIMEOUT, call).await
+}
+
+async fn bounded_by<T>(one_try: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let answer = tokio::time::timeout(CONNECT_TIMEOUT + one_try, call).await;
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
 }
 
@@ -112,7 +124,19 @@ pub async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result
 ///
 /// # Errors
 /// Refused for good, or no answer in time; the last status says why.
-pub async fn until_answered<T, F, C>(deadline: Instant, mut call: C) -> Result<Answered<T>>
+pub async fn until_answered<T, F, C>(deadline: Instant, call: C) -> Result<Answered<T>>
+where
+    C: FnMut(String) -> F,
+    F: Future<Output = Result<T, Status>>,
+{
+    until_answered_for(deadline, TRY_TIMEOUT, call).await
+}
+
+/// The same, where one try may take as long as `one_try`: a scan that is given up and begun again never ends.
+///
+/// # Errors
+/// As [`until_answered`].
+pub async fn until_answered_for<T, F, C>(deadline: Instant, one_try: Duration, mut call: C) -> Result<Answered<T>>
 where
     C: FnMut(String) -> F,
     F: Future<Output = Result<T, Status>>,
@@ -121,7 +145,7 @@ where
     let mut was_unknown = false;
     let mut backoff = FIRST_BACKOFF;
     loop {
-        let status = match bounded(call(request_id.clone())).await {
+        let status = match bounded_by(one_try, call(request_id.clone())).await {
             Ok(answer) => {
                 return Ok(Answered { answer, at: Instant::now(), was_unknown });
             }

@@ -47,7 +47,7 @@ pub struct Plan {
 /// # Errors
 /// One runs there already, or something does not come up.
 pub fn run(plan: &Plan) -> Result<()> {
-    ensure!(running(&plan.dir).is_none(), "a cluster runs in {} already: stop it with `down`", plan.dir.display());
+    ensure!(running(&plan.dir).is_none(), "a cluster runs in {} already: stop it with `make down`", plan.dir.display());
     say(&format!("seed {}", plan.seed));
     programs::check_all()?;
     let folder = Folder::named(&plan.dir)?;
@@ -62,6 +62,7 @@ pub fn run(plan: &Plan) -> Result<()> {
     let pace = Duration::from_secs(plan.block_every_s);
     let miner = (plan.block_every_s > 0).then(|| cluster.start_miner(pace)).transpose()?;
 
+    fs::write(dir.join("pki").join("endpoints"), endpoints(&cluster))?;
     let text = how_to_reach(&cluster, &dir, pace);
     say(&text);
     fs::write(dir.join("ready.new"), &text)?;
@@ -80,7 +81,7 @@ pub fn run(plan: &Plan) -> Result<()> {
 /// # Errors
 /// It did not become ready; the message has its log.
 pub fn run_detached(plan: &Plan) -> Result<()> {
-    ensure!(running(&plan.dir).is_none(), "a cluster runs in {} already: stop it with `down`", plan.dir.display());
+    ensure!(running(&plan.dir).is_none(), "a cluster runs in {} already: stop it with `make down`", plan.dir.display());
     let dir = Folder::named(&plan.dir)?.path().to_path_buf();
     let log = dir.with_extension(LOG); // beside the folder, which the other process empties
     let out = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -157,6 +158,12 @@ async fn until_told_to_stop() -> Result<()> {
     Ok(())
 }
 
+/// Makes the certificates' folder a profile of the command line, see `docs/src/cli.md`.
+fn endpoints(cluster: &Cluster) -> String {
+    let control: Vec<String> = cluster.nodes().iter().map(|node| format!("\"{}\"", node.addresses().control)).collect();
+    format!("data = [\"localhost:{}\"]\ncontrol = [{}]\n", cluster.primary_address().port(), control.join(", "))
+}
+
 fn how_to_reach(cluster: &Cluster, dir: &Path, pace: Duration) -> String {
     let client = cluster.client();
     let (ca, cert, key) = (client.ca.display(), client.cert.display(), client.key.display());
@@ -183,7 +190,9 @@ A cluster of {count} nodes runs; {blocks}. Wallet \"{wallet}\" has {COINS} coins
 Who leads:
   for port in {ports}; do curl -s localhost:$port/primary; echo; done
 Pay by the command line:
-  onespend pay --endpoint {front} {tls} --wallet {wallet} --payment-id first --to {address}=10000
+  target/release/onespend pay --endpoint {front} {tls} --wallet {wallet} --payment-id first --to {address}=10000
+Look at the cluster:
+  target/release/onespend status --profile {dir}/pki --as operator/alice
 Pay from Python (grpcio, generated from proto/ alone):
   $(testnet/python.sh) testnet/pay.py --endpoint {front} {tls} --wallet {wallet} --payment-id second --to {address} --amount-sat 10000
 Stop it:

@@ -8,7 +8,6 @@ use anyhow::{Context, ensure};
 use bitcoin::blockdata::constants::genesis_block;
 use onespend_adapters::chain::{Bitcoind, BitcoindConfig, Chain, ChainError, RpcObserver};
 use onespend_adapters::signer::Signer;
-use onespend_adapters::signer::software::SoftwareSigner;
 
 use onespend_adapters::store::sqlite::{DataFolder, LogOptions, SqliteLog, SqliteState};
 use onespend_adapters::store::{Owner, PeerBook};
@@ -17,7 +16,7 @@ use onespend_proto::v1;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use crate::bitcoind::{ReadState, Settings};
-use crate::config::{Config, PeerConfig, SignerConfig, SignerKeys};
+use crate::config::{Config, PeerConfig, SignerConfig};
 use crate::grpc::api::Api;
 use crate::health::bitcoind_sync::Rules;
 use crate::identity::{Identity, Party};
@@ -67,10 +66,7 @@ pub(crate) fn signers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Signer>>> {
 fn signer(section: &SignerConfig, config: &Config) -> anyhow::Result<Arc<dyn Signer>> {
     let network = config.cluster.network;
     let keys = section.keys.as_ref().with_context(|| format!("signer {}: no keys are named", section.name))?;
-    let signer = match keys {
-        SignerKeys::File(path) => SoftwareSigner::from_file(&section.name, path, network)?,
-        SignerKeys::Environment(variable) => SoftwareSigner::from_environment(&section.name, variable, network)?,
-    };
+    let signer = keys.software(&section.name, network)?;
     let memory = section.memory_file(&config.node.data_dir);
     let signer = signer.with_memory(&memory, &config.cluster.id, network)?;
     let signer = match &section.audit_log {

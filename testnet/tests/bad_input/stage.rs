@@ -9,7 +9,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
 use onespend_proto::v1;
 use onespend_testnet::bitcoind::wait_for_same_tip;
 use onespend_testnet::cluster::{Cluster, Folder, SIGNER};
-use onespend_testnet::grpc::until_answered;
+use onespend_testnet::grpc::{channel_for, until_answered_for};
 use tonic::{Response, Status};
 
 use crate::door::{Clients, Door, Who};
@@ -74,7 +74,9 @@ impl Stage {
         ];
         for (wallet, descriptor, signer) in wallets {
             // A new cluster first follows the chain to its tip, and says so meanwhile.
-            let registered = until_answered(Instant::now() + PATIENCE, |request_id| {
+            let address = self.doors[0].addresses.data;
+            let clients = Clients::new(channel_for(address, self.cluster.operator(), PATIENCE)?);
+            let registered = until_answered_for(Instant::now() + PATIENCE, PATIENCE, |request_id| {
                 let request = v1::RegisterWalletRequest {
                     request_id,
                     wallet_id: wallet.to_owned(),
@@ -82,7 +84,7 @@ impl Stage {
                     signer: signer.to_owned(),
                     ..Default::default()
                 };
-                let mut clients = self.leader(Who::Operator);
+                let mut clients = clients.clone();
                 async move { clients.wallet.register_wallet(request).await }
             });
             registered.await.context("RegisterWallet")?;

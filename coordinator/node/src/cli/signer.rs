@@ -13,12 +13,14 @@ use super::failure::Failure;
 use super::format::{ago, counted};
 use super::output::{Output, Show, note};
 use super::table;
-use crate::config::{Config, ConfigFaults};
+use crate::config::{Config, ConfigFaults, SignerConfig};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show what a signer remembers, and whether it is frozen; also while the node runs
     Show(Which),
+    /// Print the public descriptors of the wallets that a signer can sign for, one per line, for `wallet register`
+    Descriptors(Which),
     /// Let a frozen signer sign again, after you have looked; the node must be stopped
     Unfreeze {
         #[command(flatten)]
@@ -44,6 +46,7 @@ impl Command {
     pub fn run(self, output: Output) -> Result<Exit, Failure> {
         match self {
             Self::Show(which) => output.show(&which.locate()?.look()?)?,
+            Self::Descriptors(which) => output.show(&which.descriptors()?)?,
             // The flag is the operator's word, and clap demands it.
             Self::Unfreeze { which, i_have_checked: _ } => {
                 let place = which.locate()?;
@@ -65,17 +68,30 @@ struct Place {
 }
 
 impl Which {
-    fn locate(&self) -> Result<Place, Failure> {
+    fn read(&self) -> Result<(Config, SignerConfig), Failure> {
         let config = Config::load_text(&self.config).map_err(|faults| refuse_config(&faults))?;
-        let Some(signer) = config.signers.iter().find(|signer| signer.name == self.name) else {
+        let Some(signer) = config.signers.iter().find(|signer| signer.name == self.name).cloned() else {
             let known: Vec<&str> = config.signers.iter().map(|signer| signer.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let failure = Failure::usage(format!("the configuration has no signer {}", self.name));
             return Err(failure.with("signers", known));
         };
+        Ok((config, signer))
+    }
+
+    fn locate(&self) -> Result<Place, Failure> {
+        let (config, signer) = self.read()?;
         let owner =
             Owner { cluster_id: config.cluster.id.clone(), network: config.cluster.network, signer: self.name.clone() };
         Ok(Place { file: signer.memory_file(&config.node.data_dir), owner })
+    }
+
+    fn descriptors(&self) -> Result<Descriptors, Failure> {
+        let (config, section) = self.read()?;
+        let keys = section.keys.ok_or_else(|| Failure::usage(format!("signer {} names no keys", self.name)))?;
+        let signer = keys.software(&self.name, config.cluster.network).map_err(|error| refuse(&error))?;
+        let descriptors = signer.public_descriptors().map(str::to_owned).collect();
+        Ok(Descriptors { signer: self.name.clone(), descriptors })
     }
 }
 
@@ -116,6 +132,19 @@ fn refuse(error: &SignerError) -> Failure {
 fn refuse_config(faults: &ConfigFaults) -> Failure {
     let failure = Failure::usage("the configuration cannot be used");
     faults.errors().fold(failure, |failure, fault| failure.with("fault", fault.line(&faults.file)))
+}
+
+/// Which wallets a signer can sign for. No secret is among it.
+#[derive(Debug, Serialize)]
+struct Descriptors {
+    signer: String,
+    descriptors: Vec<String>,
+}
+
+impl Show for Descriptors {
+    fn text(&self) -> String {
+        self.descriptors.join("\n")
+    }
 }
 
 /// What a signer remembers.

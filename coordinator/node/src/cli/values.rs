@@ -68,6 +68,17 @@ pub fn outpoint(text: &str) -> Result<v1::Outpoint, String> {
     Ok(v1::Outpoint { txid: outpoint.txid.to_string(), vout: outpoint.vout })
 }
 
+/// What is wrong with an address. The parser takes for base58 whatever is no bech32, also a bech32 address with one wrong
+/// character.
+fn address_fault(address: &str, error: &bitcoin::address::ParseError) -> String {
+    let lower = address.to_ascii_lowercase();
+    let looks_like_bech32 = ["bc1", "tb1", "bcrt1"].iter().any(|prefix| lower.starts_with(prefix));
+    if looks_like_bech32 {
+        return "its checksum or a character of it is wrong (bech32)".to_owned();
+    }
+    error.to_string()
+}
+
 /// `address=sat`, or `script:hex=sat`.
 pub fn recipient(text: &str) -> Result<v1::Recipient, String> {
     let (destination, amount) =
@@ -77,7 +88,7 @@ pub fn recipient(text: &str) -> Result<v1::Recipient, String> {
         v1::recipient::Destination::Script(script.into())
     } else {
         bitcoin::Address::<NetworkUnchecked>::from_str(destination)
-            .map_err(|error| format!("{destination:?} is no address: {error}"))?;
+            .map_err(|error| format!("{destination:?} is no address: {}", address_fault(destination, &error)))?;
         v1::recipient::Destination::Address(destination.to_owned())
     };
     Ok(v1::Recipient { destination: Some(destination), amount_sat: amount_sat(amount)? })

@@ -23,8 +23,14 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
     bitcoind(config, reading);
     for (at, signer) in config.signers.iter().enumerate() {
         match &signer.keys {
-            Some(SignerKeys::File(file)) => {
-                private(&format!("signers[{at}].file"), file, OTHERS_AND_GROUP, reading);
+            Some(keys @ SignerKeys::File(file)) => {
+                let key = format!("signers[{at}].file");
+                if private(&key, file, OTHERS_AND_GROUP, reading)
+                    && let Err(error) = keys.software(&signer.name, config.cluster.network)
+                {
+                    let why = "one private descriptor per line, such as wpkh(xprv.../84h/0h/0h/<0;1>/*)";
+                    reading.refuse(&key, &[], error.to_string(), why);
+                }
             }
             Some(SignerKeys::Environment(name)) => {
                 let set = environment.iter().any(|(known, value)| known == name && !value.trim().is_empty());

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use bitcoin::Network;
+use onespend_adapters::signer::SignerError;
+use onespend_adapters::signer::software::SoftwareSigner;
+
 use super::Section;
 use crate::identity;
 
@@ -29,6 +33,19 @@ pub enum SignerKeys {
     File(PathBuf),
     /// An environment variable with the same content.
     Environment(String),
+}
+
+impl SignerKeys {
+    /// The signer with these keys, without its memory and its log.
+    ///
+    /// # Errors
+    /// [`SignerError`]: the file or the variable cannot be read, or a line of it is no private descriptor.
+    pub fn software(&self, name: &str, network: Network) -> Result<SoftwareSigner, SignerError> {
+        match self {
+            Self::File(path) => SoftwareSigner::from_file(name, path, network),
+            Self::Environment(variable) => SoftwareSigner::from_environment(name, variable, network),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -328,7 +328,8 @@ fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
         pki::issue(folder.path(), Kind::Node, id, &[], 100).unwrap();
     }
     fs::write(folder.path().join("cookie"), "__cookie__:x").unwrap();
-    fs::write(folder.path().join("hot.xprv"), "wpkh(...)").unwrap();
+    let master = bitcoin::bip32::Xpriv::new_master(bitcoin::Network::Regtest, &[7; 32]).unwrap();
+    fs::write(folder.path().join("hot.xprv"), format!("wpkh({master}/84h/1h/0h/<0;1>/*)")).unwrap();
     fs::set_permissions(folder.path().join("hot.xprv"), fs::Permissions::from_mode(0o600)).unwrap();
     let file = folder.path().join("onespend.toml");
     let signer = "[[signers]]\nname = \"hot\"\nkind = \"software\"\nfile = \"hot.xprv\"\n";
@@ -370,6 +371,7 @@ const DAMAGES: &[Damage] = &[
     ("no key", |dir| fs::remove_file(dir.join("node-1.key")).unwrap(), "tls.key", "No such file"),
     ("open key", |dir| chmod(dir, "node-1.key", 0o644), "tls.key", "mode 0644"),
     ("open signer", |dir| chmod(dir, "hot.xprv", 0o640), "signers[0].file", "chmod 600"),
+    ("no descriptor", |dir| fs::write(dir.join("hot.xprv"), "tprv8secret").unwrap(), "signers[0].file", "line 1"),
     ("no signer", |dir| fs::remove_file(dir.join("hot.xprv")).unwrap(), "signers[0].file", "No such"),
     ("rubbish", |dir| fs::write(dir.join("node-1.pem"), "x").unwrap(), "tls.cert", "no certificate"),
     ("rubbish key", |dir| fs::write(dir.join("node-1.key"), "x").unwrap(), "tls.key", "node-1.key"),

@@ -31,6 +31,7 @@ mod node;
 mod observer;
 mod peer_service;
 mod propose;
+mod reach;
 mod snapshot_receive;
 mod snapshot_send;
 mod state_machine;

@@ -24,6 +24,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use super::acquaintance::{Acquaintance, Refused};
 use super::append_stream::{self, HeartbeatLink};
 use super::channels::{Channels, Lane, PeerStub};
+use super::reach::Reach;
 use super::snapshot_send;
 use super::types::{Addresses, NodeId, Snapshot, SnapshotFile, TypeConfig, Vote};
 use super::wire as convert;
@@ -53,6 +54,7 @@ pub(crate) struct Network {
     cluster: MetadataValue<Ascii>,
     acquaintance: Acquaintance,
     channels: Channels,
+    reach: Reach,
 }
 
 impl Network {
@@ -62,13 +64,14 @@ impl Network {
         channels: Channels,
         acquaintance: Acquaintance,
     ) -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
-        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels })
+        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels, reach: Reach::default() })
     }
 
     fn client(&self, target: NodeId, at: &Addresses, lane: Lane) -> PeerClient {
         let (cluster, acquaintance) = (self.cluster.clone(), self.acquaintance.clone());
         let letterhead = Letterhead { cluster, target, acquaintance };
-        PeerClient { channels: self.channels.clone(), at: at.clone(), lane, letterhead, heartbeats: None }
+        let (channels, reach) = (self.channels.clone(), self.reach.clone());
+        PeerClient { channels, at: at.clone(), lane, letterhead, reach, heartbeats: None }
     }
 }
 
@@ -118,6 +121,7 @@ pub(crate) struct PeerClient {
     at: Addresses,
     lane: Lane,
     letterhead: Letterhead,
+    reach: Reach,
     /// Open between heartbeats.
     heartbeats: Option<HeartbeatLink>,
 }
@@ -168,7 +172,9 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
                 return append_stream::open(self.stub(self.lane)?, &self.letterhead, input).await;
             }
             let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
+            let pending = self.reach.ask(self.letterhead.target);
             let answer = self.heartbeat(request).await;
+            pending.end(&answer);
             Ok(stream::iter([answer]).boxed())
         })
     }

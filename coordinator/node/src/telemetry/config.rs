@@ -27,7 +27,7 @@ impl LogConfig {
     pub fn read(section: &mut Section<'_>) -> Self {
         const FORMATS: &[(&str, LogFormat)] = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
         let format = section.choice("format", FORMATS, Some("human"));
-        let filter = section.text("filter", Some("info,openraft=warn"));
+        let filter = section.text("filter", Some("info,openraft=error"));
         if let Err(error) = filter.parse::<EnvFilter>() {
             let why = format!("it must be directives such as info,onespend=debug: {error}");
             section.refuse("filter", format!("{filter:?} is not acceptable"), &why);

@@ -83,7 +83,7 @@ pub(super) fn attempts_table(attempts: &[Attempt]) -> String {
         Column::Number("FEE"),
         Column::Number("FEERATE"),
         Column::Whole("TXID"),
-        Column::Text("LAST BROADCAST"),
+        Column::Text("BROADCAST ERROR"),
     ];
     let row = |attempt: &Attempt| {
         [
