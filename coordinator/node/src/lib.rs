@@ -11,6 +11,7 @@
 //! | `bitcoind` | what is known of this node's bitcoind |
 //! | [`cli`] | the command line |
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
+//! | [`intake`] | the readers of what comes from outside, for fuzzers |
 //! | `restored` | recovery mode, and how a node learns of it |
 //! | `clock` | the wall clock, for people to read |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
@@ -26,6 +27,7 @@ mod grpc;
 pub mod health;
 mod health_feed;
 pub mod identity;
+pub mod intake;
 mod leader;
 pub mod metrics;
 mod parts;
