@@ -12,7 +12,7 @@
 //! | [`cli`] | the command line |
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
 //! | [`intake`] | the readers of what comes from outside, for fuzzers |
-//! | `restored` | recovery mode, and how a node learns of it |
+//! | `restored`, `reorganised` | recovery mode, and how a node learns of it; what a deep reorganisation froze |
 //! | `clock` | the wall clock, for people to read |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
@@ -35,6 +35,7 @@ mod peers;
 pub mod pki;
 pub mod raft;
 mod replacement;
+mod reorganised;
 mod replica;
 mod restored;
 #[cfg(feature = "sabotage")]

@@ -171,7 +171,7 @@ impl Node {
             return Ok(());
         }
         let args = ["serve".to_owned(), "--config".to_owned(), self.config_file().display().to_string()];
-        let log = self.folder.join("node.log");
+        let log = self.log_file();
         let mut variables = self.variables.clone();
         variables.push((FAILPOINTS_VARIABLE.to_owned(), self.failpoints_file().display().to_string()));
         let process = Process::spawn_with(&self.name, &self.program, &args, &variables, &log)?;
@@ -250,6 +250,16 @@ impl Node {
     /// What its signer wrote.
     pub fn signer_log(&self) -> PathBuf {
         self.folder.join("signer.log")
+    }
+
+    /// All that it has logged since it was made.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join("node.log")
+    }
+
+    /// Where it keeps its data.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     /// The end of its log, for messages.
