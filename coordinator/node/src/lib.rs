@@ -13,6 +13,7 @@
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
 //! | [`intake`] | the readers of what comes from outside, for fuzzers |
 //! | `restored`, `reorganised` | recovery mode, and how a node learns of it; what a deep reorganisation froze |
+//! | `dial` | connections to other nodes |
 //! | `clock` | the wall clock, for people to read |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
@@ -23,6 +24,7 @@ mod bitcoind;
 pub mod cli;
 mod clock;
 pub mod config;
+mod dial;
 mod grpc;
 pub mod health;
 mod health_feed;
