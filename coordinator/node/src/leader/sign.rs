@@ -259,3 +259,7 @@ async fn drive(signing: &Arc<Signing>, key: &PaymentKey, attempts: &[AttemptNo],
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sign_tests.rs"]
+mod tests;
