@@ -36,8 +36,8 @@ mod parts;
 mod peers;
 pub mod pki;
 pub mod raft;
-mod replacement;
 mod reorganised;
+mod replacement;
 mod replica;
 mod restored;
 #[cfg(feature = "sabotage")]
