@@ -197,7 +197,11 @@ fn give_addresses(state: &mut State, id: &WalletId, keychain: Keychain, count: u
         let (got, max) = (u64::from(count), u64::from(ADDRESS_LOOKAHEAD));
         return Err(Rejection::OutOfBounds { what: "number of addresses".to_owned(), got, min: 1, max });
     }
-    let first = state.wallet(id)?.next_index(keychain);
+    let wallet = state.wallet(id)?;
+    if wallet.descriptor.is_none() {
+        return Err(Rejection::DescriptorInvalid(DescriptorFault::Missing));
+    }
+    let first = wallet.next_index(keychain);
     let last = first.saturating_add(count - 1);
     if last >= 1 << 31 {
         let (got, max) = (u64::from(last), (1 << 31) - 1);
