@@ -15,6 +15,7 @@ use crate::replacement;
 use crate::reservation;
 use crate::signing;
 use crate::state::State;
+use crate::unconfirmed;
 use crate::wallet::{DescriptorFault, Keychain, SignerRef, Wallet, WalletDescriptor};
 
 /// What an entry brings besides its command.
@@ -76,7 +77,9 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::RegisterWallet(command) => register(state, command),
         Command::SetLimits { wallet, limits } => {
             limits.check()?;
-            change_wallet(state, wallet, |wallet| wallet.limits = limits.clone())
+            let changed = change_wallet(state, wallet, |wallet| wallet.limits = limits.clone())?;
+            unconfirmed::note_earlier_change(state, wallet);
+            Ok(changed)
         }
         Command::FreezeWallet { wallet, why } => {
             change_wallet(state, wallet, |wallet| wallet.frozen = Some(why.clone()))

@@ -48,6 +48,7 @@ scenarios! {
     a_transaction_spends_what_is_reserved_and_pays_what_is_owed,
     address_indices_are_never_reused,
     an_external_signer_may_fence_and_nobody_else,
+    change_from_before_the_opt_in_is_spent_after_it,
     coinbases_mature_at_100,
     coins_of_undone_foreign_spends_are_held_back,
     dust_is_refused,
