@@ -17,7 +17,7 @@ TESTNET := $(TARGET_DIR)/release/onespend-testnet
 FIND_BITCOIND := BITCOIND_EXE="$$(testnet/bitcoind.sh)"; export BITCOIND_EXE
 FIND_PYTHON := ONESPEND_PYTHON="$$(testnet/python.sh)"; export ONESPEND_PYTHON
 
-.PHONY: help setup setup-test build build-failpoints build-sabotage demo test lint bench chaos chaos-selftest up down fmt
+.PHONY: help setup setup-test setup-fuzz fuzz build build-failpoints build-sabotage demo test lint bench chaos chaos-selftest up down fmt
 
 help: ## list the commands
 	@echo "onespend: no coin spent twice, no payment paid twice"; echo
@@ -30,6 +30,9 @@ setup: ## install what a cluster needs and obtain bitcoind (built from source wh
 setup-test: ## the same, and what only the tests need
 	@testnet/setup.sh test
 	@testnet/bitcoind.sh >/dev/null
+
+setup-fuzz: ## cargo-fuzz, and what it needs to build
+	@testnet/setup.sh fuzz
 
 build: ## build everything in release
 	$(CARGO) build --release --locked --workspace --bins
@@ -52,6 +55,9 @@ chaos: setup build build-failpoints ## faults of every kind under load, judged b
 
 chaos-selftest: setup build build-sabotage ## the same with one guard of the service taken away after the other: each must be noticed
 	@$(FIND_BITCOIND); $(TESTNET) chaos-selftest $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: setup-fuzz ## every reader of bytes from outside, for a minute each: make fuzz FUZZ_S=600 ARGS="rows"
+	@FUZZ_S="$(or $(FUZZ_S),60)" testnet/fuzz.sh $(ARGS)
 
 up: setup build ## start a cluster that keeps running and print how to reach it
 	@$(FIND_BITCOIND); $(TESTNET) up --detach $(ARGS)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes a Debian or Ubuntu machine ready for `make demo` or `make test`. A second run finds everything and does nothing.
 #
-#   testnet/setup.sh [demo|test]      demo (default): what a cluster needs; test: also promtool, Python and curl
+#   testnet/setup.sh [demo|test|fuzz]      demo (default): what a cluster needs; test: also promtool, Python and curl;
+#                                          fuzz: a compiler, and cargo-fuzz
 #
 # Never prompts. Installs as root, or with `sudo -n`; otherwise prints the exact line to run and exits 1.
 set -euo pipefail
@@ -11,6 +12,7 @@ cd "$(dirname "$0")/.."
 
 readonly scope="${1:-demo}"
 readonly apt_lock_seconds=120 apt_retries=3
+readonly cargo_fuzz_version=0.13.2
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -21,6 +23,7 @@ has_header() { has c++ && printf '#include <%s>\n' "$1" | c++ -E -x c++ - >/dev/
 missing_packages() {
   has cc && has c++ && has make || echo build-essential
   has pkg-config || echo pkg-config
+  [[ $scope != fuzz ]] || return 0
   has haproxy || echo haproxy
   has flock || echo util-linux
   # Needed only to build bitcoind, so only where there is none yet.
@@ -77,7 +80,7 @@ check_rust() {
   fi
 }
 
-[[ $scope == demo || $scope == test ]] || die "usage: testnet/setup.sh [demo|test]"
+[[ $scope == demo || $scope == test || $scope == fuzz ]] || die "usage: testnet/setup.sh [demo|test|fuzz]"
 check_rust
 mapfile -t packages < <(missing_packages)
 if [[ ${#packages[@]} -gt 0 ]]; then
@@ -86,4 +89,8 @@ if [[ ${#packages[@]} -gt 0 ]]; then
   [[ ${#packages[@]} -eq 0 ]] || die "still missing after the installation: ${packages[*]}"
 fi
 if [[ $scope == test ]]; then testnet/python.sh >/dev/null; fi
+if [[ $scope == fuzz ]] && ! has cargo-fuzz; then
+  say "installing cargo-fuzz $cargo_fuzz_version"
+  cargo install --locked --version "$cargo_fuzz_version" cargo-fuzz >&2 || die "cargo-fuzz could not be installed"
+fi
 say "ready for make $scope"

@@ -274,3 +274,19 @@ async fn mutual_tls_accepts_any_address_and_only_the_clusters_certificates() {
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert_eq!(node.seen().len(), 1);
 }
+
+/// The bound of the try ends the wait, and must not leave the connection in the handshake for as long as TCP lives.
+#[tokio::test]
+async fn a_node_that_left_a_handshake_without_an_answer_is_reached_when_it_answers() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let pki = mock::Pki::new();
+    let listener = mock::bind();
+    let mut config = ClientConfig::new([listener.local_addr().unwrap().to_string()]).with_tls(pki.client());
+    config.connect_timeout = Duration::from_millis(100);
+    config.try_timeout = Duration::from_millis(150);
+    let client = Client::connect(config).unwrap();
+    let call = tokio::spawn(async move { client.reserve_utxos(reserve()).await });
+    let (_held, listener) = tokio::task::spawn_blocking(move || (listener.accept().unwrap(), listener)).await.unwrap();
+    let _node = Mock::serve(listener, Some(pki.server()), |_| Script::Answer);
+    call.await.unwrap().expect("a later connection is answered");
+}

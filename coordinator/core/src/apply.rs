@@ -15,6 +15,7 @@ use crate::replacement;
 use crate::reservation;
 use crate::signing;
 use crate::state::State;
+use crate::unconfirmed;
 use crate::wallet::{DescriptorFault, Keychain, SignerRef, Wallet, WalletDescriptor};
 
 /// What an entry brings besides its command.
@@ -76,7 +77,9 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::RegisterWallet(command) => register(state, command),
         Command::SetLimits { wallet, limits } => {
             limits.check()?;
-            change_wallet(state, wallet, |wallet| wallet.limits = limits.clone())
+            let changed = change_wallet(state, wallet, |wallet| wallet.limits = limits.clone())?;
+            unconfirmed::note_earlier_change(state, wallet);
+            Ok(changed)
         }
         Command::FreezeWallet { wallet, why } => {
             change_wallet(state, wallet, |wallet| wallet.frozen = Some(why.clone()))
@@ -197,7 +200,11 @@ fn give_addresses(state: &mut State, id: &WalletId, keychain: Keychain, count: u
         let (got, max) = (u64::from(count), u64::from(ADDRESS_LOOKAHEAD));
         return Err(Rejection::OutOfBounds { what: "number of addresses".to_owned(), got, min: 1, max });
     }
-    let first = state.wallet(id)?.next_index(keychain);
+    let wallet = state.wallet(id)?;
+    if wallet.descriptor.is_none() {
+        return Err(Rejection::DescriptorInvalid(DescriptorFault::Missing));
+    }
+    let first = wallet.next_index(keychain);
     let last = first.saturating_add(count - 1);
     if last >= 1 << 31 {
         let (got, max) = (u64::from(last), (1 << 31) - 1);

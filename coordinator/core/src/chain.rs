@@ -17,7 +17,7 @@ use crate::payment::{Attempt, AttemptEnd, Payment};
 use crate::settlement;
 use crate::state::State;
 use crate::utxo::{Claim, Spend, Utxo, depth};
-use crate::wallet::SignerRef;
+use crate::wallet::{REORG_ALARM, SignerRef};
 
 /// A block that is part of the chain, with what it did to our coins.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -230,9 +230,6 @@ fn payments_with_undone_ends(state: &State, height: Height) -> BTreeSet<PaymentK
     state.payments().filter(|(_, payment)| is_undone(payment)).map(|(key, _)| key.clone()).collect()
 }
 
-/// How every alarm of this kind begins.
-const REORG_ALARM: &str = "a reorganisation took away";
-
 /// A block that had a wallet's finality depth is gone: "settled" was not true. Stop and let a human look
 /// (safety 17).
 fn freeze_after_deep_reorg(state: &mut State, disconnected: Height, undone: &BTreeSet<WalletId>) {
@@ -240,7 +237,7 @@ fn freeze_after_deep_reorg(state: &mut State, disconnected: Height, undone: &BTr
     let hit: Vec<_> = state
         .wallets()
         .filter(|(id, wallet)| reorg_depth >= wallet.limits.finality_depth || undone.contains(id))
-        .filter(|(_, wallet)| wallet.frozen.as_ref().is_none_or(|why| !why.starts_with(REORG_ALARM)))
+        .filter(|(_, wallet)| wallet.reorganised().is_none())
         .map(|(id, wallet)| (id.clone(), wallet.limits.finality_depth, wallet.frozen.clone()))
         .collect();
     for (id, finality_depth, earlier) in hit {

@@ -42,6 +42,12 @@ pub(crate) fn check_found(
 /// Checks coins that a wallet without descriptors is to follow. There is no address to derive their scripts from:
 /// what bitcoind says of an outpoint is all there is.
 pub(crate) fn check_registered(state: &State, command: &RegisterOutpoints) -> Result<(), Rejection> {
+    let owned = |outpoint: &OutPoint| state.utxo(outpoint).is_some_and(|known| known.wallet != command.wallet);
+    let others: Vec<OutPoint> = command.found.iter().map(|output| output.outpoint).filter(owned).collect();
+    if !others.is_empty() {
+        // For ever, unlike what follows: asking bitcoind again would say the same.
+        return Err(Rejection::OutpointUnknown { outpoints: others });
+    }
     let mut seen = BTreeSet::new();
     for output in &command.found {
         if output.wallet != command.wallet {
@@ -56,7 +62,7 @@ pub(crate) fn check_registered(state: &State, command: &RegisterOutpoints) -> Re
         let origin = (output.keychain, output.index) == (Keychain::External, 0);
         let known = state.utxo(&output.outpoint);
         if !origin || known.is_some_and(|known| !is_same(known, output)) {
-            return Err(contradiction(output, "is another wallet's, or was another coin"));
+            return Err(contradiction(output, "was another coin"));
         }
     }
     Ok(())

@@ -115,6 +115,9 @@ pub(crate) fn grant(
 }
 
 /// Records a signature before anybody is shown it. The first one stays: a retry returns the same bytes.
+///
+/// Also in recovery mode (safety 30), and for a frozen wallet: nothing is signed here. The signature exists, for an intent
+/// that this log has committed, and forgetting it would only hide what may confirm anyhow.
 pub(crate) fn record(
     state: &mut State,
     key: &PaymentKey,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use bitcoin::{OutPoint, Transaction};
 
-use crate::ids::{AttemptNo, PaymentId, PaymentKey};
+use crate::ids::{AttemptNo, PaymentId, PaymentKey, WalletId};
 use crate::limits::{MAX_UNCONFIRMED_CLUSTER, MAX_UNCONFIRMED_CLUSTER_VBYTES};
 use crate::outcome::Rejection;
 use crate::payment::{Attempt, Payment};
@@ -43,11 +43,34 @@ pub(crate) fn note_change(state: &mut State, key: &PaymentKey, number: AttemptNo
     state.put_utxo(outpoint, utxo);
 }
 
+/// Makes the rows of change that mempools took before the wallet opted in.
+pub(crate) fn note_earlier_change(state: &mut State, wallet: &WalletId) {
+    if !has_opted_in(state, wallet) {
+        return;
+    }
+    let open = state.open_payments().into_iter().filter(|key| key.wallet == *wallet);
+    let relayed = open.filter_map(|key| {
+        let (number, attempt) = state.payment(&key)?.live_attempt()?;
+        (attempt_state(state, attempt) == AttemptState::Broadcast).then_some((key, number))
+    });
+    let relayed: Vec<_> = relayed.collect();
+    for (key, number) in relayed {
+        note_change(state, &key, number);
+    }
+}
+
+/// Whether the wallet lets unconfirmed change be spent.
+pub(crate) fn has_opted_in(state: &State, wallet: &WalletId) -> bool {
+    state.wallet(wallet).is_ok_and(|wallet| wallet.limits.spend_unconfirmed_change == Some(true))
+}
+
 /// Whether a coin that is in no block may be reserved: the wallet opted in, it is change of the newest live attempt of
 /// its payment, and a mempool has that transaction.
 pub fn is_spendable(state: &State, outpoint: &OutPoint, utxo: &Utxo) -> bool {
-    let opted_in = state.wallet(&utxo.wallet).is_ok_and(|wallet| wallet.limits.spend_unconfirmed_change == Some(true));
-    opted_in && utxo.height.is_none() && utxo.spent.is_none() && is_newest_change(state, outpoint)
+    has_opted_in(state, &utxo.wallet)
+        && utxo.height.is_none()
+        && utxo.spent.is_none()
+        && is_newest_change(state, outpoint)
 }
 
 fn is_newest_change(state: &State, outpoint: &OutPoint) -> bool {
@@ -59,7 +82,7 @@ fn is_newest_change(state: &State, outpoint: &OutPoint) -> bool {
 }
 
 /// Coins of a wallet that [`is_spendable`] allows and nobody claims, for the leader's selection.
-pub fn spendable_change(state: &State, wallet: &crate::ids::WalletId) -> Vec<(OutPoint, u64)> {
+pub fn spendable_change(state: &State, wallet: &WalletId) -> Vec<(OutPoint, u64)> {
     let open = state.open_payments().into_iter().filter(|key| key.wallet == *wallet);
     let change = open.filter_map(|key| {
         let (_, attempt) = state.payment(&key)?.live_attempt()?;
@@ -82,11 +105,7 @@ pub(crate) fn descendant(state: &State, payment: &Payment) -> Option<(OutPoint, 
 }
 
 /// Checks that a transaction does not make the transactions that hang together in a mempool too many or too large.
-pub(crate) fn check_cluster(
-    state: &State,
-    wallet: &crate::ids::WalletId,
-    transaction: &Transaction,
-) -> Result<(), Rejection> {
+pub(crate) fn check_cluster(state: &State, wallet: &WalletId, transaction: &Transaction) -> Result<(), Rejection> {
     let satisfaction = state.wallet(wallet)?.descriptor.satisfaction_weight();
     let vbytes = |transaction: &Transaction| signed_weight(transaction, satisfaction).div_ceil(4);
     let mut waiting: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();

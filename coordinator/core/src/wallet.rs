@@ -3,6 +3,9 @@
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+/// How the reason begins for which a reorganisation froze a wallet.
+pub(crate) const REORG_ALARM: &str = "a reorganisation took away";
+
 use bitcoin::bip32::{ChildNumber, DerivationPath};
 use bitcoin::secp256k1::{Secp256k1, VerifyOnly};
 use bitcoin::{Address, Network, NetworkKind, ScriptBuf};
@@ -281,6 +284,11 @@ pub struct Wallet {
 }
 
 impl Wallet {
+    /// Why it is frozen, if a reorganisation of its finality depth did that (safety 17).
+    pub fn reorganised(&self) -> Option<&str> {
+        self.frozen.as_deref().filter(|why| why.starts_with(REORG_ALARM))
+    }
+
     /// The next index of a chain.
     pub fn next_index(&self, keychain: Keychain) -> u32 {
         match keychain {

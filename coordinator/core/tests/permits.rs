@@ -83,6 +83,18 @@ fn nothing_is_permitted_twice_or_after_the_end() {
     assert_eq!(SigningPermit::for_attempt(&robbed.state, &key, FIRST), None);
 }
 
+/// safety 30: nothing is permitted, and a signature that a signer was making when the mode began is kept.
+#[test]
+fn in_recovery_mode_nothing_is_permitted_and_a_signature_that_exists_is_recorded() {
+    let (mut world, key, _) = permitted();
+    let signed = world.signed(&key, FIRST).unwrap();
+    assert_eq!(world.duty(Command::EnterRecovery { why: "a copy".to_owned() }), Outcome::Recorded);
+    assert_eq!(SigningPermit::for_attempt(&world.state, &key, FIRST), None);
+    let record = Command::RecordSignature { key: key.clone(), attempt: FIRST, transaction: signed.clone() };
+    assert_eq!(world.duty(record), Outcome::Recorded);
+    assert_eq!(world.state.payment(&key).unwrap().attempt(FIRST).unwrap().signed, Some(signed));
+}
+
 /// safety 22: the feerate is that of the signed transaction, so the bound on its weight must never be too small.
 #[test]
 fn the_weight_bound_covers_the_largest_signature() {

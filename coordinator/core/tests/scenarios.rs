@@ -49,6 +49,7 @@ scenarios! {
     address_indices_are_never_reused,
     an_external_signer_may_fence_and_nobody_else,
     an_undone_end_allows_no_new_anchor,
+    change_from_before_the_opt_in_is_spent_after_it,
     coinbases_mature_at_100,
     coins_of_undone_foreign_spends_are_held_back,
     dust_is_refused,

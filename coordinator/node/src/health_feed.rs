@@ -14,7 +14,7 @@ use crate::health::{Alarm, Beat, Check, Counts, Health, LeaderInfo, LeadershipCh
 use crate::metrics;
 use crate::raft::{self, MemberStatus, RaftStatus};
 use crate::replica::Replica;
-use crate::restored;
+use crate::{reorganised, restored};
 
 /// Changes of leadership that are remembered.
 const MAX_HISTORY: usize = 100;
@@ -47,13 +47,19 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
     let mut history = VecDeque::new();
     let mut leaderships = feed.replica.leaderships();
     let mut counted: Option<(Instant, Counts)> = None;
+    let mut reorganised = None;
     let mut said = BTreeMap::new();
     loop {
         let counts = match counted.take() {
             Some((at, counts)) if at.elapsed() < COUNT_EVERY => (at, counts),
-            _ => (Instant::now(), count(&feed.replica)),
+            _ => {
+                feed.replica.read(|state| reorganised::report(state, &mut reorganised));
+                (Instant::now(), count(&feed.replica))
+            }
         };
-        feed.health.publish(snapshot(&feed, &mut history, counts.1.clone()));
+        let mut next = snapshot(&feed, &mut history, counts.1.clone());
+        next.alarms.extend(reorganised.clone());
+        feed.health.publish(next);
         counted = Some(counts);
         report(&feed.health, &mut reporter, &mut said).await;
         beat.beat();

@@ -11,7 +11,9 @@
 //! | `bitcoind` | what is known of this node's bitcoind |
 //! | [`cli`] | the command line |
 //! | [`health`], `health_feed`, `alarms`, `agreement` | who may be sent what, and why not |
-//! | `restored` | recovery mode, and how a node learns of it |
+//! | [`intake`] | the readers of what comes from outside, for fuzzers |
+//! | `restored`, `reorganised` | recovery mode, and how a node learns of it; what a deep reorganisation froze |
+//! | `dial` | connections to other nodes |
 //! | `clock` | the wall clock, for people to read |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
@@ -22,16 +24,19 @@ mod bitcoind;
 pub mod cli;
 mod clock;
 pub mod config;
+mod dial;
 mod grpc;
 pub mod health;
 mod health_feed;
 pub mod identity;
+pub mod intake;
 mod leader;
 pub mod metrics;
 mod parts;
 mod peers;
 pub mod pki;
 pub mod raft;
+mod reorganised;
 mod replacement;
 mod replica;
 mod restored;

@@ -68,6 +68,7 @@ const BITCOIND_IN_SYNC: &str = "onespend_bitcoind_in_sync";
 const BITCOIND_RPC_SECONDS: &str = "onespend_bitcoind_rpc_duration_seconds";
 const RESERVATIONS: &str = "onespend_reservations";
 const PAYMENTS: &str = "onespend_payments";
+const FROZEN_WALLETS: &str = "onespend_frozen_wallets";
 const RECOVERY: &str = "onespend_recovery_mode";
 const SIGNER_SECONDS: &str = "onespend_signer_duration_seconds";
 const SIGNER_FROZEN: &str = "onespend_signer_frozen";
@@ -98,6 +99,7 @@ const CATALOGUE: &[Entry] = &[
     entry(BITCOIND_RPC_SECONDS, Kind::Histogram(RPC_BUCKETS), Unit::Seconds, "Time of one call to bitcoind, by method and outcome: ok, error, or unknown."),
     entry(RESERVATIONS, Kind::Gauge, Unit::Count, "Reservations, by state."),
     entry(PAYMENTS, Kind::Gauge, Unit::Count, "Payments, by state."),
+    entry(FROZEN_WALLETS, Kind::Gauge, Unit::Count, "Wallets that an operator or a deep reorganisation has frozen."),
     entry(RECOVERY, Kind::Gauge, Unit::Count, "1 while the state may be older than what the cluster did, so that nothing is signed; else 0."),
     entry(SIGNER_SECONDS, Kind::Histogram(SIGNER_BUCKETS), Unit::Seconds, "Time of one signature, by signer and outcome: ok or error."),
     entry(SIGNER_FROZEN, Kind::Gauge, Unit::Count, "1 if the signer is frozen: it has signed what the cluster's log lacks."),
@@ -290,6 +292,11 @@ pub fn holdings(counts: &crate::health::Counts) {
     for (state, count) in &counts.payments {
         gauge!(PAYMENTS, "state" => *state).set(number(*count));
     }
+}
+
+/// How many wallets are frozen.
+pub fn frozen_wallets(count: u64) {
+    gauge!(FROZEN_WALLETS).set(number(count));
 }
 
 /// Whether the state may be older than what the cluster did, so that nothing is signed.

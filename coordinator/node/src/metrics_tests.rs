@@ -40,6 +40,7 @@ fn exercise() {
         payments: BTreeMap::from([("settled", 200)]),
     });
     recovery(true);
+    frozen_wallets(1);
     signed("hot", true, MS);
     signer_frozen("hot", true);
     signer_refused("hot", "lower_fence");

@@ -14,6 +14,7 @@ use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
+use crate::dial;
 use crate::raft::{HashAt, MemberStatus, TARGET_METADATA_KEY};
 
 /// Longest wait for one node's answer.
@@ -91,7 +92,7 @@ impl Peers {
             return Some(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("https://{address}")).ok()?;
-        let channel = endpoint.tls_config(self.tls.clone()).ok()?.connect_timeout(TIMEOUT).connect_lazy();
+        let channel = dial::lazily(&endpoint.tls_config(self.tls.clone()).ok()?.connect_timeout(TIMEOUT));
         channels.insert(address.to_owned(), channel.clone());
         Some(channel)
     }

@@ -59,11 +59,19 @@ pub(crate) fn coin(n: u32) -> OutPoint {
     OutPoint::new(Txid::from_byte_array(txid), 0)
 }
 
-fn descriptor(name: &str) -> String {
+fn private_key(name: &str) -> Xpriv {
     let mut seed = [9; 32];
     seed[..name.len()].copy_from_slice(name.as_bytes());
-    let key = Xpub::from_priv(&Secp256k1::new(), &Xpriv::new_master(Network::Regtest, &seed).unwrap());
-    format!("wpkh({key}/<0;1>/*)")
+    Xpriv::new_master(Network::Regtest, &seed).unwrap()
+}
+
+fn descriptor(name: &str) -> String {
+    format!("wpkh({}/<0;1>/*)", Xpub::from_priv(&Secp256k1::new(), &private_key(name)))
+}
+
+/// What a signer has to know to sign for the wallet of that name.
+pub(crate) fn private_descriptor(name: &str) -> String {
+    format!("wpkh({}/<0;1>/*)", private_key(name))
 }
 
 /// An address of the wallet of that name.

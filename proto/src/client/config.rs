@@ -51,7 +51,7 @@ pub struct ClientConfig {
     pub try_timeout: Duration,
     /// Both bounds for RegisterWallet, which waits for a scan of the UTXO set.
     pub register_deadline: Duration,
-    /// How long setting up one connection may take.
+    /// How long TCP may take to set up one connection, and how long TLS may take after it.
     pub connect_timeout: Duration,
     /// How often a silent connection is pinged, at least 100 ms.
     pub keepalive_interval: Duration,
@@ -143,6 +143,8 @@ impl ClientConfig {
         };
         let tls = tonic::transport::ClientTlsConfig::new()
             .domain_name(SERVER_NAME)
+            // The endpoint's own bound is over TCP alone.
+            .timeout(self.connect_timeout)
             .ca_certificate(Certificate::from_pem(&tls.ca))
             .identity(Identity::from_pem(&tls.cert, &tls.key));
         endpoint.tls_config(tls).map_err(|e| fault(&error_chain(&e)))

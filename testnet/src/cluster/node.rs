@@ -196,7 +196,7 @@ impl Node {
             return Ok(());
         }
         let args = ["serve".to_owned(), "--config".to_owned(), self.config_file().display().to_string()];
-        let log = self.config.folder().join("node.log");
+        let log = self.log_file();
         let mut variables = self.config.variables.clone();
         variables.push((FAILPOINTS_VARIABLE.to_owned(), self.failpoints_file().display().to_string()));
         let process = Process::spawn_with(&self.name, &self.config.program, &args, &variables, &log)?;
@@ -285,6 +285,16 @@ impl Node {
     /// What its signer wrote.
     pub fn signer_log(&self) -> PathBuf {
         self.config.folder().join("signer.log")
+    }
+
+    /// All that it has logged since it was made.
+    pub fn log_file(&self) -> PathBuf {
+        self.config.folder().join("node.log")
+    }
+
+    /// Where it keeps its data.
+    pub fn data_folder(&self) -> PathBuf {
+        self.config.data_folder()
     }
 
     /// The end of its log, for messages.

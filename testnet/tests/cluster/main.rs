@@ -2,9 +2,11 @@
 //! that it checks. They take turns, because each needs the machine for itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod divergence;
 mod footprint;
 mod forwarding;
 mod health;
+mod isolation;
 mod membership;
 mod pause;
 mod reorganisation;

@@ -6,10 +6,12 @@ use onespend_proto::client::Client;
 use onespend_proto::v1;
 use onespend_proto::v1::{AttemptState, PaymentState, UtxoState};
 use onespend_testnet::bitcoind::wait_for_same_tip;
+use onespend_testnet::cluster::FINALITY_DEPTH;
+use onespend_testnet::health;
 use onespend_testnet::hot::WALLET;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, eventually, need, payment};
+use crate::scene::{NODES, PATIENCE, Scene, eventually, fresh_id, need, payment, reserve};
 
 const COINS: usize = 6;
 
@@ -164,4 +166,91 @@ async fn nothing_else_moved(client: &Client, coins: &Coins) {
     let all = utxos(client).await;
     let free = all.iter().filter(|utxo| utxo.state() == UtxoState::Available).count();
     assert_eq!((free, all.len()), (COINS - coins.inputs.len(), COINS + 1), "{all:?}");
+}
+
+/// safety 17: a reorganisation of the finality depth freezes the wallet, frees nothing, and every node alarms, also
+/// after a restart, until an operator has looked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reorganisation_of_the_finality_depth_freezes_the_wallet_and_every_node_alarms() {
+    let mut scene = Scene::with_coins("deep-reorg", COINS).await;
+    let client = scene.client();
+    let order = scene.order("p1");
+    let paid = client.create_payment(order).await.unwrap().payment.unwrap();
+    let coins = Coins::of(&paid);
+    scene.in_every_mempool(std::slice::from_ref(&paid.txid)).await;
+    let height = scene.cluster.bitcoinds()[0].height().unwrap() + 1;
+    scene.mine(FINALITY_DEPTH);
+    in_chain(&scene, &client, PaymentState::Settled).await;
+    assert!(alarms_of(&scene).await.iter().all(Vec::is_empty), "nothing is wrong yet");
+
+    reorganise(&scene, block_at(&scene, height), FINALITY_DEPTH + 1, Mined::Nothing);
+    every_node_alarms(&scene).await;
+    for node in scene.cluster.nodes() {
+        let log = std::fs::read_to_string(node.log_file()).unwrap();
+        let told = log.lines().filter(|line| line.contains("ERROR") && line.contains(ALARM));
+        assert_eq!(told.count(), 1, "{} logs it once, as an error", node.name());
+    }
+    let wallet = v1::GetWalletRequest { wallet_id: WALLET.to_owned(), consistency: None };
+    let frozen = client.get_wallet(wallet).await.unwrap().wallet.unwrap().frozen_note;
+    assert!(frozen.starts_with("a reorganisation took away"), "{frozen}");
+    let mut next = scene.order("p2");
+    let refused = client.create_payment(next.clone()).await.unwrap_err();
+    assert!(refused.is("WALLET_FROZEN"), "{refused}");
+    let refused = client.reserve_utxos(reserve(10_000)).await.unwrap_err();
+    assert!(refused.is("WALLET_FROZEN"), "{refused}");
+    // The payment may come back, so its coins are not free.
+    coins.are(&client, UtxoState::Exposed, Some(UtxoState::Unconfirmed)).await;
+    // Other wallets go on.
+    scene.primary();
+
+    for index in 0..NODES {
+        scene.node(index).kill().unwrap();
+        scene.node(index).restart().unwrap();
+    }
+    every_node_alarms(&scene).await;
+    let unfreeze = v1::UnfreezeWalletRequest { request_id: fresh_id(), wallet_id: WALLET.to_owned() };
+    scene.operator().unfreeze_wallet(unfreeze).await.unwrap();
+    eventually("the alarm is over", async || {
+        let alarms = alarms_of(&scene).await;
+        need(alarms.iter().all(Vec::is_empty), || format!("{alarms:?}"))
+    })
+    .await;
+    // A request is answered once, so a new try needs a new name.
+    next.request_id = fresh_id();
+    client.create_payment(next).await.unwrap();
+    scene.settle_and_judge().await;
+    scene.finish();
+}
+
+const ALARM: &str = "DEEP_REORGANISATION";
+
+/// What stands on each node that answers, by GetStatus.
+async fn alarms_of(scene: &Scene) -> Vec<Vec<String>> {
+    let operator = scene.operator();
+    let mut alarms = Vec::new();
+    for node in scene.cluster.nodes() {
+        let address = node.addresses().control.to_string();
+        let status =
+            eventually("a status", async || operator.get_status_of(&address).await.map_err(|error| error.to_string()));
+        alarms.push(status.await.alarms);
+    }
+    alarms
+}
+
+/// In GetStatus, on the health port, and as a metric.
+async fn every_node_alarms(scene: &Scene) {
+    eventually("every node alarms", async || {
+        let alarms = alarms_of(scene).await;
+        let all = alarms.iter().all(|one| one.len() == 1 && one[0].starts_with(ALARM) && one[0].contains(WALLET));
+        need(all, || format!("{alarms:?}"))?;
+        for node in scene.cluster.nodes() {
+            let get = |path| health::get(node.addresses().health, path, PATIENCE).map_err(|error| error.to_string());
+            let status = get("/status")?.json();
+            need(status["alarms"][0]["code"] == ALARM, || format!("{status}"))?;
+            let metrics = get("/metrics")?.body;
+            need(metrics.contains("\nonespend_frozen_wallets 1\n"), || format!("{} has no such metric", node.name()))?;
+        }
+        Ok(())
+    })
+    .await;
 }

@@ -11,7 +11,7 @@ use onespend_proto::v1;
 use onespend_proto::v1::create_payment_request::Fee;
 use onespend_proto::v1::recipient::Destination;
 use onespend_testnet::bitcoind::wait_for_same_tip;
-use onespend_testnet::cluster::{Addresses, Cluster, FINALITY_DEPTH, Folder, Node};
+use onespend_testnet::cluster::{Addresses, Cluster, FINALITY_DEPTH, Folder, Node, Setup};
 use onespend_testnet::hot::{self, WALLET};
 use onespend_testnet::oracle::chain::{self, Orders};
 use onespend_testnet::oracle::signer_log;
@@ -43,10 +43,23 @@ pub struct Scene {
 impl Scene {
     /// A cluster with a primary, and no wallet.
     pub fn start(name: &str) -> Self {
+        Self::start_as(name, false)
+    }
+
+    /// The same with coins, and with relays in every path between its parts.
+    pub async fn wired_with_coins(name: &str, coins: usize) -> Self {
+        let mut scene = Self::start_as(name, true);
+        hot::prepare(&mut scene.cluster, coins, COIN).await.unwrap();
+        scene
+    }
+
+    fn start_as(name: &str, wired: bool) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         programs::check_all().unwrap();
         let folder = Folder::temporary(name).unwrap();
-        let cluster = Cluster::start(folder, NODES, SEED, &mut |_| {}).unwrap();
+        let program = programs::onespend().unwrap();
+        let setup = Setup { nodes: NODES, seed: SEED, program, variables: Vec::new(), wired };
+        let cluster = Cluster::start_as(folder, &setup, &mut |_| {}).unwrap();
         let first_height = cluster.bitcoinds()[0].height().unwrap() + 1;
         Self { cluster, orders: Orders::default(), first_height, _turn: turn }
     }
@@ -150,12 +163,16 @@ impl Scene {
 
     /// Mines until the service says that every payment that was ordered is settled; then the judges have the word.
     pub async fn settle_and_judge(&mut self) {
-        let client = self.client();
+        self.settle_with(&self.client()).await;
+    }
+
+    /// The same, with a client that knows only nodes that live.
+    pub async fn settle_with(&mut self, client: &Client) {
         let ids: Vec<String> = self.orders.payment_ids().into_iter().map(str::to_owned).collect();
         eventually("every payment settles", async || {
             self.mine(1);
             for id in &ids {
-                let found = payment(&client, id).await;
+                let found = payment(client, id).await;
                 if found.state() != v1::PaymentState::Settled {
                     return Err(format!("{found:?}"));
                 }

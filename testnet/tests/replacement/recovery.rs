@@ -1,13 +1,15 @@
 //! A data folder that came out of a backup (safety 30).
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use onespend_proto::v1::{self, PaymentState};
+use onespend_testnet::cluster::Node;
 use onespend_testnet::hot::WALLET;
 use onespend_testnet::programs;
 
-use crate::scene::{AMOUNT_SAT, Scene, eventually, reason, recipient};
+use crate::scene::{AMOUNT_SAT, Scene, eventually, outpoint, reason, recipient};
 
 /// safety 30: and the fences after it are above all of the time before.
 pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &mut Scene) {
@@ -63,6 +65,97 @@ pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &
         eventually("the mark is gone", async || if mark.exists() { Err(mark.display().to_string()) } else { Ok(()) })
             .await;
     }
+}
+
+/// safety 30: nobody has marked the folders that were put back, and a signer remembers what the log has lost. The node
+/// that signed has to lead for that: the signers of the others remember nothing of it.
+pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_remembers(scene: &mut Scene) {
+    let copies = tempfile::TempDir::new().unwrap();
+    let folders = data_folders(scene);
+    stop_all(scene);
+    for (folder, copy) in folders.iter().zip(["1", "2", "3"]) {
+        copy_but_for_memories(folder, &copies.path().join(copy));
+    }
+    start_all(scene);
+    let signed_by = scene.cluster.wait_for_primary(Duration::from_mins(1)).unwrap();
+    let lost = scene.pay(WALLET, "lost", 2.0).await;
+    scene.in_every_mempool(&lost.txid, None).await;
+
+    stop_all(scene);
+    for (folder, copy) in folders.iter().zip(["1", "2", "3"]) {
+        for file in files(folder) {
+            std::fs::remove_file(file).unwrap();
+        }
+        copy_but_for_memories(&copies.path().join(copy), folder);
+    }
+    start_all(scene);
+    lead(scene, signed_by).await;
+    let recovery = eventually("the signer's memory is noticed, and the mempool compared", async || {
+        let request = v1::GetRecoveryRequest::default();
+        let answer = scene.operator.get_recovery(request).await.map_err(|error| error.to_string())?;
+        let recovery = answer.recovery.unwrap();
+        if recovery.reconciled.is_some() { Ok(recovery) } else { Err(format!("{recovery:?}")) }
+    })
+    .await;
+    assert!(recovery.why.contains("signer hot has signed"), "{recovery:?}");
+    // What pays the lost payment is still in the mempools: its coin is nobody's.
+    let coin = scene.coin(WALLET, outpoint(&lost.attempts[0].inputs[0])).await.unwrap();
+    assert_eq!(coin.state(), v1::UtxoState::Quarantined, "{coin:?}");
+    let confirm = v1::ConfirmRecoveryRequest {
+        note: "this test ordered the payment that was lost".to_owned(),
+        i_have_checked: true,
+        ..Default::default()
+    };
+    let confirmed = scene.operator.confirm_recovery(confirm).await.unwrap().recovery.unwrap();
+    assert!(!confirmed.active && confirmed.epoch > recovery.epoch, "{confirmed:?}");
+    scene.cluster.wait_for_primary(Duration::from_mins(1)).expect("the signer is not frozen: it was never asked");
+    scene.pay(WALLET, "after", 2.0).await;
+    scene.mine_until(WALLET, "after", PaymentState::Settled).await;
+}
+
+fn data_folders(scene: &Scene) -> Vec<PathBuf> {
+    scene.cluster.nodes().iter().map(Node::data_folder).collect()
+}
+
+fn stop_all(scene: &mut Scene) {
+    for index in 0..scene.cluster.nodes().len() {
+        scene.cluster.node(index).unwrap().stop().unwrap();
+    }
+}
+
+fn start_all(scene: &mut Scene) {
+    for index in 0..scene.cluster.nodes().len() {
+        scene.cluster.node(index).unwrap().restart().unwrap();
+    }
+}
+
+/// The files of a data folder, those of the signers' memories left out.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let memory = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("signer-"));
+    all.filter(|path| path.is_file() && !memory(path)).collect()
+}
+
+fn copy_but_for_memories(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in files(from) {
+        std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+/// Makes a node lead.
+async fn lead(scene: &Scene, index: usize) {
+    let node_id = index as u64 + 1;
+    eventually("the node leads", async || {
+        let status = scene.operator.get_status(v1::GetStatusRequest {}).await.map_err(|error| error.to_string())?;
+        if status.leader_id == node_id {
+            return Ok(());
+        }
+        let transfer = v1::TransferLeadershipRequest { node_id, ..Default::default() };
+        let answer = scene.operator.transfer_leadership(transfer).await;
+        Err(format!("node {} leads: {answer:?}", status.leader_id))
+    })
+    .await;
 }
 
 /// Stops every node, marks its folder as a person would, and starts it again.

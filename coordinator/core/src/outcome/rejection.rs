@@ -267,7 +267,8 @@ pub enum Rejection {
     #[error("the signed transaction is not the one that was permitted")]
     #[n(32)]
     SignatureMismatch,
-    /// The wallet signs outside, so this service has no signature to make for it.
+    /// The wallet signs outside. Nothing refuses for that since such wallets pay like others; it stays because answers that
+    /// an earlier version remembered may hold it.
     #[error("the wallet signs outside this service")]
     #[n(33)]
     WalletSignsOutside,

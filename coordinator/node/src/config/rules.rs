@@ -18,6 +18,7 @@ pub(crate) fn check(config: &Config, reading: &mut Reading) {
     election(config, reading);
     chain(config, reading);
     signers(config, reading);
+    memories(config, reading);
     shutdown(config, reading);
 }
 
@@ -159,6 +160,22 @@ fn signers(config: &Config, reading: &mut Reading) {
             let other = format!("signers[{first}].memory");
             let why = "a memory belongs to one signer";
             reading.refuse(&format!("signers[{at}].memory"), &[&other], what, why);
+        }
+    }
+}
+
+/// On networks with money: a memory that comes and goes with the folder it is there to check.
+fn memories(config: &Config, reading: &mut Reading) {
+    if config.cluster.network == Network::Regtest {
+        return;
+    }
+    let folder = &config.node.data_dir;
+    for (at, signer) in config.signers.iter().enumerate() {
+        let memory = signer.memory_file(folder);
+        if memory.starts_with(folder) {
+            let what = format!("{} lies in the data folder", memory.display());
+            let why = "a copy of that folder that is put back brings an old memory along, which cannot tell that the log is old";
+            reading.warn(&format!("signers[{at}].memory"), &["node.data_dir"], what, why);
         }
     }
 }

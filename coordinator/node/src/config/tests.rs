@@ -278,6 +278,23 @@ fn doubtful_combinations_are_warned_about() {
     assert_eq!(config.warnings.len(), 4);
 }
 
+/// safety 30: a memory that is put back with the log cannot tell that the log is old.
+#[test]
+fn a_memory_in_the_data_folder_is_warned_about_where_there_is_money() {
+    let told = |network: &str, memory: &str| {
+        let text = SMALL.replace("\"regtest\"", &format!("\"{network}\""))
+            + "[[signers]]\nname = \"hot\"\nkind = \"software\"\nfile = \"hot.xprv\"\n"
+            + memory;
+        let warnings = parse(&text).unwrap().warnings;
+        warnings.iter().filter(|fault| fault.key == "signers[0].memory").count()
+    };
+    assert_eq!(told("bitcoin", ""), 1, "the default lies there");
+    assert_eq!(told("bitcoin", "memory = \"data/signers/hot.db\"\n"), 1);
+    assert_eq!(told("bitcoin", "memory = \"signers/hot.db\"\n"), 0);
+    assert_eq!(told("bitcoin", "memory = \"data-of-signers/hot.db\"\n"), 0);
+    assert_eq!(told("regtest", ""), 0, "trials need no second place");
+}
+
 #[test]
 fn the_environment_overrides_the_file_and_is_blamed_for_its_own_faults() {
     let set = [

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onespend_core::command::{AbortAttempt, Command};
-use onespend_core::ids::AttemptNo;
+use onespend_core::ids::{AttemptNo, RequestId};
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -19,6 +19,14 @@ pub(super) async fn abort_attempt(
     call: Call,
     message: v1::AbortAttemptRequest,
 ) -> Result<v1::AbortAttemptResponse, Status> {
+    let (request, abort) = parse(&message)?;
+    let key = abort.key.clone();
+    let applied = api.decide_plain(&call, call.request(request), Command::AbortAttempt(abort)).await?;
+    let payment = Some(sign_payment::show(&api, &key)?);
+    Ok(v1::AbortAttemptResponse { payment, applied_index: applied.index.0, term: applied.term })
+}
+
+pub(super) fn parse(message: &v1::AbortAttemptRequest) -> Result<(RequestId, AbortAttempt), Status> {
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let key = fields.payment_key(&message.wallet_id, &message.payment_id);
@@ -29,9 +37,6 @@ pub(super) async fn abort_attempt(
         fields.fault("proof", format!("{} bytes: a BIP-340 signature has {PROOF_BYTES}", message.proof.len()));
     }
     let (request, key) = fields.finish(request.zip(key))?;
-    let abort =
-        AbortAttempt { key: key.clone(), attempt: AttemptNo(message.attempt_number), proof: message.proof.to_vec() };
-    let applied = api.decide_plain(&call, call.request(request), Command::AbortAttempt(abort)).await?;
-    let payment = Some(sign_payment::show(&api, &key)?);
-    Ok(v1::AbortAttemptResponse { payment, applied_index: applied.index.0, term: applied.term })
+    let (attempt, proof) = (AttemptNo(message.attempt_number), message.proof.to_vec());
+    Ok((request, AbortAttempt { key, attempt, proof }))
 }

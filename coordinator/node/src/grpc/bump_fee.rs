@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onespend_core::command::{Command, Replace};
-use onespend_core::ids::PaymentKey;
+use onespend_core::ids::{PaymentKey, RequestId};
 use onespend_proto::v1::{self, bump_fee_request::Fee};
 use tonic::Status;
 
@@ -26,6 +26,19 @@ pub(super) async fn bump_fee(
     call: Call,
     message: v1::BumpFeeRequest,
 ) -> Result<v1::BumpFeeResponse, Status> {
+    let (request, wanted) = parse(&message)?;
+    let gather = || std::future::ready(draft(&api, &wanted, Purpose::Bump));
+    let applied = api.decide(&call, call.request(request), gather).await?;
+    let (payment, attempt) = sign_payment::finish(&api, &call, &applied).await?;
+    Ok(v1::BumpFeeResponse {
+        payment: Some(payment),
+        attempt_number: attempt.0,
+        applied_index: applied.index.0,
+        term: applied.term,
+    })
+}
+
+pub(super) fn parse(message: &v1::BumpFeeRequest) -> Result<(RequestId, Wanted), Status> {
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let key = fields.payment_key(&message.wallet_id, &message.payment_id);
@@ -36,16 +49,7 @@ pub(super) async fn bump_fee(
     };
     let max_fee = MaxFee::parse(&mut fields, message.max_fee_sat);
     let (request, ((key, fee), max_fee)) = fields.finish(request.zip(key.zip(fee).zip(max_fee)))?;
-    let wanted = Wanted { key, fee, max_fee };
-    let gather = || std::future::ready(draft(&api, &wanted, Purpose::Bump));
-    let applied = api.decide(&call, call.request(request), gather).await?;
-    let (payment, attempt) = sign_payment::finish(&api, &call, &applied).await?;
-    Ok(v1::BumpFeeResponse {
-        payment: Some(payment),
-        attempt_number: attempt.0,
-        applied_index: applied.index.0,
-        term: applied.term,
-    })
+    Ok((request, Wanted { key, fee, max_fee }))
 }
 
 /// The replacement on the state as it is now.

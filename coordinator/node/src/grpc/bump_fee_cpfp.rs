@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onespend_core::command::{BumpByChild, Command};
-use onespend_core::ids::{AttemptNo, PaymentId, PaymentKey};
+use onespend_core::ids::{AttemptNo, PaymentId, PaymentKey, RequestId};
 use onespend_proto::v1::{self, bump_fee_cpfp_request::Fee};
 use tonic::Status;
 
@@ -14,7 +14,7 @@ use super::fields::Fields;
 use super::{sign_payment, status};
 use crate::replacement;
 
-struct Parsed {
+pub(super) struct Parsed {
     key: PaymentKey,
     child: PaymentId,
     fee: FeeRule,
@@ -26,26 +26,26 @@ pub(super) async fn bump_fee_cpfp(
     call: Call,
     message: v1::BumpFeeCpfpRequest,
 ) -> Result<v1::BumpFeeCpfpResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let parsed = parse(&mut fields, &message);
-    let (request, parsed) = fields.finish(request.zip(parsed))?;
+    let (request, parsed) = parse(&message)?;
     let gather = || std::future::ready(draft(&api, &parsed));
     let applied = api.decide(&call, call.request(request), gather).await?;
     let (payment, _) = sign_payment::finish(&api, &call, &applied).await?;
     Ok(v1::BumpFeeCpfpResponse { payment: Some(payment), applied_index: applied.index.0, term: applied.term })
 }
 
-fn parse(fields: &mut Fields, message: &v1::BumpFeeCpfpRequest) -> Option<Parsed> {
+pub(super) fn parse(message: &v1::BumpFeeCpfpRequest) -> Result<(RequestId, Parsed), Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
     let key = fields.payment_key(&message.wallet_id, &message.payment_id);
     let child = fields.child_payment_id(&message.child_payment_id);
     let fee = match message.fee {
-        Some(Fee::PackageFeerateSatVb(rate)) => FeeRule::rate(fields, "package_feerate_sat_vb", rate),
-        Some(Fee::ConfirmTargetBlocks(blocks)) => FeeRule::target(fields, blocks),
+        Some(Fee::PackageFeerateSatVb(rate)) => FeeRule::rate(&mut fields, "package_feerate_sat_vb", rate),
+        Some(Fee::ConfirmTargetBlocks(blocks)) => FeeRule::target(&mut fields, blocks),
         None => Some(FeeRule::DEFAULT),
     };
-    let max_fee = MaxFee::parse(fields, message.max_fee_sat);
-    Some(Parsed { key: key?, child: child?, fee: fee?, max_fee: max_fee? })
+    let max_fee = MaxFee::parse(&mut fields, message.max_fee_sat);
+    let parsed = || Some(Parsed { key: key?, child: child?, fee: fee?, max_fee: max_fee? });
+    fields.finish(request.zip(parsed()))
 }
 
 fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {

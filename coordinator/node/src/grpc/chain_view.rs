@@ -29,17 +29,22 @@ pub(super) fn estimate_fee(
     info: v1::ReadInfo,
     message: &v1::EstimateFeeRequest,
 ) -> Result<v1::EstimateFeeResponse, Status> {
-    let mut fields = Fields::default();
-    let blocks = match message.confirm_target_blocks {
-        0 => Some(DEFAULT_TARGET_BLOCKS),
-        blocks => fields.target_blocks(blocks),
-    };
-    let blocks = fields.finish(blocks)?;
+    let blocks = parse_target(message)?;
     Ok(v1::EstimateFeeResponse {
         feerate_sat_vb: api.bitcoind.feerate_sat_kvb(blocks) as f64 / 1000.0,
         confirm_target_blocks: u32::from(blocks),
         read_info: Some(info),
     })
+}
+
+/// Blocks within which a transaction should confirm.
+pub(super) fn parse_target(message: &v1::EstimateFeeRequest) -> Result<u16, Status> {
+    let mut fields = Fields::default();
+    let blocks = match message.confirm_target_blocks {
+        0 => Some(DEFAULT_TARGET_BLOCKS),
+        blocks => fields.target_blocks(blocks),
+    };
+    fields.finish(blocks)
 }
 
 /// Every node's view of its own bitcoind; a node that does not answer is shown as such.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use onespend_core::command::Command;
 use onespend_core::ids::{RequestId, WalletId};
+use onespend_core::limits::WalletLimits;
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -20,10 +21,7 @@ pub(super) async fn set_limits(
     call: Call,
     message: v1::SetLimitsRequest,
 ) -> Result<v1::SetLimitsResponse, Status> {
-    let mut fields = Fields::default();
-    let names = names(&mut fields, &message.request_id, &message.wallet_id);
-    let limits = fields.limits(message.limits.as_ref(), api.settings.finality_depth);
-    let ((request, wallet), limits) = fields.finish(names.zip(limits))?;
+    let ((request, wallet), limits) = parse_limits(&message, api.settings.finality_depth)?;
     let command = Command::SetLimits { wallet: wallet.clone(), limits };
     let (wallet, applied) = change(&api, &call, request, &wallet, command).await?;
     Ok(v1::SetLimitsResponse { wallet, applied_index: applied.index.0, term: applied.term })
@@ -34,12 +32,7 @@ pub(super) async fn freeze_wallet(
     call: Call,
     message: v1::FreezeWalletRequest,
 ) -> Result<v1::FreezeWalletResponse, Status> {
-    let mut fields = Fields::default();
-    let names = names(&mut fields, &message.request_id, &message.wallet_id);
-    if message.note.chars().count() > MAX_NOTE {
-        fields.fault("note", format!("must not be longer than {MAX_NOTE} characters"));
-    }
-    let (request, wallet) = fields.finish(names)?;
+    let (request, wallet) = parse_freeze(&message)?;
     let why = format!("{}, by {}", if message.note.is_empty() { "frozen" } else { &message.note }, call.caller);
     let command = Command::FreezeWallet { wallet: wallet.clone(), why };
     let (wallet, applied) = change(&api, &call, request, &wallet, command).await?;
@@ -51,12 +44,35 @@ pub(super) async fn unfreeze_wallet(
     call: Call,
     message: v1::UnfreezeWalletRequest,
 ) -> Result<v1::UnfreezeWalletResponse, Status> {
-    let mut fields = Fields::default();
-    let names = names(&mut fields, &message.request_id, &message.wallet_id);
-    let (request, wallet) = fields.finish(names)?;
+    let (request, wallet) = parse_unfreeze(&message)?;
     let command = Command::UnfreezeWallet { wallet: wallet.clone() };
     let (wallet, applied) = change(&api, &call, request, &wallet, command).await?;
     Ok(v1::UnfreezeWalletResponse { wallet, applied_index: applied.index.0, term: applied.term })
+}
+
+pub(super) fn parse_limits(
+    message: &v1::SetLimitsRequest,
+    finality_depth: u32,
+) -> Result<((RequestId, WalletId), WalletLimits), Status> {
+    let mut fields = Fields::default();
+    let names = names(&mut fields, &message.request_id, &message.wallet_id);
+    let limits = fields.limits(message.limits.as_ref(), finality_depth);
+    fields.finish(names.zip(limits))
+}
+
+pub(super) fn parse_freeze(message: &v1::FreezeWalletRequest) -> Result<(RequestId, WalletId), Status> {
+    let mut fields = Fields::default();
+    let names = names(&mut fields, &message.request_id, &message.wallet_id);
+    if message.note.chars().count() > MAX_NOTE {
+        fields.fault("note", format!("must not be longer than {MAX_NOTE} characters"));
+    }
+    fields.finish(names)
+}
+
+pub(super) fn parse_unfreeze(message: &v1::UnfreezeWalletRequest) -> Result<(RequestId, WalletId), Status> {
+    let mut fields = Fields::default();
+    let names = names(&mut fields, &message.request_id, &message.wallet_id);
+    fields.finish(names)
 }
 
 fn names(fields: &mut Fields, request: &str, wallet: &str) -> Option<(RequestId, WalletId)> {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use bitcoin::Network;
 use onespend_core::command::{Command, CreatePayment, Recipient};
-use onespend_core::ids::PaymentKey;
+use onespend_core::ids::{PaymentKey, RequestId};
 use onespend_core::transaction::check_recipients;
 use onespend_proto::v1::{self, create_payment_request::Fee};
 use tonic::Status;
@@ -16,7 +17,7 @@ use super::reserve_utxos::strategy;
 use super::{sign_payment, status};
 use crate::selection::{self, Order, Strategy};
 
-struct Parsed {
+pub(super) struct Parsed {
     key: PaymentKey,
     recipients: Vec<Recipient>,
     fee: FeeRule,
@@ -30,26 +31,24 @@ pub(super) async fn create_payment(
     call: Call,
     message: v1::CreatePaymentRequest,
 ) -> Result<v1::CreatePaymentResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let parsed = parse(&api, &mut fields, &message)?;
-    let (request, parsed) = fields.finish(request.zip(parsed))?;
-    check_recipients(&parsed.recipients).map_err(|rejection| status::order_refused(&rejection))?;
+    let (request, parsed) = parse(&message, api.settings.network)?;
     let applied = api.decide(&call, call.request(request), || std::future::ready(draft(&api, &parsed))).await?;
     let (payment, _) = sign_payment::finish(&api, &call, &applied).await?;
     Ok(v1::CreatePaymentResponse { payment: Some(payment), applied_index: applied.index.0, term: applied.term })
 }
 
-fn parse(api: &Api, fields: &mut Fields, message: &v1::CreatePaymentRequest) -> Result<Option<Parsed>, Status> {
+pub(super) fn parse(message: &v1::CreatePaymentRequest, network: Network) -> Result<(RequestId, Parsed), Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let payment = fields.payment_id(&message.payment_id);
-    let recipients = fields.recipients(&message.recipients, api.settings.network)?;
+    let recipients = fields.recipients(&message.recipients, network)?;
     let fee = match message.fee {
-        Some(Fee::FeerateSatVb(rate)) => FeeRule::rate(fields, "feerate_sat_vb", rate),
-        Some(Fee::ConfirmTargetBlocks(blocks)) => FeeRule::target(fields, blocks),
+        Some(Fee::FeerateSatVb(rate)) => FeeRule::rate(&mut fields, "feerate_sat_vb", rate),
+        Some(Fee::ConfirmTargetBlocks(blocks)) => FeeRule::target(&mut fields, blocks),
         None => Some(FeeRule::DEFAULT),
     };
-    let max_fee = MaxFee::parse(fields, message.max_fee_sat);
+    let max_fee = MaxFee::parse(&mut fields, message.max_fee_sat);
     let strategy = fields.known("strategy", message.strategy).map(strategy);
     let parsed = || {
         Some(Parsed {
@@ -61,7 +60,9 @@ fn parse(api: &Api, fields: &mut Fields, message: &v1::CreatePaymentRequest) -> 
             strategy: strategy?,
         })
     };
-    Ok(parsed())
+    let (request, parsed) = fields.finish(request.zip(parsed()))?;
+    check_recipients(&parsed.recipients).map_err(|rejection| status::order_refused(&rejection))?;
+    Ok((request, parsed))
 }
 
 fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {

@@ -17,10 +17,11 @@ use tonic::{Code, Request, Status};
 
 use super::caller::Caller;
 use super::status;
+use crate::dial;
 use crate::raft::LeaderHint;
 use crate::telemetry;
 
-/// Longest wait for a connection to the leader.
+/// Longest wait for a connection to the leader, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often an idle connection is probed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -71,15 +72,14 @@ impl Forward {
             return Some(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("https://{address}")).ok()?;
-        let channel = endpoint
+        let endpoint = endpoint
             .tls_config(self.tls.clone())
             .ok()?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .keep_alive_while_idle(true);
+        let channel = dial::lazily(&endpoint);
         channels.insert(address.to_owned(), channel.clone());
         Some(channel)
     }

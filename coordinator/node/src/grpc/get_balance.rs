@@ -3,6 +3,7 @@
 //! One hold of the state's lock over the wallet's coins: sums over two moments would count a coin and its change, or
 //! neither.
 
+use onespend_core::ids::WalletId;
 use onespend_core::utxo::UtxoState;
 use onespend_proto::v1;
 use tonic::Status;
@@ -18,9 +19,7 @@ pub(super) fn get_balance(
     info: v1::ReadInfo,
     message: &v1::GetBalanceRequest,
 ) -> Result<v1::GetBalanceResponse, Status> {
-    let mut fields = Fields::default();
-    let id = fields.wallet_id(&message.wallet_id);
-    let id = fields.finish(id)?;
+    let id = parse(message)?;
     api.replica.read(|state| {
         state.wallet(&id).map_err(|rejection| status::rejected(&rejection))?;
         let mut sums = Sums::default();
@@ -30,6 +29,12 @@ pub(super) fn get_balance(
         }
         Ok(v1::GetBalanceResponse { balance: Some(sums.show()), tip: chain_view::tip(state), read_info: Some(info) })
     })
+}
+
+pub(super) fn parse(message: &v1::GetBalanceRequest) -> Result<WalletId, Status> {
+    let mut fields = Fields::default();
+    let id = fields.wallet_id(&message.wallet_id);
+    fields.finish(id)
 }
 
 #[derive(Default)]

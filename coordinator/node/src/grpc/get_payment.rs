@@ -13,15 +13,17 @@ pub(super) fn get_payment(
     info: v1::ReadInfo,
     message: &v1::GetPaymentRequest,
 ) -> Result<v1::GetPaymentResponse, Status> {
-    let mut fields = Fields::default();
-    let wallet = fields.wallet_id(&message.wallet_id);
-    let payment = fields.payment_id(&message.payment_id);
-    let (wallet, payment) = fields.finish(wallet.zip(payment))?;
-    let key = PaymentKey { wallet, payment };
+    let key = parse(message)?;
     let payment = api.replica.read(|state| {
         state.wallet(&key.wallet).map_err(|rejection| status::rejected(&rejection))?;
         Ok::<_, Status>(state.payment(&key).map(|payment| payment_view::payment_with_permits(state, &key, payment)))
     })?;
     let payment = payment.ok_or_else(status::payment_unknown)?;
     Ok(v1::GetPaymentResponse { payment: Some(payment), read_info: Some(info) })
+}
+
+pub(super) fn parse(message: &v1::GetPaymentRequest) -> Result<PaymentKey, Status> {
+    let mut fields = Fields::default();
+    let key = fields.payment_key(&message.wallet_id, &message.payment_id);
+    fields.finish(key)
 }

@@ -1,5 +1,6 @@
 //! GetReservation.
 
+use onespend_core::ids::ReservationId;
 use onespend_core::outcome::Rejection;
 use onespend_proto::v1;
 use tonic::Status;
@@ -13,11 +14,15 @@ pub(super) fn get_reservation(
     info: v1::ReadInfo,
     message: &v1::GetReservationRequest,
 ) -> Result<v1::GetReservationResponse, Status> {
-    let mut fields = Fields::default();
-    let id = fields.reservation_id(&message.reservation_id);
-    let id = fields.finish(id)?;
+    let id = parse(message)?;
     let now = api.now();
     let reservation = api.replica.read(|state| reservation_view::any(state, id, now));
     let reservation = reservation.ok_or_else(|| status::rejected(&Rejection::ReservationUnknown))?;
     Ok(v1::GetReservationResponse { reservation: Some(reservation), read_info: Some(info) })
+}
+
+pub(super) fn parse(message: &v1::GetReservationRequest) -> Result<ReservationId, Status> {
+    let mut fields = Fields::default();
+    let id = fields.reservation_id(&message.reservation_id);
+    fields.finish(id)
 }

@@ -10,7 +10,7 @@ use super::get_recovery::recovery;
 use super::{chain_view, payment_view};
 use crate::health::Alarm;
 use crate::raft::{MemberStatus, RaftStatus, Role};
-use crate::restored;
+use crate::{reorganised, restored};
 
 pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
     let raft = api.replica.status();
@@ -55,10 +55,11 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
     }
 }
 
-/// This node's alarms, and recovery mode, which is the cluster's.
+/// This node's alarms, and those that are the cluster's.
 fn standing(api: &Api) -> Vec<Alarm> {
     let mut alarms = api.alarms.current();
     alarms.extend(api.replica.read(restored::alarm));
+    alarms.extend(api.replica.read(reorganised::alarm));
     alarms
 }
 

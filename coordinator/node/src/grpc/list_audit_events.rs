@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use onespend_core::audit::AuditRecord;
-use onespend_core::ids::LogIndex;
+use onespend_core::ids::{LogIndex, WalletId};
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -16,12 +16,7 @@ pub(super) fn list_audit_events(
     info: v1::ReadInfo,
     message: &v1::ListAuditEventsRequest,
 ) -> Result<v1::ListAuditEventsResponse, Status> {
-    let mut fields = Fields::default();
-    let size = fields.page_size(message.page_size);
-    let wallet = fields.optional_wallet_id(&message.wallet_id);
-    let size = fields.finish(size)?;
-    // The token names the first event of its page.
-    let first = page::start(&message.page_token, |text| text.parse::<u64>().ok())?;
+    let Parsed { size, wallet, first } = parse(message)?;
     let after = first.map_or(message.from_index, |first| first.saturating_sub(1).max(message.from_index));
     let mut page = Page::begin(Some(after.saturating_add(1)), size);
     while page.is_open() {
@@ -40,6 +35,23 @@ pub(super) fn list_audit_events(
     }
     let (events, next_page_token) = page.finish(u64::to_string);
     Ok(v1::ListAuditEventsResponse { events, next_page_token, read_info: Some(info) })
+}
+
+/// Which events are asked for.
+pub(super) struct Parsed {
+    size: usize,
+    wallet: Option<WalletId>,
+    /// The token names the first event of its page.
+    first: Option<u64>,
+}
+
+pub(super) fn parse(message: &v1::ListAuditEventsRequest) -> Result<Parsed, Status> {
+    let mut fields = Fields::default();
+    let size = fields.page_size(message.page_size);
+    let wallet = fields.optional_wallet_id(&message.wallet_id);
+    let size = fields.finish(size)?;
+    let first = page::start(&message.page_token, |text| text.parse::<u64>().ok())?;
+    Ok(Parsed { size, wallet, first })
 }
 
 fn event(index: LogIndex, record: &AuditRecord) -> v1::AuditEvent {

@@ -16,18 +16,11 @@ pub(super) fn list_payments(
     info: v1::ReadInfo,
     message: &v1::ListPaymentsRequest,
 ) -> Result<v1::ListPaymentsResponse, Status> {
-    let mut fields = Fields::default();
-    let size = fields.page_size(message.page_size);
-    let wallet = fields.optional_wallet_id(&message.wallet_id);
-    fields.states::<v1::PaymentState>(&message.states);
-    let size = fields.finish(size)?;
-    let first = page::start(&message.page_token, read_key)?;
+    let Parsed { size, wallet, first } = parse(message)?;
     if let Some(wallet) = &wallet {
         let known = api.replica.read(|state| state.wallet(wallet).map(|_| ()));
         known.map_err(|rejection| status::rejected(&rejection))?;
     }
-    // A token of another wallet's list, or of the list of all, does not lead before the wallet's first payment.
-    let first = first.max(wallet.clone().and_then(lowest_of));
     let mut page = Page::begin(first, size);
     while page.is_open() {
         api.replica.read(|state| {
@@ -41,6 +34,25 @@ pub(super) fn list_payments(
     }
     let (payments, next_page_token) = page.finish(ToString::to_string);
     Ok(v1::ListPaymentsResponse { payments, next_page_token, read_info: Some(info) })
+}
+
+/// Which payments are asked for.
+pub(super) struct Parsed {
+    size: usize,
+    wallet: Option<WalletId>,
+    first: Option<PaymentKey>,
+}
+
+pub(super) fn parse(message: &v1::ListPaymentsRequest) -> Result<Parsed, Status> {
+    let mut fields = Fields::default();
+    let size = fields.page_size(message.page_size);
+    let wallet = fields.optional_wallet_id(&message.wallet_id);
+    fields.states::<v1::PaymentState>(&message.states);
+    let size = fields.finish(size)?;
+    let first = page::start(&message.page_token, read_key)?;
+    // A token of another wallet's list, or of the list of all, does not lead before the wallet's first payment.
+    let first = first.max(wallet.clone().and_then(lowest_of));
+    Ok(Parsed { size, wallet, first })
 }
 
 fn wanted(state: &State, payment: &Payment, message: &v1::ListPaymentsRequest) -> bool {

@@ -15,13 +15,7 @@ pub(super) fn list_reservations(
     info: v1::ReadInfo,
     message: &v1::ListReservationsRequest,
 ) -> Result<v1::ListReservationsResponse, Status> {
-    let mut fields = Fields::default();
-    let size = fields.page_size(message.page_size);
-    fields.optional_wallet_id(&message.wallet_id);
-    fields.optional_payment_id(&message.payment_id);
-    fields.states::<v1::ReservationState>(&message.states);
-    let size = fields.finish(size)?;
-    let first = page::start(&message.page_token, |text| ReservationId::parse(text).ok())?;
+    let (size, first) = parse(message)?;
     let now = api.now();
     let mut page = Page::begin(first, size);
     while page.is_open() {
@@ -35,6 +29,18 @@ pub(super) fn list_reservations(
     }
     let (reservations, next_page_token) = page.finish(ReservationId::to_string);
     Ok(v1::ListReservationsResponse { reservations, next_page_token, read_info: Some(info) })
+}
+
+/// The size of the page, and the reservation that it begins with.
+pub(super) fn parse(message: &v1::ListReservationsRequest) -> Result<(usize, Option<ReservationId>), Status> {
+    let mut fields = Fields::default();
+    let size = fields.page_size(message.page_size);
+    fields.optional_wallet_id(&message.wallet_id);
+    fields.optional_payment_id(&message.payment_id);
+    fields.states::<v1::ReservationState>(&message.states);
+    let size = fields.finish(size)?;
+    let first = page::start(&message.page_token, |text| ReservationId::parse(text).ok())?;
+    Ok((size, first))
 }
 
 fn matches(reservation: &Reservation, wanted: &v1::ListReservationsRequest) -> bool {

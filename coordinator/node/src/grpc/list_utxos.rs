@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
+use onespend_core::ids::WalletId;
 use onespend_core::utxo::Utxo;
 use onespend_proto::v1;
 use tonic::Status;
@@ -22,13 +23,7 @@ pub(super) fn list_utxos(
     info: v1::ReadInfo,
     message: &v1::ListUtxosRequest,
 ) -> Result<v1::ListUtxosResponse, Status> {
-    let mut fields = Fields::default();
-    let id = fields.wallet_id(&message.wallet_id);
-    let size = fields.page_size(message.page_size);
-    fields.states::<v1::UtxoState>(&message.states);
-    let least = u64::try_from(message.min_value_sat).map_err(|_| fields.fault("min_value_sat", "must not be negative"));
-    let ((id, size), least) = fields.finish(id.zip(size).zip(least.ok()))?;
-    let first = page::start(&message.page_token, |text| OutPoint::from_str(text).ok())?;
+    let Parsed { id, size, least, first } = parse(message)?;
     let known = api.replica.read(|state| state.wallet(&id).map(|_| ()));
     known.map_err(|rejection| status::rejected(&rejection))?;
     let mut page = Page::begin(first, size);
@@ -46,4 +41,24 @@ pub(super) fn list_utxos(
     }
     let (utxos, next_page_token) = page.finish(OutPoint::to_string);
     Ok(v1::ListUtxosResponse { utxos, next_page_token, read_info: Some(info) })
+}
+
+/// Which coins are asked for.
+pub(super) struct Parsed {
+    id: WalletId,
+    size: usize,
+    /// The least value in sat.
+    least: u64,
+    first: Option<OutPoint>,
+}
+
+pub(super) fn parse(message: &v1::ListUtxosRequest) -> Result<Parsed, Status> {
+    let mut fields = Fields::default();
+    let id = fields.wallet_id(&message.wallet_id);
+    let size = fields.page_size(message.page_size);
+    fields.states::<v1::UtxoState>(&message.states);
+    let least = u64::try_from(message.min_value_sat).map_err(|_| fields.fault("min_value_sat", "must not be negative"));
+    let ((id, size), least) = fields.finish(id.zip(size).zip(least.ok()))?;
+    let first = page::start(&message.page_token, |text| OutPoint::from_str(text).ok())?;
+    Ok(Parsed { id, size, least, first })
 }

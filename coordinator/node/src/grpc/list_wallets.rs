@@ -14,10 +14,7 @@ pub(super) fn list_wallets(
     info: v1::ReadInfo,
     message: &v1::ListWalletsRequest,
 ) -> Result<v1::ListWalletsResponse, Status> {
-    let mut fields = Fields::default();
-    let size = fields.page_size(message.page_size);
-    let size = fields.finish(size)?;
-    let first = page::start(&message.page_token, |text| WalletId::parse(text).ok())?;
+    let (size, first) = parse(message)?;
     let mut page = Page::begin(first, size);
     while page.is_open() {
         api.replica
@@ -25,4 +22,13 @@ pub(super) fn list_wallets(
     }
     let (wallets, next_page_token) = page.finish(ToString::to_string);
     Ok(v1::ListWalletsResponse { wallets, next_page_token, read_info: Some(info) })
+}
+
+/// The size of the page, and the wallet that it begins with.
+pub(super) fn parse(message: &v1::ListWalletsRequest) -> Result<(usize, Option<WalletId>), Status> {
+    let mut fields = Fields::default();
+    let size = fields.page_size(message.page_size);
+    let size = fields.finish(size)?;
+    let first = page::start(&message.page_token, |text| WalletId::parse(text).ok())?;
+    Ok((size, first))
 }

@@ -9,6 +9,7 @@
 //! | wire to domain types, every fault named | `fields.rs`, then the rpc's own file |
 //! | the decision, by the log | `decide.rs`, `turns.rs` |
 //! | domain types to wire | `*_view.rs`, `page.rs` |
+//! | what fuzzers call | `intake.rs` |
 //! | refusals to status codes | `status.rs`, `psbt_status.rs`; `oversize.rs` for messages that are not read |
 
 mod abort_attempt;
@@ -31,6 +32,7 @@ mod get_recovery;
 mod get_reservation;
 mod get_status;
 mod get_wallet;
+pub(crate) mod intake;
 mod list_audit_events;
 mod list_payments;
 mod list_reservations;

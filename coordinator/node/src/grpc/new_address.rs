@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use onespend_core::command::Command;
+use onespend_core::ids::{RequestId, WalletId};
 use onespend_core::outcome::{Outcome, Rejection};
 use onespend_core::wallet::{DescriptorFault, Keychain};
 use onespend_proto::v1;
@@ -17,14 +18,7 @@ pub(super) async fn new_address(
     call: Call,
     message: v1::NewAddressRequest,
 ) -> Result<v1::NewAddressResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let wallet = fields.wallet_id(&message.wallet_id);
-    let keychain = fields.known("keychain", message.keychain).map(|keychain| match keychain {
-        v1::Keychain::Unspecified | v1::Keychain::External => Keychain::External,
-        v1::Keychain::Internal => Keychain::Internal,
-    });
-    let ((request, wallet), keychain) = fields.finish(request.zip(wallet).zip(keychain))?;
+    let ((request, wallet), keychain) = parse(&message)?;
     // A descriptor is there from the beginning or never.
     let has_none = api.replica.read(|state| state.wallet(&wallet).is_ok_and(|wallet| wallet.descriptor.is_none()));
     if has_none {
@@ -43,4 +37,15 @@ pub(super) async fn new_address(
         applied_index: applied.index.0,
         term: applied.term,
     })
+}
+
+pub(super) fn parse(message: &v1::NewAddressRequest) -> Result<((RequestId, WalletId), Keychain), Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let wallet = fields.wallet_id(&message.wallet_id);
+    let keychain = fields.known("keychain", message.keychain).map(|keychain| match keychain {
+        v1::Keychain::Unspecified | v1::Keychain::External => Keychain::External,
+        v1::Keychain::Internal => Keychain::Internal,
+    });
+    fields.finish(request.zip(wallet).zip(keychain))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bitcoin::OutPoint;
 use onespend_core::command::{Command, RegisterOutpoints};
-use onespend_core::ids::WalletId;
+use onespend_core::ids::{RequestId, WalletId};
 use onespend_core::outcome::Rejection;
 use onespend_proto::v1;
 use tonic::Status;
@@ -20,14 +20,18 @@ pub(super) async fn register_outpoints(
     call: Call,
     message: v1::RegisterOutpointsRequest,
 ) -> Result<v1::RegisterOutpointsResponse, Status> {
+    let (request, (wallet, outpoints)) = parse(&message)?;
+    let applied = api.decide(&call, call.request(request), || draft(&api, &wallet, &outpoints)).await?;
+    let utxos = api.replica.read(|state| reservation_view::coins(state, &outpoints));
+    Ok(v1::RegisterOutpointsResponse { utxos, applied_index: applied.index.0, term: applied.term })
+}
+
+pub(super) fn parse(message: &v1::RegisterOutpointsRequest) -> Result<(RequestId, (WalletId, Vec<OutPoint>)), Status> {
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let outpoints = fields.outpoints("outpoints", &message.outpoints);
-    let (request, (wallet, outpoints)) = fields.finish(request.zip(wallet.zip(outpoints)))?;
-    let applied = api.decide(&call, call.request(request), || draft(&api, &wallet, &outpoints)).await?;
-    let utxos = api.replica.read(|state| reservation_view::coins(state, &outpoints));
-    Ok(v1::RegisterOutpointsResponse { utxos, applied_index: applied.index.0, term: applied.term })
+    fields.finish(request.zip(wallet.zip(outpoints)))
 }
 
 async fn draft(api: &Arc<Api>, wallet: &WalletId, outpoints: &[OutPoint]) -> Result<Draft, Status> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitcoin::Network;
 use bitcoin::secp256k1::XOnlyPublicKey;
 use onespend_core::command::{Command, FenceKey, RegisterWallet};
 use onespend_core::ids::{RequestId, WalletId};
@@ -17,7 +18,7 @@ use super::fields::Fields;
 use super::status;
 use super::wallet_view::{self, EXTERNAL_SIGNER};
 
-struct Parsed {
+pub(super) struct Parsed {
     request: RequestId,
     wallet: WalletId,
     limits: WalletLimits,
@@ -31,7 +32,7 @@ pub(super) async fn register_wallet(
     call: Call,
     message: v1::RegisterWalletRequest,
 ) -> Result<v1::RegisterWalletResponse, Status> {
-    let parsed = parse(&api, &message)?;
+    let parsed = parse(&message, api.settings.network, api.settings.finality_depth)?;
     let request = call.request(parsed.request.clone());
     let applied = api.decide(&call, request, || draft(&api, &parsed)).await?;
     let wallet =
@@ -39,14 +40,18 @@ pub(super) async fn register_wallet(
     Ok(v1::RegisterWalletResponse { wallet, applied_index: applied.index.0, term: applied.term })
 }
 
-fn parse(api: &Api, message: &v1::RegisterWalletRequest) -> Result<Parsed, Status> {
+pub(super) fn parse(
+    message: &v1::RegisterWalletRequest,
+    network: Network,
+    finality_depth: u32,
+) -> Result<Parsed, Status> {
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
-    let limits = fields.limits(message.limits.as_ref(), api.settings.finality_depth);
+    let limits = fields.limits(message.limits.as_ref(), finality_depth);
     let fence_key = fence_key(&mut fields, message);
     let (request, wallet, limits) = fields.finish(request.zip(wallet).zip(limits).map(|((r, w), l)| (r, w, l)))?;
-    let descriptor = WalletDescriptor::parse(&message.descriptor, api.settings.network)
+    let descriptor = WalletDescriptor::parse(&message.descriptor, network)
         .map_err(|fault| status::rejected(&Rejection::DescriptorInvalid(fault)))?;
     let signer = match message.signer.as_str() {
         "" => SignerRef::WatchOnly,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, ScriptBuf};
 use onespend_core::command::{Command, Recipient, Reserve};
-use onespend_core::ids::{Millis, PaymentId, WalletId};
+use onespend_core::ids::{Millis, PaymentId, RequestId, WalletId};
 use onespend_core::outcome::Outcome;
 use onespend_proto::v1::{self, reserve_utxos_request};
 use tonic::Status;
@@ -18,7 +18,7 @@ use crate::selection::{self, Order, Strategy};
 /// A P2WSH or P2TR output, the largest standard kind: what a selection by amount assumes that it pays to.
 const ASSUMED_SCRIPT: [u8; 34] = [0x51; 34];
 
-struct Parsed {
+pub(super) struct Parsed {
     wallet: WalletId,
     what: What,
     ttl: Millis,
@@ -35,10 +35,7 @@ pub(super) async fn reserve_utxos(
     call: Call,
     message: v1::ReserveUtxosRequest,
 ) -> Result<v1::ReserveUtxosResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let parsed = parse(&mut fields, &message);
-    let (request, parsed) = fields.finish(request.zip(parsed))?;
+    let (request, parsed) = parse(&message)?;
     let applied = api.decide(&call, call.request(request), || std::future::ready(draft(&api, &parsed))).await?;
     let Outcome::Reserved { reservation: id, outpoints, .. } = &applied.outcome else {
         return Err(status::unexpected());
@@ -56,7 +53,9 @@ pub(super) async fn reserve_utxos(
     Ok(v1::ReserveUtxosResponse { reservation, applied_index: applied.index.0, term: applied.term })
 }
 
-fn parse(fields: &mut Fields, message: &v1::ReserveUtxosRequest) -> Option<Parsed> {
+pub(super) fn parse(message: &v1::ReserveUtxosRequest) -> Result<(RequestId, Parsed), Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let payment = fields.optional_payment_id(&message.payment_id);
     let ttl = message.expiration.as_ref().map(|expiration| match expiration {
@@ -68,13 +67,14 @@ fn parse(fields: &mut Fields, message: &v1::ReserveUtxosRequest) -> Option<Parse
         Some(reserve_utxos_request::What::Outpoints(list)) => {
             fields.outpoints("outpoints", &list.outpoints).map(What::Coins)
         }
-        Some(reserve_utxos_request::What::Selection(selection)) => parse_selection(fields, selection),
+        Some(reserve_utxos_request::What::Selection(selection)) => parse_selection(&mut fields, selection),
         None => {
             fields.fault("what", "names neither outpoints nor a selection");
             None
         }
     };
-    Some(Parsed { wallet: wallet?, what: what?, ttl: ttl?, payment })
+    let parsed = || Some(Parsed { wallet: wallet?, what: what?, ttl: ttl?, payment });
+    fields.finish(request.zip(parsed()))
 }
 
 fn parse_selection(fields: &mut Fields, selection: &v1::Selection) -> Option<What> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitcoin::{OutPoint, Transaction, TxOut};
+use bitcoin::{Network, OutPoint, Transaction, TxOut};
 use onespend_adapters::psbt::{self, PsbtFaults, PsbtLimits, PsbtProposal};
 use onespend_core::command::{Change, Command, PayReserved, Recipient};
 use onespend_core::ids::{Fence, PaymentKey, RequestId, ReservationId};
@@ -17,7 +17,7 @@ use super::decide::Draft;
 use super::fields::Fields;
 use super::{psbt_status, sign_payment, status};
 
-struct Parsed {
+pub(super) struct Parsed {
     key: PaymentKey,
     recipients: Vec<Recipient>,
     reservation: Option<ReservationId>,
@@ -30,7 +30,7 @@ pub(super) async fn sign_psbt(
     call: Call,
     message: v1::SignPsbtRequest,
 ) -> Result<v1::SignPsbtResponse, Status> {
-    let (request, parsed) = parse(&api, &message)?;
+    let (request, parsed) = parse(&message, api.settings.network)?;
     let applied = api.decide(&call, call.request(request), || draft(&api, &call, &parsed)).await?;
     let (payment, attempt) = sign_payment::finish(&api, &call, &applied).await?;
     Ok(v1::SignPsbtResponse {
@@ -41,13 +41,13 @@ pub(super) async fn sign_psbt(
     })
 }
 
-fn parse(api: &Api, message: &v1::SignPsbtRequest) -> Result<(RequestId, Parsed), Status> {
+pub(super) fn parse(message: &v1::SignPsbtRequest, network: Network) -> Result<(RequestId, Parsed), Status> {
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let payment = fields.payment_id(&message.payment_id);
     let reservation = fields.optional_reservation_id(&message.reservation_id);
-    let recipients = fields.recipients(&message.recipients, api.settings.network)?;
+    let recipients = fields.recipients(&message.recipients, network)?;
     match (message.reservation_id.is_empty(), message.fence) {
         (false, 0) => fields.fault("fence", "must be the fence that ReserveUtxos returned"),
         (true, 1..) => fields.fault("fence", "there is no reservation that it could be of"),

@@ -22,7 +22,7 @@ use super::{sign_payment, status};
 /// The largest standard transaction in bytes: its weight is at least its size.
 const MAX_TRANSACTION_BYTES: usize = 400_000;
 
-struct Parsed {
+pub(super) struct Parsed {
     request: RequestId,
     key: PaymentKey,
     transaction: Transaction,
@@ -56,7 +56,7 @@ pub(super) async fn submit_signed_transaction(
     })
 }
 
-fn parse(message: &v1::SubmitSignedTransactionRequest) -> Result<Parsed, Status> {
+pub(super) fn parse(message: &v1::SubmitSignedTransactionRequest) -> Result<Parsed, Status> {
     let mut fields = Fields::default();
     let request = fields.request_id(&message.request_id);
     let key = fields.payment_key(&message.wallet_id, &message.payment_id);

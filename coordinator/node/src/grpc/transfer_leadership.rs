@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use onespend_core::ids::RequestId;
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -14,9 +15,7 @@ pub(super) async fn transfer_leadership(
     call: Call,
     message: v1::TransferLeadershipRequest,
 ) -> Result<v1::TransferLeadershipResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    fields.finish(request)?;
+    parse(&message)?;
     let hint = api.replica.leader_hint();
     if hint.as_ref().is_none_or(|leader| leader.node_id != api.settings.node_id) {
         return Err(status::not_leader(hint.as_ref()));
@@ -30,4 +29,10 @@ pub(super) async fn transfer_leadership(
         api.replica.transfer(to, call.deadline).await.map_err(|error| status::transfer_refused(&error.to_string()))?;
     let applied_index = api.replica.read(|state| state.applied().0);
     Ok(v1::TransferLeadershipResponse { leader_id: leader.node_id, applied_index, term: leader.term })
+}
+
+pub(super) fn parse(message: &v1::TransferLeadershipRequest) -> Result<RequestId, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    fields.finish(request)
 }

@@ -27,7 +27,7 @@ pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchPaymentsResp
 
 /// What a stream follows.
 #[derive(Default)]
-struct Filter {
+pub(super) struct Filter {
     wallet: Option<WalletId>,
     payment: Option<PaymentId>,
 }
@@ -42,19 +42,22 @@ struct Told {
 }
 
 pub(super) fn watch_payments(api: &Arc<Api>, message: &v1::WatchPaymentsRequest) -> Result<Changes, Status> {
+    let filter = parse(message)?;
+    api.demand_sound_state()?;
+    let (sender, receiver) = mpsc::channel(BUFFER);
+    let told = Told { index: LogIndex(message.from_index), within: None };
+    tokio::spawn(follow(Arc::clone(api), filter, told, sender));
+    Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+pub(super) fn parse(message: &v1::WatchPaymentsRequest) -> Result<Filter, Status> {
     let mut fields = Fields::default();
     let wallet = fields.optional_wallet_id(&message.wallet_id);
     let payment = fields.optional_payment_id(&message.payment_id);
     if payment.is_some() && message.wallet_id.is_empty() {
         fields.fault("wallet_id", "must name the wallet of the payment");
     }
-    fields.finish(Some(()))?;
-    api.demand_sound_state()?;
-    let (sender, receiver) = mpsc::channel(BUFFER);
-    let filter = Filter { wallet, payment };
-    let told = Told { index: LogIndex(message.from_index), within: None };
-    tokio::spawn(follow(Arc::clone(api), filter, told, sender));
-    Ok(Box::pin(ReceiverStream::new(receiver)))
+    fields.finish(Some(Filter { wallet, payment }))
 }
 
 async fn follow(

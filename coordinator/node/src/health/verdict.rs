@@ -10,6 +10,7 @@ use super::question::Check;
 use super::snapshot::{BitcoindView, Role, Snapshot};
 use crate::agreement::MISMATCH;
 use crate::config::Config;
+use crate::reorganised::REORGANISED;
 use crate::restored::RECOVERY;
 
 /// A snapshot older than this answers nothing (interfaces: at most 1 s).
@@ -158,7 +159,8 @@ impl Moment<'_> {
                     self.block_lag(*max_lag_blocks)?;
                 }
                 need(self.snapshot.alarms.iter().all(|alarm| alarm.code != RECOVERY), Reason::RecoveryMode)?;
-                need(self.snapshot.alarms.is_empty(), Reason::Alarm)
+                // What a reorganisation froze takes no spends already; other wallets go on.
+                need(self.snapshot.alarms.iter().all(|alarm| alarm.code == REORGANISED), Reason::Alarm)
             }
             Check::Replica { max_lag_entries, max_lag_blocks, tags } => {
                 self.replica(max_lag_entries.unwrap_or(self.limits.max_lag_entries))?;

@@ -90,6 +90,7 @@ fn rows() -> Vec<Row> {
     use Role::{Candidate, Follower, Leader, Learner, Stopped};
     let alarm: fn(&mut Snapshot) = |s| s.alarms.push(Alarm { code: "X", message: String::new() });
     let recovery: fn(&mut Snapshot) = |s| s.alarms.push(Alarm { code: RECOVERY, message: String::new() });
+    let reorganised: fn(&mut Snapshot) = |s| s.alarms.push(Alarm { code: REORGANISED, message: String::new() });
     vec![
         ("healthy", Leader, |_| {}, [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
         ("healthy", Follower, |_| {}, [YES, YES, YES, NOT_LEADER, NOT_LEADER, YES, YES, YES]),
@@ -117,6 +118,7 @@ fn rows() -> Vec<Row> {
         ("the prober hangs", Leader, |s| s.bitcoind.judged_at = earlier(s, 14_001 * MS), [YES, YES, UNSEEN, YES, UNSEEN, IS_LEADER, YES, UNSEEN]),
         ("never probed", Leader, |s| s.bitcoind = BitcoindView::default(), [YES, YES, UNSEEN, YES, UNSEEN, IS_LEADER, YES, UNSEEN]),
         ("an alarm", Leader, alarm, [YES, YES, YES, YES, "ALARM", IS_LEADER, YES, YES]),
+        ("wallets frozen by a reorganisation", Leader, reorganised, [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
         ("recovery mode", Leader, recovery, [YES, YES, YES, YES, "RECOVERY_MODE", IS_LEADER, YES, YES]),
         ("an alarm", Follower, alarm, [YES, YES, YES, NOT_LEADER, NOT_LEADER, YES, YES, YES]),
     ]

@@ -76,6 +76,18 @@ impl Signing {
         self.signers.values().filter_map(|signer| signer.highest_fence()).map(Fence::epoch).max().unwrap_or(0)
     }
 
+    /// Says which signer has signed under a fence above all that the state of this leader has granted, if one has: what
+    /// told it to sign is not in the log any more (safety 12, 30). A leader that is ready has applied all that was
+    /// committed, and nothing is signed before that (safety 3), so this is never for a reason that heals.
+    pub fn ahead(&self) -> Option<String> {
+        // The signers first: what one signs between the two looks is granted by the state of the second.
+        let signed: Vec<_> =
+            self.signers.iter().filter_map(|(name, signer)| Some((name, signer.highest_fence()?))).collect();
+        let granted = self.replica.read(State::fence);
+        let (name, fence) = signed.into_iter().find(|(_, fence)| *fence > granted)?;
+        Some(format!("signer {name} has signed under fence {fence}, and the log has reached {granted} only"))
+    }
+
     /// Whether a signer of this name is configured.
     pub fn knows(&self, name: &str) -> bool {
         self.signers.contains_key(name)
@@ -252,3 +264,7 @@ async fn drive(signing: &Arc<Signing>, key: &PaymentKey, attempts: &[AttemptNo],
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sign_tests.rs"]
+mod tests;

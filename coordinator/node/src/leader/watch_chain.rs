@@ -12,7 +12,7 @@ use onespend_core::ids::Height;
 use onespend_core::outcome::{Outcome, Rejection};
 use onespend_core::state::State;
 use tokio::task::spawn_blocking;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Duty, block_facts};
 use crate::raft::{LeaderTerm, ProposeError};
@@ -146,20 +146,8 @@ async fn disconnect_to(duty: &Duty, term: &LeaderTerm, fork: u32) -> Result<(), 
     while let Some(tip) = duty.replica.read(|state| state.tip().ok()).filter(|tip| tip.height.0 > fork) {
         info!(height = tip.height.0, hash = %tip.hash, "a block was reorganised away");
         propose(duty, term, Command::DisconnectBlock { block: tip }).await?;
-        report_frozen(duty);
     }
     Ok(())
-}
-
-/// A reorganisation that took away settled blocks freezes wallets: a human must look (safety 17).
-fn report_frozen(duty: &Duty) {
-    let frozen: Vec<(String, String)> = duty.replica.read(|state| {
-        let wallets = state.wallets().filter_map(|(id, wallet)| Some((id.to_string(), wallet.frozen.clone()?)));
-        wallets.collect()
-    });
-    for (wallet, why) in frozen {
-        error!(wallet, why, "the wallet is frozen until an operator has looked");
-    }
 }
 
 async fn connect(duty: &Arc<Duty>, term: &LeaderTerm, hash: BlockHash) -> Result<(), FollowError> {

@@ -8,6 +8,7 @@ use onespend_proto::peer::v1::raft_service_client::RaftServiceClient;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::types::{Addresses, NodeId};
+use crate::dial;
 
 /// Opening a connection, TLS included, takes at most this long.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -59,7 +60,7 @@ impl Channels {
         {
             return Ok(stub(known.channel.clone()));
         }
-        let channel = self.endpoint(&at.control)?.connect_lazy();
+        let channel = dial::lazily(&self.endpoint(&at.control)?);
         open.insert((node, lane), Open { address: at.control.clone(), channel: channel.clone() });
         Ok(stub(channel))
     }
@@ -68,7 +69,6 @@ impl Channels {
         let endpoint = Endpoint::from_shared(format!("https://{address}"))?
             .tls_config(self.tls.clone())?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)

@@ -11,6 +11,7 @@
 //! | `contact`, `acquaintance` | when a leader was last heard; whether a node is who it was |
 //! | `network`, `channels`, `append_stream`, `snapshot_send` | to other nodes |
 //! | `peer_service`, `snapshot_receive` | from other nodes |
+//! | `intake` | what fuzzers call |
 //! | `types`, `wire` | openraft's type parameters; messages between nodes |
 
 mod acquaintance;
@@ -19,6 +20,7 @@ mod channels;
 mod codec;
 mod config;
 mod contact;
+pub(crate) mod intake;
 mod lag;
 mod leadership;
 mod linearizable;

@@ -74,7 +74,7 @@ async fn next(parts: &mut Streaming<InstallSnapshotRequest>) -> Result<Option<Pa
 }
 
 #[allow(clippy::result_large_err)] // A refusal is as large as tonic makes it, and rare.
-fn announced(header: SnapshotHeader) -> Result<(Vote, SnapshotMeta, SnapshotDigest), Status> {
+pub(super) fn announced(header: SnapshotHeader) -> Result<(Vote, SnapshotMeta, SnapshotDigest), Status> {
     let vote = wire::read_vote(header.vote).map_err(|error| malformed(&error))?;
     let meta = wire::read_snapshot_meta(header.meta).map_err(|error| malformed(&error))?;
     let marker = Marker { applied: meta.last_log_id, membership: meta.last_membership.clone() };

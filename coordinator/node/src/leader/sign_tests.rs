@@ -1,0 +1,114 @@
+//! The way to a real signer with a memory, over the log of one node.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network, ScriptBuf, Txid, WPubkeyHash};
+use onespend_adapters::signer::software::SoftwareSigner;
+use onespend_core::command::{BlockRef, CreatePayment, Recipient, Spent};
+use onespend_core::ids::{Height, PaymentId};
+use onespend_core::payment::AttemptEnd;
+use tempfile::TempDir;
+
+use super::*;
+use crate::leader::broadcast;
+use crate::specimen::{Coin, TIP, coin, leader, private_descriptor, register, request, soon, tip, wallet};
+
+const FIRST: AttemptNo = AttemptNo(1);
+
+/// A leader with a wallet of two coins, and a signer that remembers.
+async fn signing(folder: &TempDir) -> (Arc<Replica>, Arc<Signing>) {
+    let replica = leader(folder).await;
+    propose(&replica, None, register("w", &[Coin::of(100_000), Coin::of(100_000)])).await;
+    let keys = folder.path().join("hot.xprv");
+    fs::write(&keys, private_descriptor("w")).unwrap();
+    fs::set_permissions(&keys, Permissions::from_mode(0o600)).unwrap();
+    let signer = SoftwareSigner::from_file("hot", &keys, Network::Regtest).unwrap();
+    let signer = signer.with_memory(&folder.path().join("signer.db"), "test", Network::Regtest).unwrap();
+    let (outbox, _inbox) = broadcast::queue();
+    let signing = Signing::new(Arc::clone(&replica), vec![Arc::new(signer)], outbox, Arc::new(Alarms::default()));
+    (replica, Arc::new(signing))
+}
+
+async fn propose(replica: &Replica, name: Option<&str>, command: Command) {
+    let applied = replica.propose(name.map(request), command, soon()).await.unwrap();
+    assert!(!matches!(applied.outcome, Outcome::Rejected(_)), "{:?}", applied.outcome);
+}
+
+fn key(name: &str) -> PaymentKey {
+    PaymentKey { wallet: wallet("w"), payment: PaymentId::parse(name).unwrap() }
+}
+
+async fn pay(replica: &Replica, name: &str, coins: &[u32], amount_sat: u64) {
+    let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(name.as_bytes()));
+    let recipients = vec![Recipient { script, amount_sat }];
+    let outpoints = coins.iter().map(|number| coin(*number)).collect();
+    let command = CreatePayment { key: key(name), recipients, outpoints, fee_sat: 1_000 };
+    propose(replica, Some(name), Command::CreatePayment(command)).await;
+}
+
+/// Connects so many blocks; the first one spends a coin by a transaction that is not ours.
+async fn spend_outside(replica: &Replica, blocks: u32, number: u32) {
+    let mut previous = tip().hash;
+    for above in 1..=blocks {
+        let hash = BlockHash::hash(&above.to_be_bytes());
+        let stolen = Spent { outpoint: coin(number), txid: Txid::hash(b"somebody else") };
+        let spent = if above == 1 { vec![stolen] } else { vec![] };
+        let block = BlockRef { height: Height(TIP + above), hash };
+        let connect = Command::ConnectBlock { block, previous, received: vec![], spent, wallets: 1 };
+        propose(replica, None, connect).await;
+        previous = hash;
+    }
+}
+
+fn is_signed(replica: &Replica, name: &str) -> bool {
+    replica.read(|state| state.payment(&key(name)).unwrap().attempt(FIRST).unwrap().signed.is_some())
+}
+
+/// safety 6: a coin that was signed away for a payment which is dead is given to another one, with the proof that the
+/// signer asks for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_remembers_another_payment_is_shown_that_it_is_dead() {
+    let folder = TempDir::new().unwrap();
+    let (replica, signing) = signing(&folder).await;
+    pay(&replica, "first", &[0, 1], 150_000).await;
+    signing.sign(&key("first"), FIRST, soon()).await;
+    assert!(is_signed(&replica, "first"));
+    let depth = replica.read(|state| state.wallet(&wallet("w")).unwrap().limits.finality_depth);
+    spend_outside(&replica, depth, 0).await;
+    let end = replica.read(|state| state.payment(&key("first")).unwrap().attempt(FIRST).unwrap().end.clone());
+    assert!(matches!(end, Some(AttemptEnd::Dead(_))), "{end:?}");
+
+    pay(&replica, "second", &[1], 50_000).await;
+    let bare = signing.permit(&key("second"), FIRST, &[]).unwrap();
+    let asked = signing.call(bare).await;
+    assert_eq!(wants_proof(&asked), Some(vec![key("first")]), "without a proof it refuses: {asked:?}");
+    assert!(!is_signed(&replica, "second"));
+    signing.sign(&key("second"), FIRST, soon()).await;
+    assert!(is_signed(&replica, "second"));
+    assert_eq!(signing.alarms.current(), []);
+}
+
+/// safety 6: what cannot be proved dead stays refused, however often it is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_remembers_a_payment_which_the_log_has_lost_refuses_for_good() {
+    let folder = TempDir::new().unwrap();
+    let (replica, signing) = signing(&folder).await;
+    pay(&replica, "first", &[0, 1], 150_000).await;
+    signing.sign(&key("first"), FIRST, soon()).await;
+    drop(signing);
+    // Another log, with the same signer: the coin is free in it.
+    let other = TempDir::new().unwrap();
+    for file in ["hot.xprv", "signer.db"] {
+        fs::copy(folder.path().join(file), other.path().join(file)).unwrap();
+        fs::set_permissions(other.path().join(file), Permissions::from_mode(0o600)).unwrap();
+    }
+    let (replica, signing) = self::signing(&other).await;
+    pay(&replica, "second", &[1], 50_000).await;
+    for _ in 0..2 {
+        signing.sign(&key("second"), FIRST, soon()).await;
+        assert!(!is_signed(&replica, "second"), "a second payment was signed for a coin");
+    }
+}
