@@ -117,6 +117,19 @@ impl Shared {
     }
 }
 
+/// A block with the content of one that was just taken back, mined within the same second, is that very block, which
+/// bitcoind refuses. A second later it is another.
+fn insist(miner: &Caller, method: &str, parameters: &[Value]) -> Result<()> {
+    let deadline = Instant::now() + SPREAD_TIMEOUT;
+    loop {
+        match miner.call::<Value>(method, parameters) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => thread::sleep(POLL),
+        }
+    }
+}
+
 impl Chain {
     fn sound(&self) -> Vec<&Caller> {
         self.bitcoinds.iter().zip(&self.faulty).filter(|(_, faulty)| !**faulty).map(|(caller, _)| caller).collect()
@@ -143,12 +156,14 @@ impl Chain {
         let address = json!(self.address.to_string());
         if empty {
             for _ in 0..depth {
-                miner.call::<Value>("generateblock", &[address.clone(), json!([])])?;
+                insist(&miner, "generateblock", &[address.clone(), json!([])])?;
             }
         } else {
-            miner.call::<Value>("generatetoaddress", &[json!(depth), address.clone()])?;
+            for _ in 0..depth {
+                insist(&miner, "generatetoaddress", &[json!(1), address.clone()])?;
+            }
         }
-        miner.call::<Value>("generatetoaddress", &[json!(1), address])?;
+        insist(&miner, "generatetoaddress", &[json!(1), address])?;
         // The new chain is longer, so the old one stays behind without being forbidden.
         miner.call::<Value>("reconsiderblock", &[json!(first)])?;
         let tip: BlockHash = miner.call("getbestblockhash", &[])?;
