@@ -25,6 +25,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// # Errors
 /// A certificate cannot be read. (No address is tried yet.)
 pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel> {
+    channel_within(address, credentials, TRY_TIMEOUT)
+}
+
+/// The same, for calls that take longer.
+///
+/// # Errors
+/// As [`channel`].
+pub fn channel_within(address: SocketAddr, credentials: &Credentials, try_timeout: Duration) -> Result<Channel> {
     let read = |path| fs::read(path).with_context(|| format!("cannot read {}", Path::display(path)));
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(&credentials.ca)?))
@@ -33,7 +41,7 @@ pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel
     let endpoint = Endpoint::from_shared(format!("https://localhost:{}", address.port()))?
         .tls_config(tls)?
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TRY_TIMEOUT)
+        .timeout(try_timeout)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
@@ -117,11 +125,23 @@ where
     C: FnMut(String) -> F,
     F: Future<Output = Result<T, Status>>,
 {
+    until_answered_unbounded(deadline, |request_id| bounded(call(request_id))).await
+}
+
+/// The same for calls that have a bound of their own.
+///
+/// # Errors
+/// As [`until_answered`].
+pub async fn until_answered_unbounded<T, F, C>(deadline: Instant, mut call: C) -> Result<Answered<T>>
+where
+    C: FnMut(String) -> F,
+    F: Future<Output = Result<T, Status>>,
+{
     let mut request_id = fresh_request_id();
     let mut was_unknown = false;
     let mut backoff = FIRST_BACKOFF;
     loop {
-        let status = match bounded(call(request_id.clone())).await {
+        let status = match call(request_id.clone()).await {
             Ok(answer) => {
                 return Ok(Answered { answer, at: Instant::now(), was_unknown });
             }

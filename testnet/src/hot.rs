@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use crate::bitcoind::wait_for_same_tip;
 use crate::cluster::{Cluster, FINALITY_DEPTH, SIGNER};
-use crate::grpc::{channel, until_answered};
+use crate::grpc::{channel, channel_within, until_answered, until_answered_unbounded};
 
 /// What the wallet is called.
 pub const WALLET: &str = "hot";
@@ -20,6 +20,9 @@ const ADDRESSES: usize = 10;
 const OUTPUTS_PER_TRANSACTION: usize = 250;
 /// Above the load that the benchmark makes.
 const MAX_RESERVATIONS: u32 = 10_000;
+/// Registering derives thousands of addresses and scans the chain for them: seconds, on a machine that is busy. As long as
+/// a node lets a request take by default.
+const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
 const COINS_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
@@ -31,7 +34,8 @@ const POLL: Duration = Duration::from_millis(50);
 pub async fn prepare(cluster: &mut Cluster, coins: usize, value: Amount) -> Result<()> {
     let channel = channel(cluster.primary_address(), cluster.operator())?;
     let mut client = WalletServiceClient::new(channel);
-    register(&mut client, cluster.wallet().public_descriptor()).await?;
+    let patient = channel_within(cluster.primary_address(), cluster.operator(), SCAN_TIMEOUT)?;
+    register(&WalletServiceClient::new(patient), cluster.wallet().public_descriptor()).await?;
     let scripts = addresses(&mut client).await?;
     let outputs: Vec<(ScriptBuf, Amount)> =
         scripts.iter().cycle().take(coins).map(|script| (script.clone(), value)).collect();
@@ -45,9 +49,9 @@ pub async fn prepare(cluster: &mut Cluster, coins: usize, value: Amount) -> Resu
     wait_for_coins(&mut client, coins).await
 }
 
-async fn register(client: &mut WalletServiceClient<Channel>, descriptor: &str) -> Result<()> {
+async fn register(client: &WalletServiceClient<Channel>, descriptor: &str) -> Result<()> {
     let deadline = Instant::now() + CALL_PATIENCE;
-    let registered = until_answered(deadline, |request_id| {
+    let registered = until_answered_unbounded(deadline, |request_id| {
         let request = RegisterWalletRequest {
             request_id,
             wallet_id: WALLET.to_owned(),
