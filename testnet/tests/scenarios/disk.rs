@@ -1,19 +1,29 @@
 //! What is on the nodes' disks, and what is not any more: snapshots without a log, yesterday's folder, none at all.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onespend_proto::v1::{self, PaymentState};
 use onespend_testnet::process::Process;
+use rusqlite::{Connection, OpenFlags};
 
-use crate::draft::release;
+use crate::draft::{FEE_SAT, ask_to_sign, release};
 use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, need};
 
 const TTL: Duration = Duration::from_mins(10);
-/// Entries that make several snapshots.
-const ENTRIES: u64 = 400;
+/// Entries that make several snapshots, and more than a node purges at once (512).
+const ENTRIES: u64 = 1_100;
 /// More than any election takes.
 const SEVERAL_ELECTIONS: Duration = Duration::from_secs(3);
+
+/// The oldest entry in the log of a data folder, past the node, which may be running.
+pub fn oldest_entry(data_dir: &Path) -> u64 {
+    let log = Connection::open_with_flags(data_dir.join("raft.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    log.busy_timeout(PATIENCE).unwrap();
+    let oldest: Option<i64> = log.query_row("SELECT min(idx) FROM entry", [], |row| row.get(0)).unwrap();
+    oldest.map_or(u64::MAX, i64::cast_unsigned)
+}
 
 /// Drives the log on by so many entries at least.
 async fn drive(scene: &Scene, entries: u64) {
@@ -25,6 +35,57 @@ async fn drive(scene: &Scene, entries: u64) {
             return;
         }
     }
+}
+
+/// safety 13, 14, 25: snapshot and log purge with an intent pending, then a new node leads. That node was down when the
+/// intent was committed: it knows it from a snapshot alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_that_only_a_snapshot_carries_is_signed_by_the_node_that_leads_next() {
+    let keys = &[("ONESPEND_RAFT__SNAPSHOT_EVERY_ENTRIES", "100"), ("ONESPEND_RAFT__KEEP_LOG_ENTRIES", "0")];
+    let mut scene = Scene::start(Stage { name: "purged", coins: 6, faulty: true, keys, ..Stage::default() }).await;
+    let leader = scene.primary();
+    let [away, other] = Scene::others(leader)[..] else { panic!("three nodes") };
+    scene.node(away).kill().unwrap();
+    for index in [leader, other] {
+        scene.fault(index, |now| now.sign_held = true);
+    }
+    let used = scene.reserve(2, TTL).await;
+    let request = scene.sign_request("pending", &used, FEE_SAT).await;
+    let answer = ask_to_sign(&scene.client, &request);
+    let intent = scene.intent("pending").await;
+    let fence = intent.attempts[0].fence;
+    drive(&scene, ENTRIES).await;
+    for index in [leader, other] {
+        let folder = scene.cluster.nodes()[index].data_dir();
+        eventually("the log is purged", async || need(oldest_entry(&folder) > fence, String::new)).await;
+    }
+
+    scene.node(away).restart().unwrap();
+    let behind = scene.status(leader).await.applied_index;
+    eventually("the node catches up", async || {
+        let status = scene.status(away).await;
+        need(status.applied_index >= behind && status.snapshot_index > fence, || format!("{status:?}"))
+    })
+    .await;
+    assert!(oldest_entry(&scene.cluster.nodes()[away].data_dir()) > fence, "it was never sent the intent's entry");
+    scene.hand_over(away, "/primary").await;
+    scene.node(leader).kill().unwrap();
+    let signed = scene.reaches("pending", PaymentState::Broadcast).await;
+    assert_eq!((&signed.txid, signed.attempts.len()), (&intent.txid, 1));
+    let lines = scene.signed_by(away, "pending");
+    assert_eq!(lines.iter().map(|line| (&line.txid, line.fence)).collect::<Vec<_>>(), [(&intent.txid, fence)]);
+    for index in [leader, other] {
+        assert_eq!(scene.signed_by(index, "pending"), [], "nobody else has signed it");
+        scene.fault(index, |now| now.sign_held = false);
+    }
+    scene.node(leader).restart().unwrap();
+    if let Ok(answered) = answer.await.unwrap() {
+        assert_eq!((answered.payment.unwrap().txid, answered.attempt_number), (intent.txid, 1));
+    }
+    let again = scene.client.sign_psbt(request).await.unwrap();
+    assert_eq!((again.attempt_number, again.payment.unwrap().txid), (1, signed.txid), "the retry");
+    scene.settle_and_judge(&["pending"]).await;
+    scene.finish().await;
 }
 
 /// safety 12, 30: yesterday's data folder against today's signer. Every node is put back to a copy that nobody

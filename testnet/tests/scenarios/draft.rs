@@ -11,7 +11,7 @@ use onespend_proto::client::{Client, ClientError};
 use onespend_proto::v1::{self, UtxoState};
 use onespend_testnet::hot::WALLET;
 
-use crate::scene::{AMOUNT_SAT, Scene, fresh_id, payee, recipient};
+use crate::scene::{AMOUNT_SAT, Call, Scene, fresh_id, payee, recipient};
 
 /// About 3 sat/vB for two inputs.
 pub const FEE_SAT: u64 = 700;
@@ -116,6 +116,12 @@ pub async fn release(client: &Client, held: &v1::Reservation) {
         ..Default::default()
     };
     client.release_reservation(request).await.unwrap();
+}
+
+/// Asks for a signature, and does not wait for the answer.
+pub fn ask_to_sign(client: &Client, request: &v1::SignPsbtRequest) -> Call<v1::SignPsbtResponse> {
+    let (client, request) = (client.clone(), request.clone());
+    tokio::spawn(async move { client.sign_psbt(request).await })
 }
 
 pub fn names(coins: &[v1::Utxo]) -> Vec<v1::Outpoint> {

@@ -6,12 +6,14 @@ mod blocks;
 mod chain;
 mod disk;
 mod draft;
+mod late;
 mod lost;
 mod outside;
 mod pruned;
 mod race;
 mod replaced;
 mod scene;
+mod slow;
 
 use scene::{Scene, Stage};
 

@@ -9,6 +9,7 @@ use bitcoin::{ScriptBuf, WPubkeyHash};
 use onespend_proto::client::{Client, ClientError};
 use onespend_proto::v1::recipient::Destination;
 use onespend_proto::v1::{self, PaymentState};
+use onespend_testnet::chaos::failpoints::{ControlFile, Failpoints};
 use onespend_testnet::cluster::{Addresses, Cluster, FINALITY_DEPTH, Folder, Node, Setup};
 use onespend_testnet::hot::{self, WALLET};
 use onespend_testnet::oracle::chain::{self, ChainVerdict, Orders};
@@ -16,6 +17,7 @@ use onespend_testnet::oracle::hashes::{self, HashSeen};
 use onespend_testnet::oracle::intents;
 use onespend_testnet::oracle::signer_log::{self, Signature};
 use onespend_testnet::{chaos, grpc, health, programs};
+use tokio::task::JoinHandle;
 
 pub const NODES: usize = 3;
 /// What each coin of the wallet is worth.
@@ -60,6 +62,10 @@ pub struct Stage {
     pub name: &'static str,
     /// Coins of the wallet.
     pub coins: usize,
+    /// Whether the nodes make up faults when they are told to.
+    pub faulty: bool,
+    /// Whether relays lie in every path.
+    pub wired: bool,
     /// Keys of the configuration, as variables of the environment.
     pub keys: &'static [(&'static str, &'static str)],
 }
@@ -69,6 +75,7 @@ pub struct Scene {
     pub cluster: Cluster,
     pub client: Client,
     pub operator: Client,
+    faults: Vec<ControlFile>,
     orders: Orders,
     first_height: u32,
     _place: Place,
@@ -78,9 +85,9 @@ impl Scene {
     pub async fn start(stage: Stage) -> Self {
         let place = Place::take();
         programs::check_all().unwrap();
-        let program = programs::onespend().unwrap();
+        let program = if stage.faulty { programs::onespend_failpoints() } else { programs::onespend() }.unwrap();
         let variables = stage.keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let setup = Setup { nodes: NODES, seed: SEED, program, variables, wired: false };
+        let setup = Setup { nodes: NODES, seed: SEED, program, variables, wired: stage.wired };
         let folder = Folder::temporary(stage.name).unwrap();
         let mut cluster = Cluster::start_as(folder, &setup, &mut |_| {}).unwrap();
         let first_height = cluster.bitcoinds()[0].height().unwrap() + 1;
@@ -89,7 +96,8 @@ impl Scene {
         let following =
             |credentials| grpc::following_client(&addresses, credentials).unwrap().with_deadline(CALL_DEADLINE);
         let (client, operator) = (following(cluster.client()), following(cluster.operator()));
-        Self { cluster, client, operator, orders: Orders::default(), first_height, _place: place }
+        let faults = cluster.nodes().iter().map(|node| ControlFile::new(node.failpoints_file())).collect();
+        Self { cluster, client, operator, faults, orders: Orders::default(), first_height, _place: place }
     }
 
     /// Ends it in order, once the nodes have told of the same state at the same index. Not called by a test that failed:
@@ -158,6 +166,11 @@ impl Scene {
         eventually("it leads", async || need(self.says(index, path), || path.to_owned())).await;
     }
 
+    /// Changes the faults that a node makes up.
+    pub fn fault(&mut self, index: usize, change: impl FnOnce(&mut Failpoints)) {
+        self.faults[index].change(change).unwrap();
+    }
+
     /// Pays a recipient of the payment's own at a feerate.
     pub async fn pay(&mut self, payment_id: &str, sat_vb: f64) -> v1::Payment {
         let request = self.order(payment_id, sat_vb);
@@ -198,6 +211,16 @@ impl Scene {
     pub async fn payment(&self, payment_id: &str) -> v1::Payment {
         let request = v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: payment_id.to_owned() };
         self.client.get_payment(request).await.unwrap().payment.unwrap()
+    }
+
+    /// Waits until a payment is there: its intent is committed.
+    pub async fn intent(&self, payment_id: &str) -> v1::Payment {
+        let request = v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: payment_id.to_owned() };
+        eventually("the intent is committed", async || {
+            let found = self.client.get_payment(request.clone()).await.map_err(|error| error.to_string())?;
+            Ok(found.payment.unwrap())
+        })
+        .await
     }
 
     /// Waits until a payment is that far.
@@ -255,6 +278,9 @@ impl Scene {
         assert_eq!(intents::unsigned(&verdict.paid_by, &signatures), Vec::<String>::new());
     }
 }
+
+/// A call that goes on while the test does other things.
+pub type Call<T> = JoinHandle<Result<T, ClientError>>;
 
 /// Who is paid by a payment: nobody else is.
 pub fn payee(payment_id: &str) -> ScriptBuf {
