@@ -8,6 +8,7 @@
 //! | `fsync_delay_ms` | every commit of a database takes so much longer |
 //! | `fsync_error` | every commit of a database fails with EIO; the node must stop |
 //! | `sign_pause_ms` | the node waits so long between a committed intent and the call of the signer |
+//! | `sign_held` | the node waits there until this is no longer set |
 //! | `wall_offset_ms` | the wall clock is wrong by so much, either way |
 //!
 //! The file is written anew to change them, best under another name and then renamed. No file means no faults.
@@ -34,6 +35,7 @@ struct Faults {
     fsync_delay_ms: u64,
     fsync_error: bool,
     sign_pause_ms: u64,
+    sign_held: bool,
     wall_offset_ms: i64,
 }
 
@@ -77,6 +79,9 @@ pub(crate) fn before_commit(database: &Path) -> Result<(), StoreError> {
 /// A process that is held up after an intent is committed and before the signer is called. Blocks.
 pub fn before_signing() {
     thread::sleep(Duration::from_millis(faults().sign_pause_ms));
+    while faults().sign_held {
+        thread::sleep(REREAD);
+    }
 }
 
 /// The wall clock, with its fault.

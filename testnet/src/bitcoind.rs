@@ -69,6 +69,8 @@ pub struct Bitcoind {
     p2p_port: u16,
     process: Option<Process>,
     peers: Vec<SocketAddr>,
+    /// What its next starts are told beside the usual.
+    options: Vec<String>,
 }
 
 impl Bitcoind {
@@ -85,6 +87,7 @@ impl Bitcoind {
             p2p_port: free_port()?,
             process: None,
             peers: Vec::new(),
+            options: Vec::new(),
         };
         bitcoind.restart()?;
         Ok(bitcoind)
@@ -119,6 +122,7 @@ impl Bitcoind {
         if has_spender_index(&program) {
             args.push("-txospenderindex=1".into());
         }
+        args.extend(self.options.iter().cloned());
         // A cookie of the run before would be refused, and its file may be read before the new one is written.
         let _none_yet = fs::remove_file(self.cookie_file());
         let log = self.folder.join("output.log");
@@ -126,6 +130,15 @@ impl Bitcoind {
         self.wait_until_it_answers()?;
         self.connect_to_peers();
         Ok(())
+    }
+
+    /// The same with these options, now and at each further start.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn restart_with(&mut self, options: &[&str]) -> Result<()> {
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+        self.restart()
     }
 
     /// Connects it to its peers, as far as they are there.

@@ -15,6 +15,8 @@ pub struct Failpoints {
     pub fsync_error: bool,
     /// The node waits so long between an intent and the call of the signer.
     pub sign_pause_ms: u64,
+    /// The node waits there until this is no longer set.
+    pub sign_held: bool,
     /// The wall clock is wrong by so much.
     pub wall_offset_ms: i64,
 }
@@ -57,7 +59,8 @@ mod tests {
         let mut file = ControlFile::new(path.clone());
         file.change(|now| now.fsync_delay_ms = 7).unwrap();
         file.change(|now| now.wall_offset_ms = -5).unwrap();
-        let text = r#"{"fsync_delay_ms":7,"fsync_error":false,"sign_pause_ms":0,"wall_offset_ms":-5}"#;
+        let text =
+            r#"{"fsync_delay_ms":7,"fsync_error":false,"sign_pause_ms":0,"sign_held":false,"wall_offset_ms":-5}"#;
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 }

@@ -19,7 +19,7 @@ mod blocks;
 mod board;
 mod caller;
 mod calls;
-mod failpoints;
+pub mod failpoints;
 mod folder;
 mod ledger;
 mod nodes;
@@ -63,6 +63,7 @@ use schedule::{ALL_KINDS_FROM, Kind, Planned};
 use stage::{MAX_REORG, Stage};
 use verdict::{End, Witnesses};
 
+pub use calls::payment_seen;
 pub use report::Report;
 pub use violation::{Oracle, Violation};
 

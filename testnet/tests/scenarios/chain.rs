@@ -1,0 +1,128 @@
+//! Bitcoinds that tell something else than the others, or nothing.
+
+use std::time::Duration;
+
+use onespend_proto::v1::{self, PaymentState};
+use onespend_testnet::bitcoind::wait_for_same_tip;
+
+use crate::blocks::generate;
+use crate::draft::{release, signed};
+use crate::replaced::confirms;
+use crate::scene::{NODES, Scene, Stage, eventually, need, reason};
+
+const TTL: Duration = Duration::from_mins(10);
+/// A bitcoind that is gone is noticed after the sum of these.
+const KEYS: &[(&str, &str)] = &[("ONESPEND_BITCOIND__POLL_MS", "200"), ("ONESPEND_BITCOIND__TIMEOUT_MS", "1000")];
+/// For calls that are refused as long as bitcoind is as it is.
+const REFUSAL: Duration = Duration::from_secs(3);
+
+/// safety 8, 17: bitcoind of the leader on another fork, which has A where everybody else has A2. It is noticed, the
+/// leader takes no spends, and what another leader follows instead settles; no coin is free in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_bitcoind_is_on_another_fork_takes_no_spends_and_frees_no_coin() {
+    let mut scene = Scene::start(Stage { name: "fork", coins: 4, keys: KEYS, ..Stage::default() }).await;
+    let leader = scene.primary();
+    let [next, last] = Scene::others(leader)[..] else { panic!("three nodes") };
+    let first = scene.pay("forked", 1.0).await;
+    let payment = scene.bump("forked", 5.0).await.unwrap().payment.unwrap();
+    scene.in_every_mempool(&payment.txid, Some(&first.txid)).await;
+    let [first, second] = [signed(&payment.attempts[0]), signed(&payment.attempts[1])];
+
+    let bitcoinds = scene.cluster.bitcoinds();
+    bitcoinds[leader].set_network(false).unwrap();
+    eventually("it has no peers", async || {
+        let peers: u32 = bitcoinds[leader].call("getconnectioncount", &[]).unwrap();
+        need(peers == 0, || format!("{peers}"))
+    })
+    .await;
+    generate(&bitcoinds[leader], &[&first]);
+    confirms(&scene, &payment, 0).await;
+    generate(&bitcoinds[next], &[&second]);
+    for _ in 0..4 {
+        generate(&bitcoinds[next], &[]);
+    }
+    let theirs = bitcoinds[next].tip().unwrap();
+    eventually("the others agree", async || need(bitcoinds[last].tip().unwrap() == theirs, String::new)).await;
+
+    eventually("it is no primary", async || need(!scene.says(leader, "/primary"), String::new)).await;
+    let order = scene.order("refused", 2.0);
+    let caller = scene.client_of(&[leader]).with_deadline(REFUSAL);
+    assert_eq!(reason(caller.create_payment(order).await), "CHAIN_NOT_SYNCED");
+    scene.hand_over(next, "/primary").await;
+    confirms(&scene, &payment, 1).await;
+
+    scene.cluster.bitcoinds()[leader].set_network(true).unwrap();
+    wait_for_same_tip(scene.cluster.bitcoinds()).unwrap();
+    eventually("it is fit to lead again", async || need(scene.says(leader, "/bitcoind"), String::new)).await;
+    scene.settle_and_judge(&["forked"]).await;
+    assert_eq!(scene.payment("forked").await.txid, payment.txid);
+    scene.finish().await;
+}
+
+/// safety 9, 13: every node's bitcoind down. What was granted is signed, no new spend is, a new leader knows as much,
+/// and when the bitcoinds come back, with empty mempools, everything that was promised is paid, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_any_bitcoind_nothing_new_is_granted_and_what_was_granted_is_paid_later() {
+    let mut scene = Scene::start(Stage { name: "down", coins: 6, faulty: true, keys: KEYS, ..Stage::default() }).await;
+    let before = scene.pay("before", 2.0).await;
+    scene.in_every_mempool(&before.txid, None).await;
+    let held = scene.reserve(1, TTL).await;
+    for index in 0..NODES {
+        scene.fault(index, |now| now.sign_held = true);
+    }
+    let (client, order) = (scene.client.clone(), scene.order("meanwhile", 2.0));
+    let answer = tokio::spawn(async move { client.create_payment(order).await });
+    let intent = scene.intent("meanwhile").await;
+    scene.stop_bitcoinds();
+    for index in 0..NODES {
+        scene.fault(index, |now| now.sign_held = false);
+    }
+    let signed = scene.reaches("meanwhile", PaymentState::Signed).await;
+    assert_eq!((&signed.txid, signed.attempts.len()), (&intent.txid, 1));
+    answer.await.unwrap().expect("a signature needs no bitcoind");
+
+    eventually("all nodes notice", async || {
+        let fit: Vec<usize> = (0..NODES).filter(|index| scene.says(*index, "/bitcoind")).collect();
+        need(fit.is_empty(), || format!("{fit:?}"))
+    })
+    .await;
+    nothing_new(&mut scene, "refused").await;
+    release(&scene.client, &held).await;
+    let leader = (0..NODES).find(|index| scene.says(*index, "/leader")).expect("somebody leads");
+    scene.node(leader).kill().unwrap();
+    let others = Scene::others(leader);
+    scene.client = scene.client_of(&others);
+    eventually("another one leads", async || {
+        need(others.iter().any(|index| scene.says(*index, "/leader")), String::new)
+    })
+    .await;
+    nothing_new(&mut scene, "refused-too").await;
+    for (payment_id, txid) in [("before", &before.txid), ("meanwhile", &intent.txid)] {
+        assert_eq!((&scene.payment(payment_id).await.txid, scene.payment(payment_id).await.attempts.len()), (txid, 1));
+    }
+
+    scene.restart_bitcoinds(&[]);
+    scene.node(leader).restart().unwrap();
+    for txid in [&before.txid, &intent.txid] {
+        scene.in_every_mempool(txid, None).await;
+    }
+    scene.settle_and_judge(&["before", "meanwhile"]).await;
+    scene.primary();
+    let afterwards = scene.pay("afterwards", 2.0).await;
+    scene.in_every_mempool(&afterwards.txid, None).await;
+    scene.settle_and_judge(&["before", "meanwhile", "afterwards"]).await;
+    scene.finish().await;
+}
+
+/// Nobody is primary, and a new payment is refused: it is not there afterwards.
+async fn nothing_new(scene: &mut Scene, payment_id: &str) {
+    assert!((0..NODES).all(|index| !scene.says(index, "/primary")), "somebody takes spends");
+    let order = scene.order(payment_id, 2.0);
+    let refused = scene.client.with_deadline(REFUSAL).create_payment(order).await;
+    assert_eq!(reason(refused), "CHAIN_NOT_SYNCED");
+    let request = v1::GetPaymentRequest {
+        wallet_id: onespend_testnet::hot::WALLET.to_owned(),
+        payment_id: payment_id.to_owned(),
+    };
+    assert_eq!(reason(scene.client.get_payment(request).await), "PAYMENT_UNKNOWN");
+}

@@ -1,0 +1,230 @@
+//! What is on the nodes' disks, and what is not any more: snapshots without a log, yesterday's folder, none at all.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use onespend_proto::v1::{self, PaymentState};
+use onespend_testnet::process::Process;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::draft::{FEE_SAT, ask_to_sign, release};
+use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, need};
+
+const TTL: Duration = Duration::from_mins(10);
+/// Entries that make several snapshots, and more than a node purges at once (512).
+const ENTRIES: u64 = 1_100;
+/// More than any election takes.
+const SEVERAL_ELECTIONS: Duration = Duration::from_secs(3);
+
+/// The oldest entry in the log of a data folder, past the node, which may be running.
+pub fn oldest_entry(data_dir: &Path) -> u64 {
+    let log = Connection::open_with_flags(data_dir.join("raft.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    log.busy_timeout(PATIENCE).unwrap();
+    let oldest: Option<i64> = log.query_row("SELECT min(idx) FROM entry", [], |row| row.get(0)).unwrap();
+    oldest.map_or(u64::MAX, i64::cast_unsigned)
+}
+
+/// Drives the log on by so many entries at least.
+async fn drive(scene: &Scene, entries: u64) {
+    let mut first = None;
+    loop {
+        let held = scene.reserve(1, TTL).await;
+        release(&scene.client, &held).await;
+        if held.fence - *first.get_or_insert(held.fence) >= entries {
+            return;
+        }
+    }
+}
+
+/// safety 13, 14, 25: snapshot and log purge with an intent pending, then a new node leads. That node was down when the
+/// intent was committed: it knows it from a snapshot alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_that_only_a_snapshot_carries_is_signed_by_the_node_that_leads_next() {
+    let keys = &[("ONESPEND_RAFT__SNAPSHOT_EVERY_ENTRIES", "100"), ("ONESPEND_RAFT__KEEP_LOG_ENTRIES", "0")];
+    let mut scene = Scene::start(Stage { name: "purged", coins: 6, faulty: true, keys, ..Stage::default() }).await;
+    let leader = scene.primary();
+    let [away, other] = Scene::others(leader)[..] else { panic!("three nodes") };
+    scene.node(away).kill().unwrap();
+    for index in [leader, other] {
+        scene.fault(index, |now| now.sign_held = true);
+    }
+    let used = scene.reserve(2, TTL).await;
+    let request = scene.sign_request("pending", &used, FEE_SAT).await;
+    let answer = ask_to_sign(&scene.client, &request);
+    let intent = scene.intent("pending").await;
+    let fence = intent.attempts[0].fence;
+    drive(&scene, ENTRIES).await;
+    for index in [leader, other] {
+        let folder = scene.cluster.nodes()[index].data_dir();
+        eventually("the log is purged", async || need(oldest_entry(&folder) > fence, String::new)).await;
+    }
+
+    scene.node(away).restart().unwrap();
+    let behind = scene.status(leader).await.applied_index;
+    eventually("the node catches up", async || {
+        let status = scene.status(away).await;
+        need(status.applied_index >= behind && status.snapshot_index > fence, || format!("{status:?}"))
+    })
+    .await;
+    assert!(oldest_entry(&scene.cluster.nodes()[away].data_dir()) > fence, "it was never sent the intent's entry");
+    scene.hand_over(away, "/primary").await;
+    scene.node(leader).kill().unwrap();
+    let signed = scene.reaches("pending", PaymentState::Broadcast).await;
+    assert_eq!((&signed.txid, signed.attempts.len()), (&intent.txid, 1));
+    let lines = scene.signed_by(away, "pending");
+    assert_eq!(lines.iter().map(|line| (&line.txid, line.fence)).collect::<Vec<_>>(), [(&intent.txid, fence)]);
+    for index in [leader, other] {
+        assert_eq!(scene.signed_by(index, "pending"), [], "nobody else has signed it");
+        scene.fault(index, |now| now.sign_held = false);
+    }
+    scene.node(leader).restart().unwrap();
+    if let Ok(answered) = answer.await.unwrap() {
+        assert_eq!((answered.payment.unwrap().txid, answered.attempt_number), (intent.txid, 1));
+    }
+    let again = scene.client.sign_psbt(request).await.unwrap();
+    assert_eq!((again.attempt_number, again.payment.unwrap().txid), (1, signed.txid), "the retry");
+    scene.settle_and_judge(&["pending"]).await;
+    scene.finish().await;
+}
+
+/// safety 12, 30: yesterday's data folder against today's signer. Every node is put back to a copy that nobody
+/// marked, and each node's signer has signed since: none signs again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn yesterdays_data_folders_make_todays_signers_refuse() {
+    let mut scene = Scene::start(Stage { name: "yesterday", coins: 8, ..Stage::default() }).await;
+    stop_all(&mut scene);
+    for index in 0..NODES {
+        remember_outside(&scene, index);
+        copy(&scene, index, "data", "yesterday");
+        scene.node(index).restart().unwrap();
+    }
+    scene.primary();
+    drive(&scene, ENTRIES).await;
+    // Today every node's signer signs something.
+    for index in 0..NODES {
+        scene.hand_over(index, "/primary").await;
+        let payment = scene.pay(&format!("today-{index}"), 2.0).await;
+        scene.in_every_mempool(&payment.txid, None).await;
+        assert_eq!(scene.signed_by(index, &payment.payment_id).len(), 1);
+    }
+
+    stop_all(&mut scene);
+    let before: Vec<usize> = (0..NODES).map(|index| scene.signatures(index).len()).collect();
+    for index in 0..NODES {
+        fs::remove_dir_all(scene.cluster.nodes()[index].data_dir()).unwrap();
+        copy(&scene, index, "yesterday", "data");
+        scene.node(index).restart().unwrap();
+    }
+    let leader = scene.primary();
+    // The caller missed the answers and orders again what this log has never heard of, and something else.
+    let caller = scene.client_of(&[leader]);
+    let order = v1::CreatePaymentRequest { request_id: String::new(), ..scene.order("today-0", 2.0) };
+    let again = caller.create_payment(order).await.expect("the log grants it").payment.unwrap();
+    assert_eq!((again.state(), again.attempts.len()), (PaymentState::Signing, 1), "and the signer refuses");
+    freezes(&scene, leader).await;
+    // The next one would sign the pending intent, if its signer had forgotten what it signed today.
+    for index in Scene::others(leader) {
+        scene.hand_over(index, "/leader").await;
+        freezes(&scene, index).await;
+    }
+    let after: Vec<usize> = (0..NODES).map(|index| scene.signatures(index).len()).collect();
+    assert_eq!(before, after, "no signer has signed anything");
+    // What was signed today is mined: the chain has each payment once, whatever the log says.
+    scene.mine(6);
+    scene.judge_chain(&["today-0", "today-1", "today-2"]);
+    scene.finish().await;
+}
+
+/// Waits until a node's signer is frozen, so that it takes no spends.
+async fn freezes(scene: &Scene, index: usize) {
+    eventually("the signer freezes", async || {
+        let alarms = scene.status(index).await.alarms;
+        need(alarms.iter().any(|alarm| alarm.contains("SIGNER_FROZEN")), || format!("{alarms:?}"))?;
+        need(!scene.says(index, "/primary"), || "it is primary".to_owned())
+    })
+    .await;
+}
+
+fn stop_all(scene: &mut Scene) {
+    for index in 0..NODES {
+        scene.node(index).stop().unwrap();
+    }
+}
+
+/// The signer's memory goes where the operator's guide wants it: outside the data folder.
+fn remember_outside(scene: &Scene, index: usize) {
+    let node = &scene.cluster.nodes()[index];
+    let (file, data_dir) = (node.config_file(), node.data_dir());
+    let config = fs::read_to_string(&file).unwrap();
+    assert!(config.trim_end().lines().last().unwrap().starts_with("audit_log"), "the signer's section is the last");
+    let memory = data_dir.with_file_name("memory.db");
+    fs::write(file, format!("{config}memory = '{}'\n", memory.display())).unwrap();
+}
+
+fn copy(scene: &Scene, index: usize, from: &str, to: &str) {
+    let data_dir = scene.cluster.nodes()[index].data_dir();
+    let (from, to) = (data_dir.with_file_name(from), data_dir.with_file_name(to));
+    fs::create_dir(&to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// safety 29: wiped node under its old id refused. It has forgotten what it acknowledged, so its vote must not count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_is_refused_under_its_old_id_and_its_vote_does_not_count() {
+    let mut scene = Scene::start(Stage { name: "wiped", coins: 4, ..Stage::default() }).await;
+    let leader = scene.primary();
+    let wiped = Scene::others(leader)[0];
+    // With its disk it is welcome.
+    scene.node(wiped).kill().unwrap();
+    scene.node(wiped).restart().unwrap();
+    let paid = scene.pay("before", 2.0).await;
+    eventually("it follows", async || {
+        let (theirs, ours) = (scene.status(wiped).await.applied_index, scene.status(leader).await.applied_index);
+        need(theirs == ours, || format!("{theirs} of {ours}"))
+    })
+    .await;
+
+    scene.node(wiped).kill().unwrap();
+    fs::remove_dir_all(scene.cluster.nodes()[wiped].data_dir()).unwrap();
+    fs::create_dir(scene.cluster.nodes()[wiped].data_dir()).unwrap();
+    scene.node(wiped).restart().unwrap();
+    ends(&mut scene, wiped, "a node whose disk was lost must come back under a new id");
+    scene.pay("without-it", 2.0).await;
+
+    // Two of three are gone now, so nobody may lead, however often the wiped one comes.
+    let leader = scene.primary();
+    scene.node(leader).kill().unwrap();
+    let until = Instant::now() + SEVERAL_ELECTIONS;
+    while Instant::now() < until {
+        if !scene.node(wiped).is_running() {
+            scene.node(wiped).kill().unwrap();
+            scene.node(wiped).restart().unwrap();
+        }
+        for index in Scene::others(leader) {
+            assert!(!scene.says(index, "/leader"), "node {} leads by a vote that does not count", index + 1);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    ends(&mut scene, wiped, "a node whose disk was lost must come back under a new id");
+    scene.node(wiped).kill().unwrap();
+    scene.node(leader).restart().unwrap();
+    let remaining = Scene::others(wiped);
+    scene.primary_among(&remaining).await;
+    scene.client = scene.client_of(&remaining);
+    assert_eq!(scene.payment("before").await.txid, paid.txid);
+    scene.settle_and_judge(&["before", "without-it"]).await;
+    scene.finish().await;
+}
+
+/// Waits until a node has ended by itself, with an error, for this reason.
+fn ends(scene: &mut Scene, index: usize, why: &str) {
+    let node = scene.node(index);
+    let status = node.process().map(|process: &mut Process| process.wait(PATIENCE).unwrap()).unwrap();
+    assert!(!status.success(), "{status}");
+    let told = node.log_tail();
+    assert!(told.contains(why), "{told}");
+}

@@ -1,0 +1,87 @@
+//! Somebody else who has the wallet's keys.
+
+use std::fs;
+use std::time::Duration;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::bip32::{ChildNumber, Xpriv};
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::{Message, Secp256k1};
+use bitcoin::sighash::{EcdsaSighashType, SighashCache};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, CompressedPublicKey, ScriptBuf, Transaction, TxIn, TxOut, Witness, ecdsa};
+use onespend_proto::v1::{self, Keychain, UtxoState};
+use onespend_testnet::hot::WALLET;
+
+use crate::draft::{FEE_SAT, names, outpoint, release, reserve};
+use crate::scene::{NODES, Scene, eventually, need, payee, reason};
+
+const TTL: Duration = Duration::from_mins(10);
+
+/// safety 17: external spend of a reserved coin. Nothing is signed for it, the other coin of the reservation
+/// stays its owner's, and when a reorganisation takes the spend back nobody gets the coin before an operator has looked.
+pub async fn a_reserved_coin_that_somebody_else_spends_is_signed_for_by_nobody(scene: &mut Scene) {
+    let held = scene.reserve(2, TTL).await;
+    let [stolen, kept] = &names(&held.utxos)[..] else { panic!("two coins") };
+    let theft = spend_outside(scene, &held.utxos[0]);
+    let txid = theft.compute_txid().to_string();
+    scene.cluster.bitcoinds()[0].send(&theft).unwrap();
+    let block = scene.mine_only(&[&theft]);
+    eventually("the spend is seen", async || {
+        let coin = scene.coin(stolen).await;
+        let spent = matches!(coin.state(), UtxoState::SpentPending | UtxoState::Spent);
+        need(spent && coin.spending_txid == txid, || format!("{coin:?}"))
+    })
+    .await;
+    let events = scene.operator.list_audit_events(v1::ListAuditEventsRequest::default()).await.unwrap().events;
+    assert!(events.iter().any(|one| one.event == "foreign_spend"), "an operator must see it: {events:?}");
+
+    let request = scene.sign_request("stolen-from", &held, FEE_SAT).await;
+    assert_eq!(reason(scene.client.sign_psbt(request).await), "OUTPOINT_SPENT");
+    let wanted = v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: "stolen-from".to_owned() };
+    assert_eq!(reason(scene.client.get_payment(wanted).await), "PAYMENT_UNKNOWN", "no intent");
+    assert_eq!(scene.coin(kept).await.state(), UtxoState::Reserved);
+    assert_eq!(reason(reserve(&scene.client, std::slice::from_ref(kept), TTL).await), "OUTPOINT_RESERVED");
+    release(&scene.client, &held).await;
+    assert_eq!(scene.coin(kept).await.state(), UtxoState::Available);
+    assert_eq!(reason(reserve(&scene.client, std::slice::from_ref(stolen), TTL).await), "OUTPOINT_SPENT");
+
+    scene.reorganise(block, &[&[], &[]]);
+    scene.followed().await;
+    assert_eq!(scene.coin(stolen).await.state(), UtxoState::Quarantined);
+    assert_eq!(reason(reserve(&scene.client, std::slice::from_ref(stolen), TTL).await), "OUTPOINT_RESERVED");
+    // The thief is in the mempools still.
+    scene.mine(1);
+    scene.followed().await;
+    let name = outpoint(stolen).to_string();
+    for index in 0..NODES {
+        let lines = scene.signatures(index);
+        assert!(lines.iter().all(|line| !line.outpoints.contains(&name)), "signed for a stolen coin: {lines:?}");
+    }
+}
+
+/// Spends a coin of the wallet past the service, with the keys out of a signer's file.
+fn spend_outside(scene: &Scene, coin: &v1::Utxo) -> Transaction {
+    let secp = Secp256k1::new();
+    let file = scene.cluster.nodes()[0].data_dir().with_file_name("hot.xprv");
+    let descriptors = fs::read_to_string(file).unwrap();
+    let account = descriptors.split_once(']').and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
+    let branch = u32::from(coin.keychain() == Keychain::Internal);
+    let path = [branch, coin.index].map(|step| ChildNumber::from_normal_idx(step).unwrap());
+    let key = account.parse::<Xpriv>().unwrap().derive_priv(&secp, &path).unwrap().private_key;
+    let public = key.public_key(&secp);
+    let script = ScriptBuf::from_bytes(coin.script.to_vec());
+    assert_eq!(script, ScriptBuf::new_p2wpkh(&CompressedPublicKey(public).wpubkey_hash()), "the coin's key");
+    let value = Amount::from_sat(coin.value_sat.unsigned_abs());
+    let unsigned = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn { previous_output: outpoint(coin.outpoint.as_ref().unwrap()), ..Default::default() }],
+        output: vec![TxOut { value: value - Amount::from_sat(FEE_SAT), script_pubkey: payee("thief") }],
+    };
+    let mut cache = SighashCache::new(unsigned);
+    let sighash = cache.p2wpkh_signature_hash(0, &script, value, EcdsaSighashType::All).unwrap();
+    let signature = secp.sign_ecdsa(&Message::from_digest(sighash.to_byte_array()), &key);
+    *cache.witness_mut(0).unwrap() = Witness::p2wpkh(&ecdsa::Signature::sighash_all(signature), &public);
+    cache.into_transaction()
+}
