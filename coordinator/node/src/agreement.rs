@@ -4,6 +4,7 @@
 //! stops serving. And a bitcoind that is cut off from the network is at its own tip, so how far the others' are is what
 //! tells.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,19 +30,20 @@ pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
 
 /// Keeps a node whose state differs away from callers and signers. It goes on to store the log, which is sound.
 pub struct Quarantine {
-    /// Where it is told.
-    pub alarms: Arc<Alarms>,
-    /// What outlives the process: the state cannot heal by itself.
-    pub mark: DifferingMark,
+    alarms: Arc<Alarms>,
+    /// Outlives the process: the state cannot heal by itself.
+    mark: DifferingMark,
 }
 
 impl Quarantine {
-    /// Before the node does anything: what was found earlier holds.
-    pub fn resume(&self, raft: &RaftNode) {
-        if let Some(why) = self.mark.why() {
-            self.alarms.raise(MISMATCH, &why);
+    /// Before the node does anything: what was found earlier, and is marked in the data folder, holds.
+    pub fn resume(alarms: &Arc<Alarms>, data_dir: &Path, raft: &RaftNode) -> Self {
+        let mark = DifferingMark::of(data_dir);
+        if let Some(why) = mark.why() {
+            alarms.raise(MISMATCH, &why);
             raft.abstain();
         }
+        Self { alarms: Arc::clone(alarms), mark }
     }
 
     fn begin(&self, raft: &RaftNode, index: u64) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use onespend_adapters::store::sqlite::{DifferingMark, RestoredMark};
+use onespend_adapters::store::sqlite::RestoredMark;
 use onespend_policies::RoleTable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +27,7 @@ use crate::leader::{self, Duty, broadcast, sign};
 use crate::metrics::Metrics;
 use crate::parts;
 use crate::peers::Peers;
-use crate::raft::{LeaderHint, RaftNode};
+use crate::raft::{LeaderHint, RaftNode, RaftParts};
 use crate::replica::Replica;
 use crate::restored;
 use crate::selection::Busy;
@@ -148,15 +148,12 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let chain = parts::chain(config)?;
     let raft = parts::raft(config, &tls)?;
     let signers = parts::signers(config)?;
-    let raft = RaftNode::start(raft).await.context("starting Raft")?;
-    let own = LeaderHint { node_id: config.node.id, addresses: parts::own_addresses(config)?, term: 0 };
-    let replica = Arc::new(Replica::new(raft, own));
+    let replica = replica(config, raft).await?;
 
     let bitcoind = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), parts::watch_settings(config));
     let (outbox, inbox) = broadcast::queue();
     let alarms = Arc::new(Alarms::default());
-    let quarantine = Quarantine { alarms: Arc::clone(&alarms), mark: DifferingMark::of(&config.node.data_dir) };
-    quarantine.resume(replica.raft());
+    let quarantine = Quarantine::resume(&alarms, &config.node.data_dir, replica.raft());
     let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox.clone(), Arc::clone(&alarms)));
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
     let [stop_data, stop_control, stop_working] = std::array::from_fn(|_| CancellationToken::new());
@@ -183,11 +180,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let raft_service = replica.raft().peer_service(parts::peer_identity(config), parts::node_view(&api)).into_server();
     let serving = server::serve_control(control, bounds.clone(), Arc::clone(&api), raft_service, stop_control.clone());
     let control = Server::spawn("control", stop_control, serving);
-    if config.node.join {
-        info!("waiting for the cluster's log; an operator has to add this node: onespend cluster add");
-    } else {
-        replica.raft().initialize(parts::members(config)).await.context("forming the cluster")?;
-    }
+    form_or_join(&replica, config).await?;
 
     let threads = bitcoind.start(health.progress())?;
     let duty = Duty {
@@ -205,8 +198,9 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let beat = health.progress().register("raft-core", health_feed::LONGEST_CORE_TURN);
     workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, stop_working.clone()));
     let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
-    let watch = Arc::clone(&bitcoind);
-    workers.spawn(agreement::run(Arc::clone(&replica), peers, watch, quarantine, beat, stop_working.clone()));
+    let agreement =
+        agreement::run(Arc::clone(&replica), peers, Arc::clone(&bitcoind), quarantine, beat, stop_working.clone());
+    workers.spawn(agreement);
     let marked = restored::run(Arc::clone(&replica), RestoredMark::of(&config.node.data_dir), stop_working.clone());
     workers.spawn(marked);
     let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };
@@ -214,6 +208,20 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let serving = server::serve_data(data, bounds, api, health_service, stop_data.clone());
     let data = Server::spawn("data", stop_data, serving);
     Ok(Node { replica, health: health_server, bitcoind: threads, data, control, stop_working, workers })
+}
+
+async fn replica(config: &Config, raft: RaftParts) -> anyhow::Result<Arc<Replica>> {
+    let raft = RaftNode::start(raft).await.context("starting Raft")?;
+    let own = LeaderHint { node_id: config.node.id, addresses: parts::own_addresses(config)?, term: 0 };
+    Ok(Arc::new(Replica::new(raft, own)))
+}
+
+async fn form_or_join(replica: &Replica, config: &Config) -> anyhow::Result<()> {
+    if config.node.join {
+        info!("waiting for the cluster's log; unless it is a member, an operator has to add it: onespend cluster add");
+        return Ok(());
+    }
+    replica.raft().initialize(parts::members(config)).await.context("forming the cluster")
 }
 
 /// Stops from the outside in: first nobody is sent here any more, then the lead goes to another node, then requests

@@ -38,9 +38,10 @@ pub fn report(state: &State, standing: &mut Option<Alarm>) {
     if now == *standing {
         return;
     }
-    match &now {
-        Some(alarm) => error!(code = alarm.code, message = alarm.message, "alarm"),
-        None => info!(code = REORGANISED, "the alarm is over"),
+    if let Some(alarm) = &now {
+        error!(code = alarm.code, message = alarm.message, "alarm");
+    } else {
+        info!(code = REORGANISED, "the alarm is over");
     }
     *standing = now;
 }

@@ -63,9 +63,9 @@ fn order() -> String {
     "order-7".to_owned()
 }
 
-fn consistency() -> Option<v1::ReadConsistency> {
+fn consistency() -> v1::ReadConsistency {
     let level = v1::read_consistency::Level::BoundedStaleness(v1::BoundedStaleness { max_lag_ms: 500 });
-    Some(v1::ReadConsistency { level: Some(level) })
+    v1::ReadConsistency { level: Some(level) }
 }
 
 fn outpoint() -> v1::Outpoint {
@@ -81,10 +81,10 @@ fn recipients() -> Vec<v1::Recipient> {
         .into()
 }
 
-fn limits() -> Option<v1::WalletLimits> {
+fn limits() -> v1::WalletLimits {
     let window = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
     let velocity = Some(v1::Velocity { window, max_sat: 1_000_000 });
-    Some(v1::WalletLimits { max_fee_sat: 9, max_feerate_sat_vb: 2.5, velocity, ..v1::WalletLimits::default() })
+    v1::WalletLimits { max_fee_sat: 9, max_feerate_sat_vb: 2.5, velocity, ..v1::WalletLimits::default() }
 }
 
 /// A right message of every rpc that has fields, a wrong one, and an empty one of each.
@@ -110,7 +110,7 @@ fn wallets() -> Vec<Vec<u8>> {
         wallet_id: hot(),
         descriptor: psbt_intake::DESCRIPTORS[0].to_owned(),
         signer: "external".to_owned(),
-        limits: limits(),
+        limits: Some(limits()),
         fence_key: vec![2; 32].into(),
     };
     let several = v1::RegisterWalletRequest { descriptor: psbt_intake::DESCRIPTORS[2].to_owned(), ..register.clone() };
@@ -127,7 +127,7 @@ fn wallets() -> Vec<Vec<u8>> {
         seed(Action::RegisterWallet, &register),
         seed(Action::RegisterWallet, &several),
         seed(Action::NewAddress, &v1::NewAddressRequest { request_id: id(), wallet_id: hot(), keychain: 2 }),
-        seed(Action::SetLimits, &v1::SetLimitsRequest { request_id: id(), wallet_id: hot(), limits: limits() }),
+        seed(Action::SetLimits, &v1::SetLimitsRequest { request_id: id(), wallet_id: hot(), limits: Some(limits()) }),
         seed(Action::FreezeWallet, &v1::FreezeWalletRequest { request_id: id(), wallet_id: hot(), note: note.clone() }),
         seed(Action::UnfreezeWallet, &v1::UnfreezeWalletRequest { request_id, wallet_id }),
         seed(Action::RegisterOutpoints, &follow),
@@ -242,21 +242,21 @@ fn replacements() -> Vec<Vec<u8>> {
 }
 
 fn reads() -> Vec<Vec<u8>> {
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |text: &str| bitcoin::hex::DisplayHex::to_lower_hex_string(text.as_bytes());
     let coins = v1::ListUtxosRequest {
         wallet_id: hot(),
         states: vec![1, 2],
         min_value_sat: 5,
         page_size: 10,
         page_token: hex(&format!("{}:1", "b7".repeat(32))),
-        consistency: consistency(),
+        consistency: Some(consistency()),
         ..v1::ListUtxosRequest::default()
     };
     let payments = v1::ListPaymentsRequest {
         wallet_id: hot(),
         states: vec![1],
         page_token: hex("hot/order-7"),
-        consistency: consistency(),
+        consistency: Some(consistency()),
         ..v1::ListPaymentsRequest::default()
     };
     let reservations = v1::ListReservationsRequest {
@@ -267,7 +267,7 @@ fn reads() -> Vec<Vec<u8>> {
         ..v1::ListReservationsRequest::default()
     };
     let events = v1::ListAuditEventsRequest { page_token: hex("9"), wallet_id: hot(), ..Default::default() };
-    let wallets = v1::ListWalletsRequest { page_size: 3, page_token: hex("hot"), consistency: consistency() };
+    let wallets = v1::ListWalletsRequest { page_size: 3, page_token: hex("hot"), consistency: Some(consistency()) };
     let watch = v1::WatchPaymentsRequest { wallet_id: hot(), payment_id: order(), ..Default::default() };
     vec![
         seed(Action::ListUtxos, &coins),
@@ -276,7 +276,7 @@ fn reads() -> Vec<Vec<u8>> {
         seed(Action::ListAuditEvents, &events),
         seed(Action::ListWallets, &wallets),
         seed(Action::WatchPayments, &watch),
-        seed(Action::GetWallet, &v1::GetWalletRequest { wallet_id: hot(), consistency: consistency() }),
+        seed(Action::GetWallet, &v1::GetWalletRequest { wallet_id: hot(), consistency: Some(consistency()) }),
         seed(Action::GetPayment, &v1::GetPaymentRequest { wallet_id: hot(), payment_id: order() }),
         seed(Action::EstimateFee, &v1::EstimateFeeRequest { confirm_target_blocks: 6 }),
     ]

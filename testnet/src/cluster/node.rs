@@ -252,11 +252,6 @@ impl Node {
         &self.name
     }
 
-    /// Its data folder.
-    pub fn data_dir(&self) -> PathBuf {
-        self.folder.join("data")
-    }
-
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.config.listen

@@ -32,7 +32,9 @@ impl Credentials {
         for (flag, file) in ["--ca", "--cert", "--key"].iter().zip(&files) {
             all.extend([flag, file.as_str()]);
         }
-        control.iter().for_each(|address| all.extend(["--control", address]));
+        for address in &control {
+            all.extend(["--control", address.as_str()]);
+        }
         run(&all)
     }
 }

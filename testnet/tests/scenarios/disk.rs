@@ -56,7 +56,7 @@ async fn an_intent_that_only_a_snapshot_carries_is_signed_by_the_node_that_leads
     let fence = intent.attempts[0].fence;
     drive(&scene, ENTRIES).await;
     for index in [leader, other] {
-        let folder = scene.cluster.nodes()[index].data_dir();
+        let folder = scene.cluster.nodes()[index].data_folder();
         eventually("the log is purged", async || need(oldest_entry(&folder) > fence, String::new)).await;
     }
 
@@ -67,7 +67,7 @@ async fn an_intent_that_only_a_snapshot_carries_is_signed_by_the_node_that_leads
         need(status.applied_index >= behind && status.snapshot_index > fence, || format!("{status:?}"))
     })
     .await;
-    assert!(oldest_entry(&scene.cluster.nodes()[away].data_dir()) > fence, "it was never sent the intent's entry");
+    assert!(oldest_entry(&scene.cluster.nodes()[away].data_folder()) > fence, "it was never sent the intent's entry");
     scene.hand_over(away, "/primary").await;
     scene.node(leader).kill().unwrap();
     let signed = scene.reaches("pending", PaymentState::Broadcast).await;
@@ -112,7 +112,7 @@ async fn yesterdays_data_folders_make_todays_signers_refuse() {
     stop_all(&mut scene);
     let before: Vec<usize> = (0..NODES).map(|index| scene.signatures(index).len()).collect();
     for index in 0..NODES {
-        fs::remove_dir_all(scene.cluster.nodes()[index].data_dir()).unwrap();
+        fs::remove_dir_all(scene.cluster.nodes()[index].data_folder()).unwrap();
         copy(&scene, index, "yesterday", "data");
         scene.node(index).restart().unwrap();
     }
@@ -155,7 +155,7 @@ fn stop_all(scene: &mut Scene) {
 /// The signer's memory goes where the operator's guide wants it: outside the data folder.
 fn remember_outside(scene: &Scene, index: usize) {
     let node = &scene.cluster.nodes()[index];
-    let (file, data_dir) = (node.config_file(), node.data_dir());
+    let (file, data_dir) = (node.config_file(), node.data_folder());
     let config = fs::read_to_string(&file).unwrap();
     assert!(config.trim_end().lines().last().unwrap().starts_with("audit_log"), "the signer's section is the last");
     let memory = data_dir.with_file_name("memory.db");
@@ -163,7 +163,7 @@ fn remember_outside(scene: &Scene, index: usize) {
 }
 
 fn copy(scene: &Scene, index: usize, from: &str, to: &str) {
-    let data_dir = scene.cluster.nodes()[index].data_dir();
+    let data_dir = scene.cluster.nodes()[index].data_folder();
     let (from, to) = (data_dir.with_file_name(from), data_dir.with_file_name(to));
     fs::create_dir(&to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -189,8 +189,8 @@ async fn a_wiped_node_is_refused_under_its_old_id_and_its_vote_does_not_count() 
     .await;
 
     scene.node(wiped).kill().unwrap();
-    fs::remove_dir_all(scene.cluster.nodes()[wiped].data_dir()).unwrap();
-    fs::create_dir(scene.cluster.nodes()[wiped].data_dir()).unwrap();
+    fs::remove_dir_all(scene.cluster.nodes()[wiped].data_folder()).unwrap();
+    fs::create_dir(scene.cluster.nodes()[wiped].data_folder()).unwrap();
     scene.node(wiped).restart().unwrap();
     ends(&mut scene, wiped, "a node whose disk was lost must come back under a new id");
     scene.pay("without-it", 2.0).await;

@@ -63,7 +63,7 @@ pub async fn a_reserved_coin_that_somebody_else_spends_is_signed_for_by_nobody(s
 /// Spends a coin of the wallet past the service, with the keys out of a signer's file.
 fn spend_outside(scene: &Scene, coin: &v1::Utxo) -> Transaction {
     let secp = Secp256k1::new();
-    let file = scene.cluster.nodes()[0].data_dir().with_file_name("hot.xprv");
+    let file = scene.cluster.nodes()[0].data_folder().with_file_name("hot.xprv");
     let descriptors = fs::read_to_string(file).unwrap();
     let account = descriptors.split_once(']').and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
     let branch = u32::from(coin.keychain() == Keychain::Internal);

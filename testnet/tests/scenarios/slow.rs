@@ -41,7 +41,7 @@ async fn a_slow_signer_is_waited_for_while_reservations_expire_and_the_log_is_co
     }
     assert!(expired > 5, "{expired} reservations expired meanwhile");
     for node in scene.cluster.nodes() {
-        let oldest = oldest_entry(&node.data_dir());
+        let oldest = oldest_entry(&node.data_folder());
         assert!(oldest > fence, "{} has the log from {oldest} on; the intent is entry {fence}", node.name());
     }
     // Asked again, the same request is the same attempt.

@@ -38,6 +38,7 @@ pub(super) fn estimate_fee(
 }
 
 /// Blocks within which a transaction should confirm.
+#[allow(clippy::trivially_copy_pass_by_ref)] // as the readers of all messages
 pub(super) fn parse_target(message: &v1::EstimateFeeRequest) -> Result<u16, Status> {
     let mut fields = Fields::default();
     let blocks = match message.confirm_target_blocks {

@@ -12,7 +12,7 @@ use tonic::Status;
 use super::{
     abort_attempt, bump_fee, bump_fee_cpfp, cancel_payment, chain_view, change_wallet, confirm_recovery,
     create_payment, get_balance, get_payment, get_reservation, get_wallet, list_audit_events, list_payments,
-    list_reservations, list_utxos, list_wallets, new_address, reads, register_outpoints, register_wallet,
+    list_reservations, list_utxos, list_wallets, membership, new_address, reads, register_outpoints, register_wallet,
     release_quarantined, release_reservation, renew_reservation, reserve_utxos, sign_psbt, submit_signed_transaction,
     transfer_leadership, watch_payments,
 };
@@ -53,6 +53,9 @@ pub fn read_request(action: Action, bytes: &[u8], network: Network, finality_dep
         Action::SubmitSignedTransaction => caller(bytes, submit_signed_transaction::parse),
         Action::TransferLeadership => caller(bytes, transfer_leadership::parse),
         Action::ConfirmRecovery => caller(bytes, confirm_recovery::parse),
+        Action::AddLearner => caller(bytes, membership::parse_add),
+        Action::PromoteLearner => caller(bytes, membership::parse_promote),
+        Action::RemoveNode => caller(bytes, membership::parse_remove),
         Action::GetWallet
         | Action::ListWallets
         | Action::GetBalance

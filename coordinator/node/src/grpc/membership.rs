@@ -17,13 +17,8 @@ pub(super) async fn add_learner(
     call: Call,
     message: v1::AddLearnerRequest,
 ) -> Result<v1::AddLearnerResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let node = node_id(&mut fields, message.node_id);
-    let control = address(&mut fields, "control_address", &message.control_address);
-    let data = address(&mut fields, "data_address", &message.data_address);
-    let (_, (node, (control, data))) = fields.finish(request.zip(node.zip(control.zip(data))))?;
-    let changed = api.replica.raft().add_learner(node, Addresses { control, data }, call.deadline.into()).await;
+    let (node, addresses) = parse_add(&message)?;
+    let changed = api.replica.raft().add_learner(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::AddLearnerResponse { members, applied_index, term })
 }
@@ -33,10 +28,7 @@ pub(super) async fn promote_learner(
     call: Call,
     message: v1::PromoteLearnerRequest,
 ) -> Result<v1::PromoteLearnerResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let node = node_id(&mut fields, message.node_id);
-    let (_, node) = fields.finish(request.zip(node))?;
+    let node = parse_promote(&message)?;
     let changed = api.replica.raft().promote_learner(node, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::PromoteLearnerResponse { members, applied_index, term })
@@ -47,10 +39,7 @@ pub(super) async fn remove_node(
     call: Call,
     message: v1::RemoveNodeRequest,
 ) -> Result<v1::RemoveNodeResponse, Status> {
-    let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let node = node_id(&mut fields, message.node_id);
-    let (_, node) = fields.finish(request.zip(node))?;
+    let node = parse_remove(&message)?;
     let changed = api.replica.raft().remove_node(node, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::RemoveNodeResponse { members, applied_index, term })
@@ -67,6 +56,31 @@ fn after(api: &Api, changed: Result<(), MembershipError>) -> Result<(Vec<v1::Mem
     let raft = api.replica.status();
     let members = raft.members.iter().map(|one| get_status::member(one, &raft)).collect();
     Ok((members, api.replica.read(|state| state.applied().0), raft.term))
+}
+
+pub(super) fn parse_add(message: &v1::AddLearnerRequest) -> Result<(u64, Addresses), Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(&message.request_id);
+    let node = node_id(&mut fields, message.node_id);
+    let control = address(&mut fields, "control_address", &message.control_address);
+    let data = address(&mut fields, "data_address", &message.data_address);
+    let (_, (node, (control, data))) = fields.finish(request.zip(node.zip(control.zip(data))))?;
+    Ok((node, Addresses { control, data }))
+}
+
+pub(super) fn parse_promote(message: &v1::PromoteLearnerRequest) -> Result<u64, Status> {
+    parse_node(&message.request_id, message.node_id)
+}
+
+pub(super) fn parse_remove(message: &v1::RemoveNodeRequest) -> Result<u64, Status> {
+    parse_node(&message.request_id, message.node_id)
+}
+
+fn parse_node(request_id: &str, node: u64) -> Result<u64, Status> {
+    let mut fields = Fields::default();
+    let request = fields.request_id(request_id);
+    let node = node_id(&mut fields, node);
+    fields.finish(request.zip(node)).map(|(_, node)| node)
 }
 
 fn node_id(fields: &mut Fields, id: u64) -> Option<u64> {
