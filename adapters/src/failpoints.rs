@@ -50,8 +50,12 @@ impl ControlFile {
     }
 
     fn faults(&self) -> Faults {
+        self.not_older_than(REREAD)
+    }
+
+    fn not_older_than(&self, age: Duration) -> Faults {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.0.is_none_or(|at| at.elapsed() >= REREAD) {
+        if known.0.is_none_or(|at| at.elapsed() >= age) {
             // One that does not parse is taken for none: the harness writes whole files.
             let text = fs::read_to_string(&self.path).unwrap_or_default();
             *known = (Some(Instant::now()), serde_json::from_str(&text).unwrap_or_default());
@@ -60,10 +64,18 @@ impl ControlFile {
     }
 }
 
-fn faults() -> Faults {
+fn file() -> Option<&'static ControlFile> {
     static FILE: OnceLock<Option<ControlFile>> = OnceLock::new();
-    let file = FILE.get_or_init(|| std::env::var_os(VARIABLE).map(|path| ControlFile::new(path.into())));
-    file.as_ref().map(ControlFile::faults).unwrap_or_default()
+    FILE.get_or_init(|| std::env::var_os(VARIABLE).map(|path| ControlFile::new(path.into()))).as_ref()
+}
+
+fn faults() -> Faults {
+    file().map(ControlFile::faults).unwrap_or_default()
+}
+
+/// As the file says now: what the harness set before it asked for a payment holds for that payment.
+fn faults_now() -> Faults {
+    file().map(|file| file.not_older_than(Duration::ZERO)).unwrap_or_default()
 }
 
 /// A disk that is slow, or that fails.
@@ -78,8 +90,8 @@ pub(crate) fn before_commit(database: &Path) -> Result<(), StoreError> {
 
 /// A process that is held up after an intent is committed and before the signer is called. Blocks.
 pub fn before_signing() {
-    thread::sleep(Duration::from_millis(faults().sign_pause_ms));
-    while faults().sign_held {
+    thread::sleep(Duration::from_millis(faults_now().sign_pause_ms));
+    while faults_now().sign_held {
         thread::sleep(REREAD);
     }
 }

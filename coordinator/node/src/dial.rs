@@ -67,7 +67,8 @@ mod tests {
         let mut held = Vec::new();
         for attempt in 1..=2 {
             let (refused, took) = refused(&channel).await;
-            assert_eq!(refused.code(), Code::Unavailable, "attempt {attempt}: {refused:?}");
+            // Which of the two tonic makes of it is its own affair: both mean unknown to `grpc/forward.rs` and to callers.
+            assert!(matches!(refused.code(), Code::Unavailable | Code::Unknown), "attempt {attempt}: {refused:?}");
             assert!(took >= BOUND, "attempt {attempt}: {took:?}: it was not the bound that ended it");
             held.push(accepted.try_recv().expect("each attempt is a connection of its own"));
         }

@@ -13,7 +13,7 @@ use onespend_adapters::store::memory::{MemoryLog, MemoryState};
 use onespend_core::apply::apply;
 use onespend_core::command::{BlockRef, Command, Entry, Received, RegisterWallet, Request};
 use onespend_core::ids::{CallerId, Height, LogIndex, Millis, RequestId, RequestKey, WalletId};
-use onespend_core::limits::WalletLimits;
+use onespend_core::limits::{MAX_FEERATE_SAT_KVB, WalletLimits};
 use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
 use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
@@ -98,7 +98,7 @@ pub(crate) fn register(name: &str, coins: &[Coin]) -> Command {
         signer: SignerRef::Named("hot".to_owned()),
         limits: WalletLimits {
             max_fee_sat: u64::MAX,
-            max_feerate_sat_kvb: u64::MAX,
+            max_feerate_sat_kvb: MAX_FEERATE_SAT_KVB,
             max_fee_percent: 100,
             ..WalletLimits::default()
         },

@@ -104,16 +104,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
 }
 
 fn wallets() -> Vec<Vec<u8>> {
+    let [wpkh, _, sortedmulti] = psbt_intake::descriptors();
     let (request_id, wallet_id, note) = (id(), hot(), "checked".to_owned());
     let register = v1::RegisterWalletRequest {
         request_id: id(),
         wallet_id: hot(),
-        descriptor: psbt_intake::DESCRIPTORS[0].to_owned(),
+        descriptor: wpkh,
         signer: "external".to_owned(),
         limits: Some(limits()),
         fence_key: vec![2; 32].into(),
     };
-    let several = v1::RegisterWalletRequest { descriptor: psbt_intake::DESCRIPTORS[2].to_owned(), ..register.clone() };
+    let several = v1::RegisterWalletRequest { descriptor: sortedmulti, ..register.clone() };
     let outpoints = vec![outpoint()];
     let released = v1::ReleaseQuarantinedRequest {
         request_id: id(),

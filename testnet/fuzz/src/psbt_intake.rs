@@ -10,9 +10,11 @@ use std::cell::OnceCell;
 use bitcoin::absolute::LockTime;
 use bitcoin::base64::Engine;
 use bitcoin::base64::prelude::BASE64_STANDARD;
+use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::psbt::Psbt;
+use bitcoin::secp256k1::Secp256k1;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use onespend_adapters::psbt::{PsbtLimits, check_claims, intake};
@@ -20,17 +22,22 @@ use onespend_adapters::signer::outside::check_signed;
 use onespend_core::wallet::{Keychain, WalletDescriptor};
 
 /// Descriptors of the three kinds of wallets.
-pub const DESCRIPTORS: [&str; 3] = [
-    "wpkh(tpubD6NzVbkrYhZ4YFkkr9vZCFJZzeBZFUTYFEUPFXwoTujZktpCyKvAZ5SLsVtRvd3kVN9rSE2Mw9E2YqaCrCjvVgtDsFE4aDWz2RLVNNYDa4P/<0;1>/*)",
-    "tr(tpubD6NzVbkrYhZ4YFkkr9vZCFJZzeBZFUTYFEUPFXwoTujZktpCyKvAZ5SLsVtRvd3kVN9rSE2Mw9E2YqaCrCjvVgtDsFE4aDWz2RLVNNYDa4P/<0;1>/*)",
-    "wsh(sortedmulti(2,tpubD6NzVbkrYhZ4YFkkr9vZCFJZzeBZFUTYFEUPFXwoTujZktpCyKvAZ5SLsVtRvd3kVN9rSE2Mw9E2YqaCrCjvVgtDsFE4aDWz2RLVNNYDa4P/<0;1>/*,tpubD6NzVbkrYhZ4XHndKkuB8FifXm8r5FQHwrN6oZuWCz13qb93rtgKvD4PQsqC4HP4yhV3tA2fqr2RbY5mNXfM7RxXUoeABoDtsFUq2zJq6YK/<0;1>/*))",
-];
+pub fn descriptors() -> [String; 3] {
+    let secp = Secp256k1::new();
+    let key = |seed: u8| {
+        let master = Xpriv::new_master(Network::Regtest, &[seed; 32]).unwrap();
+        format!("{}/<0;1>/*", Xpub::from_priv(&secp, &master))
+    };
+    let (first, second) = (key(1), key(2));
+    [format!("wpkh({first})"), format!("tr({first})"), format!("wsh(sortedmulti(2,{first},{second}))")]
+}
+
 const BYTES_OF_A_CHANGE: usize = 6;
 
 /// The wallets of the three kinds, each with the script of its first address.
 fn wallets() -> [(WalletDescriptor, ScriptBuf); 3] {
-    DESCRIPTORS.map(|text| {
-        let wallet = WalletDescriptor::parse(text, Network::Regtest).unwrap();
+    descriptors().map(|text| {
+        let wallet = WalletDescriptor::parse(&text, Network::Regtest).unwrap();
         let script = wallet.script(Keychain::External, 0).unwrap();
         (wallet, script)
     })

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use onespend_proto::reason;
 use onespend_proto::v1::{self, PaymentState};
 use onespend_testnet::process::Process;
 use rusqlite::{Connection, OpenFlags};
@@ -89,7 +90,7 @@ async fn an_intent_that_only_a_snapshot_carries_is_signed_by_the_node_that_leads
 }
 
 /// safety 12, 30: yesterday's data folder against today's signer. Every node is put back to a copy that nobody
-/// marked, and each node's signer has signed since: none signs again.
+/// marked, and each node's signer has signed since: the first that leads notices, nothing is permitted, and none signs again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn yesterdays_data_folders_make_todays_signers_refuse() {
     let mut scene = Scene::start(Stage { name: "yesterday", coins: 8, ..Stage::default() }).await;
@@ -117,16 +118,15 @@ async fn yesterdays_data_folders_make_todays_signers_refuse() {
         scene.node(index).restart().unwrap();
     }
     let leader = scene.primary();
-    // The caller missed the answers and orders again what this log has never heard of, and something else.
-    let caller = scene.client_of(&[leader]);
+    warns_of(&scene, leader, "RECOVERY_MODE").await;
+    // The caller missed the answers and orders again what this log has never heard of.
     let order = v1::CreatePaymentRequest { request_id: String::new(), ..scene.order("today-0", 2.0) };
-    let again = caller.create_payment(order).await.expect("the log grants it").payment.unwrap();
-    assert_eq!((again.state(), again.attempts.len()), (PaymentState::Signing, 1), "and the signer refuses");
-    freezes(&scene, leader).await;
-    // The next one would sign the pending intent, if its signer had forgotten what it signed today.
+    let refused = scene.client_of(&[leader]).create_payment(order).await.unwrap_err();
+    assert!(refused.is(reason::RECOVERY_MODE), "{refused}");
+    // Every other node that leads would grant and sign it, had all forgotten what was signed today.
     for index in Scene::others(leader) {
         scene.hand_over(index, "/leader").await;
-        freezes(&scene, index).await;
+        warns_of(&scene, index, "RECOVERY_MODE").await;
     }
     let after: Vec<usize> = (0..NODES).map(|index| scene.signatures(index).len()).collect();
     assert_eq!(before, after, "no signer has signed anything");
@@ -136,11 +136,11 @@ async fn yesterdays_data_folders_make_todays_signers_refuse() {
     scene.finish().await;
 }
 
-/// Waits until a node's signer is frozen, so that it takes no spends.
-async fn freezes(scene: &Scene, index: usize) {
-    eventually("the signer freezes", async || {
+/// Waits until a node has an alarm, so that it takes no spends.
+async fn warns_of(scene: &Scene, index: usize, code: &str) {
+    eventually(code, async || {
         let alarms = scene.status(index).await.alarms;
-        need(alarms.iter().any(|alarm| alarm.contains("SIGNER_FROZEN")), || format!("{alarms:?}"))?;
+        need(alarms.iter().any(|alarm| alarm.contains(code)), || format!("{alarms:?}"))?;
         need(!scene.says(index, "/primary"), || "it is primary".to_owned())
     })
     .await;

@@ -56,7 +56,7 @@ impl RaftNode {
         }
         let shares = |member: &&MemberStatus| {
             let theirs = [&member.addresses.control, &member.addresses.data];
-            theirs.contains(&&at.control) || theirs.contains(&&at.data)
+            [&at.control, &at.data].iter().any(|own| !own.is_empty() && theirs.contains(own))
         };
         if let Some(member) = status.members.iter().find(shares) {
             let (other, at) = (member.node_id, &member.addresses);
