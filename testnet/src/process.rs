@@ -371,6 +371,12 @@ mod tests {
         }
         let child: u32 = fs::read_to_string(&file).unwrap().parse().unwrap();
         assert!(state_of(child).is_some_and(|state| state != 'Z'));
+        // The kernel binds the child before setpriv becomes the program, and not before that.
+        let deadline = Instant::now() + SOON;
+        while fs::read_to_string(format!("/proc/{child}/comm")).unwrap().trim() == "setpriv" {
+            assert!(Instant::now() < deadline, "the program does not begin");
+            thread::sleep(WAIT_POLL);
+        }
         harness.kill().unwrap();
         harness.wait().unwrap();
         let deadline = Instant::now() + SOON;

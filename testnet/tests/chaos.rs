@@ -37,7 +37,9 @@ fn a_short_chaos_finds_nothing_and_reports_what_it_did() {
     assert_eq!((number("seed"), report["violations"].as_array().unwrap().len()), (7, 0));
     assert!(number("seconds") >= SECONDS && number("heal_ms") < 10_000, "{report}");
     assert!(number("ops") >= number("acked") + number("unknown") && number("acked") > SECONDS * 25, "{report}");
-    assert!(number("payments") > 20 && number("settled") == number("payments"), "{report}");
+    // The others were cancelled; one that is neither is a violation.
+    assert!(number("payments") > 20 && number("settled") * 10 > number("payments") * 8, "{report}");
+    assert!(number("replacements") > 0, "{report}");
     assert!(number("attempts") == number("payments") + number("replacements"), "{report}");
     assert!(report["faults"].as_object().unwrap().len() >= 6, "{report}");
     assert!(number("max_primary_overlap_ms") <= 220, "{report}");

@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
         violations.extend(self.shortcomings(heal, &end.payments));
         let violations: BTreeSet<Violation> = violations.into_iter().collect();
         let report = self.report(&end, heal, violations.into_iter().collect());
-        report.print(&self.aside(began)?, path);
+        report.print(&self.aside(&end, began)?, path);
         if report.violations.is_empty() {
             folder::mark_clean(path)?;
         }
@@ -374,9 +374,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn aside(&self, began: Instant) -> Result<Aside> {
+    fn aside(&self, end: &End, began: Instant) -> Result<Aside> {
         let tip = self.stage.cluster().bitcoinds().first().context("no bitcoind")?.height()?;
         Ok(Aside {
+            cancelled: end.payments.iter().filter(|payment| payment.state == "CANCELLED").count(),
             counts: self.ledger.counts(),
             calls: self.history.calls().len(),
             blocks: tip + 1 - self.first_height,

@@ -56,6 +56,8 @@ pub struct Report {
 pub struct Aside {
     /// Counts of operations.
     pub counts: Counts,
+    /// Payments whose coins came back, as their callers wanted.
+    pub cancelled: usize,
     /// Tries in the history.
     pub calls: usize,
     /// Lines in the signers' logs.
@@ -120,10 +122,11 @@ impl Report {
             ),
             String::new(),
             format!(
-                "  {} settled        {:>7}   of {} payments, {FINALITY_DEPTH} deep in bitcoind's blocks",
-                mark(self.settled == self.payments),
+                "  {} settled        {:>7}   of {} payments, {FINALITY_DEPTH} deep in bitcoind's blocks; {} were cancelled",
+                mark(self.settled + aside.cancelled == self.payments),
                 self.settled,
-                self.payments
+                self.payments,
+                aside.cancelled
             ),
             format!(
                 "  {} two primaries  {:>7}   ms at most, of 220 that an election may take",

