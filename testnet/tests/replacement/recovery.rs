@@ -109,7 +109,8 @@ pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_rememb
     let confirmed = scene.operator.confirm_recovery(confirm).await.unwrap().recovery.unwrap();
     assert!(!confirmed.active && confirmed.epoch > recovery.epoch, "{confirmed:?}");
     scene.cluster.wait_for_primary(Duration::from_mins(1)).expect("the signer is not frozen: it was never asked");
-    scene.pay(WALLET, "after", 2.0).await;
+    let after = scene.pay(WALLET, "after", 2.0).await;
+    scene.in_every_mempool(&after.txid, None).await; // else the blocks that are mined next may lack it
     scene.mine_until(WALLET, "after", PaymentState::Settled).await;
 }
 
