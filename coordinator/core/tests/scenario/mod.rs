@@ -1,22 +1,24 @@
 //! Runs a scenario: one line, one step. `step -> result` says what must come of it; without a result it must be
 //! accepted. Lines that begin with `#` are for the reader. The steps are described in `tests/scenarios/README.md`.
 
+mod answers;
+mod words;
+
 use std::collections::BTreeMap;
 
 use bitcoin::absolute::LockTime;
-use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use onespend_core::command::{
-    BumpByChild, Change, Command, CreatePayment, PayReserved, Recipient, Relay, Replace, Request, Reserve,
+    BumpByChild, Change, Command, CreatePayment, PayReserved, Relay, Replace, Request, Reserve,
 };
 use onespend_core::ids::{AttemptNo, Fence, Millis, PaymentId, PaymentKey, ReservationId, WalletId};
-use onespend_core::limits::{DEFAULT_RESERVATION_TTL, Velocity, WalletLimits};
-use onespend_core::outcome::{Holder, Outcome, Rejection};
-use onespend_core::settlement::attempt_state;
+use onespend_core::limits::DEFAULT_RESERVATION_TTL;
+use onespend_core::outcome::Outcome;
 use onespend_core::wallet::Keychain;
 
+use self::words::{Words, address, key, limits, millis, number, outputs, recipients, script, wallet};
 use crate::world::World;
 use crate::world::chain::{foreign_script, transaction};
-use crate::world::wallets::fixtures;
 
 /// A scenario while it runs: the world, and the names that its lines gave.
 pub struct Scenario {
@@ -25,89 +27,6 @@ pub struct Scenario {
     transactions: BTreeMap<String, Txid>,
     reservations: BTreeMap<String, ReservationId>,
     last: Option<Request>,
-}
-
-/// The words of one step: plain ones, and those of the form `name=value`.
-struct Words<'a> {
-    plain: Vec<&'a str>,
-    named: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Words<'a> {
-    fn of(step: &'a str) -> Self {
-        let (mut plain, mut named) = (Vec::new(), BTreeMap::new());
-        for word in step.split_whitespace() {
-            match word.split_once('=') {
-                Some((name, value)) => drop(named.insert(name, value)),
-                None => plain.push(word),
-            }
-        }
-        Self { plain, named }
-    }
-
-    fn at(&self, position: usize) -> &'a str {
-        self.plain.get(position).unwrap_or_else(|| panic!("word {position} is missing"))
-    }
-
-    fn at_or_empty(&self, position: usize) -> &'a str {
-        self.plain.get(position).unwrap_or(&"")
-    }
-
-    fn number(&self, name: &str, default: u64) -> u64 {
-        self.named.get(name).map_or(default, |text| number(text))
-    }
-
-    fn list(&self, name: &str) -> Vec<&'a str> {
-        self.named.get(name).map_or(Vec::new(), |text| text.split(',').collect())
-    }
-}
-
-fn number(text: &str) -> u64 {
-    text.replace('_', "").parse().unwrap_or_else(|_| panic!("{text} is not a number"))
-}
-
-/// `10s`, `10m`, `24h`.
-fn millis(text: &str) -> u64 {
-    let (count, unit) = text.split_at(text.len() - 1);
-    let unit = match unit {
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => panic!("{text} is not a time"),
-    };
-    number(count) * unit
-}
-
-fn wallet(name: &str) -> usize {
-    fixtures().iter().position(|fixture| fixture.id.as_str() == name).unwrap_or_else(|| panic!("no wallet {name}"))
-}
-
-/// `w1/3` is the fourth receiving address of `w1`, `w1/i3` its fourth change address.
-fn address(text: &str) -> (usize, Keychain, u32) {
-    let (name, index) = text.split_once('/').unwrap_or_else(|| panic!("{text} is not an address"));
-    let (keychain, index) = match index.strip_prefix('i') {
-        Some(index) => (Keychain::Internal, index),
-        None => (Keychain::External, index),
-    };
-    (wallet(name), keychain, u32::try_from(number(index)).unwrap())
-}
-
-/// A script by name: an address of a wallet, or anybody else's.
-fn script(text: &str) -> ScriptBuf {
-    if text.contains('/') {
-        let (wallet, keychain, index) = address(text);
-        return fixtures()[wallet].script(keychain, index);
-    }
-    foreign_script(text.bytes().fold(1, |sum, byte| sum * 256 + u64::from(byte)))
-}
-
-fn outputs(list: &[&str]) -> Vec<(ScriptBuf, u64)> {
-    list.iter()
-        .map(|text| {
-            let (to, sat) = text.split_once(':').unwrap_or_else(|| panic!("{text} is not an output"));
-            (script(to), number(sat))
-        })
-        .collect()
 }
 
 impl Scenario {
@@ -384,134 +303,4 @@ impl Scenario {
         let (key, _) = found.unwrap_or_else(|| panic!("no payment {payment}"));
         (key.clone(), AttemptNo(u32::try_from(number(attempt)).unwrap()))
     }
-
-    fn state_of(&self, what: &str) -> String {
-        let state = &self.world.state;
-        if what.contains('#') && !what.contains('/') {
-            let (key, attempt) = self.attempt(what);
-            let attempt = state.payment(&key).unwrap().attempt(attempt).unwrap_or_else(|| panic!("no {what}"));
-            return spelled(&format!("{:?}", attempt_state(state, attempt)));
-        }
-        if let Some(id) = self.reservations.get(what) {
-            return match (state.reservation(*id), state.ended_reservation(*id)) {
-                (Some(_), _) => "active".to_owned(),
-                (None, Some(ended)) => spelled(&format!("{ended:?}")),
-                (None, None) => "unknown".to_owned(),
-            };
-        }
-        if let Some(fixture) = fixtures().iter().find(|fixture| fixture.id.as_str() == what) {
-            let frozen = state.wallet(&fixture.id).unwrap().frozen.is_some();
-            return if frozen { "frozen" } else { "working" }.to_owned();
-        }
-        if let Some((_, payment)) = state.payments().find(|(key, _)| key.payment.as_str() == what) {
-            let end = if payment.is_cancelled() { "cancelled" } else { "settled" };
-            return if payment.is_settled() { end } else { "open" }.to_owned();
-        }
-        let Some(utxo) = state.utxo(&self.coin(what)) else { return "unknown".to_owned() };
-        let depth = state.wallet(&utxo.wallet).unwrap().limits.finality_depth;
-        spelled(&format!("{:?}", utxo.state(state.tip().unwrap().height, depth)))
-    }
-
-    fn describe(&mut self, outcome: &Outcome, expected: &str) -> String {
-        match outcome {
-            Outcome::Recorded | Outcome::WalletChanged | Outcome::Released | Outcome::Renewed { .. } => "ok".to_owned(),
-            Outcome::AddressesGiven { first, count, .. } => format!("{first}..{}", first + count - 1),
-            Outcome::Reserved { reservation, .. } => {
-                let known = self.reservations.entry(expected.to_owned()).or_insert(*reservation);
-                assert_eq!(known, reservation, "{expected} is another reservation");
-                expected.to_owned()
-            }
-            Outcome::Permitted { payment, attempt } => format!("{}#{attempt}", payment.payment),
-            Outcome::Rejected(rejection) => self.describe_refusal(rejection),
-        }
-    }
-
-    fn describe_refusal(&self, rejection: &Rejection) -> String {
-        let coins = |outpoints: &[OutPoint]| -> Vec<String> { outpoints.iter().map(|o| self.name(o)).collect() };
-        let details = match rejection {
-            Rejection::OutpointUnknown { outpoints }
-            | Rejection::OutpointSpent { outpoints }
-            | Rejection::OutpointImmature { outpoints }
-            | Rejection::NotQuarantined { outpoints } => coins(outpoints),
-            Rejection::OutpointReserved { conflicts } => conflicts
-                .iter()
-                .map(|conflict| {
-                    let holder = match &conflict.holder {
-                        Holder::Reservation(id) => self.reservation_name(*id),
-                        Holder::Payment(payment) => payment.to_string(),
-                        Holder::Quarantine => "quarantine".to_owned(),
-                    };
-                    format!("{}={holder}", self.name(&conflict.outpoint))
-                })
-                .collect(),
-            Rejection::ReplacementMissingAnchor { anchor: outpoint }
-            | Rejection::HasDescendants { outpoint, .. }
-            | Rejection::DuplicateInput { outpoint }
-            | Rejection::ForeignInput { outpoint }
-            | Rejection::MissingInput { outpoint } => coins(&[*outpoint]),
-            Rejection::PaymentUnresolved { attempt, .. } => vec![format!("#{attempt}")],
-            Rejection::FeeLimit { limit, .. } => vec![format!("{limit:?}")],
-            Rejection::NotOwner { owner } => vec![owner.to_string()],
-            Rejection::ReservationUsed { payment } | Rejection::ReservedForOther { payment } => {
-                vec![payment.to_string()]
-            }
-            Rejection::ReservationQuota { active } => vec![active.to_string()],
-            Rejection::OutputInvalid { vout, .. } => vec![vout.to_string()],
-            Rejection::VelocityLimit { spent_sat, .. } => vec![spent_sat.to_string()],
-            Rejection::ReservedShare { reserved_sat, .. } => vec![reserved_sat.to_string()],
-            _ => vec![],
-        };
-        let debug = format!("{rejection:?}");
-        let variant = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap();
-        std::iter::once(format!("refused {variant}")).chain(details).collect::<Vec<_>>().join(" ")
-    }
-
-    fn name(&self, outpoint: &OutPoint) -> String {
-        let known = self.coins.iter().find(|(_, known)| *known == outpoint);
-        known.map_or_else(|| "nowhere".to_owned(), |(name, _)| name.clone())
-    }
-
-    fn reservation_name(&self, id: ReservationId) -> String {
-        let known = self.reservations.iter().find(|(_, known)| **known == id);
-        known.map_or_else(|| id.to_string(), |(name, _)| name.clone())
-    }
-}
-
-fn key(wallet: &str, payment: &str) -> PaymentKey {
-    PaymentKey { wallet: WalletId::parse(wallet).unwrap(), payment: PaymentId::parse(payment).unwrap() }
-}
-
-fn recipients(list: &[&str]) -> Vec<Recipient> {
-    outputs(list).into_iter().map(|(script, amount_sat)| Recipient { script, amount_sat }).collect()
-}
-
-fn limits(words: &Words) -> WalletLimits {
-    let default = WalletLimits::default();
-    let small = |name, default: u32| u32::try_from(words.number(name, u64::from(default))).unwrap();
-    WalletLimits {
-        max_fee_sat: words.number("max_fee", default.max_fee_sat),
-        max_feerate_sat_kvb: words.number("max_feerate_kvb", default.max_feerate_sat_kvb),
-        max_fee_percent: small("max_percent", default.max_fee_percent),
-        finality_depth: small("depth", default.finality_depth),
-        max_reservations: small("max_reservations", default.max_reservations),
-        max_reserved_percent: words.named.get("max_reserved").map(|text| u32::try_from(number(text)).unwrap()),
-        velocity: words.named.get("velocity").map(|text| {
-            let (sat, window) = text.split_once('/').unwrap_or_else(|| panic!("{text} is not SAT/TIME"));
-            Velocity { window: Millis(millis(window)), max_sat: number(sat) }
-        }),
-        spend_unconfirmed_change: words.named.get("unconfirmed").map(|text| *text == "yes"),
-    }
-}
-
-/// `SpentPending` as `spent pending`, and without the facts that follow in brackets.
-fn spelled(debug: &str) -> String {
-    let name = debug.split('(').next().unwrap();
-    let mut words = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.extend(letter.to_lowercase());
-    }
-    words
 }

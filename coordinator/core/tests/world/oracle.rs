@@ -1,7 +1,9 @@
 //! What the answers mean, kept apart from the state: who was told what, and what the chain says. It asks the state
 //! only for the bytes of attempts and for what it must say now.
 
-use std::cmp::Reverse;
+mod checks;
+mod ends;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Txid};
@@ -9,10 +11,9 @@ use onespend_core::command::{Change, Command, Entry, Recipient, Request};
 use onespend_core::ids::{AttemptNo, CallerId, Fence, LogIndex, PaymentKey, RequestKey, ReservationId, WalletId};
 use onespend_core::outcome::{Outcome, Rejection};
 use onespend_core::state::State;
-use onespend_core::utxo::Claim;
 use onespend_core::wallet::{Keychain, SignerRef};
 
-use super::chain::{Block, Chain};
+use super::chain::Chain;
 use super::wallets::{address_of, fixtures};
 
 /// Who may spend a coin, as far as callers were told.
@@ -386,147 +387,6 @@ impl Oracle {
             let child = live().find(|a| a.key != *key && a.inputs.contains(&replaced.0));
             assert!(child.is_none(), "safety 24: a descendant would lose its coin");
         }
-    }
-
-    /// After a block: what is final, and so whose coins are free.
-    pub fn connected(&mut self, chain: &Chain) {
-        self.highest = self.highest.max(chain.height());
-        while let Some((at, end)) = self.next_end(chain) {
-            self.attempts[at].end = Some(end);
-            if end.is_death() {
-                self.died += 1;
-                self.release_inputs(at, chain);
-            } else {
-                self.settled += 1;
-            }
-        }
-    }
-
-    /// One attempt that can be ended by now. The death of one may be that of another that spends its change.
-    fn next_end(&self, chain: &Chain) -> Option<(usize, End)> {
-        let waiting = self.attempts.iter().enumerate().filter(|(_, attempt)| attempt.end.is_none());
-        waiting.into_iter().find_map(|(at, attempt)| {
-            let depth = self.depths[&position(&attempt.key.wallet)];
-            let spenders = attempt.inputs.iter().filter_map(|outpoint| chain.coins.get(outpoint)?.spent);
-            // Of two in one block the first input's.
-            let foreign = spenders.filter(|txid| *txid != attempt.txid).min_by_key(|txid| Reverse(chain.depth(*txid)));
-            if let Some(by) = foreign.filter(|txid| chain.depth(*txid) >= depth) {
-                return Some((at, End::Dead { by }));
-            }
-            if chain.depth(attempt.txid) >= depth {
-                return Some((at, End::Settled { height: chain.mined[&attempt.txid] }));
-            }
-            let never =
-                attempt.inputs.iter().filter(|outpoint| !chain.coins.contains_key(outpoint)).find_map(|input| {
-                    let parents = self.attempts.iter().filter(|parent| parent.txid == input.txid);
-                    let parent = parents.max_by_key(|parent| parent.is_live())?;
-                    match parent.end {
-                        Some(End::Dead { by }) => Some(by),
-                        _ => None,
-                    }
-                });
-            never.map(|by| (at, End::Dead { by }))
-        })
-    }
-
-    /// The coins of an attempt that died, but for those that others still need.
-    fn release_inputs(&mut self, at: usize, chain: &Chain) {
-        for outpoint in self.attempts[at].inputs.clone() {
-            let key = &self.attempts[at].key;
-            let unspent = chain.coins.get(&outpoint).is_none_or(|coin| coin.spent.is_none());
-            if unspent && !self.is_needed(key, outpoint) {
-                self.owners.remove(&outpoint);
-            }
-        }
-    }
-
-    fn is_needed(&self, key: &PaymentKey, outpoint: OutPoint) -> bool {
-        let live = |attempt: &&Allowed| attempt.key == *key && attempt.is_live();
-        self.attempts.iter().filter(live).any(|attempt| attempt.inputs.contains(&outpoint))
-    }
-
-    /// After a block was taken away. `registered` are the wallets that are followed.
-    pub fn disconnected(&mut self, block: &Block, coins_before: &Chain, registered: &BTreeSet<usize>) {
-        let gone: BTreeSet<Txid> = block.transactions.iter().map(bitcoin::Transaction::compute_txid).collect();
-        let mut hit = BTreeSet::new();
-        for attempt in &self.attempts {
-            let rests_here = match attempt.end {
-                Some(End::Settled { height }) => height == block.at.height.0 && gone.contains(&attempt.txid),
-                Some(End::Dead { by }) => gone.contains(&by),
-                Some(End::Aborted) | None => false,
-            };
-            if rests_here {
-                hit.insert(position(&attempt.key.wallet));
-            }
-        }
-        let depth = self.highest - block.at.height.0 + 1;
-        hit.extend(self.depths.iter().filter(|(_, final_depth)| depth >= **final_depth).map(|(wallet, _)| *wallet));
-        self.broken.extend(hit.iter().copied());
-        self.frozen.extend(hit);
-        for (outpoint, coin) in &coins_before.coins {
-            let Some(by) = coin.spent.filter(|txid| gone.contains(txid) && registered.contains(&coin.wallet)) else {
-                continue;
-            };
-            let unclaimed = match self.owners.get(outpoint) {
-                None => true,
-                Some(Owner::Reservation(_)) => false,
-                Some(Owner::Payment(key)) => self.attempts.iter().filter(|a| a.key == *key).all(|attempt| {
-                    !attempt.inputs.contains(outpoint)
-                        || matches!(attempt.end, Some(End::Dead { by: killer }) if killer != by)
-                        || attempt.end == Some(End::Aborted)
-                }),
-            };
-            if unclaimed {
-                self.owners.remove(outpoint);
-                self.held_back.insert(*outpoint, coin.wallet);
-            }
-        }
-    }
-
-    /// What must hold after every entry.
-    pub fn check(&self, state: &State, chain: &Chain, registered: &BTreeSet<usize>) {
-        assert_eq!(state.tip().unwrap(), chain.tip());
-        self.check_attempts(state, chain);
-        for wallet in registered {
-            let id = &fixtures()[*wallet].id;
-            assert_eq!(
-                state.wallet(id).unwrap().frozen.is_some(),
-                self.frozen.contains(wallet),
-                "{id} frozen, safety 17"
-            );
-            let free: BTreeSet<OutPoint> = state.free_coins(id).map(|(_, outpoint)| outpoint).collect();
-            let expected: BTreeSet<OutPoint> = chain
-                .coins
-                .iter()
-                .filter(|(_, coin)| coin.wallet == *wallet && coin.spent.is_none())
-                .map(|(outpoint, _)| *outpoint)
-                .filter(|outpoint| !self.owners.contains_key(outpoint) && !self.held_back.contains_key(outpoint))
-                .filter(|outpoint| !self.unseen.contains(outpoint) || state.utxo(outpoint).is_some())
-                .collect();
-            assert_eq!(free, expected, "free coins of {id}");
-        }
-    }
-
-    fn check_attempts(&self, state: &State, chain: &Chain) {
-        let mut confirmed: BTreeMap<&PaymentKey, u32> = BTreeMap::new();
-        for attempt in &self.attempts {
-            let (key, number) = (&attempt.key, attempt.number);
-            let known = state.payment(key).unwrap().attempt(number).unwrap();
-            assert_eq!(known.transaction.compute_txid(), attempt.txid, "safety 11: attempt {number} of {key}");
-            assert_eq!(known.end.is_none(), attempt.end.is_none(), "the end of attempt {number} of {key}");
-            assert_eq!(known.is_live(), attempt.is_live(), "attempt {number} of {key}");
-            if attempt.end.is_none() {
-                for outpoint in &attempt.inputs {
-                    let claim = state.utxo(outpoint).map(|utxo| &utxo.claim);
-                    assert_eq!(claim, Some(&Claim::Exposed(key.payment.clone())), "safety 5 and 6: {outpoint}");
-                }
-            }
-            if chain.depth(attempt.txid) > 0 {
-                *confirmed.entry(key).or_default() += 1;
-            }
-        }
-        let twice = confirmed.iter().find(|(key, times)| **times > 1 && !self.broken.contains(&position(&key.wallet)));
-        assert_eq!(twice, None, "a payment was paid twice");
     }
 }
 
