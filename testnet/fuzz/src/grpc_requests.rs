@@ -123,6 +123,12 @@ fn wallets() -> Vec<Vec<u8>> {
         note: note.clone(),
         i_have_checked: true,
     };
+    let joining = v1::AddLearnerRequest {
+        request_id: id(),
+        node_id: 4,
+        control_address: "10.0.0.4:7801".to_owned(),
+        data_address: "[::1]:7800".to_owned(),
+    };
     let follow = v1::RegisterOutpointsRequest { request_id: id(), wallet_id: hot(), outpoints };
     vec![
         seed(Action::RegisterWallet, &register),
@@ -135,6 +141,9 @@ fn wallets() -> Vec<Vec<u8>> {
         seed(Action::ReleaseQuarantined, &released),
         seed(Action::ConfirmRecovery, &v1::ConfirmRecoveryRequest { request_id: id(), note, i_have_checked: true }),
         seed(Action::TransferLeadership, &v1::TransferLeadershipRequest { request_id: id(), node_id: 2 }),
+        seed(Action::AddLearner, &joining),
+        seed(Action::PromoteLearner, &v1::PromoteLearnerRequest { request_id: id(), node_id: 4 }),
+        seed(Action::RemoveNode, &v1::RemoveNodeRequest { request_id: id(), node_id: 2 }),
     ]
 }
 
@@ -158,11 +167,11 @@ fn reservations() -> Vec<Vec<u8>> {
     };
     let renew = v1::RenewReservationRequest {
         request_id: id(),
-        reservation_id: "17".to_owned(),
+        reservation_id: "r-17".to_owned(),
         fence: 17,
         expiration: Some(renewal::Expiration::Ttl(ttl)),
     };
-    let release = v1::ReleaseReservationRequest { request_id: id(), reservation_id: "17".to_owned(), fence: 17 };
+    let release = v1::ReleaseReservationRequest { request_id: id(), reservation_id: "r-17".to_owned(), fence: 17 };
     vec![
         seed(Action::ReserveUtxos, &by_name),
         seed(Action::ReserveUtxos, &by_amount),
@@ -187,7 +196,7 @@ fn payments() -> Vec<Vec<u8>> {
         wallet_id: hot(),
         payment_id: order(),
         recipients: recipients(),
-        reservation_id: "17".to_owned(),
+        reservation_id: "r-17".to_owned(),
         fence: 17,
         psbt: psbt_intake::full().serialize().into(),
     };
@@ -277,6 +286,11 @@ fn reads() -> Vec<Vec<u8>> {
         seed(Action::ListAuditEvents, &events),
         seed(Action::ListWallets, &wallets),
         seed(Action::WatchPayments, &watch),
+        seed(Action::GetBalance, &v1::GetBalanceRequest { wallet_id: hot(), min_depth: 1, consistency: None }),
+        seed(
+            Action::GetReservation,
+            &v1::GetReservationRequest { reservation_id: "r-17".to_owned(), consistency: None },
+        ),
         seed(Action::GetWallet, &v1::GetWalletRequest { wallet_id: hot(), consistency: Some(consistency()) }),
         seed(Action::GetPayment, &v1::GetPaymentRequest { wallet_id: hot(), payment_id: order() }),
         seed(Action::EstimateFee, &v1::EstimateFeeRequest { confirm_target_blocks: 6 }),
