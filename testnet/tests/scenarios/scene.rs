@@ -246,9 +246,18 @@ impl Scene {
     /// Mines until these payments are settled; then the judges have the word.
     pub async fn settle_and_judge(&mut self, paid: &[&str]) {
         self.mine(FINALITY_DEPTH);
-        for payment_id in paid {
-            self.reaches(payment_id, PaymentState::Settled).await;
-        }
+        // A transaction that came to the miner late is not deep enough yet.
+        eventually("every payment settles", async || {
+            for payment_id in paid {
+                let found = self.payment(payment_id).await;
+                if found.state() != PaymentState::Settled {
+                    self.mine(1);
+                    return Err(format!("{found:?}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
         self.judge(paid).await;
     }
 
