@@ -11,13 +11,17 @@ CARGO ?= cargo
 ARGS ?=
 SEED ?=
 DURATION_S ?=
+RUNS ?=
+COMMANDS ?=
+CARGO_DENY_VERSION := 0.20.2
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 TESTNET := $(TARGET_DIR)/release/onespend-testnet
 # Shell text, run inside a recipe: the path is known only after setup.
 FIND_BITCOIND := BITCOIND_EXE="$$(testnet/bitcoind.sh)"; export BITCOIND_EXE
+FIND_ENVOY := ONESPEND_ENVOY="$$(testnet/envoy.sh)"; export ONESPEND_ENVOY
 FIND_PYTHON := ONESPEND_PYTHON="$$(testnet/python.sh)"; export ONESPEND_PYTHON
 
-.PHONY: help setup setup-test setup-fuzz fuzz build build-failpoints build-sabotage demo test lint bench chaos chaos-selftest up down fmt
+.PHONY: help setup setup-test setup-deny setup-fuzz fuzz simulate model-check build ready build-failpoints build-sabotage demo test lint bench bench-routing bench-failover chaos chaos-selftest up down fmt
 
 help: ## list the commands
 	@echo "onespend: no coin spent twice, no payment paid twice"; echo
@@ -31,11 +35,23 @@ setup-test: ## the same, and what only the tests need
 	@testnet/setup.sh test
 	@testnet/bitcoind.sh >/dev/null
 
+setup-deny: ## cargo-deny, with which `make lint` checks licences too; continuous integration has it
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked
+
 setup-fuzz: ## cargo-fuzz, and what it needs to build
 	@testnet/setup.sh fuzz
 
 build: ## build everything in release
 	$(CARGO) build --release --locked --workspace --bins
+
+# What `make setup build` makes, on a new machine in less time: each of the two builds has stretches that keep one core idle.
+ready:
+	@testnet/setup.sh demo
+	@QUIET=1 setsid testnet/bitcoind.sh >/dev/null & bitcoind=$$!; \
+	trap 'kill -- -$$bitcoind 2>/dev/null || true' EXIT; \
+	$(CARGO) build --release --locked --workspace --bins; \
+	if kill -0 $$bitcoind 2>/dev/null; then echo "waiting for bitcoind to be built"; fi; \
+	wait $$bitcoind; trap - EXIT
 
 # Binaries for the harness alone, beside the one that is deployed: its features are off in every other build.
 build-failpoints:
@@ -44,22 +60,37 @@ build-failpoints:
 build-sabotage:
 	@$(CARGO) build --release --locked --workspace --features onespend/sabotage --bin onespend-sabotage
 
-demo: setup build ## a cluster pays 200 payments while its leader is killed; ends with a report
+demo: ready ## a cluster pays 200 payments while its leader is killed; ends with a report
 	@$(FIND_BITCOIND); $(TESTNET) demo --report target/demo/report.json $(ARGS)
 
-bench: setup build ## closed-loop load of reserve and release at 1, 16, 64 and 256 callers
+bench: ready ## closed-loop load of reserve and release at 1, 16, 64 and 256 callers
 	@$(FIND_BITCOIND); $(TESTNET) bench --report target/bench/report.json $(ARGS)
 
-chaos: setup build build-failpoints ## faults of every kind under load, judged by five oracles: make chaos SEED=7 DURATION_S=300
+bench-routing: setup-test build ## kills, hand-overs and rolling restarts through HAProxy, Envoy, nginx and the client
+	@$(FIND_BITCOIND); $(FIND_ENVOY); $(TESTNET) routing $(if $(SEED),--seed $(SEED)) --report target/routing/report.json $(ARGS)
+
+bench-failover: ready ## how long a caller waits for the next leader, after faults of each kind; etcd beside it
+	@$(FIND_BITCOIND); $(TESTNET) failover $(if $(SEED),--seed $(SEED)) --report target/failover/report.json $(ARGS)
+
+chaos: ready build-failpoints ## faults of every kind under load, judged by five oracles: make chaos SEED=7 DURATION_S=300
 	@$(FIND_BITCOIND); $(TESTNET) chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION_S),--duration-s $(DURATION_S)) --report target/chaos/report.json $(ARGS)
 
-chaos-selftest: setup build build-sabotage ## the same with one guard of the service taken away after the other: each must be noticed
+chaos-selftest: ready build-sabotage ## the same with one guard of the service taken away after the other: each must be noticed
 	@$(FIND_BITCOIND); $(TESTNET) chaos-selftest $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+simulate: ## three nodes in one thread, whose every accident a seed decides: make simulate SEED=1 RUNS=10000
+	@ONESPEND_SIMULATION_SEED="$(or $(SEED),1)" ONESPEND_SIMULATIONS="$(or $(RUNS),2000)" \
+	$(CARGO) test --release --locked --workspace --lib -- --nocapture --exact \
+	simulation::story::tests::no_seed_leads_to_a_double_spend_or_a_lost_answer
+
+model-check: ## random commands against a model of the rules: make model-check SEED=1 COMMANDS=1000000
+	@ONESPEND_CORE_SEED="$(or $(SEED),1)" ONESPEND_CORE_COMMANDS="$(or $(COMMANDS),1000000)" \
+	$(CARGO) test --release --locked --workspace --test random_commands -- --nocapture
 
 fuzz: setup-fuzz ## every reader of bytes from outside, for a minute each: make fuzz FUZZ_S=600 ARGS="rows"
 	@FUZZ_S="$(or $(FUZZ_S),60)" testnet/fuzz.sh $(ARGS)
 
-up: setup build ## start a cluster that keeps running and print how to reach it
+up: ready ## start a cluster that keeps running and print how to reach it
 	@$(FIND_BITCOIND); $(TESTNET) up --detach $(ARGS)
 
 down: ## stop the cluster that `make up` started
@@ -70,10 +101,10 @@ lint: ## formatting, clippy and documentation, each with warnings as errors
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --release --locked -p onespend-adapters -p onespend --lib --bins --features onespend/sabotage -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
-	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check bans licenses sources; else echo "cargo-deny is not installed: bans and licences are not checked here"; fi
+	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check bans licenses sources; else echo "NOT CHECKED: banned crates, licences and sources, because cargo-deny is not installed; make setup-deny installs it"; fi
 
 test: setup-test lint build-failpoints ## everything: setup, bitcoind, lint, all tests. What .ci/run calls
-	@$(FIND_BITCOIND); $(FIND_PYTHON); $(CARGO) test --release --locked --workspace
+	@$(FIND_BITCOIND); $(FIND_PYTHON); $(FIND_ENVOY); $(CARGO) test --release --locked --workspace --no-fail-fast
 	@$(CARGO) test --release --locked -p onespend-adapters --lib --features failpoints failpoints
 
 fmt: ## format the code

@@ -4,6 +4,7 @@
 #   testnet/bitcoind.sh           find one, or download one, or build one
 #   testnet/bitcoind.sh --find    only look; exit 1 when there is none
 #   testnet/bitcoind.sh --build   skip $BITCOIND_EXE, PATH and the download
+#   QUIET=1                       the progress of a build goes to a file: something else is shown meanwhile
 #
 # Order: $BITCOIND_EXE, PATH, the project's cache, an official release (pinned by SHA-256), a build from source.
 # The source of Bitcoin Core comes through Cargo: crate libbitcoinkernel-sys carries it, Cargo.lock pins it, and because
@@ -99,17 +100,24 @@ jobs() {
   echo $((by_memory < 1 ? 1 : by_memory < cores ? by_memory : cores))
 }
 
+compile() { NINJA_STATUS='[%f/%t %es] ' nice -n 5 ninja -C "$1/build" -j "$(jobs)" bitcoind bitcoin-cli; }
+
 build() {
   local work=$1 source log="$cache/build.log"
   local tool
   for tool in cmake ninja c++; do command -v "$tool" >/dev/null || die "$tool is missing: run testnet/setup.sh"; done
   source=$(source_folder)
-  say "building Bitcoin Core from $crate $crate_version: about 6 minutes on two cores, once"
+  say "building Bitcoin Core from $crate $crate_version: about 6 minutes on two cores that have nothing else to do, once"
   cp -R "$source" "$work/source"
   chmod -R u+w "$work/source" # Cargo's registry may be read-only
   cmake -S "$work/source" -B "$work/build" -G Ninja "${cmake_options[@]}" >"$log" 2>&1 ||
     { tail -n 40 "$log" >&2; die "cmake failed; all of its output: $log"; }
-  NINJA_STATUS='[%f/%t %es] ' nice -n 5 ninja -C "$work/build" -j "$(jobs)" bitcoind bitcoin-cli >&2 || die "the build failed"
+  if [[ -n ${QUIET:-} ]]; then
+    say "its progress: $log"
+    compile "$work" >>"$log" 2>&1 || { tail -n 40 "$log" >&2; die "the build failed; all of its output: $log"; }
+  else
+    compile "$work" >&2 || die "the build failed"
+  fi
   mkdir -p "$work/bin"
   install -s "$work/build/bin/bitcoind" "$work/build/bin/bitcoin-cli" "$work/bin/"
   rm -rf "$work/source" "$work/build"

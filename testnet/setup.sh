@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a Debian or Ubuntu machine ready for `make demo` or `make test`. A second run finds everything and does nothing.
 #
-#   testnet/setup.sh [demo|test|fuzz]      demo (default): what a cluster needs; test: also promtool, Python and curl;
-#                                          fuzz: a compiler, and cargo-fuzz
+#   testnet/setup.sh [demo|test|fuzz]      demo (default): what a cluster needs; test: also promtool, Python, curl,
+#                                          nginx and Envoy; fuzz: a compiler, and cargo-fuzz
 #
 # Never prompts. Installs as root, or with `sudo -n`; otherwise prints the exact line to run and exits 1.
 set -euo pipefail
@@ -18,6 +18,12 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 has_header() { has c++ && printf '#include <%s>\n' "$1" | c++ -E -x c++ - >/dev/null 2>&1; }
+
+# Built in, or a module of its own, which Debian's package also switches on.
+has_nginx_stream() {
+  has nginx || return 1
+  nginx -V 2>&1 | tr ' ' '\n' | grep -x -e --with-stream >/dev/null || compgen -G '/etc/nginx/modules-enabled/*stream*.conf' >/dev/null
+}
 
 # Each line: is the thing there (whoever installed it)? If not, name the package that brings it.
 missing_packages() {
@@ -36,6 +42,8 @@ missing_packages() {
   if [[ $scope == test ]]; then
     has curl || echo curl
     has promtool || echo prometheus
+    has nginx || echo nginx
+    has_nginx_stream || echo libnginx-mod-stream
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
   fi
 }
@@ -59,7 +67,7 @@ install_packages() {
   local package
   for package in "$@"; do
     case "$package" in
-      haproxy | prometheus)
+      haproxy | nginx | prometheus)
         if has systemctl; then "${as_root[@]}" systemctl disable --now "$package" >/dev/null 2>&1 || true; fi ;;
     esac
   done
@@ -88,7 +96,10 @@ if [[ ${#packages[@]} -gt 0 ]]; then
   mapfile -t packages < <(missing_packages)
   [[ ${#packages[@]} -eq 0 ]] || die "still missing after the installation: ${packages[*]}"
 fi
-if [[ $scope == test ]]; then testnet/python.sh >/dev/null; fi
+if [[ $scope == test ]]; then
+  testnet/python.sh >/dev/null
+  testnet/envoy.sh >/dev/null
+fi
 if [[ $scope == fuzz ]] && ! has cargo-fuzz; then
   say "installing cargo-fuzz $cargo_fuzz_version"
   cargo install --locked --version "$cargo_fuzz_version" cargo-fuzz >&2 || die "cargo-fuzz could not be installed"

@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `fsync_delay_ms` | every commit of a database takes so much longer |
 //! | `fsync_error` | every commit of a database fails with EIO; the node must stop |
+//! | `disk_full` | every commit of a database fails with ENOSPC; the node must stop |
 //! | `sign_pause_ms` | the node waits so long between a committed intent and the call of the signer |
 //! | `sign_held` | the node waits there until this is no longer set |
 //! | `wall_offset_ms` | the wall clock is wrong by so much, either way |
+//! | `feature_level` | the node takes itself for a version that knows this feature level |
 //!
 //! The file is written anew to change them, best under another name and then renamed. No file means no faults.
 
@@ -27,6 +29,8 @@ const VARIABLE: &str = "ONESPEND_FAILPOINTS";
 const REREAD: Duration = Duration::from_millis(10);
 /// Input/output error (errno.h).
 const EIO: i32 = 5;
+/// No space left on device (errno.h).
+const ENOSPC: i32 = 28;
 
 /// What the file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
@@ -34,9 +38,11 @@ const EIO: i32 = 5;
 struct Faults {
     fsync_delay_ms: u64,
     fsync_error: bool,
+    disk_full: bool,
     sign_pause_ms: u64,
     sign_held: bool,
     wall_offset_ms: i64,
+    feature_level: Option<u32>,
 }
 
 struct ControlFile {
@@ -78,14 +84,24 @@ fn faults_now() -> Faults {
     file().map(|file| file.not_older_than(Duration::ZERO)).unwrap_or_default()
 }
 
-/// A disk that is slow, or that fails.
+/// A disk that is slow, that fails, or that is full.
 pub(crate) fn before_commit(database: &Path) -> Result<(), StoreError> {
     let now = faults();
     thread::sleep(Duration::from_millis(now.fsync_delay_ms));
-    if now.fsync_error {
-        return Err(StoreError::io(database, "synchronise")(io::Error::from_raw_os_error(EIO)));
+    now.of_commit(database)
+}
+
+impl Faults {
+    fn of_commit(&self, database: &Path) -> Result<(), StoreError> {
+        let fails = |action, code| Err(StoreError::io(database, action)(io::Error::from_raw_os_error(code)));
+        if self.fsync_error {
+            return fails("synchronise", EIO);
+        }
+        if self.disk_full {
+            return fails("write", ENOSPC);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A process that is held up after an intent is committed and before the signer is called. Blocks.
@@ -94,6 +110,11 @@ pub fn before_signing() {
     while faults_now().sign_held {
         thread::sleep(REREAD);
     }
+}
+
+/// What a later version would know.
+pub fn feature_level() -> Option<u32> {
+    faults().feature_level
 }
 
 /// The wall clock, with its fault.
@@ -120,5 +141,15 @@ mod tests {
         fs::write(&file.path, r#"{"fsync_eror": true}"#).unwrap();
         thread::sleep(REREAD);
         assert_eq!(file.faults(), Faults::default(), "a misspelt fault is none");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_one_that_fails() {
+        let database = Path::new("raft.db");
+        let full = Faults { disk_full: true, ..Faults::default() }.of_commit(database).unwrap_err();
+        assert!(full.is_disk_full() && full.to_string().contains("No space left on device"), "{full}");
+        let failing = Faults { fsync_error: true, ..Faults::default() }.of_commit(database).unwrap_err();
+        assert!(!failing.is_disk_full(), "{failing}");
+        assert!(Faults::default().of_commit(database).is_ok());
     }
 }

@@ -1,5 +1,6 @@
-//! Ports of onespend and their implementations: chain, signer, store; and the intake of PSBTs.
+//! Ports of onespend and their implementations: chain, signer, store, backup; and the intake of PSBTs.
 
+pub mod backup;
 pub mod chain;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;

@@ -22,6 +22,7 @@ pub enum Action {
     ReleaseReservation,
     GetReservation,
     ListReservations,
+    WatchReservations,
     CreatePayment,
     SignPsbt,
     BumpFee,
@@ -36,12 +37,17 @@ pub enum Action {
     EstimateFee,
     GetNodeViews,
     GetStatus,
+    GetHistory,
+    DrainNode,
+    UndrainNode,
     TransferLeadership,
     AddLearner,
     PromoteLearner,
     RemoveNode,
+    MoveNode,
     GetRecovery,
     ConfirmRecovery,
+    CreateBackup,
     AppendStream,
     Vote,
     PreVote,
@@ -91,6 +97,7 @@ impl Action {
         Self::ReleaseReservation,
         Self::GetReservation,
         Self::ListReservations,
+        Self::WatchReservations,
         Self::CreatePayment,
         Self::SignPsbt,
         Self::BumpFee,
@@ -105,12 +112,17 @@ impl Action {
         Self::EstimateFee,
         Self::GetNodeViews,
         Self::GetStatus,
+        Self::GetHistory,
+        Self::DrainNode,
+        Self::UndrainNode,
         Self::TransferLeadership,
         Self::AddLearner,
         Self::PromoteLearner,
         Self::RemoveNode,
+        Self::MoveNode,
         Self::GetRecovery,
         Self::ConfirmRecovery,
+        Self::CreateBackup,
         Self::AppendStream,
         Self::Vote,
         Self::PreVote,
@@ -129,6 +141,7 @@ impl Action {
             | Self::ListUtxos
             | Self::GetReservation
             | Self::ListReservations
+            | Self::WatchReservations
             | Self::GetPayment
             | Self::ListPayments
             | Self::WatchPayments
@@ -154,12 +167,17 @@ impl Action {
             | Self::ReleaseQuarantined
             | Self::ListAuditEvents => Class::WalletAdministration,
             Self::GetStatus
+            | Self::GetHistory
+            | Self::DrainNode
+            | Self::UndrainNode
             | Self::TransferLeadership
             | Self::AddLearner
             | Self::PromoteLearner
             | Self::RemoveNode
+            | Self::MoveNode
             | Self::GetRecovery
-            | Self::ConfirmRecovery => Class::ClusterAdministration,
+            | Self::ConfirmRecovery
+            | Self::CreateBackup => Class::ClusterAdministration,
             Self::AppendStream
             | Self::Vote
             | Self::PreVote
@@ -190,6 +208,7 @@ impl Action {
             Self::ReleaseReservation => "ReleaseReservation",
             Self::GetReservation => "GetReservation",
             Self::ListReservations => "ListReservations",
+            Self::WatchReservations => "WatchReservations",
             Self::CreatePayment => "CreatePayment",
             Self::SignPsbt => "SignPsbt",
             Self::BumpFee => "BumpFee",
@@ -204,12 +223,17 @@ impl Action {
             Self::EstimateFee => "EstimateFee",
             Self::GetNodeViews => "GetNodeViews",
             Self::GetStatus => "GetStatus",
+            Self::GetHistory => "GetHistory",
+            Self::DrainNode => "DrainNode",
+            Self::UndrainNode => "UndrainNode",
             Self::TransferLeadership => "TransferLeadership",
             Self::AddLearner => "AddLearner",
             Self::PromoteLearner => "PromoteLearner",
             Self::RemoveNode => "RemoveNode",
+            Self::MoveNode => "MoveNode",
             Self::GetRecovery => "GetRecovery",
             Self::ConfirmRecovery => "ConfirmRecovery",
+            Self::CreateBackup => "CreateBackup",
             Self::AppendStream => "AppendStream",
             Self::Vote => "Vote",
             Self::PreVote => "PreVote",

@@ -52,7 +52,7 @@ pub mod detail {
     pub const LEADER_CONTROL_ADDR: &str = "leader_control_addr";
     /// NOT_LEADER: the term.
     pub const TERM: &str = "term";
-    /// Reasons about coins: comma-separated `txid:vout`, all of them.
+    /// Reasons about coins: comma-separated `txid:vout`, as many as fit; `outpoints_total` says how many there are.
     pub const OUTPOINTS: &str = "outpoints";
 }
 

@@ -49,7 +49,7 @@ pub const ABORT_UNSUPPORTED: &str = "ABORT_UNSUPPORTED";
 pub const WALLET_FROZEN: &str = "WALLET_FROZEN";
 /// The wallet has no signer (`FAILED_PRECONDITION`).
 pub const WALLET_WATCH_ONLY: &str = "WALLET_WATCH_ONLY";
-/// The wallet is signed for by the caller, which this call does not support (`FAILED_PRECONDITION`).
+/// Reserved: no call refuses for this any more (`FAILED_PRECONDITION`).
 pub const SIGNER_EXTERNAL: &str = "SIGNER_EXTERNAL";
 /// The coins that may be spent are not worth enough (`FAILED_PRECONDITION`).
 pub const INSUFFICIENT_FUNDS: &str = "INSUFFICIENT_FUNDS";
@@ -109,7 +109,7 @@ pub const SIGNATURE_MISMATCH: &str = "SIGNATURE_MISMATCH";
 pub const ABORT_PROOF_INVALID: &str = "ABORT_PROOF_INVALID";
 /// The transaction spends a coin that the reservation does not hold (`PERMISSION_DENIED`).
 pub const FOREIGN_INPUT: &str = "FOREIGN_INPUT";
-/// Policy does not allow this recipient (`PERMISSION_DENIED`).
+/// Reserved for policies about recipients, of which there are none yet (`PERMISSION_DENIED`).
 pub const RECIPIENT_NOT_ALLOWED: &str = "RECIPIENT_NOT_ALLOWED";
 /// A cap on fees, or what a replacement has to pay at least (`PERMISSION_DENIED`).
 pub const FEE_LIMIT: &str = "FEE_LIMIT";
@@ -133,7 +133,7 @@ pub const NODE_UNKNOWN: &str = "NODE_UNKNOWN";
 pub const RESERVATION_QUOTA: &str = "RESERVATION_QUOTA";
 /// Too many requests at once; RetryInfo says when to come back (`RESOURCE_EXHAUSTED`).
 pub const OVERLOADED: &str = "OVERLOADED";
-/// The message is larger than the service reads; sending it again does not help (`RESOURCE_EXHAUSTED`).
+/// The message, or the answer to a read that was passed on, is larger than the service reads; sending it again does not help (`RESOURCE_EXHAUSTED`).
 pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 /// More of the wallet's balance would be reserved than may be (`RESOURCE_EXHAUSTED`).
 pub const RESERVED_SHARE: &str = "RESERVED_SHARE";

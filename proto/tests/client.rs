@@ -175,6 +175,20 @@ async fn retry_info_is_honoured_while_the_deadline_allows_it() {
     assert!(error.is(reason::OVERLOADED) && !error.may_be_applied());
 }
 
+/// HTTP/2's ENHANCE_YOUR_CALM comes as this code, whatever had become of the request before.
+#[tokio::test]
+async fn a_lack_of_resources_without_the_services_word_is_unknown() {
+    let bare = || Script::Fail(Status::resource_exhausted("calm down"));
+    let node = Mock::start(move |n| if n == 0 { bare() } else { Script::Answer });
+    connect(&[&node]).reserve_utxos(reserve()).await.unwrap();
+
+    let node = Mock::start(move |_| bare());
+    let client = connect(&[&node]).with_deadline(Duration::from_millis(300));
+    let error = client.reserve_utxos(reserve()).await.unwrap_err();
+    assert!(matches!(error, ClientError::Unknown { .. }), "{error:?}");
+    assert!(error.may_be_applied());
+}
+
 #[tokio::test]
 async fn nobody_leads_is_a_refusal_and_nobody_listens_is_not_sent() {
     let replica = Mock::start(|_| Script::Fail(not_leader(None)));
@@ -236,6 +250,23 @@ async fn a_watch_goes_on_from_the_last_index() {
     }
     assert_eq!(indices, [41, 42, 43, 44, 45]);
     assert_eq!(watch.resume_index(), 45);
+    let mut watch = client.watch_reservations(v1::WatchReservationsRequest { from_index: 7, ..Default::default() });
+    for index in 8..=11 {
+        assert_eq!(watch.next().await.unwrap().applied_index, index);
+    }
+    assert_eq!(watch.resume_index(), 11);
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_elsewhere_when_its_node_falls_behind() {
+    let too_stale = || refusal(Code::Unavailable, reason::TOO_STALE);
+    let cut_off = Mock::start(move |asked| if asked == 0 { Script::Answer } else { Script::Fail(too_stale()) });
+    let other = Mock::start(|_| Script::Answer);
+    let client = connect(&[&cut_off, &other]);
+    let mut watch = client.watch_payments(v1::WatchPaymentsRequest { from_index: 40, ..Default::default() });
+    for index in 41..=46 {
+        assert_eq!(watch.next().await.unwrap().applied_index, index);
+    }
 }
 
 #[tokio::test]

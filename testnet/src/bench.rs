@@ -29,8 +29,10 @@ use crate::hot::{self, WALLET};
 use crate::programs;
 use crate::progress::{Progress, say};
 
-/// Callers at the same time, one measurement each.
-const LEVELS: [usize; 4] = [1, 16, 64, 256];
+/// Callers at the same time, one measurement each, unless others are asked for.
+pub const LEVELS: [usize; 4] = [1, 16, 64, 256];
+/// As many coins as one page lists: each caller has one of its own.
+const MAX_CALLERS: usize = 1_000;
 /// Not measured: connections are made and caches fill.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Callers that share a connection, as they would in one back end.
@@ -42,10 +44,12 @@ const MOST_US: u64 = 60_000_000;
 const DIGITS: u8 = 3;
 
 /// What a benchmark does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Nodes of the cluster.
     pub nodes: usize,
+    /// Callers at the same time, one measurement each; 1 to 1000.
+    pub levels: Vec<usize>,
     /// How long each level is measured.
     pub seconds: u64,
     /// Everything random follows from it.
@@ -86,29 +90,24 @@ pub struct Latency {
 /// Runs it, prints a table, and writes the report.
 ///
 /// # Errors
-/// Something did not come up, or every call of a level failed.
-pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
+/// The plan is none, something did not come up, or every call of a level failed.
+pub fn run(plan: &Plan, report_file: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     say(&format!("seed {}", plan.seed));
+    let sound = !plan.levels.is_empty() && plan.levels.iter().all(|callers| (1..=MAX_CALLERS).contains(callers));
+    ensure!(sound, "1 to {MAX_CALLERS} callers, not {:?}", plan.levels);
+    ensure!(plan.seconds >= 1, "a level is measured for a second at least");
     programs::check_all()?;
     let runtime = Runtime::new().context("no threads")?;
     let mut steps = Progress::steps();
     let mut cluster = Cluster::start(Folder::temporary("bench")?, plan.nodes, plan.seed, &mut |step| steps.step(step))?;
     steps.step("a wallet with coins");
-    let coins = LEVELS.into_iter().max().unwrap_or_default();
+    let coins = plan.levels.iter().copied().max().unwrap_or_default();
     runtime.block_on(hot::prepare(&mut cluster, coins, COIN))?;
     let outpoints = runtime.block_on(list_outpoints(&cluster))?;
     steps.finish();
 
-    say("  callers     ops/s   reserve p50 / p99 ms   release p50 / p99 ms   errors");
-    let mut levels = Vec::new();
-    for callers in LEVELS {
-        let leader = cluster.wait_for_primary(WARM_UP)?;
-        let address = cluster.node(leader)?.addresses().data;
-        let level = runtime.block_on(measure(&cluster, address, &outpoints, callers, plan.seconds))?;
-        say(&level.line());
-        levels.push(level);
-    }
+    let levels = measure_all(plan, &mut cluster, &runtime, &outpoints)?;
     let report = Report {
         seed: plan.seed,
         nodes: plan.nodes,
@@ -127,7 +126,21 @@ pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
     cluster.finish()
 }
 
-async fn list_outpoints(cluster: &Cluster) -> Result<Vec<Outpoint>> {
+fn measure_all(plan: &Plan, cluster: &mut Cluster, runtime: &Runtime, coins: &[Outpoint]) -> Result<Vec<Level>> {
+    say("  callers     ops/s   reserve p50 / p99 ms   release p50 / p99 ms   errors");
+    let mut levels = Vec::new();
+    for callers in &plan.levels {
+        let leader = cluster.wait_for_primary(WARM_UP)?;
+        let address = cluster.node(leader)?.addresses().data;
+        let level = runtime.block_on(measure(cluster, address, coins, *callers, plan.seconds))?;
+        say(&level.line());
+        levels.push(level);
+    }
+    Ok(levels)
+}
+
+/// The wallet's coins that are free, up to a page of them.
+pub(crate) async fn list_outpoints(cluster: &Cluster) -> Result<Vec<Outpoint>> {
     let mut client = WalletServiceClient::new(grpc::channel(cluster.primary_address(), cluster.client())?);
     let request = ListUtxosRequest {
         wallet_id: WALLET.to_owned(),

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Block, BlockHash, Network, ScriptBuf, Transaction, consensus::encode};
 use bitcoincore_rpc::{Client, RpcApi, jsonrpc};
 use serde::de::DeserializeOwned;
@@ -253,6 +254,19 @@ impl Bitcoind {
         let hash: BlockHash = self.call("getblockhash", &[json!(height)])?;
         let block: String = self.call("getblock", &[json!(hash), json!(0)])?;
         encode::deserialize_hex(&block).context("a block that does not parse")
+    }
+
+    /// The first `count` scripts of a descriptor with a wildcard and one branch, as this bitcoind derives them.
+    ///
+    /// # Errors
+    /// It refuses the descriptor, or the call failed.
+    pub fn scripts(&self, descriptor: &str, count: u32) -> Result<Vec<ScriptBuf>> {
+        let known: Value = self.call("getdescriptorinfo", &[json!(descriptor)])?;
+        let range = json!([0, count.saturating_sub(1)]);
+        let addresses: Vec<Address<NetworkUnchecked>> =
+            self.call("deriveaddresses", &[known["descriptor"].clone(), range])?;
+        let scripts = addresses.into_iter().map(|one| Ok(one.require_network(Network::Regtest)?.script_pubkey()));
+        scripts.collect()
     }
 
     /// Sends a transaction to its mempool.

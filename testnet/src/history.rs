@@ -117,8 +117,15 @@ pub enum Answer {
         /// Where in the log the answering node was.
         at: Position,
     },
-    /// Renewed, released, or an address given out.
+    /// Renewed or released.
     Done {
+        /// Where in the log the answering node was.
+        at: Position,
+    },
+    /// An address of the wallet.
+    Address {
+        /// Its script, in hex.
+        script: String,
         /// Where in the log the answering node was.
         at: Position,
     },
@@ -151,6 +158,9 @@ pub enum Answer {
         reason: String,
         /// For people.
         message: String,
+        /// The coins that are in the way, as `txid:vout`, if the reason is that somebody holds them.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        conflicts: Vec<String>,
     },
     /// Nobody knows whether it was applied.
     Unknown {
@@ -171,7 +181,11 @@ impl Answer {
     pub fn payment(&self) -> Option<&PaymentSeen> {
         match self {
             Self::Paid { payment, .. } | Self::Replaced { payment, .. } | Self::Seen { payment } => Some(payment),
-            Self::Granted { .. } | Self::Done { .. } | Self::Refused { .. } | Self::Unknown { .. } => None,
+            Self::Granted { .. }
+            | Self::Done { .. }
+            | Self::Address { .. }
+            | Self::Refused { .. }
+            | Self::Unknown { .. } => None,
         }
     }
 }
@@ -209,6 +223,8 @@ pub struct AttemptSeen {
     pub txid: String,
     /// Its state, by the name of the interface without its prefix.
     pub state: String,
+    /// What it is for, by the name of the interface without its prefix.
+    pub purpose: String,
     /// The coins that it spends, as `txid:vout`.
     pub inputs: Vec<String>,
 }
@@ -219,6 +235,7 @@ impl Call {
         match &self.answer {
             Answer::Granted { at, .. }
             | Answer::Done { at }
+            | Answer::Address { at, .. }
             | Answer::Paid { at, .. }
             | Answer::Replaced { at, .. } => Some(*at),
             Answer::Seen { .. } | Answer::Refused { .. } | Answer::Unknown { .. } => None,

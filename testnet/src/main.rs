@@ -1,11 +1,12 @@
-//! `onespend-testnet up | down | demo | bench | chaos | chaos-selftest`.
+//! `onespend-testnet up | down | demo | bench | chaos | chaos-selftest | routing | failover`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use onespend_testnet::{bench, chaos, demo, programs, seed, up};
+use onespend_testnet::routing::Way;
+use onespend_testnet::{bench, chaos, demo, failover, programs, routing, seed, up};
 
 /// Clusters of real processes on regtest.
 #[derive(Debug, Parser)]
@@ -58,12 +59,18 @@ enum Command {
         /// Where to write the report.
         #[arg(long, default_value = "target/demo/report.json")]
         report: PathBuf,
+        /// Fail when the failover takes as long as this or longer.
+        #[arg(long, default_value_t = demo::FAILOVER_GOAL_MS)]
+        failover_goal_ms: u64,
     },
-    /// Measure reserve and release at 1, 16, 64 and 256 callers.
+    /// Measure reserve and release at several numbers of callers.
     Bench {
         /// Nodes, each with its own bitcoind.
         #[arg(long, default_value_t = 3)]
         nodes: usize,
+        /// Callers at the same time, one measurement each.
+        #[arg(long, value_delimiter = ',', default_values_t = bench::LEVELS)]
+        callers: Vec<usize>,
         /// How long each number of callers is measured.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -87,6 +94,33 @@ enum Command {
         seed: Option<u64>,
         /// Where to write the report; history and logs lie beside it.
         #[arg(long, default_value = "target/chaos/report.json")]
+        report: PathBuf,
+    },
+    /// Measure kills, hand-overs and rolling restarts through each load balancer, and without one.
+    Routing {
+        /// Kills and hand-overs for each way; a rolling restart comes with each five.
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+        /// Only these ways: haproxy, haproxy_agent, haproxy_grpc, envoy, envoy_grpc, nginx, client.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Way>,
+        /// What everything random follows from.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where to write the report.
+        #[arg(long, default_value = "target/routing/report.json")]
+        report: PathBuf,
+    },
+    /// Measure how long a caller waits after the leader is killed, frozen, cut off, or hands over; etcd beside it.
+    Failover {
+        /// Faults of each kind.
+        #[arg(long, default_value_t = 50)]
+        rounds: usize,
+        /// What everything random follows from.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where to write the report.
+        #[arg(long, default_value = "target/failover/report.json")]
         report: PathBuf,
     },
     /// Take one guard of the service away after the other: chaos must notice each.
@@ -120,12 +154,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             if detach { up::run_detached(&plan) } else { up::run(&plan) }
         }
         Command::Down { dir } => up::down(&dir),
-        Command::Demo { nodes, payments, callers, seed, report } => {
-            let plan = demo::Plan { nodes, payments, callers, seed: or_fresh(seed) };
+        Command::Demo { nodes, payments, callers, seed, report, failover_goal_ms } => {
+            let plan = demo::Plan { nodes, payments, callers, seed: or_fresh(seed), failover_goal_ms };
             demo::run(plan, Some(&report))
         }
-        Command::Bench { nodes, seconds, seed, report } => {
-            bench::run(bench::Plan { nodes, seconds, seed: or_fresh(seed) }, Some(&report))
+        Command::Bench { nodes, callers, seconds, seed, report } => {
+            let plan = bench::Plan { nodes, levels: callers, seconds, seed: or_fresh(seed) };
+            bench::run(&plan, Some(&report))
         }
         Command::Chaos { duration_s, callers, seed, report } => chaos::run(&chaos::Plan {
             seed: or_fresh(seed),
@@ -134,8 +169,15 @@ fn run(command: Command) -> anyhow::Result<()> {
             report,
             program: programs::onespend_failpoints()?,
             variables: Vec::new(),
-            until_caught: false,
+            until_caught_by: &[],
         }),
         Command::ChaosSelftest { seed, dir } => chaos::selftest::run(or_fresh(seed), &dir),
+        Command::Routing { rounds, only, seed, report } => {
+            let ways = if only.is_empty() { Way::all() } else { only };
+            routing::run(&routing::Plan { rounds, ways, seed: or_fresh(seed), report })
+        }
+        Command::Failover { rounds, seed, report } => {
+            failover::run(&failover::Plan { rounds, seed: or_fresh(seed), report })
+        }
     }
 }

@@ -78,6 +78,17 @@ pub fn python() -> Result<PathBuf> {
     }
 }
 
+/// An Envoy: `$ONESPEND_ENVOY`, else what `testnet/envoy.sh` makes.
+///
+/// # Errors
+/// None can be had.
+pub fn envoy() -> Result<PathBuf> {
+    match env::var_os("ONESPEND_ENVOY") {
+        Some(chosen) => existing(PathBuf::from(chosen), "ONESPEND_ENVOY"),
+        None => from_script("envoy.sh"),
+    }
+}
+
 /// A program by its name, from `PATH` (and `/usr/sbin`, where Debian puts HAProxy).
 ///
 /// # Errors

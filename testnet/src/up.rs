@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::{Addresses, Cluster, Folder};
 use crate::hot;
+use crate::leftovers;
 use crate::programs;
 use crate::progress::{Progress, say};
 
@@ -116,14 +117,14 @@ pub fn run_detached(plan: &Plan) -> Result<()> {
     }
 }
 
-/// Stops what `up` started in `dir`. Nothing there is fine.
+/// Stops what `up` started in `dir`, and the nodes there that somebody started again by hand. Nothing there is fine.
 ///
 /// # Errors
 /// It does not stop.
 pub fn down(dir: &Path) -> Result<()> {
     let Some(pid) = running(dir) else {
         say(&format!("no cluster runs in {}", dir.display()));
-        return Ok(());
+        return leftovers::end(dir);
     };
     let status = Command::new("sh").args(["-c", "kill -s TERM \"$1\"", "kill", &pid.to_string()]).status()?;
     ensure!(status.success(), "cannot signal process {pid}");
@@ -132,6 +133,7 @@ pub fn down(dir: &Path) -> Result<()> {
         ensure!(Instant::now() < deadline, "process {pid} still runs after {STOP_TIMEOUT:?}");
         thread::sleep(POLL);
     }
+    leftovers::end(dir)?;
     say("stopped");
     Ok(())
 }
@@ -170,7 +172,7 @@ fn how_to_reach(cluster: &Cluster, dir: &Path, pace: Duration) -> String {
     let front = format!("localhost:{}", cluster.primary_address().port());
     let mut nodes = String::new();
     for node in cluster.nodes() {
-        let (name, Addresses { data, control, health }) = (node.name(), node.addresses());
+        let (name, Addresses { data, control, health, .. }) = (node.name(), node.addresses());
         let _infallible = writeln!(nodes, "  {name}     data {data}   control {control}   health http://{health}");
     }
     let address = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"; // BIP 173's example key, on regtest

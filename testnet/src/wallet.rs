@@ -56,6 +56,11 @@ impl HotWallet {
         &self.public
     }
 
+    /// The same, receiving and change apart.
+    pub fn branches(&self) -> [String; 2] {
+        ["0", "1"].map(|branch| self.public.replace("<0;1>", branch))
+    }
+
     /// What is registered for a wallet that pays by taproot. The same signer holds it.
     pub fn taproot_descriptor(&self) -> &str {
         &self.taproot
@@ -85,6 +90,8 @@ mod tests {
         assert_eq!(wallet.public_descriptor(), HotWallet::new(7).unwrap().public_descriptor());
         assert_ne!(wallet.public_descriptor(), HotWallet::new(8).unwrap().public_descriptor());
         assert!(wallet.public_descriptor().contains("]tpub"));
+        let [receiving, change] = wallet.branches();
+        assert!(receiving.ends_with("/0/*)") && change.ends_with("/1/*)") && !change.contains('<'));
         assert!(wallet.taproot_descriptor().starts_with("tr([") && wallet.taproot_descriptor().contains("]tpub"));
         assert!(!format!("{wallet:?}").contains("tprv"));
 

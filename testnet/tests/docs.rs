@@ -237,6 +237,20 @@ fn make_has_every_target_that_is_named() {
     assert_none(&faults);
 }
 
+/// A test that `make` asks for by its whole name, and that has another one, would not be run, and nothing would fail.
+#[test]
+fn tests_that_make_asks_for_by_name_are_there() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let named: Vec<&str> = makefile.split_whitespace().filter(|word| word.contains("::tests::")).collect();
+    assert!(makefile.contains("--exact") && named.len() == makefile.matches("--exact").count(), "{named:?}");
+    for name in named {
+        let (module, test) = name.split_once("::tests::").unwrap();
+        let path = format!("coordinator/node/src/{}.rs", module.replace("::", "/"));
+        let text = fs::read_to_string(root().join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(text.contains(&format!("#[test]\n    fn {test}()")), "{path} has no test {test}");
+    }
+}
+
 /// The commands of the pages, as `--help` knows them: subcommands and options, not their values.
 #[test]
 fn the_command_line_has_every_command_that_is_shown() {

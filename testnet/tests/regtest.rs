@@ -4,6 +4,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bitcoin::bip32::{ChildNumber, Xpub};
+use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, ScriptBuf};
 use onespend_testnet::bitcoind::{Bitcoind, wait_for_same_tip};
 use onespend_testnet::funds::Funds;
@@ -52,6 +54,24 @@ fn blocks_and_payments_reach_every_peer_and_the_oracle_reads_them() {
     assert_eq!(verdict.settled.iter().map(String::as_str).collect::<Vec<_>>(), ["p1"]);
     assert_eq!(verdict.wrong_amounts.len(), 1);
     assert!(chain::judge(&blocks, &orders, 3).settled.is_empty());
+}
+
+#[test]
+fn bitcoind_derives_the_wallets_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Bitcoind::start("bitcoind", folder.path()).unwrap();
+    let wallet = HotWallet::new(7).unwrap();
+    let key = wallet.public_descriptor().split_once(']').unwrap().1.split_once('/').unwrap().0;
+    let account: Xpub = key.parse().unwrap();
+    for (branch, descriptor) in (0..).zip(wallet.branches()) {
+        let scripts = node.scripts(&descriptor, 3).unwrap();
+        assert_eq!(scripts.len(), 3);
+        for (index, script) in (0..).zip(&scripts) {
+            let path = [branch, index].map(|step| ChildNumber::from_normal_idx(step).unwrap());
+            let key = account.derive_pub(&Secp256k1::new(), &path).unwrap().to_pub();
+            assert_eq!(*script, ScriptBuf::new_p2wpkh(&key.wpubkey_hash()), "{branch}/{index}");
+        }
+    }
 }
 
 #[test]

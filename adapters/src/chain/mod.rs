@@ -27,7 +27,10 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 pub use self::bitcoind::{Bitcoind, BitcoindAuth, BitcoindConfig};
 pub use self::error::{ChainError, Retry};
 pub use self::submission::{BroadcastOutcome, Conflict, TestAccept};
-pub use self::view::{ChainTxOut, ChainView, HeaderInfo, MempoolEntry, ScanDescriptor, ScanResult, ScanUtxo, TipRef};
+pub use self::view::{
+    ChainTxOut, ChainView, HeaderInfo, MempoolEntry, OLDEST_SUPPORTED_VERSION, ScanDescriptor, ScanResult, ScanUtxo,
+    TipRef,
+};
 
 /// The longest that one [`Chain::wait_tip`] waits; longer timeouts are cut to this.
 pub const MAX_TIP_WAIT: Duration = Duration::from_mins(1);

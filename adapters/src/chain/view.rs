@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Txid};
 
+/// The oldest Bitcoin Core that is supported. `waitfornewblock` takes the tip that the caller knows since version 30, so
+/// with an older one blocks are only seen by the probe; and mempools relay from 0.1 sat/vB since 29.1, so an older one
+/// may refuse what this service signs for.
+pub const OLDEST_SUPPORTED_VERSION: u32 = 300_000;
+
 /// A block by height and hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TipRef {
@@ -45,6 +50,13 @@ pub struct ChainView {
     pub mempool_loaded: bool,
     /// Round trip of the first request of this probe.
     pub latency: Duration,
+}
+
+impl ChainView {
+    /// Whether the node is a Bitcoin Core of [`OLDEST_SUPPORTED_VERSION`] or later.
+    pub fn is_supported(&self) -> bool {
+        self.version >= OLDEST_SUPPORTED_VERSION
+    }
 }
 
 /// A block header and where it stands.

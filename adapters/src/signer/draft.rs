@@ -229,6 +229,13 @@ fn digest(
     }
 }
 
+/// The digest of BIP-341 for SIGHASH_ALL, which commits to the same as DEFAULT and is another digest.
+pub(super) fn taproot_all(transaction: &Transaction, at: usize, prevouts: &[TxOut]) -> Option<[u8; 32]> {
+    let mut cache = SighashCache::new(transaction);
+    let hash = cache.taproot_key_spend_signature_hash(at, &Prevouts::All(prevouts), TapSighashType::All);
+    Some(hash.ok()?.to_byte_array())
+}
+
 /// The digest in the form that libsecp256k1 takes.
 pub(super) fn message(sighash: &[u8; 32]) -> Message {
     Message::from_digest(*sighash)

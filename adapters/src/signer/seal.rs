@@ -2,18 +2,16 @@
 //! our own view, whoever made the signature.
 
 use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::constants::SCHNORR_SIGNATURE_SIZE;
 use bitcoin::secp256k1::{All, Secp256k1, XOnlyPublicKey};
-use bitcoin::sighash::EcdsaSighashType;
-use bitcoin::{PublicKey, Transaction, TxOut, Txid, Witness, ecdsa};
+use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
+use bitcoin::{PublicKey, Transaction, TxOut, Txid, Witness, ecdsa, taproot};
 use miniscript::psbt::PsbtExt;
 use onespend_core::signing::SigningPermit;
 
 use super::SignerError;
 use super::audit::AuditLog;
-use super::draft::{Draft, Scheme, message, sighashes};
-
-/// Bytes of a Schnorr signature with SIGHASH_DEFAULT (BIP-341); others carry one more.
-const SCHNORR_DEFAULT_BYTES: usize = 64;
+use super::draft::{Draft, Scheme, message, sighashes, taproot_all};
 
 /// Writes the line of what was signed into the signer's log, finalizes the draft's PSBT and checks every witness. Every
 /// signer ends here, so none can forget its log. A signature that turns out to be bad has its line too: it was made.
@@ -70,7 +68,10 @@ pub fn verify(
         }
         let checked = match scheme {
             Scheme::Ecdsa => check_ecdsa(secp, &input.witness, spent, sighash),
-            Scheme::Schnorr => check_schnorr(secp, &input.witness, spent, sighash),
+            Scheme::Schnorr => {
+                let all = || taproot_all(transaction, at, prevouts);
+                check_schnorr(secp, &input.witness, spent, *sighash, all)
+            }
         };
         checked.map_err(|why| bad(at, why))?;
     }
@@ -103,24 +104,30 @@ fn check_ecdsa(
     secp.verify_ecdsa(&message(sighash), &signature.signature, &key.inner).map_err(|_| "does not verify")
 }
 
-/// BIP-341: the witness is one signature of 64 bytes, which means SIGHASH_DEFAULT, with no annex.
+/// BIP-341: the witness is one signature, with no annex: of 64 bytes, which means SIGHASH_DEFAULT, or with one more that
+/// says SIGHASH_ALL, whose digest is another one.
 fn check_schnorr(
     secp: &Secp256k1<All>,
     witness: &Witness,
     spent: &TxOut,
-    sighash: &[u8; 32],
+    default: [u8; 32],
+    all: impl FnOnce() -> Option<[u8; 32]>,
 ) -> Result<(), &'static str> {
     let items: Vec<&[u8]> = witness.iter().collect();
     let [signature] = items[..] else { return Err("the witness must be one signature, with no annex") };
-    if signature.len() != SCHNORR_DEFAULT_BYTES {
-        return Err("the sighash type is not DEFAULT");
-    }
-    let signature =
-        bitcoin::secp256k1::schnorr::Signature::from_slice(signature).map_err(|_| "not a Schnorr signature")?;
+    let with_type = signature.len() > SCHNORR_SIGNATURE_SIZE;
+    let signature = taproot::Signature::from_slice(signature).map_err(|_| "not a Schnorr signature")?;
+    let sighash = match signature.sighash_type {
+        // The crate reads a byte 0 as DEFAULT; consensus does not.
+        TapSighashType::Default if with_type => return Err("DEFAULT has no byte of its own"),
+        TapSighashType::Default => default,
+        TapSighashType::All => all().ok_or("the coins do not fit the inputs")?,
+        _ => return Err("the sighash type is neither DEFAULT nor ALL"),
+    };
     // OP_1 and a push of 32 bytes: the rest is the output key.
     let program = spent.script_pubkey.as_bytes().get(2..).filter(|_| spent.script_pubkey.is_p2tr());
     let key = program.and_then(|bytes| XOnlyPublicKey::from_slice(bytes).ok()).ok_or("the coin is not taproot")?;
-    secp.verify_schnorr(&signature, &message(sighash), &key).map_err(|_| "does not verify")
+    secp.verify_schnorr(&signature.signature, &message(&sighash), &key).map_err(|_| "does not verify")
 }
 
 /// One digest for the whole attempt: SHA-256 over its sighashes in the order of the inputs.
@@ -132,8 +139,6 @@ pub(super) fn attempt_digest(sighashes: &[[u8; 32]]) -> [u8; 32] {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use bitcoin::secp256k1::ecdsa::Signature;
-    use bitcoin::sighash::TapSighashType;
-    use bitcoin::taproot;
 
     use super::*;
     use crate::signer::specimen::{Specimen, secret, specimen, tweaked};
@@ -236,13 +241,32 @@ mod tests {
             });
             assert!(ecdsa.contains("not ALL"), "{ecdsa}");
         }
-        for byte in [0, 1, 2, 3, 0x81] {
+        // One byte more says the type.
+        for (byte, why) in [
+            (0, "DEFAULT has no byte"),
+            (1, "does not verify"),
+            (2, "neither DEFAULT nor ALL"),
+            (3, "neither DEFAULT nor ALL"),
+            (0x81, "neither DEFAULT nor ALL"),
+        ] {
             let schnorr = verdict("tr", |mut items| {
                 items[0].push(byte);
                 items
             });
-            assert!(schnorr.contains("not DEFAULT"), "{schnorr}");
+            assert!(schnorr.contains(why), "{byte}: {schnorr}");
         }
+    }
+
+    /// safety 20: signers outside may say ALL, which commits to the same.
+    #[test]
+    fn takes_a_taproot_signature_that_says_all() {
+        let (mut transaction, txid, prevouts, scheme) = sealed("tr");
+        let secp = Secp256k1::new();
+        let digest = taproot_all(&transaction, 1, &prevouts).unwrap();
+        let signature = secp.sign_schnorr_no_aux_rand(&message(&digest), &tweaked(&secp, 1));
+        let signature = taproot::Signature { signature, sighash_type: TapSighashType::All };
+        transaction.input[1].witness = Witness::from_slice(&[signature.to_vec()]);
+        verify(&secp, &transaction, txid, &prevouts, scheme).unwrap();
     }
 
     /// safety 20: no annex, no script path.

@@ -63,6 +63,20 @@ pub enum StoreError {
         /// Why it must be there.
         why: &'static str,
     },
+    /// A folder into which a new state should be put holds something already.
+    #[error("{} is not empty: it has {found}", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// One of the things in it.
+        found: String,
+    },
+    /// A backup was being put into the folder, and that was not finished. No node may start on what is there.
+    #[error("{} holds a restore that was not finished: empty the folder, and restore again", path.display())]
+    HalfRestored {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Written by a later version of this program.
     #[error("{} has format {found}; this version reads up to format {supported}", path.display())]
     NewerFormat {

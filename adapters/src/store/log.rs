@@ -64,6 +64,10 @@ pub struct CommitStats {
     pub bytes: u64,
 }
 
+/// Told when a commit begins, on the store's own thread; must not block. [`CommitObserver`] is told when it has ended,
+/// unless it fails.
+pub type CommitBegins = Arc<dyn Fn() + Send + Sync>;
+
 /// Told after every commit, on the store's own thread; must not block.
 pub type CommitObserver = Arc<dyn Fn(CommitStats) + Send + Sync>;
 

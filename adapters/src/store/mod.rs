@@ -10,7 +10,7 @@
 mod checksum;
 #[cfg(test)]
 mod contract;
-mod durable;
+pub(crate) mod durable;
 mod error;
 mod failure;
 mod identity;
@@ -27,7 +27,7 @@ mod write_behind;
 pub use error::{Owner, StoreError};
 pub use failure::FailureWatcher;
 pub use identity::FORMAT_VERSION;
-pub use log::{Callback, CommitObserver, CommitStats, LogKey, LogState, LogStore, Purged, Record};
+pub use log::{Callback, CommitBegins, CommitObserver, CommitStats, LogKey, LogState, LogStore, Purged, Record};
 pub use peer_book::{Meeting, PeerBook};
 pub use snapshot::{IncomingSnapshot, SnapshotDigest, SnapshotFile};
 pub use state::{Row, RowBatch, RowChange, RowVisitor, StateStore};

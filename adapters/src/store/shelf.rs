@@ -11,7 +11,7 @@ use bitcoin::hex::{DisplayHex, FromHex};
 use serde::{Deserialize, Serialize};
 
 use super::identity::check_format;
-use super::snapshot::check_size;
+use super::snapshot::{RemovedOnDrop, check_size};
 use super::{FORMAT_VERSION, IncomingSnapshot, SnapshotDigest, SnapshotFile, StoreError, durable};
 
 /// The current one, and the one before it, which may still be on its way to a node.
@@ -29,6 +29,7 @@ pub(crate) struct Shelf {
     folder: PathBuf,
     cluster_id: String,
     next_incoming: AtomicU64,
+    next_copy: AtomicU64,
 }
 
 /// The content of `snapshot-<n>.json`.
@@ -46,12 +47,16 @@ struct Label {
 impl Shelf {
     /// Removes what an interrupted process left. The folder must be held by this process alone.
     pub(crate) fn open(folder: &Path, cluster_id: &str) -> Result<Self, StoreError> {
-        let shelf =
-            Self { folder: folder.to_path_buf(), cluster_id: cluster_id.to_owned(), next_incoming: AtomicU64::new(0) };
+        let shelf = Self {
+            folder: folder.to_path_buf(),
+            cluster_id: cluster_id.to_owned(),
+            next_incoming: AtomicU64::new(0),
+            next_copy: AtomicU64::new(0),
+        };
         let complete = shelf.numbers()?;
         for name in shelf.names()? {
             let orphan = number_of(&name, ".db").is_some_and(|number| !complete.contains(&number));
-            let unfinished = ["snapshot-", "incoming-"].iter().any(|start| name.starts_with(start))
+            let unfinished = ["snapshot-", "incoming-", "copy-"].iter().any(|start| name.starts_with(start))
                 && Path::new(&name).extension().is_some_and(|end| end == "tmp");
             if orphan || unfinished {
                 durable::remove(&folder.join(name))?;
@@ -85,6 +90,14 @@ impl Shelf {
         let path = self.folder.join("snapshot-new.tmp");
         durable::remove(&path)?;
         Ok(path)
+    }
+
+    /// Where to make a copy that does not go on the shelf. It is removed with the value.
+    pub(crate) fn copy_place(&self) -> Result<RemovedOnDrop, StoreError> {
+        let number = self.next_copy.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("copy-{number}.tmp"));
+        durable::remove(&path)?;
+        Ok(RemovedOnDrop(path))
     }
 
     pub(crate) fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError> {

@@ -31,13 +31,18 @@ pub struct SnapshotFile {
     pub path: PathBuf,
     /// What it must be.
     pub digest: SnapshotDigest,
-    /// A received one is removed with the last clone of this value, if it was not installed.
-    _received: Option<Arc<RemovedOnDrop>>,
+    /// A received or copied one is removed with the last clone of this value, if it was not installed.
+    _temporary: Option<Arc<RemovedOnDrop>>,
 }
 
 impl SnapshotFile {
     pub(crate) fn shelved(path: PathBuf, digest: SnapshotDigest) -> Self {
-        Self { path, digest, _received: None }
+        Self { path, digest, _temporary: None }
+    }
+
+    /// A copy that nobody else knows of.
+    pub(crate) fn copied(file: RemovedOnDrop, digest: SnapshotDigest) -> Self {
+        Self { path: file.0.clone(), digest, _temporary: Some(Arc::new(file)) }
     }
 
     /// Reads the file and compares it with its digest.
@@ -49,8 +54,9 @@ impl SnapshotFile {
     }
 }
 
+/// A temporary file.
 #[derive(Debug)]
-struct RemovedOnDrop(PathBuf);
+pub(crate) struct RemovedOnDrop(pub(crate) PathBuf);
 
 impl Drop for RemovedOnDrop {
     fn drop(&mut self) {
@@ -103,7 +109,7 @@ impl IncomingSnapshot {
         check_sha256(&path, sha256::Hash::from_engine(self.hash).to_byte_array(), &self.announced)?;
         self.file.sync_all().map_err(StoreError::io(&path, "sync"))?;
         durable::sync_folder_of(&path)?;
-        Ok(SnapshotFile { path, digest: self.announced, _received: Some(self.temporary) })
+        Ok(SnapshotFile { path, digest: self.announced, _temporary: Some(self.temporary) })
     }
 }
 

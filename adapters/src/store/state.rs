@@ -58,6 +58,11 @@ pub trait StateStore: Send + Sync + 'static {
     /// The latest snapshot, made or installed. Checks that it is there in its full size; see `verify` for its content.
     fn current_snapshot(&self) -> Result<Option<SnapshotFile>, StoreError>;
 
+    /// Copies what was written last into a file of the data folder that is no snapshot: nothing may be purged because of it,
+    /// and it is removed with the last clone of the value. `None` if nothing was ever written. Batches may be written
+    /// meanwhile; snapshots wait.
+    fn copy(&self) -> Result<Option<SnapshotFile>, StoreError>;
+
     /// Begins a snapshot that comes from elsewhere.
     fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError>;
 

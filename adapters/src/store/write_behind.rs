@@ -244,6 +244,9 @@ mod tests {
         fn current_snapshot(&self) -> Result<Option<SnapshotFile>, StoreError> {
             self.state.current_snapshot()
         }
+        fn copy(&self) -> Result<Option<SnapshotFile>, StoreError> {
+            self.state.copy()
+        }
         fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError> {
             self.state.receive(announced)
         }

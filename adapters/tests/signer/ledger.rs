@@ -147,7 +147,8 @@ impl Ledger {
         let height = Height(tip.height.0 + 1);
         let block = BlockRef { height, hash: BlockHash::hash(&height.0.to_be_bytes()) };
         let wallets = self.state.wallet_count();
-        let connect = Command::ConnectBlock { block, previous: tip.hash, received: vec![], spent, wallets };
+        let (previous, received) = (tip.hash, vec![]);
+        let connect = Command::ConnectBlock { block, previous, received, spent, wallets, followed: None };
         assert_eq!(self.apply(connect), Outcome::Recorded);
     }
 

@@ -6,6 +6,7 @@ use crate::chain::{self, NewBlock};
 use crate::command::{BlockRef, Command, Entry, RegisterOutpoints, RegisterWallet, Request};
 use crate::dedup;
 use crate::facts;
+use crate::feature;
 use crate::ids::{CallerId, LogIndex, Millis, WalletId};
 use crate::limits::{ADDRESS_LOOKAHEAD, MAX_OUTPOINTS};
 use crate::outcome::{Outcome, Rejection};
@@ -69,11 +70,11 @@ pub fn skip(state: &mut State, index: LogIndex) {
 fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Outcome, Rejection> {
     match command {
         Command::Start { network, tip } => start(state, *network, *tip),
-        Command::ConnectBlock { block, previous, received, spent, wallets } => {
-            let (block, previous, wallets) = (*block, *previous, *wallets);
-            chain::connect(state, ctx, &NewBlock { block, previous, received, spent, wallets })
+        Command::ConnectBlock { block, previous, received, spent, wallets, followed } => {
+            let (block, previous, wallets, followed) = (*block, *previous, *wallets, *followed);
+            chain::connect(state, ctx, &NewBlock { block, previous, received, spent, wallets, followed })
         }
-        Command::DisconnectBlock { block } => chain::disconnect(state, *block),
+        Command::DisconnectBlock { block } => chain::disconnect(state, ctx, *block),
         Command::RegisterWallet(command) => register(state, command),
         Command::SetLimits { wallet, limits } => {
             limits.check()?;
@@ -81,14 +82,9 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
             unconfirmed::note_earlier_change(state, wallet);
             Ok(changed)
         }
-        Command::FreezeWallet { wallet, why } => {
-            change_wallet(state, wallet, |wallet| wallet.frozen = Some(why.clone()))
-        }
-        Command::UnfreezeWallet { wallet } => {
-            let changed = change_wallet(state, wallet, |wallet| wallet.frozen = None)?;
-            chain::free_quarantined(state, wallet);
-            Ok(changed)
-        }
+        Command::FreezeWallet { wallet, why } => change_wallet(state, wallet, |wallet| wallet.freeze(why)),
+        // Only the wallet: an operator answers for each coin that is held back (`Command::ReleaseQuarantined`).
+        Command::UnfreezeWallet { wallet } => change_wallet(state, wallet, |wallet| wallet.frozen = None),
         Command::GiveAddresses { wallet, keychain, count } => give_addresses(state, wallet, *keychain, *count),
         Command::Reserve(command) => reservation::reserve(state, ctx, command),
         Command::Renew { reservation, ttl, fence } => reservation::renew(state, ctx, *reservation, *ttl, *fence),
@@ -105,8 +101,9 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::RegisterOutpoints(command) => register_outpoints(state, command),
         Command::ReleaseQuarantined { wallet, outpoints, .. } => chain::release_quarantined(state, wallet, outpoints),
         Command::EnterRecovery { why } => Ok(recovery::enter(state, why)),
-        Command::Reconcile { basis, spent_outside } => recovery::reconcile(state, *basis, spent_outside),
+        Command::Reconcile { basis, spent_outside } => recovery::reconcile(state, ctx, *basis, spent_outside),
         Command::ConfirmRecovery { epoch, note } => recovery::confirm(state, *epoch, note),
+        Command::RaiseFeatureLevel { level } => feature::raise(state, *level),
     }
 }
 
@@ -192,7 +189,9 @@ fn refuse_overlap(state: &State, id: &WalletId, descriptor: &WalletDescriptor) -
 }
 
 fn change_wallet(state: &mut State, id: &WalletId, change: impl FnOnce(&mut Wallet)) -> Result<Outcome, Rejection> {
-    state.update_wallet(id, change).map(|()| Outcome::WalletChanged).ok_or(Rejection::WalletUnknown)
+    state.wallet(id)?;
+    state.update_wallet(id, change);
+    Ok(Outcome::WalletChanged)
 }
 
 fn give_addresses(state: &mut State, id: &WalletId, keychain: Keychain, count: u32) -> Result<Outcome, Rejection> {

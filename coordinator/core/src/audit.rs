@@ -1,5 +1,7 @@
 //! What operators did, and what they must see: remembered on every node, so that nobody can take it back alone.
 
+use std::collections::BTreeSet;
+
 use minicbor::{Decode, Encode};
 
 use crate::apply::Context;
@@ -16,10 +18,11 @@ pub struct AuditRecord {
     /// Who asked; `None` for what the chain or the leader brought.
     #[n(0)]
     pub caller: Option<CallerId>,
-    /// What, as [`Command::kind`] says it, or `foreign_spend`.
+    /// What, as [`Command::kind`] says it; or what the chain brought: `foreign_spend`, `quarantine`, `freeze`, and where it
+    /// brought several at once, their names with ` and ` between them.
     #[n(1)]
     pub event: String,
-    /// Which wallet, where it concerns one.
+    /// Which wallet, where it concerns one alone.
     #[n(2)]
     pub wallet: Option<WalletId>,
     /// In words; at most 1000 characters.
@@ -28,13 +31,44 @@ pub struct AuditRecord {
     /// The leader's wall clock in Unix milliseconds, for people to read.
     #[n(4)]
     pub wall_ms: u64,
+    /// Which wallets, where it concerns several.
+    #[n(5)]
+    pub wallets: Option<BTreeSet<WalletId>>,
 }
 
 /// Remembers an event that no command tells by itself.
 pub(crate) fn note(state: &mut State, ctx: &Context, event: &str, wallet: Option<WalletId>, detail: &str) {
     let detail = detail.chars().take(MAX_DETAIL).collect();
     let caller = ctx.caller().ok().cloned();
-    state.note_audit(AuditRecord { caller, event: event.to_owned(), wallet, detail, wall_ms: ctx.wall_ms });
+    let record = AuditRecord { caller, event: event.to_owned(), wallet, detail, wall_ms: ctx.wall_ms, wallets: None };
+    let record = match state.audit_record(ctx.index) {
+        Some(earlier) => earlier.joined(&record),
+        None => record,
+    };
+    state.note_audit(record);
+}
+
+impl AuditRecord {
+    /// Whether it concerns a wallet.
+    pub fn concerns(&self, wallet: &WalletId) -> bool {
+        self.wallet.as_ref() == Some(wallet) || self.wallets.as_ref().is_some_and(|all| all.contains(wallet))
+    }
+
+    /// Both as one record: an entry has one, and a block may do several things to several wallets.
+    fn joined(&self, later: &Self) -> Self {
+        let known = self.event.split(" and ").any(|event| event == later.event);
+        let event = if known { self.event.clone() } else { format!("{} and {}", self.event, later.event) };
+        let wallet = self.wallet.clone().filter(|wallet| Some(wallet) == later.wallet.as_ref());
+        let of_both = [&self.wallet, &later.wallet].into_iter().flatten().cloned();
+        let all: BTreeSet<WalletId> = of_both.chain(self.wallets.iter().flatten().cloned()).collect();
+        let wallets = (wallet.is_none() && !all.is_empty()).then_some(all);
+        let told = |record: &Self| match &record.wallet {
+            Some(name) if wallet.is_none() => format!("{name}: {}", record.detail),
+            _ => record.detail.clone(),
+        };
+        let detail = format!("{}; {}", told(self), told(later)).chars().take(MAX_DETAIL).collect();
+        Self { event, wallet, detail, wallets, ..self.clone() }
+    }
 }
 
 /// Remembers a command that was carried out, if it is one that operators answer for.
@@ -61,6 +95,7 @@ fn answerable(command: &Command) -> Option<(Option<WalletId>, String)> {
         }
         Command::EnterRecovery { why } => (None, why.clone()),
         Command::ConfirmRecovery { epoch, note } => (None, format!("epoch {epoch}: {note}")),
+        Command::RaiseFeatureLevel { level } => (None, format!("to {level}")),
         Command::Start { .. }
         | Command::ConnectBlock { .. }
         | Command::DisconnectBlock { .. }

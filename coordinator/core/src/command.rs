@@ -12,7 +12,7 @@ use crate::ids::{AttemptNo, CallerId, Fence, Millis, PaymentKey, RequestKey, Res
 use crate::limits::WalletLimits;
 use crate::wallet::Keychain;
 
-pub use facts::{BlockRef, FenceKey, Received, RegisterOutpoints, RegisterWallet, Spent};
+pub use facts::{BlockRef, FenceKey, Followed, Received, RegisterOutpoints, RegisterWallet, Spent};
 pub use orders::{AbortAttempt, BumpByChild, Change, CreatePayment, PayReserved, Recipient, Relay, Replace, Reserve};
 
 /// One entry of the replicated log.
@@ -88,6 +88,11 @@ pub enum Command {
         /// was registered since, the block has to be searched again.
         #[n(4)]
         wallets: u64,
+        /// The coins without descriptors that the block was searched for ([`crate::state::State::followed`]). If others
+        /// are followed by now, the block has to be searched again. `None` where no wallet has such coins, and in
+        /// entries of versions that did not say.
+        #[n(5)]
+        followed: Option<Followed>,
     },
     /// The tip was disconnected.
     #[n(2)]
@@ -119,7 +124,8 @@ pub enum Command {
         #[n(1)]
         why: String,
     },
-    /// The wallet works again. Coins that were held back for an operator are free again.
+    /// A frozen wallet works again; coins that are held back stay so ([`Command::ReleaseQuarantined`]). One that is not
+    /// frozen stays as it is.
     #[n(6)]
     UnfreezeWallet {
         /// Which.
@@ -262,6 +268,14 @@ pub enum Command {
         #[n(1)]
         note: String,
     },
+    /// Every member can do more from now on ([`crate::feature`]); proposed by the leader. A node that knows no such level
+    /// must stop.
+    #[n(25)]
+    RaiseFeatureLevel {
+        /// The level from now on.
+        #[n(0)]
+        level: u32,
+    },
 }
 
 impl Command {
@@ -293,6 +307,7 @@ impl Command {
             Self::EnterRecovery { .. } => "enter_recovery",
             Self::Reconcile { .. } => "reconcile",
             Self::ConfirmRecovery { .. } => "confirm_recovery",
+            Self::RaiseFeatureLevel { .. } => "raise_feature_level",
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::ids::{AttemptNo, LogIndex, Millis, PaymentId, PaymentKey, RequestKey,
 use crate::payment::Payment;
 use crate::reservation::Reservation;
 use crate::state::State;
+use crate::table::{Key, RowsHash};
 use crate::utxo::{Claim, Utxo};
 
 /// All of them.
@@ -20,12 +21,14 @@ pub(crate) struct Index {
     expiries: BTreeSet<(Millis, ReservationId)>,
     counts: BTreeMap<WalletId, u64>,
     open: BTreeSet<PaymentKey>,
+    undone: BTreeSet<PaymentKey>,
     cancelled: u64,
     changes: BTreeMap<LogIndex, BTreeSet<PaymentKey>>,
     requests: BTreeSet<(LogIndex, RequestKey)>,
     cached_bytes: u64,
     attempts: BTreeSet<(Txid, PaymentKey, AttemptNo)>,
     sums: BTreeMap<WalletId, Sums>,
+    followed: RowsHash,
 }
 
 /// Sums over a wallet's unspent coins that are in blocks, in sat.
@@ -41,6 +44,8 @@ impl Index {
     pub(crate) fn of(state: &State) -> Self {
         let mut index = Self::default();
         state.utxos.iter().for_each(|(outpoint, utxo)| index.add_coin(outpoint, utxo));
+        let followed = state.utxos.iter().filter(|(_, utxo)| state.is_followed(utxo));
+        followed.for_each(|(outpoint, _)| index.follow(outpoint));
         state.reservations.iter().for_each(|(id, reservation)| index.add_reservation(*id, reservation));
         state.payments.iter().for_each(|(key, payment)| index.add_payment(key, payment));
         state.requests.iter().for_each(|(key, result)| index.add_request(key, result));
@@ -85,6 +90,21 @@ impl Index {
         }
     }
 
+    /// A coin of a wallet without descriptors came.
+    pub(crate) fn follow(&mut self, outpoint: &OutPoint) {
+        self.followed.add(RowsHash::of(0, &outpoint.to_bytes(), &[]));
+    }
+
+    /// Such a coin is not there any more.
+    pub(crate) fn follow_no_more(&mut self, outpoint: &OutPoint) {
+        self.followed.subtract(RowsHash::of(0, &outpoint.to_bytes(), &[]));
+    }
+
+    /// All of them.
+    pub(crate) fn followed(&self) -> RowsHash {
+        self.followed
+    }
+
     pub(crate) fn coins_from(&self, wallet: &WalletId, first: OutPoint) -> impl Iterator<Item = &OutPoint> {
         self.coins.get(wallet).into_iter().flat_map(move |coins| coins.range(first..))
     }
@@ -121,10 +141,13 @@ impl Index {
     }
 
     pub(crate) fn add_payment(&mut self, key: &PaymentKey, payment: &Payment) {
-        if !payment.is_settled() {
+        if payment.is_open() {
             self.open.insert(key.clone());
         }
-        self.cancelled += u64::from(payment.is_cancelled());
+        if payment.undone.is_some() {
+            self.undone.insert(key.clone());
+        }
+        self.cancelled += u64::from(is_cancelled(payment));
         self.changes.entry(payment.changed_at).or_default().insert(key.clone());
         // Attempts are only ever appended, so none has to be taken out.
         self.attempts.extend(payment.numbered().map(|(number, attempt)| (attempt.txid(), key.clone(), number)));
@@ -138,7 +161,8 @@ impl Index {
 
     pub(crate) fn remove_payment(&mut self, key: &PaymentKey, payment: &Payment) {
         self.open.remove(key);
-        self.cancelled = self.cancelled.saturating_sub(u64::from(payment.is_cancelled()));
+        self.undone.remove(key);
+        self.cancelled = self.cancelled.saturating_sub(u64::from(is_cancelled(payment)));
         let Some(keys) = self.changes.get_mut(&payment.changed_at) else { return };
         keys.remove(key);
         if keys.is_empty() {
@@ -148,6 +172,10 @@ impl Index {
 
     pub(crate) fn open_payments(&self) -> Vec<PaymentKey> {
         self.open.iter().cloned().collect()
+    }
+
+    pub(crate) fn undone_payments(&self) -> impl Iterator<Item = &PaymentKey> {
+        self.undone.iter()
     }
 
     pub(crate) fn cancelled(&self) -> u64 {
@@ -195,6 +223,11 @@ fn counted(utxo: &Utxo) -> Option<(u64, u64)> {
     let reserved = matches!(utxo.claim, Claim::Reserved(_));
     let there = utxo.spent.is_none() && utxo.height.is_some() && utxo.value_sat > 0;
     there.then_some((utxo.value_sat, if reserved { utxo.value_sat } else { 0 }))
+}
+
+/// Cancelled, and nothing more can come of it.
+fn is_cancelled(payment: &Payment) -> bool {
+    payment.is_cancelled() && !payment.is_open()
 }
 
 fn is_free(utxo: &Utxo) -> bool {

@@ -99,20 +99,26 @@ fn check_payment(state: &State, key: &PaymentKey, payment: &Payment) -> Result<(
     if payment.digest != binding_digest(network, &payment.recipients) {
         return broken(7, format!("{key} is not bound to its recipients"));
     }
+    // What the chain undid, nobody can promise any more.
+    let undone = payment.undone.is_some();
     let settled = payment.attempts.iter().filter(|a| matches!(a.end, Some(AttemptEnd::Settled(_)))).count();
-    if settled > 1 {
+    if settled > 1 && !undone {
         return broken(8, format!("{settled} attempts of {key} are settled"));
     }
     let live: Vec<_> = payment.numbered().filter(|(_, attempt)| attempt.is_live()).collect();
-    if live.is_empty() != payment.anchor.is_none() {
+    if live.is_empty() != payment.anchor.is_none() && !undone {
         return broken(9, format!("{key} has {} live attempts and the anchor {:?}", live.len(), payment.anchor));
     }
     for (number, attempt) in live {
-        if !attempt.inputs().any(|outpoint| Some(outpoint) == payment.anchor) {
+        if !attempt.inputs().any(|outpoint| Some(outpoint) == payment.anchor) && !undone {
             return broken(8, format!("attempt {number} of {key} does not spend the anchor"));
         }
         for outpoint in attempt.inputs() {
-            let exposed = |claim: &Claim| *claim == Claim::Exposed(key.payment.clone());
+            let exposed = |claim: &Claim| match claim {
+                Claim::Exposed(owner) => *owner == key.payment || undone,
+                Claim::Quarantined => undone,
+                Claim::Free | Claim::Reserved(_) => false,
+            };
             if attempt.end.is_none() && state.utxo(&outpoint).is_none_or(|utxo| !exposed(&utxo.claim)) {
                 return broken(5, format!("{outpoint} of attempt {number} of {key} is not exposed"));
             }

@@ -11,7 +11,7 @@
 //! | [`state`] | what all replicas agree on; [`table`] is one table of it, `index` what is derived |
 //! | [`apply`] | one match; returns an [`outcome::Outcome`] |
 //! | [`wallet`], [`utxo`] | descriptors and addresses; coins and who has a claim on them |
-//! | [`reservation`] | reserve, renew, release, expire |
+//! | [`reservation`] | reserve, renew, release, expire; `recent`: which entry changed one, for followers |
 //! | [`payment`], [`transaction`] | payments and attempts; building and checking unsigned transactions |
 //! | [`replacement`] | fee bumps, by replacement and by child, and cancellation |
 //! | [`settlement`] | how attempts end, and whose coins are free then |
@@ -19,7 +19,7 @@
 //! | [`signing`] | intents, and the permits that signers demand |
 //! | [`chain`] | blocks connected and disconnected, with undo; `facts` checks what they are said to bring |
 //! | [`limits`], [`spending`] | bounds, fee caps, and what left a wallet within a time |
-//! | [`recovery`], [`audit`] | a restored state; what an operator did, or must see |
+//! | [`recovery`], [`restored`], [`audit`] | a restored state, and how it begins; what an operator did, or must see |
 //! | [`dedup`] | request id → earlier outcome |
 //! | [`invariant`] | what must always hold |
 
@@ -30,15 +30,18 @@ mod codec;
 pub mod command;
 pub mod dedup;
 mod facts;
+pub mod feature;
 pub mod ids;
 mod index;
 pub mod invariant;
 pub mod limits;
 pub mod outcome;
 pub mod payment;
+mod recent;
 pub mod recovery;
 pub mod replacement;
 pub mod reservation;
+pub mod restored;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
 pub mod settlement;

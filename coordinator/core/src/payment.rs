@@ -1,5 +1,7 @@
 //! Payments: what is owed to whom, and the attempts that would settle it.
 
+use std::collections::BTreeSet;
+
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{Network, OutPoint, Transaction, Txid};
 use minicbor::{Decode, Encode};
@@ -31,7 +33,7 @@ pub struct Payment {
     /// Who gets how much.
     #[n(2)]
     pub recipients: Vec<Recipient>,
-    /// The outpoint that every attempt spends; none when all attempts are dead (safety 8 and 9).
+    /// The outpoint that every attempt spends; none when all attempts are dead (safety 8 and 9), or were.
     #[n(3)]
     #[cbor(with = "codec::maybe")]
     pub anchor: Option<OutPoint>,
@@ -50,8 +52,9 @@ pub struct Payment {
     /// The payment whose change it spends to pay fees for it, where it is such a child.
     #[n(8)]
     pub bumps: Option<PaymentId>,
-    /// The height of a block that ended one of its attempts and that a reorganisation took away again. From then on no
-    /// attempt counts as dead for good, so the payment gets no new anchor any more (safety 9, 17).
+    /// The height of a block that ended one of its attempts and that a reorganisation took away again, or that holds an
+    /// attempt which had ended. From then on no end counts for good, so the payment gets no further attempt any more
+    /// (safety 9, 17).
     #[n(9)]
     pub undone: Option<Height>,
 }
@@ -96,7 +99,8 @@ pub enum AttemptKind {
     Cancel,
 }
 
-/// The ends of an attempt. All are final.
+/// The ends of an attempt. Each rests on what the chain says, or on a signer's word, and is taken back when a
+/// reorganisation or a block says otherwise (`settlement::revive`).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum AttemptEnd {
     /// Confirmed at finality depth, in the block of this height.
@@ -164,6 +168,19 @@ impl Payment {
     /// The attempt at finality depth.
     pub fn settled_attempt(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| matches!(attempt.end, Some(AttemptEnd::Settled(_))))
+    }
+
+    /// Whether something may still come of it.
+    pub fn is_open(&self) -> bool {
+        !self.is_settled() || self.attempts.iter().any(|attempt| attempt.end.is_none())
+    }
+
+    /// Whether another attempt than this one may confirm, or has, and spends none of its coins: both together would pay
+    /// twice. That is so only where an end was undone after the payment got a new anchor.
+    pub fn has_rival(&self, attempt: &Attempt) -> bool {
+        let inputs: BTreeSet<OutPoint> = attempt.inputs().collect();
+        let shares = |other: &Attempt| other.inputs().any(|input| inputs.contains(&input));
+        self.attempts.iter().any(|other| other.is_live() && !shares(other))
     }
 
     /// Whether its coins went back to the wallet for good (safety 10).
@@ -343,7 +360,7 @@ fn known_payment(
     Ok(payment.live_attempt().map(|(attempt, _)| Outcome::Permitted { payment: key.clone(), attempt }))
 }
 
-/// For a caller's own transaction: the same bytes are the same attempt (safety 11).
+/// For a caller's own transaction: the same bytes are the same attempt (safety 11), unless its signer has given that one up.
 fn same_attempt(
     state: &State,
     ctx: &Context,
@@ -352,7 +369,9 @@ fn same_attempt(
 ) -> Result<Option<Outcome>, Rejection> {
     let Some(payment) = state.payment(&command.key) else { return Ok(None) };
     check_binding(ctx, payment, digest)?;
-    let same = payment.numbered().find(|(_, attempt)| attempt.transaction == command.transaction);
+    let same = payment
+        .numbered()
+        .find(|(_, attempt)| attempt.transaction == command.transaction && attempt.end != Some(AttemptEnd::Aborted));
     Ok(same.map(|(attempt, _)| Outcome::Permitted { payment: command.key.clone(), attempt }))
 }
 

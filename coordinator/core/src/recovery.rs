@@ -2,17 +2,20 @@
 //!
 //! Until an operator confirms, reservations and reads work, and nothing is permitted or signed. The leader follows the
 //! chain to its tip and looks for coins that the mempool spends by transactions that nobody here knows; those are held
-//! back. What no chain can show is a payment that was ordered after the backup and is in no mempool: its name is free
-//! again, so whoever orders payments has to be asked before the state is confirmed.
+//! back. A payment that was ordered before the backup and replaced after it may have been paid by a transaction that is
+//! not in this state, so a transaction that nobody here knows does not make it free to be ordered again, for ever
+//! (`replacement::check_ends`). What nothing here can show is the name of a payment that was ordered after the backup,
+//! whether it is in a block or not: its name is free again, so whoever orders payments must not order under such a name.
 
 use bitcoin::OutPoint;
 use minicbor::{Decode, Encode};
 
+use crate::apply::Context;
+use crate::chain;
 use crate::command::BlockRef;
 use crate::ids::Fence;
 use crate::limits::MAX_NOTE_LEN;
 use crate::outcome::{Outcome, Rejection};
-use crate::reservation::{self, Ended};
 use crate::state::State;
 use crate::utxo::Claim;
 
@@ -43,30 +46,25 @@ pub(crate) fn enter(state: &mut State, why: &str) -> Outcome {
     Outcome::Recorded
 }
 
-pub(crate) fn reconcile(state: &mut State, basis: BlockRef, spent_outside: &[OutPoint]) -> Result<Outcome, Rejection> {
+pub(crate) fn reconcile(
+    state: &mut State,
+    ctx: &Context,
+    basis: BlockRef,
+    spent_outside: &[OutPoint],
+) -> Result<Outcome, Rejection> {
     let Some(recovery) = state.recovery().cloned() else {
         return Err(Rejection::RecoveryRefused { why: "the cluster is not in recovery mode".to_owned() });
     };
     if state.tip()? != basis {
         return Err(Rejection::StaleBasis { what: "the tip has moved since the comparison".to_owned() });
     }
-    for outpoint in spent_outside {
-        hold_back(state, outpoint);
-    }
+    let nobodys = |outpoint: &&OutPoint| {
+        state.utxo(outpoint).is_some_and(|utxo| matches!(utxo.claim, Claim::Free | Claim::Reserved(_)))
+    };
+    let nobodys: Vec<OutPoint> = spent_outside.iter().filter(nobodys).copied().collect();
+    chain::hold_back(state, ctx, &nobodys, "the mempool spends it by a transaction that is not in this state");
     state.set_recovery(Some(Recovery { reconciled: Some(basis), ..recovery }));
     Ok(Outcome::Recorded)
-}
-
-/// A coin that something unknown spends is nobody's until an operator has looked. What a payment exposed stays its own:
-/// its anchor guards it.
-fn hold_back(state: &mut State, outpoint: &OutPoint) {
-    let Some(claim) = state.utxo(outpoint).map(|utxo| utxo.claim.clone()) else { return };
-    if let Claim::Reserved(id) = claim {
-        reservation::end(state, id, Ended::Expired);
-    }
-    if matches!(claim, Claim::Free | Claim::Reserved(_)) {
-        state.update_utxo(outpoint, |utxo| utxo.claim = Claim::Quarantined);
-    }
 }
 
 pub(crate) fn confirm(state: &mut State, epoch: u32, note: &str) -> Result<Outcome, Rejection> {

@@ -4,14 +4,16 @@
 //! (Bitcoin Core 31 compares feerate diagrams, which for one transaction against another comes to that). Which of the
 //! earlier attempts a mempool holds is not known here, so a replacement has to beat them all.
 
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::{OutPoint, Transaction, Txid};
 
 use crate::apply::Context;
 use crate::command::{BumpByChild, Change, Recipient, Replace};
 use crate::ids::{AttemptNo, PaymentKey};
 use crate::limits::INCREMENTAL_FEERATE_SAT_KVB;
 use crate::outcome::{FeeLimit, Outcome, Rejection};
-use crate::payment::{Attempt, AttemptKind, Payment, binding_digest, change_output, check_owner, signable_wallet};
+use crate::payment::{
+    Attempt, AttemptEnd, AttemptKind, Payment, binding_digest, change_output, check_owner, signable_wallet,
+};
 use crate::reservation;
 use crate::settlement::{AttemptState, attempt_state};
 use crate::signing::{self, Proposal};
@@ -44,14 +46,27 @@ pub(crate) fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<
     Ok(Some(payment))
 }
 
-/// A new anchor only when every earlier attempt is dead, and "dead" holds no longer once a block that it rested on was
-/// taken away (safety 9, 17).
-pub(crate) fn check_ends(payment: &Payment) -> Result<(), Rejection> {
-    if payment.undone.is_none() || payment.live_attempt().is_some() {
-        return Ok(());
+/// A further attempt only where no end of an earlier one was undone, and a new anchor only when every earlier attempt is
+/// dead (safety 9, 17). And a backup that was put back may lack what was done for the payment after it: a replacement,
+/// which then is the very transaction that conflicts with the older attempts, or an attempt with another anchor. So an
+/// attempt of an earlier epoch that ended allows no new anchor (safety 30).
+///
+/// # Errors
+/// [`Rejection::PaymentUnresolved`] with the transaction to look at.
+pub fn check_ends(state: &State, payment: &Payment) -> Result<(), Rejection> {
+    let unresolved = |attempt, txid: Txid| Err(Rejection::PaymentUnresolved { attempt, txid: txid.to_string() });
+    let live = payment.live_attempt();
+    if payment.undone.is_some()
+        && let Some((number, attempt)) = live.or_else(|| payment.numbered().next_back())
+    {
+        return unresolved(number, attempt.txid());
     }
-    let (attempt, last) = payment.numbered().next_back().ok_or(Rejection::PaymentUnknown)?;
-    Err(Rejection::PaymentUnresolved { attempt, txid: last.txid().to_string() })
+    let older = |(_, attempt): &(AttemptNo, &Attempt)| attempt.fence.epoch() < state.epoch();
+    match payment.numbered().find(older).filter(|_| live.is_none()) {
+        Some((number, Attempt { end: Some(AttemptEnd::Dead(by)), .. })) => unresolved(number, *by),
+        Some((number, attempt)) => unresolved(number, attempt.txid()),
+        None => Ok(()),
+    }
 }
 
 /// safety 8.
@@ -155,6 +170,7 @@ fn newest<'a>(state: &'a State, ctx: &Context, command: &Replace) -> Result<(&'a
     state.wallet(&command.key.wallet)?;
     let payment = state.payment(&command.key).ok_or(Rejection::PaymentUnknown)?;
     check_owner(ctx, payment)?;
+    check_ends(state, payment)?;
     let Some(payment) = replaced(state, &command.key)? else {
         let why = "every attempt is dead: order the payment again under its id".to_owned();
         return Err(Rejection::NotReplaceable { why });
@@ -232,9 +248,15 @@ pub(crate) fn by_child(state: &mut State, ctx: &Context, command: &BumpByChild) 
     check_package(wallet, parent_payment, parent, &transaction, command.fee_sat)?;
     let digest = binding_digest(state.network()?, &recipients);
     let bumps = Some(command.key.payment.clone());
+    let was_there = state.utxo(&outpoint).is_some();
     unconfirmed::note_change(state, &command.key, command.parent);
+    let forget = |state: &mut State| {
+        if !was_there {
+            crate::settlement::forget_unclaimed(state, &outpoint);
+        }
+    };
     if let Err(refusal) = unconfirmed::check_cluster(state, &key.wallet, &transaction) {
-        crate::settlement::forget_unclaimed(state, &outpoint);
+        forget(state);
         return Err(refusal);
     }
     let proposal = Proposal { bumps, ..Proposal::paying(transaction, command.fee_sat, &recipients, digest) };
@@ -242,7 +264,7 @@ pub(crate) fn by_child(state: &mut State, ctx: &Context, command: &BumpByChild) 
     if granted.is_ok() {
         state.use_index(&key.wallet, Keychain::Internal, index);
     } else {
-        crate::settlement::forget_unclaimed(state, &outpoint);
+        forget(state);
     }
     granted
 }

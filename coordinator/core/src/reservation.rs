@@ -55,6 +55,13 @@ pub enum Ended {
     Used(#[n(0)] PaymentId),
 }
 
+impl State {
+    /// How reservations ended, from a name on, for pages; as far as that is remembered.
+    pub fn ended_reservations_from(&self, first: ReservationId) -> impl Iterator<Item = (&ReservationId, &Ended)> {
+        self.ended.range(first..)
+    }
+}
+
 pub(crate) fn reserve(state: &mut State, ctx: &Context, command: &Reserve) -> Result<Outcome, Rejection> {
     let owner = ctx.caller()?.clone();
     let wallet = state.active_wallet(&command.wallet)?;

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use bitcoin::{OutPoint, Txid};
 
 use crate::command::Relay;
-use crate::ids::{AttemptNo, Height, PaymentId, PaymentKey};
-use crate::payment::{Attempt, AttemptEnd};
+use crate::ids::{AttemptNo, Height, PaymentKey, WalletId};
+use crate::payment::{Attempt, AttemptEnd, Payment};
+use crate::reservation::{self, Ended};
 use crate::state::State;
 use crate::unconfirmed;
 use crate::utxo::{Claim, depth};
@@ -32,21 +33,25 @@ pub enum AttemptState {
     Aborted,
 }
 
-/// Where an attempt stands, derived from the coins it spends.
+/// Where an attempt stands: how it ended, or what the coins it spends say.
 pub fn attempt_state(state: &State, attempt: &Attempt) -> AttemptState {
-    match attempt.end {
-        Some(AttemptEnd::Settled(height)) => return AttemptState::Settled(height),
-        Some(AttemptEnd::Dead(_)) => return AttemptState::Dead,
-        Some(AttemptEnd::Aborted) => return AttemptState::Aborted,
-        None => {}
+    match (&attempt.end, input_spend(state, attempt)) {
+        (Some(AttemptEnd::Settled(height)), _) => AttemptState::Settled(*height),
+        (Some(AttemptEnd::Dead(_)), _) => AttemptState::Dead,
+        (Some(AttemptEnd::Aborted), _) => AttemptState::Aborted,
+        (None, Some((_, height, true))) => AttemptState::Confirming(height),
+        (None, Some((_, _, false))) => AttemptState::Conflicted,
+        (None, None) if attempt.signed.is_none() => AttemptState::Signing,
+        (None, None) if attempt.relay == Some(Relay::Accepted) => AttemptState::Broadcast,
+        (None, None) => AttemptState::Signed,
     }
-    match input_spend(state, attempt) {
-        Some((_, height, true)) => AttemptState::Confirming(height),
-        Some((_, _, false)) => AttemptState::Conflicted,
-        None if attempt.signed.is_none() => AttemptState::Signing,
-        None if attempt.relay == Some(Relay::Accepted) => AttemptState::Broadcast,
-        None => AttemptState::Signed,
-    }
+}
+
+/// Whether a block of that height has the finality depth of the attempt's wallet.
+fn is_final(state: &State, attempt: &Attempt, height: Height) -> bool {
+    let wallet = attempt.inputs().find_map(|outpoint| state.wallet(&state.utxo(&outpoint)?.wallet).ok());
+    let (Some(wallet), Ok(tip)) = (wallet, state.tip()) else { return false };
+    depth(height, tip.height) >= wallet.limits.finality_depth
 }
 
 /// The deepest spend of any of the attempt's inputs, and whether the attempt itself made it.
@@ -75,27 +80,25 @@ fn killed_parent(state: &State, attempt: &Attempt) -> Option<Txid> {
 /// After a block: settles what reached finality depth, and frees what only dead attempts would spend (safety 6).
 pub(crate) fn settle(state: &mut State, key: &PaymentKey) {
     let ends = ends_of(state, key);
-    if ends.is_empty() {
-        return;
+    if !ends.is_empty() {
+        end_attempts(state, key, ends);
     }
-    end_attempts(state, key, ends);
 }
 
 fn ends_of(state: &State, key: &PaymentKey) -> Vec<(AttemptNo, AttemptEnd)> {
-    let (Some(payment), Ok(wallet), Ok(tip)) = (state.payment(key), state.wallet(&key.wallet), state.tip()) else {
-        return Vec::new();
-    };
-    let final_depth = wallet.limits.finality_depth;
-    let end = |attempt: &Attempt| {
-        if let Some((txid, height, own)) = input_spend(state, attempt)
-            && depth(height, tip.height) >= final_depth
-        {
-            return Some(if own { AttemptEnd::Settled(height) } else { AttemptEnd::Dead(txid) });
-        }
-        killed_parent(state, attempt).map(AttemptEnd::Dead)
-    };
-    let running = payment.numbered().filter(|(_, attempt)| attempt.end.is_none());
-    running.filter_map(|(number, attempt)| Some((number, end(attempt)?))).collect()
+    let running =
+        state.payment(key).into_iter().flat_map(Payment::numbered).filter(|(_, attempt)| attempt.end.is_none());
+    running.filter_map(|(number, attempt)| Some((number, end_by_now(state, attempt)?))).collect()
+}
+
+/// How the chain ends an attempt.
+fn end_by_now(state: &State, attempt: &Attempt) -> Option<AttemptEnd> {
+    if let Some((txid, height, own)) = input_spend(state, attempt)
+        && is_final(state, attempt, height)
+    {
+        return Some(if own { AttemptEnd::Settled(height) } else { AttemptEnd::Dead(txid) });
+    }
+    killed_parent(state, attempt).map(AttemptEnd::Dead)
 }
 
 /// Ends attempts, frees what nobody needs any more, and ends what spends the change of a dead one.
@@ -112,44 +115,102 @@ pub(crate) fn end_attempts(state: &mut State, key: &PaymentKey, ends: Vec<(Attem
     });
     free_unneeded(state, key);
     for child in forget_dead_change(state, key) {
-        settle(state, &PaymentKey { wallet: key.wallet.clone(), payment: child });
+        settle(state, &child);
     }
 }
 
 fn free_unneeded(state: &mut State, key: &PaymentKey) {
     let Some(payment) = state.payment(key) else { return };
-    let inputs = |live: bool| -> BTreeSet<OutPoint> {
-        payment.attempts.iter().filter(|attempt| attempt.is_live() == live).flat_map(Attempt::inputs).collect()
+    let inputs = |needed: bool| -> BTreeSet<OutPoint> {
+        let attempts = payment.attempts.iter().filter(|attempt| attempt.is_live() == needed);
+        attempts.flat_map(Attempt::inputs).collect()
     };
     let unneeded: Vec<OutPoint> = inputs(false).difference(&inputs(true)).copied().collect();
     for outpoint in unneeded {
+        let heir = heir(state, &key.wallet, &outpoint);
         state.update_utxo(&outpoint, |utxo| {
             if utxo.claim == Claim::Exposed(key.payment.clone()) && utxo.spent.is_none() {
-                utxo.claim = Claim::Free;
+                utxo.claim = heir.clone();
             }
         });
         forget_if_dead(state, &outpoint);
     }
 }
 
-/// Drops the change of dead attempts that nobody holds, and names the payments that spend it all the same.
-fn forget_dead_change(state: &mut State, key: &PaymentKey) -> Vec<PaymentId> {
-    let Some(payment) = state.payment(key) else { return Vec::new() };
-    let dead: Vec<OutPoint> =
-        payment.attempts.iter().filter(|attempt| !attempt.is_live()).filter_map(unconfirmed::change_of).collect();
-    let mut children = Vec::new();
+/// Whose a coin is once nobody has it any more: a payment's whose end was undone, if an attempt of it spends the coin and
+/// may confirm again, else nobody's. Such an attempt could not have it while another payment did.
+pub(crate) fn heir(state: &State, wallet: &WalletId, outpoint: &OutPoint) -> Claim {
+    let mut undone = state.undone_payments().filter(|key| key.wallet == *wallet);
+    let spends = |attempt: &Attempt| attempt.is_live() && attempt.inputs().any(|input| input == *outpoint);
+    let heir = undone.find(|key| state.payment(key).is_some_and(|payment| payment.attempts.iter().any(spends)));
+    heir.map_or(Claim::Free, |key| Claim::Exposed(key.payment.clone()))
+}
+
+/// Takes back ends that the chain does not bear out any more: a reorganisation removed the block that they rest on, or a
+/// block has an attempt that its signer had given up (safety 6, 9, 17). From now on these attempts may confirm again, so
+/// they get their coins again, as far as no other payment has signed for them since.
+pub(crate) fn revive(state: &mut State, key: &PaymentKey, numbers: &[AttemptNo], height: Height) {
+    let revived = state.change_payment(key, |payment| {
+        payment.undone = Some(height);
+        let mut inputs = Vec::new();
+        for number in numbers {
+            if let Some(attempt) = payment.attempt_mut(*number) {
+                attempt.end = None;
+                inputs.extend(attempt.inputs());
+            }
+        }
+        inputs
+    });
+    for outpoint in revived.unwrap_or_default() {
+        expose_again(state, key, &outpoint);
+    }
+}
+
+fn expose_again(state: &mut State, key: &PaymentKey, outpoint: &OutPoint) {
+    if state.utxo(outpoint).is_none() {
+        // Change that went with its transaction's death, which is undone as well.
+        let parent = state.attempt_of(outpoint.txid).map(|(parent, number, _)| (parent.clone(), number));
+        if let Some((parent, number)) = parent {
+            unconfirmed::note_change(state, &parent, number);
+        }
+    }
+    let claim = state.utxo(outpoint).map(|utxo| utxo.claim.clone());
+    if let Some(Claim::Reserved(id)) = claim {
+        // Whoever has it would sign for what another transaction may spend.
+        reservation::end(state, id, Ended::Expired);
+    }
+    state.update_utxo(outpoint, |utxo| {
+        if utxo.claim == Claim::Free {
+            utxo.claim = Claim::Exposed(key.payment.clone());
+        }
+    });
+}
+
+/// Drops the change of dead attempts that nobody holds, and names the payments that spend what those would have made, in
+/// whichever wallet it is.
+fn forget_dead_change(state: &mut State, key: &PaymentKey) -> BTreeSet<PaymentKey> {
+    let Some(payment) = state.payment(key) else { return BTreeSet::new() };
+    let outputs = |attempt: &Attempt| {
+        let (txid, outputs) = (attempt.txid(), attempt.transaction.output.len());
+        (0..outputs).filter_map(move |vout| Some(OutPoint { txid, vout: u32::try_from(vout).ok()? }))
+    };
+    let dead: Vec<OutPoint> = payment.attempts.iter().filter(|attempt| !attempt.is_live()).flat_map(outputs).collect();
+    let mut children = BTreeSet::new();
     for outpoint in dead {
         forget_if_dead(state, &outpoint);
-        if let Some(Claim::Exposed(child)) = state.utxo(&outpoint).map(|utxo| &utxo.claim) {
-            children.push(child.clone());
+        let Some(utxo) = state.utxo(&outpoint) else { continue };
+        if let Claim::Exposed(child) = &utxo.claim {
+            children.insert(PaymentKey { wallet: utxo.wallet.clone(), payment: child.clone() });
         }
     }
     children
 }
 
-/// Drops a coin that is in no block, that nobody claims, and whose transaction is dead.
+/// Drops change that is in no block, that nobody claims, and whose transaction is dead: it can be made up again from the
+/// attempt, should its death be undone. Any other output of it stays as it is.
 pub(crate) fn forget_if_dead(state: &mut State, outpoint: &OutPoint) {
-    if state.attempt_of(outpoint.txid).is_some_and(|(_, _, attempt)| !attempt.is_live()) {
+    let is_change = |attempt: &Attempt| unconfirmed::change_of(attempt) == Some(*outpoint);
+    if state.attempt_of(outpoint.txid).is_some_and(|(_, _, attempt)| !attempt.is_live() && is_change(attempt)) {
         forget_unclaimed(state, outpoint);
     }
 }

@@ -13,7 +13,7 @@ use crate::outcome::{Outcome, Rejection};
 use crate::payment::{Attempt, AttemptEnd, AttemptKind, Payment, check_owner, number_at};
 use crate::recovery;
 use crate::replacement;
-use crate::settlement;
+use crate::settlement::{self, AttemptState};
 use crate::spending;
 use crate::state::State;
 use crate::utxo::Claim;
@@ -67,7 +67,7 @@ pub(crate) fn grant(
     proposal: Proposal<'_>,
 ) -> Result<Outcome, Rejection> {
     if let Some(payment) = state.payment(key) {
-        replacement::check_ends(payment)?;
+        replacement::check_ends(state, payment)?;
     }
     let leaving_sat = proposal.leaving_sat(state.payment(key));
     spending::check(state, &key.wallet, ctx.now, leaving_sat)?;
@@ -189,6 +189,10 @@ pub(crate) fn abort(state: &mut State, ctx: &Context, command: &AbortAttempt) ->
         Some(AttemptEnd::Aborted) => return Ok(Outcome::Recorded),
         Some(AttemptEnd::Settled(_) | AttemptEnd::Dead(_)) => return unsupported("the attempt has ended already"),
         None if attempt.signed.is_some() => return unsupported("the attempt is signed"),
+        // Whatever its signer says: a block shows that it was signed, or that its coins are gone.
+        None if settlement::attempt_state(state, attempt) != AttemptState::Signing => {
+            return unsupported("a block has it, or another transaction that spends one of its coins");
+        }
         None => {}
     }
     let message = abort_message(state.network()?, &command.key, command.attempt, attempt);
@@ -271,12 +275,14 @@ pub struct SigningPermit {
 
 impl SigningPermit {
     /// The permit of a committed intent. `None` when there is no such attempt, when it is signed already or has
-    /// ended, when the wallet is frozen, or while a restored state is not confirmed (safety 30).
+    /// ended, when another attempt could pay a second time ([`Payment::has_rival`]), when the wallet is frozen, or while a
+    /// restored state is not confirmed (safety 30).
     pub fn for_attempt(state: &State, key: &PaymentKey, number: AttemptNo) -> Option<Self> {
         let wallet = state.active_wallet(&key.wallet).ok()?;
         recovery::check(state).ok()?;
-        let attempt = state.payment(key)?.attempt(number)?;
-        if attempt.signed.is_some() || attempt.end.is_some() {
+        let payment = state.payment(key)?;
+        let attempt = payment.attempt(number)?;
+        if attempt.signed.is_some() || attempt.end.is_some() || payment.has_rival(attempt) {
             return None;
         }
         let inputs = attempt.inputs().map(|outpoint| {

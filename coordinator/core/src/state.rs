@@ -1,8 +1,9 @@
 //! What all replicas agree on, and nothing else.
 //!
 //! `State` is a value: ordered tables, one row of facts about the whole, and indexes that are derived from the
-//! tables and never stored. Every change goes through the methods here, which keep the indexes true.
+//! tables and never stored. Every change goes through the methods of `changes.rs`, which keep the indexes true.
 
+mod changes;
 mod stored;
 
 use std::ops::Bound;
@@ -12,22 +13,23 @@ use minicbor::{Decode, Encode};
 
 use crate::audit::AuditRecord;
 use crate::chain::BlockRecord;
-use crate::command::{BlockRef, network};
+use crate::command::{BlockRef, Followed, network};
 use crate::dedup::CachedResult;
+use crate::feature;
 use crate::ids::{AttemptNo, Fence, Height, LogIndex, Millis, PaymentKey, RequestKey, ReservationId, WalletId};
 use crate::index::Index;
-use crate::limits::{MAX_AUDIT_RECORDS, MAX_CACHED_BYTES, MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS};
 use crate::outcome::Rejection;
 use crate::payment::{Attempt, Payment};
+use crate::recent::Recent;
 use crate::recovery::Recovery;
 use crate::reservation::{Ended, Reservation};
 use crate::spending::Spending;
 use crate::table::Table;
 use crate::utxo::Utxo;
-use crate::wallet::{Keychain, Wallet};
+use crate::wallet::Wallet;
 
 pub use crate::index::Sums;
-pub use stored::UnreadableRow;
+pub use stored::{StoredHash, UnreadableRow};
 
 /// The chain that the cluster follows.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -57,6 +59,9 @@ pub(crate) struct Meta {
     /// How often a restored state was put to use; unset means never.
     #[n(4)]
     pub(crate) epoch: Option<u32>,
+    /// What every node can do; unset means the lowest level.
+    #[n(5)]
+    pub(crate) feature_level: Option<u32>,
 }
 
 mod id {
@@ -86,6 +91,7 @@ pub struct State {
     pub(crate) spending: Table<WalletId, Spending>,
     pub(crate) audit: Table<LogIndex, AuditRecord>,
     pub(crate) index: Index,
+    pub(crate) recent: Recent,
 }
 
 impl Default for State {
@@ -102,6 +108,7 @@ impl Default for State {
             spending: Table::new(id::SPENDING),
             audit: Table::new(id::AUDIT),
             index: Index::default(),
+            recent: Recent::default(),
         }
     }
 }
@@ -172,7 +179,7 @@ impl State {
     /// # Errors
     /// [`Rejection::WalletUnknown`].
     pub fn wallet(&self, id: &WalletId) -> Result<&Wallet, Rejection> {
-        self.wallets.get(id).ok_or(Rejection::WalletUnknown)
+        self.wallets.get(id).ok_or_else(|| Rejection::WalletUnknown { wallet: Some(id.to_string()) })
     }
 
     /// A wallet that is not frozen.
@@ -190,6 +197,17 @@ impl State {
     /// How many wallets there are; none is ever removed.
     pub fn wallet_count(&self) -> u64 {
         self.wallets.len() as u64
+    }
+
+    /// The coins that wallets without descriptors follow; `None` where there is no such wallet. A block is searched for
+    /// them by their outpoints, so whoever searches it must know all of them.
+    pub fn followed(&self) -> Option<Followed> {
+        let any = self.wallets.iter().any(|(_, wallet)| wallet.descriptor.is_none());
+        any.then(|| Followed(self.index.followed().to_bytes()))
+    }
+
+    pub(crate) fn is_followed(&self, utxo: &Utxo) -> bool {
+        self.wallets.get(&utxo.wallet).is_some_and(|wallet| wallet.descriptor.is_none())
     }
 
     /// All wallets, by name.
@@ -298,6 +316,11 @@ impl State {
         self.payments.iter()
     }
 
+    /// What every node of the cluster can do; see [`crate::feature`].
+    pub fn feature_level(&self) -> u32 {
+        self.meta.feature_level.unwrap_or(feature::LEAST)
+    }
+
     /// How many payments there are, settled ones included.
     pub fn payment_count(&self) -> usize {
         self.payments.len()
@@ -308,7 +331,12 @@ impl State {
         self.index.cancelled()
     }
 
-    /// Payments that are not settled.
+    /// Payments an end of whose was undone; see [`Payment::undone`].
+    pub fn undone_payments(&self) -> impl Iterator<Item = &PaymentKey> {
+        self.index.undone_payments()
+    }
+
+    /// Payments of which something may still come: none of their attempts is settled, or another may confirm as well.
     pub fn open_payments(&self) -> Vec<PaymentKey> {
         self.index.open_payments()
     }
@@ -331,145 +359,5 @@ impl State {
     /// The sum of coins that are there.
     pub fn value_of(&self, outpoints: &[OutPoint]) -> u64 {
         outpoints.iter().filter_map(|o| self.utxo(o)).fold(0, |sum, utxo| sum.saturating_add(utxo.value_sat))
-    }
-}
-
-/// Changing: each method keeps the indexes true.
-impl State {
-    pub(crate) fn put_wallet(&mut self, id: WalletId, wallet: Wallet) {
-        self.wallets.insert(id, wallet);
-    }
-
-    pub(crate) fn update_wallet<R>(&mut self, id: &WalletId, change: impl FnOnce(&mut Wallet) -> R) -> Option<R> {
-        self.wallets.update(id, change)
-    }
-
-    pub(crate) fn use_index(&mut self, id: &WalletId, keychain: Keychain, index: u32) {
-        if self.wallets.get(id).is_some_and(|wallet| wallet.next_index(keychain) <= index) {
-            self.wallets.update(id, |wallet| wallet.use_index(keychain, index));
-        }
-    }
-
-    pub(crate) fn put_utxo(&mut self, outpoint: OutPoint, utxo: Utxo) {
-        self.index.add_coin(&outpoint, &utxo);
-        self.utxos.insert(outpoint, utxo);
-    }
-
-    pub(crate) fn update_utxo<R>(&mut self, outpoint: &OutPoint, change: impl FnOnce(&mut Utxo) -> R) -> Option<R> {
-        self.index.remove_coin(outpoint, self.utxos.get(outpoint)?);
-        let result = self.utxos.update(outpoint, change);
-        if let Some(utxo) = self.utxos.get(outpoint) {
-            self.index.add_coin(outpoint, utxo);
-        }
-        result
-    }
-
-    pub(crate) fn remove_utxo(&mut self, outpoint: &OutPoint) {
-        if let Some(utxo) = self.utxos.remove(outpoint) {
-            self.index.forget_coin(outpoint, &utxo);
-        }
-    }
-
-    pub(crate) fn put_reservation(&mut self, id: ReservationId, reservation: Reservation) {
-        self.index.add_reservation(id, &reservation);
-        self.reservations.insert(id, reservation);
-    }
-
-    pub(crate) fn set_expiry(&mut self, id: ReservationId, expires: Millis) {
-        if let Some(mut reservation) = self.reservations.remove(&id) {
-            self.index.remove_reservation(id, &reservation);
-            reservation.expires = expires;
-            self.put_reservation(id, reservation);
-        }
-    }
-
-    pub(crate) fn end_reservation(&mut self, id: ReservationId, how: Ended) -> Option<Reservation> {
-        let reservation = self.reservations.remove(&id)?;
-        self.index.remove_reservation(id, &reservation);
-        self.ended.insert(id, how);
-        if self.ended.len() > MAX_ENDED_RESERVATIONS {
-            let oldest = self.ended.iter().next().map(|(id, _)| *id);
-            oldest.map(|id| self.ended.remove(&id));
-        }
-        Some(reservation)
-    }
-
-    pub(crate) fn put_payment(&mut self, key: PaymentKey, payment: Payment) {
-        self.index.add_payment(&key, &payment);
-        self.payments.insert(key, payment);
-    }
-
-    /// Changes a payment and notes the entry that did.
-    pub(crate) fn change_payment<R>(&mut self, key: &PaymentKey, change: impl FnOnce(&mut Payment) -> R) -> Option<R> {
-        self.index.remove_payment(key, self.payments.get(key)?);
-        let at = self.meta.applied;
-        let result = self.payments.update(key, |payment| {
-            payment.changed_at = at;
-            change(payment)
-        });
-        if let Some(payment) = self.payments.get(key) {
-            self.index.add_payment(key, payment);
-        }
-        result
-    }
-
-    pub(crate) fn remember(&mut self, key: RequestKey, result: CachedResult) {
-        self.index.add_request(&key, &result);
-        self.requests.insert(key, result);
-        while self.requests.len() > MAX_CACHED_RESULTS || self.index.cached_bytes() > MAX_CACHED_BYTES {
-            let Some(oldest) = self.index.oldest_request() else { return };
-            if let Some(result) = self.requests.remove(&oldest) {
-                self.index.remove_result(&oldest, &result);
-            }
-        }
-    }
-
-    pub(crate) fn put_spending(&mut self, wallet: WalletId, spending: Spending) {
-        self.spending.insert(wallet, spending);
-    }
-
-    pub(crate) fn note_audit(&mut self, record: AuditRecord) {
-        self.audit.insert(self.meta.applied, record);
-        while self.audit.len() > MAX_AUDIT_RECORDS {
-            let Some(oldest) = self.audit.iter().next().map(|(at, _)| *at) else { return };
-            self.audit.remove(&oldest);
-        }
-    }
-
-    pub(crate) fn set_recovery(&mut self, recovery: Option<Recovery>) {
-        self.meta.recovery = recovery;
-    }
-
-    pub(crate) fn set_epoch(&mut self, epoch: u32) {
-        self.meta.epoch = Some(epoch);
-    }
-
-    pub(crate) fn start_chain(&mut self, network: Network, tip: BlockRef) {
-        self.meta.chain = Some(Chain { network, tip, highest: tip.height });
-        self.blocks.insert(tip.height, BlockRecord { hash: tip.hash, received: Vec::new(), spent: Vec::new() });
-    }
-
-    pub(crate) fn put_tip(&mut self, tip: BlockRef, record: BlockRecord) {
-        if let Some(chain) = &mut self.meta.chain {
-            chain.tip = tip;
-            chain.highest = chain.highest.max(tip.height);
-        }
-        self.blocks.insert(tip.height, record);
-    }
-
-    /// Removes the tip's record and makes the block below the tip.
-    pub(crate) fn take_tip(&mut self, below: BlockRef) -> Option<BlockRecord> {
-        let chain = self.meta.chain.as_mut()?;
-        let record = self.blocks.remove(&chain.tip.height)?;
-        chain.tip = below;
-        Some(record)
-    }
-
-    pub(crate) fn take_block(&mut self, height: Height) -> Option<BlockRecord> {
-        self.blocks.remove(&height)
-    }
-
-    pub(crate) fn note_received(&mut self, height: Height, outpoint: OutPoint) {
-        self.blocks.update(&height, |record| record.received.push(outpoint));
     }
 }

@@ -88,7 +88,7 @@ impl RowsHash {
         }
     }
 
-    fn subtract(&mut self, other: Self) {
+    pub(crate) fn subtract(&mut self, other: Self) {
         for (lane, less) in self.0.iter_mut().zip(other.0) {
             *lane = lane.wrapping_sub(less);
         }

@@ -20,8 +20,8 @@ pub enum Claim {
     /// A payment of the coin's wallet whose intent is committed; time does not free it (safety 5).
     #[n(2)]
     Exposed(#[n(0)] PaymentId),
-    /// Nobody may have it until an operator has looked, which unfreezing the wallet says: a transaction that is not
-    /// ours spent it, and a reorganisation took that transaction away.
+    /// Nobody may have it until an operator has looked, which only releasing it says: a transaction that is not ours spent
+    /// it, and a reorganisation took that transaction away, or a mempool has one that does.
     #[n(3)]
     Quarantined,
 }

@@ -289,6 +289,18 @@ impl Wallet {
         self.frozen.as_deref().filter(|why| why.starts_with(REORG_ALARM))
     }
 
+    /// Freezes it by an operator's word. The alarm of a reorganisation stands until somebody unfreezes it, and no word of
+    /// an operator is taken for one.
+    pub(crate) fn freeze(&mut self, why: &str) {
+        const BY_OPERATOR: &str = "; frozen by an operator: ";
+        let alarm = self.reorganised().and_then(|alarm| alarm.split(BY_OPERATOR).next()).map(str::to_owned);
+        self.frozen = Some(match alarm {
+            Some(alarm) => format!("{alarm}{BY_OPERATOR}{why}"),
+            None if why.starts_with(REORG_ALARM) => format!("an operator: {why}"),
+            None => why.to_owned(),
+        });
+    }
+
     /// The next index of a chain.
     pub fn next_index(&self, keychain: Keychain) -> u32 {
         match keychain {
@@ -304,5 +316,36 @@ impl Wallet {
             Keychain::Internal => &mut self.next_internal,
         };
         *next = (*next).max(index.saturating_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::Height;
+    use crate::limits::WalletLimits;
+
+    /// safety 17: the alarm is not over because an operator froze the wallet as well.
+    #[test]
+    fn an_operators_freeze_neither_ends_nor_fakes_the_alarm_of_a_reorganisation() {
+        let mut wallet = Wallet {
+            descriptor: WalletDescriptor::parse("", Network::Regtest).unwrap(),
+            signer: SignerRef::WatchOnly,
+            limits: WalletLimits::default(),
+            next_external: 0,
+            next_internal: 0,
+            frozen: Some(format!("{REORG_ALARM} 7 blocks")),
+            birth: Height(0),
+            fence_key: None,
+        };
+        for why in ["audit", "and again"] {
+            wallet.freeze(why);
+            assert!(wallet.reorganised().unwrap().ends_with(&format!("7 blocks; frozen by an operator: {why}")));
+        }
+        wallet.frozen = None;
+        wallet.freeze(&format!("{REORG_ALARM} nothing"));
+        assert_eq!(wallet.reorganised(), None);
+        assert!(wallet.frozen.unwrap().ends_with("nothing"));
     }
 }

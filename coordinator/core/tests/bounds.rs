@@ -80,7 +80,8 @@ fn as_many_blocks_as_are_kept_can_be_taken_back() {
     for height in 1..=top {
         let (received, spent) = (vec![], vec![]);
         let previous = hash(height - 1);
-        let command = Command::ConnectBlock { block: at(height), previous, received, spent, wallets: 0 };
+        let command =
+            Command::ConnectBlock { block: at(height), previous, received, spent, wallets: 0, followed: None };
         assert_eq!(duty(&mut state, u64::from(height) + 1, command), Outcome::Recorded);
     }
     invariant::check(&state).unwrap();

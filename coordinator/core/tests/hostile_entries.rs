@@ -128,8 +128,8 @@ fn the_highest_block_and_the_first_one_are_ends() {
         assert!(matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
         assert_eq!(state.tip().unwrap(), tip);
         let above = BlockRef { height: Height(height.0.wrapping_add(1)), ..tip };
-        let connect =
-            Command::ConnectBlock { block: above, previous: hash, received: vec![], spent: vec![], wallets: 0 };
+        let (previous, received, spent) = (hash, vec![], vec![]);
+        let connect = Command::ConnectBlock { block: above, previous, received, spent, wallets: 0, followed: None };
         assert_eq!(run(&mut state, 3, connect) == Outcome::Recorded, height == Height(0));
         skip(&mut state, LogIndex(u64::MAX));
         let again = run(&mut state, u64::MAX, Command::Expire { reservations: vec![] });

@@ -1,8 +1,9 @@
 //! Compares this node with the others, all the time.
 //!
 //! Replicas that applied the same entries must have the same state (safety 31): the node that most others contradict
-//! stops serving. And a bitcoind that is cut off from the network is at its own tip, so how far the others' are is what
-//! tells.
+//! stops serving. A bitcoind that is cut off from the network is at its own tip, so how far the others' are is what
+//! tells. A leader whose bitcoind is worse than another's hands over, and one whose
+//! members all can do more raises the feature level.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,20 +11,22 @@ use std::time::{Duration, Instant};
 
 use onespend_adapters::store::sqlite::DifferingMark;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
+use crate::feature_level;
+use crate::handover::HandOver;
 use crate::health::Beat;
-use crate::peers::Peers;
-use crate::raft::{HashAt, RaftNode};
+use crate::peers::{self, Peers};
+use crate::raft::{Abstention, HashAt, RaftNode};
 use crate::replica::Replica;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long a leader that is outvoted tries to hand over; it tries again at the next comparison.
-const HAND_OVER: Duration = Duration::from_secs(1);
-/// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a second each.
+/// How long finishing a change of the voters may take at once.
+const FINISH: Duration = Duration::from_secs(5);
+/// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a few seconds.
 pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
 pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
@@ -41,7 +44,7 @@ impl Quarantine {
         let mark = DifferingMark::of(data_dir);
         if let Some(why) = mark.why() {
             alarms.raise(MISMATCH, &why);
-            raft.abstain();
+            raft.abstain(Abstention::Differs);
         }
         Self { alarms: Arc::clone(alarms), mark }
     }
@@ -49,7 +52,7 @@ impl Quarantine {
     fn begin(&self, raft: &RaftNode, index: u64) {
         let message = format!("this node's state at log index {index} differs from what most others have");
         self.alarms.raise(MISMATCH, &message);
-        raft.abstain();
+        raft.abstain(Abstention::Differs);
         if self.mark.why().is_none()
             && let Err(error) = self.mark.set(&message)
         {
@@ -58,38 +61,62 @@ impl Quarantine {
     }
 }
 
+/// What is compared, and what acts on it.
+pub struct Compared {
+    /// Raft and the state.
+    pub replica: Arc<Replica>,
+    /// The other nodes.
+    pub peers: Arc<Peers>,
+    /// This node's bitcoind.
+    pub bitcoind: Arc<BitcoindWatch>,
+    /// Where another state than most have leads.
+    pub quarantine: Quarantine,
+    /// Where a worse bitcoind than others have leads.
+    pub hand_over: HandOver,
+}
+
 /// Compares until the token is cancelled. From a mismatch on, the node does not answer, signs nothing, performs no duty
-/// and stands for no election.
-pub async fn run(
-    replica: Arc<Replica>,
-    peers: Arc<Peers>,
-    bitcoind: Arc<BitcoindWatch>,
-    quarantine: Quarantine,
-    beat: Beat,
-    stop: CancellationToken,
-) {
+/// and stands for no election, unless nobody else can win one.
+pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
+    let Compared { replica, peers, bitcoind, quarantine, mut hand_over } = compared;
+    let mut leaderless = 0;
     loop {
         beat.beat();
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let reports = peers.reports(&replica.status().others()).await;
+        let reports = peers.reports(&replica.status().others(), peers::TIMEOUT).await;
         if let Some(highest) = reports.iter().filter_map(|report| report.in_sync_height).max() {
             bitcoind.hear_of_height(highest, Instant::now());
         }
-        let theirs: Vec<_> = reports.into_iter().map(|report| report.hashes).collect();
+        feature_level::consider(&replica, &reports).await;
+        finish_change(&replica).await;
+        let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
         let ours = replica.hashes();
         if let Some(index) = outvoted(&ours, &theirs) {
             quarantine.begin(replica.raft(), index);
-            if replica.leader_term().is_some()
-                && let Err(error) = replica.transfer(None, Instant::now() + HAND_OVER).await
-            {
-                warn!(%error, "a leader with another state than most could not hand over");
-            }
+        }
+        hand_over.consider(&reports).await;
+        let needed = replica.raft().abstains() && replica.status().leader.is_none();
+        leaderless = if needed { leaderless + 1 } else { 0 };
+        if leaderless > 1 {
+            warn!("nobody leads: this node stands for election although it abstains, for its log may be the furthest");
+            replica.raft().stand_once().await;
         }
     }
     beat.finish();
+}
+
+/// A leader that died in the middle of a change of the voters left it half done.
+async fn finish_change(replica: &Replica) {
+    if replica.leader_term().is_none() || !replica.status().joint {
+        return;
+    }
+    match replica.raft().finish_change(tokio::time::Instant::now() + FINISH).await {
+        Ok(()) => info!("a change of the voters that was half done is finished"),
+        Err(error) => warn!(%error, "a change of the voters is half done, and could not be finished yet"),
+    }
 }
 
 /// The first index at which more nodes contradict our hash than hold it, this node included.

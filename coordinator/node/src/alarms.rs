@@ -5,7 +5,16 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use crate::agreement::MISMATCH;
 use crate::health::Alarm;
+use crate::leader::sign::FROZEN;
+use crate::leader::watch_chain::UNFOLLOWABLE;
+use crate::reorganised::REORGANISED;
+use crate::restored::{RECOVERY, RESTORED};
+
+/// Every code that an alarm of `/status` may have. Each has a series of `onespend_alarm`, and a row in the page for
+/// operators.
+pub const CODES: [&str; 6] = [UNFOLLOWABLE, MISMATCH, FROZEN, REORGANISED, RECOVERY, RESTORED];
 
 /// Alarms by their code.
 #[derive(Default)]
@@ -14,6 +23,7 @@ pub struct Alarms(watch::Sender<BTreeMap<&'static str, String>>);
 impl Alarms {
     /// Raises an alarm, or renews its text. It is logged once.
     pub fn raise(&self, code: &'static str, message: &str) {
+        debug_assert!(CODES.contains(&code), "{code} is missing from the list of alarms");
         let is_new = self.0.send_if_modified(|alarms| alarms.insert(code, message.to_owned()).is_none());
         if is_new {
             error!(code, message, "alarm");
@@ -47,19 +57,32 @@ impl Alarms {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[tokio::test]
     async fn an_alarm_stands_from_when_it_is_raised_until_it_is_cleared() {
         let alarms = Alarms::default();
-        alarms.raise("A", "first");
-        alarms.raise("A", "second");
-        alarms.raised("A").await;
-        assert_eq!(alarms.current(), vec![Alarm { code: "A", message: "second".to_owned() }]);
-        assert!(alarms.stands("A") && !alarms.stands("B"));
-        alarms.clear("A");
+        alarms.raise(FROZEN, "first");
+        alarms.raise(FROZEN, "second");
+        alarms.raised(FROZEN).await;
+        assert_eq!(alarms.current(), vec![Alarm { code: FROZEN, message: "second".to_owned() }]);
+        assert!(alarms.stands(FROZEN) && !alarms.stands(MISMATCH));
+        alarms.clear(FROZEN);
         assert!(alarms.current().is_empty());
-        let raise = async { alarms.raise("B", "later") };
-        tokio::join!(alarms.raised("B"), raise);
+        let raise = async { alarms.raise(MISMATCH, "later") };
+        tokio::join!(alarms.raised(MISMATCH), raise);
+    }
+
+    /// The table for operators has every code, and no other.
+    #[test]
+    fn the_page_for_operators_says_what_to_do_about_each_alarm() {
+        let page = include_str!("../../../docs/src/operations.md");
+        let section = page.split("\n## Alarms\n").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let named: BTreeSet<&str> = rows.map(|(code, _)| code).collect();
+        assert_eq!(named, BTreeSet::from(CODES));
     }
 }

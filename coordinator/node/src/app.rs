@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use onespend_adapters::chain::Chain;
 use onespend_adapters::store::sqlite::RestoredMark;
 use onespend_policies::RoleTable;
 use tokio_util::sync::CancellationToken;
@@ -14,12 +15,15 @@ use tracing::{info, warn};
 
 use crate::agreement::{self, Quarantine};
 use crate::alarms::Alarms;
+use crate::backup::{self, BackupSource};
 use crate::bitcoind::BitcoindWatch;
+use crate::checks::{Checks, ChecksThread};
 use crate::config::Config;
 use crate::grpc::api::{Api, Settings};
 use crate::grpc::decide::Decisions;
 use crate::grpc::forward::Forward;
 use crate::grpc::server::{self, Bounds};
+use crate::handover::{self, HandOver};
 use crate::health::{Health, HealthServer, Limits, Snapshot};
 use crate::health_feed::{self, Feed};
 use crate::leader::scripts::{self, SharedScripts};
@@ -33,7 +37,7 @@ use crate::restored;
 use crate::selection::Busy;
 use crate::shutdown::{self, Drain, Shutdown};
 use crate::telemetry::{self, Telemetry};
-use crate::tls::Material;
+use crate::watchdog::{self, Heartbeat};
 
 /// Runs a node until it is told to stop.
 ///
@@ -61,8 +65,10 @@ fn end(telemetry: Telemetry, within: Duration) {
 /// The running node.
 struct Node {
     replica: Arc<Replica>,
+    peers: Arc<Peers>,
     health: HealthServer,
     bitcoind: crate::bitcoind::Threads,
+    checks: ChecksThread,
     /// The data plane: ends with the answers for what is under way.
     data: Server,
     /// The control plane: other nodes need it until Raft has ended.
@@ -138,22 +144,22 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let data = server::bind(config.listen.data).await.context("binding listen.data")?;
     let control = server::bind(config.listen.control).await.context("binding listen.control")?;
     let health_socket = TcpListener::bind(config.listen.health).context("binding listen.health")?;
+    let agent_socket = config.listen.agent.map(TcpListener::bind).transpose().context("binding listen.agent")?;
 
     let first = Snapshot::starting(&config.cluster.id, config.node.id, config.node.tags.clone());
     let health = Arc::new(Health::new(first.clone(), Limits::of(config), move || metrics.render()));
-    let health_server = health.serve(health_socket)?;
+    let health_server = health.serve_with_agent(health_socket, agent_socket)?;
 
-    let tls = Material::load(&config.tls)?;
-    parts::check_certificate(&tls, config)?;
+    let tls = parts::tls(config)?;
     let chain = parts::chain(config)?;
-    let raft = parts::raft(config, &tls)?;
+    let checks = Checks::new(&config.checks, &config.health);
+    let raft = parts::raft(config, &tls, checks.fsync())?;
     let signers = parts::signers(config)?;
     let replica = replica(config, raft).await?;
 
     let bitcoind = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), parts::watch_settings(config));
     let (outbox, inbox) = broadcast::queue();
-    let alarms = Arc::new(Alarms::default());
-    let quarantine = Quarantine::resume(&alarms, &config.node.data_dir, replica.raft());
+    let (alarms, quarantine, restored_mark) = marks(config, &replica);
     let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox.clone(), Arc::clone(&alarms)));
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
     let [stop_data, stop_control, stop_working] = std::array::from_fn(|_| CancellationToken::new());
@@ -170,44 +176,75 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         alarms: Arc::clone(&alarms),
         busy: Busy::default(),
         decisions: Decisions::new(Arc::clone(&replica)),
+        backups: Arc::new(BackupSource::new(Arc::clone(&replica), &config.cluster.id, config.node.id)),
         scripts: scripts.clone(),
         stopping: stop_data.clone(),
         settings: settings(config),
     });
 
     let workers = TaskTracker::new();
-    let (reporter, health_service) = tonic_health::server::health_reporter();
-    let raft_service = replica.raft().peer_service(parts::peer_identity(config), parts::node_view(&api)).into_server();
+    let raft_service =
+        replica.raft().peer_service(parts::peer_identity(config), parts::node_view(&api, &checks)).into_server();
     let serving = server::serve_control(control, bounds.clone(), Arc::clone(&api), raft_service, stop_control.clone());
     let control = Server::spawn("control", stop_control, serving);
     form_or_join(&replica, config).await?;
 
     let threads = bitcoind.start(health.progress())?;
-    let duty = Duty {
-        replica: Arc::clone(&replica),
-        chain,
-        bitcoind: Arc::clone(&bitcoind),
-        signing,
-        inbox,
-        alarms: Arc::clone(&alarms),
-        scripts: scripts.clone(),
-        network: config.cluster.network,
-    };
+    let checks_thread = checks.start(parts::figures(config, &api, &checks))?;
+    let duty = duty(&api, chain, inbox);
     workers.spawn(scripts::keep(scripts, replica.raft().view().clone(), stop_working.clone()));
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
-    let beat = health.progress().register("raft-core", health_feed::LONGEST_CORE_TURN);
-    workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, stop_working.clone()));
-    let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
-    let agreement =
-        agreement::run(Arc::clone(&replica), peers, Arc::clone(&bitcoind), quarantine, beat, stop_working.clone());
-    workers.spawn(agreement);
-    let marked = restored::run(Arc::clone(&replica), RestoredMark::of(&config.node.data_dir), stop_working.clone());
-    workers.spawn(marked);
-    let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, health, first };
-    workers.spawn(health_feed::run(feed, reporter, stop_working.clone()));
-    let serving = server::serve_data(data, bounds, api, health_service, stop_data.clone());
+    let hand_over = HandOver::new(Arc::clone(&replica), Arc::clone(&bitcoind), Arc::clone(&checks), config.health);
+    let heartbeat = watch(&api, quarantine, hand_over, &health, &workers, &stop_working)?;
+    workers.spawn(backup::run(parts::backup_schedule(config, &api), stop_working.clone()));
+    workers.spawn(restored::run(Arc::clone(&replica), restored_mark, Arc::clone(&alarms), stop_working.clone()));
+    let serving = server::serve_data(data, bounds, api, Arc::clone(&health), stop_data.clone());
+    let feed = Feed { replica: Arc::clone(&replica), bitcoind, alarms, checks, heartbeat, health, first };
+    workers.spawn(health_feed::run(feed, stop_working.clone()));
     let data = Server::spawn("data", stop_data, serving);
-    Ok(Node { replica, health: health_server, bitcoind: threads, data, control, stop_working, workers })
+    let (health, bitcoind, checks) = (health_server, threads, checks_thread);
+    Ok(Node { replica, peers, health, bitcoind, checks, data, control, stop_working, workers })
+}
+
+/// Starts what watches over Raft's core, and what compares this node with the others.
+fn watch(
+    api: &Api,
+    quarantine: Quarantine,
+    hand_over: HandOver,
+    health: &Health,
+    workers: &TaskTracker,
+    stop: &CancellationToken,
+) -> std::io::Result<Arc<Heartbeat>> {
+    let (replica, peers, bitcoind) = (Arc::clone(&api.replica), Arc::clone(&api.peers), Arc::clone(&api.bitcoind));
+    let beat = health.progress().register("raft-core", health_feed::LONGEST_CORE_TURN);
+    let heartbeat = watchdog::start()?;
+    workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, Arc::clone(&heartbeat), stop.clone()));
+    let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
+    let compared = agreement::Compared { replica, peers, bitcoind, quarantine, hand_over };
+    workers.spawn(agreement::run(compared, beat, stop.clone()));
+    Ok(heartbeat)
+}
+
+/// What the data folder is marked with, before the node does anything.
+fn marks(config: &Config, replica: &Replica) -> (Arc<Alarms>, Quarantine, RestoredMark) {
+    let alarms = Arc::new(Alarms::default());
+    let quarantine = Quarantine::resume(&alarms, &config.node.data_dir, replica.raft());
+    let restored = RestoredMark::of(&config.node.data_dir);
+    restored::resume(&alarms, &restored);
+    (alarms, quarantine, restored)
+}
+
+fn duty(api: &Api, chain: Arc<dyn Chain>, inbox: broadcast::Inbox) -> Duty {
+    Duty {
+        replica: Arc::clone(&api.replica),
+        chain,
+        bitcoind: Arc::clone(&api.bitcoind),
+        signing: Arc::clone(&api.signing),
+        inbox,
+        alarms: Arc::clone(&api.alarms),
+        scripts: api.scripts.clone(),
+        network: api.settings.network,
+    }
 }
 
 async fn replica(config: &Config, raft: RaftParts) -> anyhow::Result<Arc<Replica>> {
@@ -229,29 +266,20 @@ async fn form_or_join(replica: &Replica, config: &Config) -> anyhow::Result<()> 
 async fn stop(node: Node, drain: Drain, graceful: bool) {
     node.replica.drain();
     if graceful {
-        drain.step("hand over leadership", hand_over(&node.replica, drain.left())).await;
+        drain.step("hand over leadership", handover::before_the_end(&node.replica, &node.peers, drain.left())).await;
     }
     drain.step("finish requests", node.data.stop()).await;
     node.stop_working.cancel();
     node.workers.close();
     drain.step("end duties", node.workers.wait()).await;
     node.bitcoind.stop();
+    node.checks.stop();
     if let Some(Err(error)) = drain.step("close the log", node.replica.raft().stop()).await {
         warn!(%error, "the state is not wholly written; it is made up from the log at the next start");
     }
     drain.step("close the control port", node.control.stop()).await;
     node.health.stop();
     info!("stopped");
-}
-
-async fn hand_over(replica: &Replica, within: Duration) {
-    if replica.leader_term().is_none() {
-        return;
-    }
-    match replica.transfer(None, Instant::now() + within).await {
-        Ok(leader) => info!(leader = leader.node_id, "leadership handed over"),
-        Err(error) => warn!(%error, "leadership could not be handed over; the others elect a leader"),
-    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -262,6 +290,7 @@ fn settings(config: &Config) -> Settings {
         finality_depth: config.cluster.finality_depth,
         forward_writes: config.api.forward_writes,
         request_timeout: config.api.request_timeout,
+        max_message_bytes: parts::message_bytes(config),
         started: Instant::now(),
         warnings: config
             .warnings

@@ -1,25 +1,25 @@
-//! Renews the snapshot that the health endpoints answer from, and what `grpc.health.v1` says.
+//! Renews the snapshot that the health endpoints and `grpc.health.v1` answer from.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
-use crate::health::{Alarm, Beat, Check, Counts, Health, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
+use crate::checks::Checks;
+use crate::checks::config::Purpose;
+use crate::health::{Alarm, Beat, CheckView, Counts, Health, LeaderInfo, Member, Role, Snapshot};
 use crate::metrics;
-use crate::raft::{self, MemberStatus, RaftStatus};
+use crate::raft::{self, MemberStatus};
 use crate::replica::Replica;
+use crate::watchdog::Heartbeat;
 use crate::{reorganised, restored};
 
-/// Changes of leadership that are remembered.
-const MAX_HISTORY: usize = 100;
 /// How often the counts by state are made, which looks at every open payment.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// States that a payment should leave at once, so that it is of interest how long the oldest has been there.
+const AGED: [&str; 2] = ["signing", "signed"];
 /// How often Raft's core is asked for a turn.
 const CORE_PULSE: Duration = Duration::from_secs(1);
 /// Longest turn of Raft's core: it waits for the disk only to store a vote, and a disk may be slow for long.
@@ -35,6 +35,10 @@ pub struct Feed {
     pub bitcoind: Arc<BitcoindWatch>,
     /// What a human must look at.
     pub alarms: Arc<Alarms>,
+    /// The configurable checks.
+    pub checks: Arc<Checks>,
+    /// Told whether this node leads.
+    pub heartbeat: Arc<Heartbeat>,
     /// Where the snapshot goes.
     pub health: Arc<Health>,
     /// What never changes.
@@ -42,13 +46,11 @@ pub struct Feed {
 }
 
 /// Publishes until the token is cancelled.
-pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationToken) {
+pub async fn run(feed: Feed, stop: CancellationToken) {
     let beat = feed.health.progress().register("health-feed", LONGEST_TURN);
-    let mut history = VecDeque::new();
     let mut leaderships = feed.replica.leaderships();
     let mut counted: Option<(Instant, Counts)> = None;
     let mut reorganised = None;
-    let mut said = BTreeMap::new();
     loop {
         let counts = match counted.take() {
             Some((at, counts)) if at.elapsed() < COUNT_EVERY => (at, counts),
@@ -57,11 +59,11 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
                 (Instant::now(), count(&feed.replica))
             }
         };
-        let mut next = snapshot(&feed, &mut history, counts.1.clone());
+        let mut next = snapshot(&feed, counts.1.clone());
         next.alarms.extend(reorganised.clone());
+        metrics::alarms(&next.alarms);
         feed.health.publish(next);
         counted = Some(counts);
-        report(&feed.health, &mut reporter, &mut said).await;
         beat.beat();
         tokio::select! {
             () = stop.cancelled() => break,
@@ -72,8 +74,8 @@ pub async fn run(feed: Feed, mut reporter: HealthReporter, stop: CancellationTok
     beat.finish();
 }
 
-/// Beats for as long as Raft's core turns, until the token is cancelled.
-pub async fn watch_core(replica: Arc<Replica>, beat: Beat, stop: CancellationToken) {
+/// Beats for as long as Raft's core turns, until the token is cancelled; for `/livez`, and for the watchdog.
+pub async fn watch_core(replica: Arc<Replica>, beat: Beat, heartbeat: Arc<Heartbeat>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -81,25 +83,35 @@ pub async fn watch_core(replica: Arc<Replica>, beat: Beat, stop: CancellationTok
             turns = replica.raft().turns() => if !turns { break },
         }
         beat.beat();
+        heartbeat.beat();
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(CORE_PULSE) => {}
         }
     }
+    heartbeat.finish();
     beat.finish();
 }
 
-fn snapshot(feed: &Feed, history: &mut VecDeque<LeadershipChange>, counts: Counts) -> Snapshot {
+fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
     let taken_at = Instant::now();
     let status = feed.replica.status();
     let leader = feed.replica.leader_hint();
     if let Some(leader) = &leader {
-        note(history, leader.term, leader.node_id);
+        feed.replica.history().note(leader.term, leader.node_id);
     }
     let (last, committed, applied) =
         (status.last_log.unwrap_or(0), status.committed.unwrap_or(0), status.applied.unwrap_or(0));
     metrics::log_position(last, committed, applied);
-    metrics::leadership(status.term, status.role == raft::Role::Leader);
+    let leads = status.role == raft::Role::Leader;
+    metrics::leadership(status.term, leads);
+    feed.heartbeat.leads(leads);
+    let checks = feed.checks.views(taken_at);
+    for check in &checks {
+        metrics::check_failing(&check.name, check.purpose, !check.passes);
+    }
+    let [fit_for_primary, fit_for_traffic] =
+        [Purpose::Primary, Purpose::Readiness].map(|purpose| judged(&feed.checks, purpose, &checks));
     Snapshot {
         taken_at,
         role: role(status.role),
@@ -109,7 +121,7 @@ fn snapshot(feed: &Feed, history: &mut VecDeque<LeadershipChange>, counts: Count
             control: leader.addresses.control,
             data: leader.addresses.data,
         }),
-        last_quorum_ack: quorum_ack(&status, taken_at),
+        last_quorum_ack: status.quorum_acked,
         leader_contact: feed.replica.raft().leader_heard_at(),
         own_term_applied: feed.replica.leader_term().is_some(),
         committed_index: committed,
@@ -118,11 +130,21 @@ fn snapshot(feed: &Feed, history: &mut VecDeque<LeadershipChange>, counts: Count
         draining: feed.replica.is_draining(),
         bitcoind: feed.bitcoind.health(),
         alarms: standing(feed),
+        checks,
+        fit_for_primary,
+        fit_for_traffic,
         members: status.members.iter().map(|one| member(one, last)).collect(),
-        history: history.iter().cloned().collect(),
+        history: feed.replica.history().changes(),
         counts,
         ..feed.first.clone()
     }
+}
+
+/// Whether the checks for a purpose pass; the metrics are told.
+fn judged(checks: &Checks, purpose: Purpose, views: &[CheckView]) -> bool {
+    let pass = checks.pass(purpose, views);
+    metrics::checks_passing(purpose.word(), pass);
+    pass
 }
 
 /// This node's alarms, and recovery mode, which is the cluster's: reservations go on in it, so it is none of
@@ -133,18 +155,6 @@ fn standing(feed: &Feed) -> Vec<Alarm> {
     metrics::recovery(recovery.is_some());
     alarms.extend(recovery);
     alarms
-}
-
-fn note(history: &mut VecDeque<LeadershipChange>, term: u64, leader_id: u64) {
-    if history.back().is_some_and(|last| last.term == term && last.leader_id == leader_id) {
-        return;
-    }
-    if history.len() == MAX_HISTORY {
-        history.pop_front();
-    }
-    let clock = crate::clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at_unix_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
-    history.push_back(LeadershipChange { term, leader_id, at_unix_ms });
 }
 
 fn role(role: raft::Role) -> Role {
@@ -167,14 +177,6 @@ fn member(member: &MemberStatus, last: u64) -> Member {
     }
 }
 
-/// When a quorum last acknowledged this leader. A single voter is its own quorum, which openraft does not report.
-fn quorum_ack(status: &RaftStatus, now: Instant) -> Option<Instant> {
-    match status.voters().count() {
-        1 => Some(now),
-        _ => status.quorum_acked,
-    }
-}
-
 fn count(replica: &Replica) -> Counts {
     let now = replica.now();
     let mut counts = Counts::default();
@@ -188,35 +190,23 @@ fn count(replica: &Replica) -> Counts {
         for shown in ["signing", "signed", "broadcast", "confirming", "conflicted", "dead"] {
             counts.payments.insert(shown, 0);
         }
+        counts.oldest = AGED.map(|shown| (shown, Duration::ZERO)).into();
         let open = state.open_payments();
         for key in &open {
             let Some(payment) = state.payment(key) else { continue };
             let shown = crate::grpc::payment_view::payment_state(state, payment);
-            *counts.payments.entry(crate::grpc::payment_view::word(shown)).or_default() += 1;
+            let shown = crate::grpc::payment_view::word(shown);
+            *counts.payments.entry(shown).or_default() += 1;
+            if let Some(oldest) = counts.oldest.get_mut(shown) {
+                *oldest = (*oldest).max(Duration::from_millis(now.0.saturating_sub(payment.created.0)));
+            }
         }
         let cancelled = state.cancelled_count();
-        counts.payments.insert("cancelled", cancelled);
+        *counts.payments.entry("cancelled").or_default() += cancelled;
         let settled = (state.payment_count() as u64).saturating_sub(open.len() as u64 + cancelled);
-        counts.payments.insert("settled", settled);
+        *counts.payments.entry("settled").or_default() += settled;
     });
     metrics::holdings(&counts);
+    metrics::oldest_payments(&counts.oldest);
     counts
-}
-
-/// Says over gRPC what the endpoints say over HTTP, when it changes: every watcher is told each time.
-async fn report(health: &Health, reporter: &mut HealthReporter, said: &mut BTreeMap<&'static str, bool>) {
-    let checks = [
-        ("", Check::Ready { bitcoind: false }),
-        ("primary", Check::primary()),
-        ("replica", Check::replica()),
-        ("read-only", Check::ReadOnly),
-    ];
-    for (service, check) in checks {
-        let serving = health.verdict(&check).is_yes();
-        if said.insert(service, serving) == Some(serving) {
-            continue;
-        }
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        reporter.set_service_status(service, status).await;
-    }
 }

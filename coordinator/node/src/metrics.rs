@@ -59,6 +59,7 @@ const APPLY_SECONDS: &str = "onespend_raft_append_to_apply_duration_seconds";
 const SNAPSHOT_SECONDS: &str = "onespend_raft_snapshot_duration_seconds";
 const SNAPSHOT_BYTES: &str = "onespend_raft_snapshot_size_bytes";
 const LEADER_CHANGES: &str = "onespend_raft_leader_changes_total";
+const HAND_OVERS: &str = "onespend_raft_hand_overs_total";
 const IS_LEADER: &str = "onespend_raft_is_leader";
 const TERM: &str = "onespend_raft_term";
 const BITCOIND_HEIGHT: &str = "onespend_bitcoind_height_blocks";
@@ -68,13 +69,20 @@ const BITCOIND_IN_SYNC: &str = "onespend_bitcoind_in_sync";
 const BITCOIND_RPC_SECONDS: &str = "onespend_bitcoind_rpc_duration_seconds";
 const RESERVATIONS: &str = "onespend_reservations";
 const PAYMENTS: &str = "onespend_payments";
+const OLDEST_PAYMENT: &str = "onespend_oldest_payment_age_seconds";
 const FROZEN_WALLETS: &str = "onespend_frozen_wallets";
 const RECOVERY: &str = "onespend_recovery_mode";
 const SIGNER_SECONDS: &str = "onespend_signer_duration_seconds";
 const SIGNER_FROZEN: &str = "onespend_signer_frozen";
 const SIGNER_REFUSALS: &str = "onespend_signer_memory_refusals_total";
 const POLICY_DENIALS: &str = "onespend_policy_denials_total";
+const BACKUP_LAST: &str = "onespend_backup_last_success_timestamp_seconds";
+const BACKUP_FAILURES: &str = "onespend_backup_failures_total";
 const TELEMETRY_FAILURES: &str = "onespend_telemetry_export_failures_total";
+const ALARM: &str = "onespend_alarm";
+const CHECK_FAILING: &str = "onespend_check_failing";
+const CHECKS_PASSING: &str = "onespend_checks_passing";
+const CERTIFICATE_EXPIRY: &str = "onespend_certificate_expiry_timestamp_seconds";
 const BUILD_INFO: &str = "onespend_build_info";
 
 #[rustfmt::skip] // A table reads by rows.
@@ -90,6 +98,7 @@ const CATALOGUE: &[Entry] = &[
     entry(SNAPSHOT_SECONDS, Kind::Histogram(SNAPSHOT_BUCKETS), Unit::Seconds, "Time to make one snapshot of the state."),
     entry(SNAPSHOT_BYTES, Kind::Gauge, Unit::Bytes, "Size of the last snapshot that this node made."),
     entry(LEADER_CHANGES, Kind::Counter, Unit::Count, "Times that this node learned of a leader, or of a leader's new term."),
+    entry(HAND_OVERS, Kind::Counter, Unit::Count, "Times that this node handed leadership over, by reason: bitcoind, check, operator, or stop."),
     entry(IS_LEADER, Kind::Gauge, Unit::Count, "1 if this node believes to lead; whether a quorum agrees is what /leader tells."),
     entry(TERM, Kind::Gauge, Unit::Count, "The Raft term of this node."),
     entry(BITCOIND_HEIGHT, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind has connected."),
@@ -99,13 +108,20 @@ const CATALOGUE: &[Entry] = &[
     entry(BITCOIND_RPC_SECONDS, Kind::Histogram(RPC_BUCKETS), Unit::Seconds, "Time of one call to bitcoind, by method and outcome: ok, error, or unknown."),
     entry(RESERVATIONS, Kind::Gauge, Unit::Count, "Reservations, by state."),
     entry(PAYMENTS, Kind::Gauge, Unit::Count, "Payments, by state."),
+    entry(OLDEST_PAYMENT, Kind::Gauge, Unit::Seconds, "Time since the oldest payment in this state was ordered; 0 if there is none. States: signing (its intent is committed and it is not signed) and signed (it is not broadcast)."),
     entry(FROZEN_WALLETS, Kind::Gauge, Unit::Count, "Wallets that an operator or a deep reorganisation has frozen."),
     entry(RECOVERY, Kind::Gauge, Unit::Count, "1 while the state may be older than what the cluster did, so that nothing is signed; else 0."),
     entry(SIGNER_SECONDS, Kind::Histogram(SIGNER_BUCKETS), Unit::Seconds, "Time of one signature, by signer and outcome: ok or error."),
     entry(SIGNER_FROZEN, Kind::Gauge, Unit::Count, "1 if the signer is frozen: it has signed what the cluster's log lacks."),
     entry(SIGNER_REFUSALS, Kind::Counter, Unit::Count, "Permits that a signer's memory refused, by signer and rule: second_payment, other_transaction, lower_fence, or frozen."),
     entry(POLICY_DENIALS, Kind::Counter, Unit::Count, "Requests that policy refused, by method and reason."),
+    entry(BACKUP_LAST, Kind::Gauge, Unit::Seconds, "When this node last made a backup by its schedule, in seconds since 1970."),
+    entry(BACKUP_FAILURES, Kind::Counter, Unit::Count, "Backups by this node's schedule that failed."),
     entry(TELEMETRY_FAILURES, Kind::Counter, Unit::Count, "Batches of spans that could not be exported."),
+    entry(ALARM, Kind::Gauge, Unit::Count, "1 while the alarm of this code stands on this node; else 0."),
+    entry(CHECK_FAILING, Kind::Gauge, Unit::Count, "1 while this check of this node fails; else 0. The labels say its name, and its purpose: primary, readiness, or report."),
+    entry(CHECKS_PASSING, Kind::Gauge, Unit::Count, "1 if the checks for this purpose (primary, readiness), taken together, pass; else 0."),
+    entry(CERTIFICATE_EXPIRY, Kind::Gauge, Unit::Seconds, "When a certificate that this node was started with ends, in seconds since 1970: node is its own, ca the authority's."),
     entry(BUILD_INFO, Kind::Gauge, Unit::Count, "Always 1; the labels say what runs."),
 ];
 
@@ -294,6 +310,38 @@ pub fn holdings(counts: &crate::health::Counts) {
     }
 }
 
+/// How long ago the oldest payment of a state was ordered. States without any must be given as zero.
+pub fn oldest_payments(ages: &std::collections::BTreeMap<&'static str, Duration>) {
+    for (state, age) in ages {
+        gauge!(OLDEST_PAYMENT, "state" => *state).set(age.as_secs_f64());
+    }
+}
+
+/// The alarms that stand. Every code has its series, so that one that ends goes back to 0.
+pub fn alarms(standing: &[crate::health::Alarm]) {
+    for code in crate::alarms::CODES {
+        let stands = standing.iter().any(|alarm| alarm.code == code);
+        gauge!(ALARM, "code" => code).set(number(u64::from(stands)));
+    }
+}
+
+/// When a certificate ends, in seconds since 1970. `certificate` is `node` or `ca`.
+pub fn certificate_expiry(certificate: &'static str, at_unix_s: i64) {
+    // Gauges are floats; dates are far below 2^53 seconds.
+    #[allow(clippy::cast_precision_loss)]
+    gauge!(CERTIFICATE_EXPIRY, "certificate" => certificate).set(at_unix_s as f64);
+}
+
+/// Whether a check of this node fails. `purpose` is what it decides, as in its configuration.
+pub fn check_failing(check: &str, purpose: &'static str, failing: bool) {
+    gauge!(CHECK_FAILING, "check" => check.to_owned(), "purpose" => purpose).set(number(u64::from(failing)));
+}
+
+/// Whether the checks for a purpose, taken together, pass.
+pub fn checks_passing(purpose: &'static str, pass: bool) {
+    gauge!(CHECKS_PASSING, "purpose" => purpose).set(number(u64::from(pass)));
+}
+
 /// How many wallets are frozen.
 pub fn frozen_wallets(count: u64) {
     gauge!(FROZEN_WALLETS).set(number(count));
@@ -318,6 +366,46 @@ pub fn signer_frozen(signer: &str, frozen: bool) {
 /// A signer's memory refused a permit. `rule` is the word of [`onespend_adapters::signer::memory::Refusal::rule`].
 pub fn signer_refused(signer: &str, rule: &'static str) {
     counter!(SIGNER_REFUSALS, "signer" => signer.to_owned(), "rule" => rule).increment(1);
+}
+
+/// A backup was made by the schedule, so long after the beginning of 1970.
+pub fn backup_made(at: Duration) {
+    gauge!(BACKUP_LAST).set(at.as_secs_f64());
+}
+
+/// So many backups of the schedule failed.
+pub fn backups_failed(count: u64) {
+    counter!(BACKUP_FAILURES).increment(count);
+}
+
+/// Why a node gave up the lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandOverReason {
+    /// Its bitcoind is out of sync.
+    Bitcoind,
+    /// One of its checks fails.
+    Check,
+    /// It was told to.
+    Operator,
+    /// It stops.
+    Stop,
+}
+
+impl HandOverReason {
+    /// The word in metrics and in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bitcoind => "bitcoind",
+            Self::Check => "check",
+            Self::Operator => "operator",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// This node gave up the lead, and another took it.
+pub fn handed_over(reason: HandOverReason) {
+    counter!(HAND_OVERS, "reason" => reason.word()).increment(1);
 }
 
 /// Policy refused a request.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use onespend_policies::{Action, CallerId, Policy, Resource, Role, RoleTable, Subject};
 
 use super::*;
-use crate::health::{BitcoindView, Counts};
+use crate::health::{Alarm, BitcoindView, Counts};
 use crate::raft::RaftObserver;
 
 const MS: Duration = Duration::from_millis(1);
@@ -25,6 +25,8 @@ fn exercise() {
     log_position(12, 10, 9);
     leadership(3, true);
     leader_changed();
+    handed_over(HandOverReason::Bitcoind);
+    handed_over(HandOverReason::Check);
     bitcoind(&BitcoindView {
         in_sync: true,
         height: Some(101),
@@ -38,7 +40,13 @@ fn exercise() {
         wallets: 1,
         reservations: BTreeMap::from([("reserved", 2), ("exposed", 0)]),
         payments: BTreeMap::from([("settled", 200)]),
+        oldest: BTreeMap::new(),
     });
+    oldest_payments(&BTreeMap::from([("signing", MS * 1_500), ("signed", Duration::ZERO)]));
+    alarms(&[Alarm { code: crate::agreement::MISMATCH, message: "on purpose".to_owned() }]);
+    check_failing("disk-free", "report", true);
+    checks_passing("primary", true);
+    certificate_expiry("node", 1_800_000_000);
     recovery(true);
     frozen_wallets(1);
     signed("hot", true, MS);
@@ -47,6 +55,8 @@ fn exercise() {
     let subject = Subject { caller: CallerId("client/a"), role: Role::Client };
     let denied = RoleTable.authorize(&subject, Action::SetLimits, &Resource::Cluster);
     policy_denied(&denied.unwrap_err());
+    backup_made(MS * 1_000);
+    backups_failed(1);
     telemetry_failures().increment(1);
 }
 
@@ -94,10 +104,19 @@ fn values_and_labels_are_what_was_recorded() {
         "onespend_raft_is_leader 1",
         "onespend_raft_term 3",
         "onespend_raft_leader_changes_total 1",
+        "onespend_raft_hand_overs_total{reason=\"bitcoind\"} 1",
+        "onespend_raft_hand_overs_total{reason=\"check\"} 1",
         "onespend_bitcoind_height_blocks 101",
         "onespend_bitcoind_rpc_duration_seconds_count{method=\"gettxout\",outcome=\"unknown\"} 1",
         "onespend_reservations{state=\"exposed\"} 0",
         "onespend_payments{state=\"settled\"} 200",
+        "onespend_oldest_payment_age_seconds{state=\"signing\"} 1.5",
+        "onespend_oldest_payment_age_seconds{state=\"signed\"} 0",
+        "onespend_alarm{code=\"STATE_HASH_MISMATCH\"} 1",
+        "onespend_alarm{code=\"RECOVERY_MODE\"} 0",
+        "onespend_check_failing{check=\"disk-free\",purpose=\"report\"} 1",
+        "onespend_checks_passing{purpose=\"primary\"} 1",
+        "onespend_certificate_expiry_timestamp_seconds{certificate=\"node\"} 1800000000",
         "onespend_signer_duration_seconds_count{signer=\"hot\",outcome=\"ok\"} 1",
         "onespend_signer_frozen{signer=\"hot\"} 1",
         "onespend_signer_memory_refusals_total{signer=\"hot\",rule=\"lower_fence\"} 1",
@@ -112,6 +131,24 @@ fn values_and_labels_are_what_was_recorded() {
     metrics.handle.run_upkeep();
     let again = metrics.render();
     assert!(again.contains("onespend_raft_log_fsync_duration_seconds_count 1\n"), "{again}");
+}
+
+#[test]
+fn an_alarm_that_ends_goes_back_to_0() {
+    let metrics = Metrics::new().unwrap();
+    let stands = |alarms: &[Alarm]| {
+        metrics.record(|| super::alarms(alarms));
+        let text = metrics.render();
+        let series = text.lines().filter(|line| line.starts_with("onespend_alarm{"));
+        let values: Vec<&str> = series.filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value).collect();
+        assert_eq!(values.len(), crate::alarms::CODES.len(), "{text}");
+        values.into_iter().filter(|value| *value == "1").count()
+    };
+    let alarm = |code| Alarm { code, message: String::new() };
+    assert_eq!(stands(&[]), 0);
+    assert_eq!(stands(&crate::alarms::CODES.map(alarm)), crate::alarms::CODES.len());
+    assert_eq!(stands(&[alarm(crate::restored::RECOVERY)]), 1);
+    assert_eq!(stands(&[]), 0);
 }
 
 #[test]

@@ -2,21 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bitcoin::blockdata::constants::genesis_block;
+use onespend_adapters::backup::FolderDepot;
 use onespend_adapters::chain::{Bitcoind, BitcoindConfig, Chain, ChainError, RpcObserver};
 use onespend_adapters::signer::Signer;
 
 use onespend_adapters::store::sqlite::{DataFolder, LogOptions, SqliteLog, SqliteState};
-use onespend_adapters::store::{Owner, PeerBook};
+use onespend_adapters::store::{CommitStats, Owner, PeerBook};
 use onespend_proto::peer::v1::GetNodeViewResponse;
 use onespend_proto::v1;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
+use crate::backup::Schedule;
 use crate::bitcoind::{ReadState, Settings};
+use crate::checks::Checks;
+use crate::checks::built_in::Figures;
+use crate::checks::fsync::FsyncWatch;
 use crate::config::{Config, PeerConfig, SignerConfig};
+use crate::feature_level;
 use crate::grpc::api::Api;
 use crate::health::bitcoind_sync::Rules;
 use crate::identity::{Identity, Party};
@@ -25,8 +31,9 @@ use crate::raft::{Addresses, NodeId, NodeView, PeerIdentity, ProposalEnd, RaftCo
 use crate::replica::Replica;
 use crate::tls::Material;
 
-/// Refuses a certificate that is not this node's own, before anybody else does.
-pub(crate) fn check_certificate(tls: &Material, config: &Config) -> anyhow::Result<()> {
+/// This node's certificates. One that is not its own is refused before anybody else does; the metrics say when it ends.
+pub(crate) fn tls(config: &Config) -> anyhow::Result<Material> {
+    let tls = Material::load(&config.tls)?;
     let identity = tls.identity().context("tls.cert")?;
     let (cluster, node) = (&config.cluster.id, config.node.id);
     ensure!(
@@ -34,7 +41,10 @@ pub(crate) fn check_certificate(tls: &Material, config: &Config) -> anyhow::Resu
         "tls.cert is {}, but this is node {node} of cluster {cluster}: issue one with `onespend pki issue node {node}`",
         identity.uri()
     );
-    Ok(())
+    for (certificate, at_unix_s) in tls.expiries() {
+        metrics::certificate_expiry(certificate, at_unix_s);
+    }
+    Ok(tls)
 }
 
 /// This node's bitcoind. Nothing is asked of it yet.
@@ -76,6 +86,21 @@ fn signer(section: &SignerConfig, config: &Config) -> anyhow::Result<Arc<dyn Sig
     Ok(Arc::new(signer))
 }
 
+/// What makes backups by itself, if it is told where to.
+pub(crate) fn backup_schedule(config: &Config, api: &Api) -> Option<Schedule> {
+    let folder = config.backup.folder.as_ref()?;
+    Some(Schedule {
+        replica: Arc::clone(&api.replica),
+        source: Arc::clone(&api.backups),
+        alarms: Arc::clone(&api.alarms),
+        depot: Arc::new(FolderDepot::new(folder)),
+        cluster_id: config.cluster.id.clone(),
+        node_id: config.node.id,
+        every: config.backup.every,
+        keep: config.backup.keep,
+    })
+}
+
 /// How this node's bitcoind is judged.
 pub(crate) fn watch_settings(config: &Config) -> Settings {
     let network = config.cluster.network;
@@ -89,6 +114,7 @@ pub(crate) fn watch_settings(config: &Config) -> Settings {
             max_silence: config.bitcoind.poll + config.bitcoind.timeout,
         },
         poll: config.bitcoind.poll,
+        timeout: config.bitcoind.timeout,
     }
 }
 
@@ -103,12 +129,23 @@ pub(crate) fn message_bytes(config: &Config) -> usize {
     usize::try_from(config.api.max_message_bytes).unwrap_or(usize::MAX)
 }
 
+/// Tells the metrics and the checks how long commits take.
+fn log_options(fsync: &Arc<FsyncWatch>) -> LogOptions {
+    let (begins, ends) = (Arc::clone(fsync), Arc::clone(fsync));
+    LogOptions {
+        begins: Some(Arc::new(move || begins.begins())),
+        observer: Some(Arc::new(move |stats: CommitStats| {
+            ends.ended(stats.duration);
+            metrics::log_fsync(stats.duration);
+        })),
+    }
+}
+
 /// The log, the state and the way to the other nodes.
-pub(crate) fn raft(config: &Config, tls: &Material) -> anyhow::Result<RaftParts> {
+pub(crate) fn raft(config: &Config, tls: &Material, fsync: &Arc<FsyncWatch>) -> anyhow::Result<RaftParts> {
     let owner = Owner { cluster_id: config.cluster.id.clone(), node_id: config.node.id };
     let folder = DataFolder::open(&config.node.data_dir, &owner).context("node.data_dir")?;
-    let observer = Arc::new(|stats: onespend_adapters::store::CommitStats| metrics::log_fsync(stats.duration));
-    let log = SqliteLog::open(&folder, LogOptions { observer: Some(observer) }).context("opening the log")?;
+    let log = SqliteLog::open(&folder, log_options(fsync)).context("opening the log")?;
     let state = SqliteState::open(&folder).context("opening the state")?;
     Ok(RaftParts {
         config: RaftConfig {
@@ -182,11 +219,37 @@ pub(crate) fn peer_identity(config: &Config) -> PeerIdentity {
 }
 
 /// What this node tells the others of itself.
-pub(crate) fn node_view(api: &Arc<Api>) -> NodeView {
-    let api = Arc::clone(api);
+pub(crate) fn node_view(api: &Arc<Api>, checks: &Arc<Checks>) -> NodeView {
+    let (api, checks) = (Arc::clone(api), Arc::clone(checks));
     Arc::new(move || {
         let hashes = api.replica.hashes();
         let hash = |at: &crate::raft::HashAt| v1::StateHash { index: at.index.0, hash: at.hash.to_vec().into() };
-        GetNodeViewResponse { view: Some(crate::grpc::own_view(&api)), state_hashes: hashes.iter().map(hash).collect() }
+        GetNodeViewResponse {
+            view: Some(crate::grpc::own_view(&api)),
+            state_hashes: hashes.iter().map(hash).collect(),
+            feature_level: feature_level::known(),
+            unfit: unfit(&api, &checks).unwrap_or_default(),
+            abstains: api.replica.raft().abstains(),
+            removed: api.replica.raft().removed(),
+        }
     })
+}
+
+/// Where the built-in checks look.
+pub(crate) fn figures(config: &Config, api: &Api, checks: &Checks) -> Figures {
+    Figures {
+        replica: Arc::clone(&api.replica),
+        bitcoind: Arc::clone(&api.bitcoind),
+        fsync: Arc::clone(checks.fsync()),
+        data_dir: config.node.data_dir.clone(),
+    }
+}
+
+/// Why this node should not lead, whatever its bitcoind says. Recovery mode is no reason: it is the whole cluster's.
+fn unfit(api: &Api, checks: &Checks) -> Option<String> {
+    if api.replica.is_draining() {
+        return Some("it stops".to_owned());
+    }
+    let alarm = api.alarms.current().first().map(|alarm| alarm.code.to_owned());
+    alarm.or_else(|| checks.unfit(Instant::now()))
 }

@@ -17,26 +17,41 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use crate::dial;
 use crate::raft::{HashAt, MemberStatus, TARGET_METADATA_KEY};
 
-/// Longest wait for one node's answer.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for one node's answer, where nothing shorter is asked for.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What another node says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
+    /// Which node.
+    pub node_id: u64,
     /// Its latest state hashes.
     pub hashes: Vec<HashAt>,
     /// Height of its bitcoind's tip, if it calls that bitcoind in sync: one on a fork, on another chain or without
     /// peers says nothing about how far the cluster's chain is.
     pub in_sync_height: Option<u32>,
+    /// The highest feature level that it knows.
+    pub feature_level: u32,
+    /// Why it should not lead, if something but its bitcoind speaks against that.
+    pub unfit: Option<String>,
+    /// Whether it stands for no election.
+    pub abstains: bool,
+    /// The nodes that were removed while it was there.
+    pub removed: Vec<u64>,
 }
 
-fn report(answer: &GetNodeViewResponse) -> Report {
+fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
     let hash = |at: &v1::StateHash| Some(HashAt { index: LogIndex(at.index), hash: at.hash.as_ref().try_into().ok()? });
     let bitcoind = answer.view.as_ref().and_then(|view| view.bitcoind.as_ref());
     let in_sync = bitcoind.filter(|bitcoind| bitcoind.state() == v1::BitcoindState::InSync);
     Report {
+        node_id,
         hashes: answer.state_hashes.iter().filter_map(hash).collect(),
         in_sync_height: in_sync.and_then(|bitcoind| bitcoind.tip.as_ref()).map(|tip| tip.height),
+        feature_level: answer.feature_level,
+        unfit: Some(answer.unfit.clone()).filter(|why| !why.is_empty()),
+        abstains: answer.abstains,
+        removed: answer.removed.clone(),
     }
 }
 
@@ -56,7 +71,7 @@ impl Peers {
     /// Every other member's view of its own bitcoind; a node that does not answer is shown as such.
     pub async fn views(&self, others: &[MemberStatus]) -> Vec<v1::NodeView> {
         join_all(others.iter().map(|member| async move {
-            match self.ask(member).await {
+            match self.ask(member, TIMEOUT).await {
                 Ok(answer) => answer.view.unwrap_or_default(),
                 Err(error) => v1::NodeView { node_id: member.node_id, error, ..v1::NodeView::default() },
             }
@@ -64,22 +79,23 @@ impl Peers {
         .await
     }
 
-    /// What every other member says of itself; nothing of those that do not answer.
-    pub async fn reports(&self, others: &[MemberStatus]) -> Vec<Report> {
-        let asked =
-            others.iter().map(|member| async move { self.ask(member).await.ok().map(|answer| report(&answer)) });
+    /// What every other member says of itself; nothing of those that do not answer in time.
+    pub async fn reports(&self, others: &[MemberStatus], within: Duration) -> Vec<Report> {
+        let asked = others.iter().map(|member| async move {
+            self.ask(member, within).await.ok().map(|answer| report(member.node_id, &answer))
+        });
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    async fn ask(&self, member: &MemberStatus) -> Result<GetNodeViewResponse, String> {
+    async fn ask(&self, member: &MemberStatus, within: Duration) -> Result<GetNodeViewResponse, String> {
         let channel = self.channel(&member.addresses.control).ok_or("its address is not one")?;
         let mut request = Request::new(GetNodeViewRequest {});
-        request.set_timeout(TIMEOUT);
+        request.set_timeout(within);
         let value = |text: &str| AsciiMetadataValue::try_from(text).map_err(|error| error.to_string());
         request.metadata_mut().insert(CLUSTER_METADATA_KEY, value(&self.cluster_id)?);
         request.metadata_mut().insert(TARGET_METADATA_KEY, value(&member.node_id.to_string())?);
         let (mut client, started) = (RaftServiceClient::new(channel), Instant::now());
-        match tokio::time::timeout(TIMEOUT, client.get_node_view(request)).await {
+        match tokio::time::timeout(within, client.get_node_view(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(status.message().to_owned()),
             Err(_) => Err(format!("no answer within {} ms", started.elapsed().as_millis())),
@@ -92,7 +108,11 @@ impl Peers {
             return Some(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("https://{address}")).ok()?;
-        let channel = dial::lazily(&endpoint.tls_config(self.tls.clone()).ok()?.connect_timeout(TIMEOUT));
+        let endpoint = endpoint.tls_config(self.tls.clone()).ok()?.connect_timeout(TIMEOUT);
+        // A node that vanished without a word may be back at another address.
+        let endpoint =
+            endpoint.http2_keep_alive_interval(TIMEOUT).keep_alive_timeout(TIMEOUT).keep_alive_while_idle(true);
+        let channel = dial::lazily(&endpoint);
         channels.insert(address.to_owned(), channel.clone());
         Some(channel)
     }
@@ -106,7 +126,7 @@ mod tests {
         let tip = height.map(|height| v1::BlockRef { height, ..v1::BlockRef::default() });
         let bitcoind = v1::BitcoindView { state: state.into(), tip, ..v1::BitcoindView::default() };
         let view = v1::NodeView { bitcoind: Some(bitcoind), ..v1::NodeView::default() };
-        report(&GetNodeViewResponse { view: Some(view), state_hashes: vec![] }).in_sync_height
+        report(2, &GetNodeViewResponse { view: Some(view), ..GetNodeViewResponse::default() }).in_sync_height
     }
 
     #[test]
@@ -116,6 +136,8 @@ mod tests {
         for state in [v1::BitcoindState::Forked, v1::BitcoindState::WrongChain, v1::BitcoindState::Starting] {
             assert_eq!(height_of(state, Some(7)), None, "{state:?}");
         }
-        assert_eq!(report(&GetNodeViewResponse::default()), Report::default());
+        let unfit = GetNodeViewResponse { unfit: "disk-free".to_owned(), ..GetNodeViewResponse::default() };
+        assert_eq!(report(2, &unfit).unfit.as_deref(), Some("disk-free"));
+        assert_eq!(report(2, &GetNodeViewResponse::default()), Report { node_id: 2, ..Report::default() });
     }
 }

@@ -9,10 +9,12 @@ use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
 use tokio::sync::watch;
 
+use crate::history::History;
 use crate::raft::{
-    Applied, Draft, HashAt, LeaderHint, LeaderTerm, Leadership, Position, ProposeError, RaftFatal, RaftNode,
-    RaftStatus, ReadError, TransferError,
+    Abstention, Addresses, Applied, Draft, HashAt, LeaderHint, LeaderTerm, Leadership, Position, ProposeError,
+    RaftFatal, RaftNode, RaftStatus, ReadError, TransferError,
 };
+use crate::runtime;
 
 /// How long a duty waits for one of its proposals.
 const DUTY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,13 +25,23 @@ const LEADER_POLL: Duration = Duration::from_millis(5);
 pub struct Replica {
     raft: RaftNode,
     own: LeaderHint,
+    /// It is about to stop.
     draining: AtomicBool,
+    /// An operator took it out of rotation.
+    drained: AtomicBool,
+    history: History,
 }
 
 impl Replica {
     /// Over a running Raft node. `own` is how others reach this one.
     pub fn new(raft: RaftNode, own: LeaderHint) -> Self {
-        Self { raft, own, draining: AtomicBool::new(false) }
+        Self {
+            raft,
+            own,
+            draining: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            history: History::default(),
+        }
     }
 
     /// Raft itself.
@@ -63,7 +75,7 @@ impl Replica {
     pub async fn leads_ready(&self, wait: Duration) -> bool {
         let mut leadership = self.raft.leadership();
         let settled = leadership.wait_for(|now| !matches!(now, Leadership::Unknown));
-        let leads = tokio::time::timeout(wait, settled).await;
+        let leads = runtime::timeout(wait, settled).await;
         matches!(leads, Ok(Ok(now)) if now.leader_term().is_some())
     }
 
@@ -94,7 +106,7 @@ impl Replica {
     /// # Errors
     /// [`ProposeError`].
     pub async fn propose_as(&self, term: &LeaderTerm, command: Command) -> Result<Applied, ProposeError> {
-        term.propose(Draft::duty(command), (Instant::now() + DUTY_TIMEOUT).into()).await
+        term.propose(Draft::duty(command), runtime::now() + DUTY_TIMEOUT).await
     }
 
     /// An outcome that was decided earlier, as of now.
@@ -124,7 +136,7 @@ impl Replica {
     pub fn staleness(&self) -> Duration {
         let status = self.raft.status();
         let fresh = if self.leader_term().is_some() { status.quorum_acked } else { self.raft.caught_up_at() };
-        fresh.map_or(Duration::MAX, |at| at.elapsed())
+        fresh.map_or(Duration::MAX, |at| runtime::now().into_std().saturating_duration_since(at))
     }
 
     /// The applied index, as it moves.
@@ -137,9 +149,34 @@ impl Replica {
         self.raft.status()
     }
 
-    /// Whether this node is about to stop.
+    /// Whether this node is out of rotation: it is about to stop, or an operator has drained it.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.load(Ordering::Relaxed) || self.is_drained()
+    }
+
+    /// Whether an operator has drained it.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Takes this node out of rotation, or back into it. Meanwhile it stands for no election.
+    pub fn set_drained(&self, drained: bool) {
+        if drained {
+            self.raft.abstain(Abstention::Drained);
+        } else {
+            self.raft.abstain_no_more(Abstention::Drained);
+        }
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
+    /// Who led, as far as the health feed has noted it.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// How others should reach this node, by its own configuration.
+    pub fn advertised(&self) -> &Addresses {
+        &self.own.addresses
     }
 
     /// From now on nobody should send requests here.
@@ -162,10 +199,10 @@ impl Replica {
             if let Some(leader) = self.leader_hint().filter(|leader| leader.node_id == node_id) {
                 return Ok(leader);
             }
-            if Instant::now() >= deadline {
+            if runtime::now().into_std() >= deadline {
                 return Err(TransferError::NotTaken { node_id });
             }
-            tokio::time::sleep(LEADER_POLL).await;
+            runtime::sleep(LEADER_POLL).await;
         }
     }
 

@@ -1,9 +1,10 @@
 //! Recovery mode: how a node learns that its state may be older than what the cluster did, and tells the others
 //! (safety 30).
 //!
-//! A folder that came out of a backup carries a mark. Every node looks for its own: the one that leads puts the cluster
-//! into recovery mode by an entry of the log, and each takes its mark away once it has applied such an entry.
-//! `leader/recover.rs` compares the state with bitcoind from there on, and an operator ends it.
+//! A folder that came out of a backup carries a mark. While it does, an alarm stands from before the node is reachable: it
+//! gives out no coins and calls no signer. The node that leads puts the cluster into recovery mode by an entry of the log,
+//! and each takes its mark away once it has applied such an entry. `leader/recover.rs` compares the state with bitcoind
+//! from there on, and an operator ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,15 @@ use onespend_core::state::State;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::alarms::Alarms;
 use crate::health::Alarm;
 use crate::replica::Replica;
 
 /// The alarm while the state is not confirmed.
 pub const RECOVERY: &str = "RECOVERY_MODE";
-/// How often a mark is looked after.
+/// The alarm while this node's folder is marked.
+pub const RESTORED: &str = "RESTORED_FOLDER";
+/// How often a mark is looked after, beside at each change of leadership.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// The event of the audit that says that recovery mode began.
 const ENTERED: &str = "enter_recovery";
@@ -49,9 +53,17 @@ pub async fn suspect(replica: &Replica, why: &str) {
     }
 }
 
+/// Before the node does anything: raises the alarm of a folder that is marked.
+pub fn resume(alarms: &Alarms, mark: &RestoredMark) {
+    if mark.is_set() {
+        alarms.raise(RESTORED, "the data folder came out of a backup, and the cluster is not in recovery mode yet");
+    }
+}
+
 /// Looks after this node's mark until it is gone, or the token is cancelled.
-pub async fn run(replica: Arc<Replica>, mark: RestoredMark, stop: CancellationToken) {
+pub async fn run(replica: Arc<Replica>, mark: RestoredMark, alarms: Arc<Alarms>, stop: CancellationToken) {
     let loaded = replica.read(State::applied);
+    let mut leaderships = replica.leaderships();
     while mark.is_set() {
         if replica.read(|state| entered_since(state, loaded)) {
             match mark.clear() {
@@ -63,9 +75,12 @@ pub async fn run(replica: Arc<Replica>, mark: RestoredMark, stop: CancellationTo
         }
         tokio::select! {
             () = stop.cancelled() => return,
+            _ = leaderships.changed() => {}
             () = tokio::time::sleep(INTERVAL) => {}
         }
     }
+    // Also where an operator took the mark away.
+    alarms.clear(RESTORED);
 }
 
 /// Whether recovery mode is on, or began and ended after this node had loaded its state. An entry that is applied was

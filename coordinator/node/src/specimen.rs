@@ -8,6 +8,8 @@ use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use onespend_adapters::chain::Chain as _;
+use onespend_adapters::chain::fake::FakeChain;
 use onespend_adapters::store::PeerBook;
 use onespend_adapters::store::memory::{MemoryLog, MemoryState};
 use onespend_core::apply::apply;
@@ -17,12 +19,25 @@ use onespend_core::limits::{MAX_FEERATE_SAT_KVB, WalletLimits};
 use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
 use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
+use onespend_policies::RoleTable;
 
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::ClientTlsConfig;
 
+use crate::backup::BackupSource;
+use crate::bitcoind::{self, BitcoindWatch};
+use crate::grpc::api::{Api, Settings};
+use crate::grpc::decide::Decisions;
+use crate::grpc::forward::Forward;
+use crate::health::bitcoind_sync::Rules;
+use crate::leader::broadcast;
+use crate::leader::scripts::SharedScripts;
+use crate::leader::sign::Signing;
+use crate::peers::Peers;
 use crate::raft::{Addresses, LeaderHint, NoObserver, Position, RaftConfig, RaftNode, RaftParts, StateView};
 use crate::replica::Replica;
+use crate::selection::Busy;
 
 /// Height of the block that the cluster starts from.
 pub(crate) const TIP: u32 = 200;
@@ -143,6 +158,21 @@ pub(crate) fn soon() -> Instant {
 
 /// The leader of a cluster of one node that has started to follow the chain.
 pub(crate) async fn leader(folder: &TempDir) -> Arc<Replica> {
+    leader_at(folder, tip()).await
+}
+
+/// The same with a block to start from.
+pub(crate) async fn leader_at(folder: &TempDir, tip: BlockRef) -> Arc<Replica> {
+    let replica = waiting(folder).await;
+    replica.raft().initialize([(1, Addresses::default())].into()).await.unwrap();
+    replica.leaderships().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+    let start = Command::Start { network: Network::Regtest, tip };
+    replica.propose(None, start, soon()).await.unwrap();
+    replica
+}
+
+/// A node that has heard of no cluster yet.
+pub(crate) async fn waiting(folder: &TempDir) -> Arc<Replica> {
     let node = RaftNode::start(RaftParts {
         config: RaftConfig::default(),
         cluster_id: "test".to_owned(),
@@ -156,11 +186,48 @@ pub(crate) async fn leader(folder: &TempDir) -> Arc<Replica> {
     })
     .await
     .unwrap();
-    node.initialize([(1, Addresses::default())].into()).await.unwrap();
     let hint = LeaderHint { node_id: 1, addresses: Addresses::default(), term: 0 };
-    let replica = Arc::new(Replica::new(node, hint));
-    replica.leaderships().wait_for(|known| known.leader_term().is_some()).await.unwrap();
-    let start = Command::Start { network: Network::Regtest, tip: tip() };
-    replica.propose(None, start, soon()).await.unwrap();
-    replica
+    Arc::new(Replica::new(node, hint))
+}
+
+/// The rpcs of a node whose bitcoind is a fake, which nobody watches until its threads are started.
+pub(crate) fn api(replica: Arc<Replica>, chain: FakeChain) -> Arc<Api> {
+    let rules = Rules {
+        chain: "regtest".to_owned(),
+        genesis: chain.block_hash_at(0).unwrap().unwrap().to_string(),
+        max_lag_blocks: 2,
+        min_peers: 0,
+        max_silence: Duration::from_secs(1),
+    };
+    let (poll, timeout) = (Duration::from_millis(50), Duration::from_secs(1));
+    let watch = bitcoind::Settings { network: Network::Regtest, rules, poll, timeout };
+    let state = Arc::clone(&replica);
+    let read: bitcoind::ReadState = Arc::new(move |look| state.read(|state| look(state)));
+    let (outbox, _inbox) = broadcast::queue();
+    Arc::new(Api {
+        signing: Arc::new(Signing::new(Arc::clone(&replica), vec![], outbox.clone(), Arc::default())),
+        outbox,
+        decisions: Decisions::new(Arc::clone(&replica)),
+        backups: Arc::new(BackupSource::new(Arc::clone(&replica), "test", 1)),
+        replica,
+        peers: Arc::new(Peers::new("test", ClientTlsConfig::new())),
+        policy: Arc::new(RoleTable),
+        forward: Forward::new(ClientTlsConfig::new(), 1_000),
+        bitcoind: BitcoindWatch::new(Arc::new(chain), read, watch),
+        alarms: Arc::default(),
+        scripts: SharedScripts::default(),
+        busy: Busy::default(),
+        stopping: CancellationToken::new(),
+        settings: Settings {
+            cluster_id: "test".to_owned(),
+            network: Network::Regtest,
+            node_id: 1,
+            finality_depth: 6,
+            forward_writes: false,
+            request_timeout: Duration::from_secs(5),
+            max_message_bytes: 4 << 20,
+            started: Instant::now(),
+            warnings: vec![],
+        },
+    })
 }

@@ -142,6 +142,18 @@ impl Material {
             .map_or(0, time::Duration::whole_days)
     }
 
+    /// When this node's certificate (`node`) and its authority's (`ca`) end, in seconds since 1970; of several, the
+    /// first that does.
+    pub fn expiries(&self) -> Vec<(&'static str, i64)> {
+        let authorities: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(&self.ca_pem).filter_map(Result::ok).collect();
+        let first = |certificates: &[CertificateDer<'static>]| certificates.iter().filter_map(|one| ends_at(one)).min();
+        [("node", first(&self.chain)), ("ca", first(&authorities))]
+            .into_iter()
+            .filter_map(|(certificate, at)| Some((certificate, at?)))
+            .collect()
+    }
+
     /// For a tonic server. Callers without a certificate of this cluster's authority never get
     /// past the handshake.
     pub fn server(&self) -> ServerTlsConfig {
@@ -203,6 +215,12 @@ fn pair_up(
         .map_err(|error| error.to_string())?;
     client.alpn_protocols = vec![ALPN_H2.to_vec()];
     Ok((server, client))
+}
+
+/// When a certificate ends, in seconds since 1970.
+fn ends_at(certificate: &[u8]) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {

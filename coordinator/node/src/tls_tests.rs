@@ -27,6 +27,21 @@ fn cluster(name: &str) -> tempfile::TempDir {
     dir
 }
 
+#[test]
+fn the_ends_of_both_certificates_are_known() {
+    let dir = cluster("demo");
+    let now = UnixTime::now().as_secs().cast_signed();
+    let days: Vec<(&str, i64)> = material(dir.path(), "node-1")
+        .unwrap()
+        .expiries()
+        .into_iter()
+        .map(|(certificate, at)| (certificate, (at - now) / 86_400))
+        .collect();
+    assert_eq!(days.len(), 2);
+    assert!(matches!(days[0], ("node", 9..=10)), "{days:?}");
+    assert!(matches!(days[1], ("ca", 3_640..=3_660)), "{days:?}");
+}
+
 /// Accepts one connection and answers with the caller id, or with why there is none.
 async fn serve_once(server: Arc<ServerConfig>) -> (SocketAddr, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -66,7 +66,7 @@ mutations! {
     /// Adds a wallet; waits for the scan of the UTXO set, up to `register_deadline`.
     data_plane WalletServiceClient register_wallet(RegisterWalletRequest) -> RegisterWalletResponse, register_bounds;
     /// Hands out an address.
-    data_plane WalletServiceClient new_address(NewAddressRequest) -> NewAddressResponse, bounds;
+    data_plane WalletServiceClient new_address(NewAddressRequest) -> NewAddressResponse, quick_bounds;
     /// Replaces a wallet's limits.
     data_plane WalletServiceClient set_limits(SetLimitsRequest) -> SetLimitsResponse, bounds;
     /// Stops new reservations and intents of a wallet.
@@ -78,11 +78,11 @@ mutations! {
     /// Frees coins that were held back.
     data_plane WalletServiceClient release_quarantined(ReleaseQuarantinedRequest) -> ReleaseQuarantinedResponse, bounds;
     /// Claims coins.
-    data_plane ReservationServiceClient reserve_utxos(ReserveUtxosRequest) -> ReserveUtxosResponse, bounds;
+    data_plane ReservationServiceClient reserve_utxos(ReserveUtxosRequest) -> ReserveUtxosResponse, quick_bounds;
     /// Moves a reservation's expiry.
-    data_plane ReservationServiceClient renew_reservation(RenewReservationRequest) -> RenewReservationResponse, bounds;
+    data_plane ReservationServiceClient renew_reservation(RenewReservationRequest) -> RenewReservationResponse, quick_bounds;
     /// Gives coins back.
-    data_plane ReservationServiceClient release_reservation(ReleaseReservationRequest) -> ReleaseReservationResponse, bounds;
+    data_plane ReservationServiceClient release_reservation(ReleaseReservationRequest) -> ReleaseReservationResponse, quick_bounds;
     /// Orders a payment.
     data_plane PaymentServiceClient create_payment(CreatePaymentRequest) -> CreatePaymentResponse, bounds;
     /// Asks for a signature on the caller's own transaction.
@@ -99,7 +99,8 @@ mutations! {
     data_plane PaymentServiceClient submit_signed_transaction(SubmitSignedTransactionRequest) -> SubmitSignedTransactionResponse, bounds;
     /// Ends recovery mode. Needs control endpoints.
     control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, bounds;
-    /// Hands leadership over. Needs control endpoints.
+    /// Hands leadership over. Name the node: a try whose answer was lost is repeated, and without a name the new leader
+    /// would hand on again. Needs control endpoints.
     control_plane ClusterServiceClient transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, bounds;
     /// Lets a new node receive the log. Needs control endpoints.
     control_plane ClusterServiceClient add_learner(AddLearnerRequest) -> AddLearnerResponse, bounds;
@@ -107,29 +108,35 @@ mutations! {
     control_plane ClusterServiceClient promote_learner(PromoteLearnerRequest) -> PromoteLearnerResponse, bounds;
     /// Removes a node. Needs control endpoints.
     control_plane ClusterServiceClient remove_node(RemoveNodeRequest) -> RemoveNodeResponse, bounds;
+    /// Changes where a member is reached. Needs control endpoints.
+    control_plane ClusterServiceClient move_node(MoveNodeRequest) -> MoveNodeResponse, bounds;
+    /// Takes a node out of rotation. Needs control endpoints.
+    control_plane ClusterServiceClient drain_node(DrainNodeRequest) -> DrainNodeResponse, bounds;
+    /// Puts a drained node back into rotation. Needs control endpoints.
+    control_plane ClusterServiceClient undrain_node(UndrainNodeRequest) -> UndrainNodeResponse, bounds;
 }
 
 reads! {
     /// Reads one wallet.
-    data_plane WalletServiceClient get_wallet(GetWalletRequest) -> GetWalletResponse, bounds;
+    data_plane WalletServiceClient get_wallet(GetWalletRequest) -> GetWalletResponse, quick_bounds;
     /// Lists wallets.
     data_plane WalletServiceClient list_wallets(ListWalletsRequest) -> ListWalletsResponse, bounds;
     /// Sums a wallet's coins.
-    data_plane WalletServiceClient get_balance(GetBalanceRequest) -> GetBalanceResponse, bounds;
+    data_plane WalletServiceClient get_balance(GetBalanceRequest) -> GetBalanceResponse, quick_bounds;
     /// Lists a wallet's coins.
     data_plane WalletServiceClient list_utxos(ListUtxosRequest) -> ListUtxosResponse, bounds;
     /// Lists what operators did, and must see.
     data_plane WalletServiceClient list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse, bounds;
     /// Reads one reservation.
-    data_plane ReservationServiceClient get_reservation(GetReservationRequest) -> GetReservationResponse, bounds;
+    data_plane ReservationServiceClient get_reservation(GetReservationRequest) -> GetReservationResponse, quick_bounds;
     /// Lists reservations.
     data_plane ReservationServiceClient list_reservations(ListReservationsRequest) -> ListReservationsResponse, bounds;
     /// Reads one payment; always linearizable.
-    data_plane PaymentServiceClient get_payment(GetPaymentRequest) -> GetPaymentResponse, bounds;
+    data_plane PaymentServiceClient get_payment(GetPaymentRequest) -> GetPaymentResponse, quick_bounds;
     /// Lists payments.
     data_plane PaymentServiceClient list_payments(ListPaymentsRequest) -> ListPaymentsResponse, bounds;
     /// Reads the tip.
-    data_plane ChainServiceClient get_tip(GetTipRequest) -> GetTipResponse, bounds;
+    data_plane ChainServiceClient get_tip(GetTipRequest) -> GetTipResponse, quick_bounds;
     /// Asks for a feerate estimate.
     data_plane ChainServiceClient estimate_fee(EstimateFeeRequest) -> EstimateFeeResponse, slow_bounds;
     /// Asks for every node's view of its own bitcoind.
@@ -138,21 +145,31 @@ reads! {
     control_plane ClusterServiceClient get_recovery(GetRecoveryRequest) -> GetRecoveryResponse, bounds;
     /// Asks whichever node answers for its status. Needs control endpoints.
     control_plane ClusterServiceClient get_status(GetStatusRequest) -> GetStatusResponse, bounds;
+    /// Asks whichever node answers who led. Needs control endpoints.
+    control_plane ClusterServiceClient get_history(GetHistoryRequest) -> GetHistoryResponse, bounds;
 }
 
 impl Client {
     fn bounds(&self) -> Bounds {
-        Bounds { deadline: self.deadline, try_timeout: self.inner.config.try_timeout, announced: true }
+        let config = &self.inner.config;
+        let try_timeout = config.try_timeout;
+        Bounds { deadline: self.deadline, first_try: try_timeout, try_timeout, announced: true }
+    }
+
+    /// For what a leader answers from memory or by one entry of the log: one that is silent is left soon.
+    fn quick_bounds(&self) -> Bounds {
+        Bounds { first_try: self.inner.config.first_try_timeout, ..self.bounds() }
     }
 
     /// For reads that make the node ask others, which it does for up to a second.
     fn slow_bounds(&self) -> Bounds {
-        Bounds { try_timeout: self.inner.config.try_timeout * 3, ..self.bounds() }
+        let try_timeout = self.inner.config.try_timeout * 3;
+        Bounds { first_try: try_timeout, try_timeout, ..self.bounds() }
     }
 
     fn register_bounds(&self) -> Bounds {
         let bound = self.inner.config.register_deadline;
-        Bounds { deadline: bound, try_timeout: bound, announced: true }
+        Bounds { deadline: bound, first_try: bound, try_timeout: bound, announced: true }
     }
 
     /// For opening a stream: the bound is on its first answer, and the node must not hear of it.
@@ -167,5 +184,14 @@ impl Client {
     pub async fn get_status_of(&self, address: &str) -> Result<v1::GetStatusResponse, ClientError> {
         let alone = Client::alone(&self.inner.config, address, self.inner.config.try_timeout)?;
         alone.get_status(v1::GetStatusRequest {}).await
+    }
+
+    /// Asks one node, by its control address, who led, for as long as one try may take.
+    ///
+    /// # Errors
+    /// As [`Client::get_history`].
+    pub async fn get_history_of(&self, address: &str) -> Result<v1::GetHistoryResponse, ClientError> {
+        let alone = Client::alone(&self.inner.config, address, self.inner.config.try_timeout)?;
+        alone.get_history(v1::GetHistoryRequest {}).await
     }
 }

@@ -49,6 +49,9 @@ pub struct ClientConfig {
     pub deadline: Duration,
     /// How long one try may take, so that a paused node cannot use up the deadline.
     pub try_timeout: Duration,
+    /// How long the first try of a quick call may take: reservations, addresses, and reads of one thing. Each try without
+    /// an answer doubles it, up to `try_timeout`.
+    pub first_try_timeout: Duration,
     /// Both bounds for RegisterWallet, which waits for a scan of the UTXO set.
     pub register_deadline: Duration,
     /// How long TCP may take to set up one connection, and how long TLS may take after it.
@@ -64,7 +67,7 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// The defaults: 10 s a call, 1 s a try, 10 min to register a wallet, 500 ms to connect, a ping every 5 s that
+    /// The defaults: 10 s a call, 1 s a try and 400 ms the first one of a quick call, 10 min to register a wallet, 500 ms to connect, a ping every 5 s that
     /// must be answered within 2 s, messages up to 4 MiB.
     pub fn new<S: Into<String>>(endpoints: impl IntoIterator<Item = S>) -> Self {
         Self {
@@ -73,6 +76,7 @@ impl ClientConfig {
             tls: None,
             deadline: Duration::from_secs(10),
             try_timeout: Duration::from_secs(1),
+            first_try_timeout: Duration::from_millis(400),
             register_deadline: Duration::from_mins(10),
             connect_timeout: Duration::from_millis(500),
             keepalive_interval: Duration::from_secs(5),
@@ -104,9 +108,10 @@ impl ClientConfig {
     pub(super) fn check(&self) -> Result<(), ClientError> {
         let nothing = self.endpoints.is_empty() && self.control_endpoints.is_empty();
         let too_many = self.endpoints.len().max(self.control_endpoints.len()) > MAX_ENDPOINTS;
-        let zero = [self.deadline, self.try_timeout, self.register_deadline, self.connect_timeout]
-            .iter()
-            .any(Duration::is_zero);
+        let zero =
+            [self.deadline, self.try_timeout, self.first_try_timeout, self.register_deadline, self.connect_timeout]
+                .iter()
+                .any(Duration::is_zero);
         let fault = if nothing {
             "no endpoints"
         } else if too_many {
@@ -159,6 +164,7 @@ impl fmt::Debug for ClientConfig {
             .field("tls", &self.tls)
             .field("deadline", &self.deadline)
             .field("try_timeout", &self.try_timeout)
+            .field("first_try_timeout", &self.first_try_timeout)
             .finish_non_exhaustive()
     }
 }

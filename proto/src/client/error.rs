@@ -29,7 +29,7 @@ pub enum ClientError {
     },
     /// The deadline passed and at least one try ended without an answer. A mutation may have been applied or may be
     /// later: ask again with the same request id.
-    #[error("outcome unknown after {tries} tries (request id {request_id:?}): {last}")]
+    #[error("{}", unanswered(.request_id, *.tries, .last))]
     Unknown {
         /// The request id to ask again with; empty for a read.
         request_id: String,
@@ -38,6 +38,14 @@ pub enum ClientError {
         /// What went wrong last.
         last: String,
     },
+}
+
+/// Of a read nobody asks whether it was applied.
+fn unanswered(request_id: &str, tries: u32, last: &str) -> String {
+    match request_id {
+        "" => format!("no answer in {tries} tries: {last}"),
+        id => format!("outcome unknown after {tries} tries (request id {id:?}): {last}"),
+    }
 }
 
 impl ClientError {
@@ -120,10 +128,9 @@ impl fmt::Display for Rejection {
             "" => write!(f, "{:?}: {}", self.code, self.message)?,
             reason => write!(f, "{reason}: {}", self.message)?,
         }
-        for fault in &self.field_violations {
-            write!(f, "; {}: {}", fault.field, fault.description)?;
-        }
-        Ok(())
+        // The message often says it already.
+        let faults = self.field_violations.iter().map(|fault| format!("{}: {}", fault.field, fault.description));
+        faults.filter(|fault| !self.message.contains(fault.as_str())).try_for_each(|fault| write!(f, "; {fault}"))
     }
 }
 
@@ -165,17 +172,21 @@ impl Verdict {
             | Code::PermissionDenied
             | Code::NotFound
             | Code::Unimplemented
-            | Code::Unauthenticated
-            | Code::ResourceExhausted => Self::of_refusal(Rejection::from_status(status)),
+            | Code::Unauthenticated => Self::of_refusal(Rejection::from_status(status)),
+            Code::ResourceExhausted => {
+                let rejection = Rejection::from_status(status);
+                // Without our word it is also what libraries and proxies make of a connection that ended on a full
+                // queue, or of an answer that was too large: the request may have been decided by then.
+                let spoken = !rejection.reason.is_empty();
+                if spoken { Self::of_refusal(rejection) } else { Self::NoAnswer(describe(status)) }
+            }
         }
     }
 
     fn of_refusal(rejection: Rejection) -> Self {
-        // A server that sheds load before it has read the request names no reason.
-        let shed = rejection.code == Code::ResourceExhausted && rejection.reason.is_empty();
         if rejection.reason == reason::NOT_LEADER {
             Self::NotLeader(rejection)
-        } else if shed || rejection.reason == reason::OVERLOADED || rejection.retry_after.is_some() {
+        } else if rejection.reason == reason::OVERLOADED || rejection.retry_after.is_some() {
             Self::Busy(rejection)
         } else {
             Self::Refused(rejection)
@@ -240,6 +251,8 @@ mod tests {
         assert_eq!(got.field_violations[0].field, "ttl");
         assert_eq!(got.retry_after, wait);
         assert_eq!(got.to_string(), "FIELD_INVALID: no; ttl: too long");
+        let said = Rejection { message: "ttl: too long".to_owned(), ..got };
+        assert_eq!(said.to_string(), "FIELD_INVALID: ttl: too long");
     }
 
     #[test]
@@ -256,6 +269,12 @@ mod tests {
         for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal] {
             assert!(matches!(Verdict::of(&Status::new(code, "gone")), Verdict::NoAnswer(_)), "{code:?}");
         }
+        assert!(matches!(Verdict::of(&Status::resource_exhausted("calm down")), Verdict::NoAnswer(_)));
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason::OVERLOADED, "elsewhere.example", HashMap::new());
+        details.set_retry_info(Some(Duration::ZERO));
+        let elsewhere = Status::with_error_details(Code::ResourceExhausted, "later", details);
+        assert!(matches!(Verdict::of(&elsewhere), Verdict::NoAnswer(_)), "another service's word");
         let unknown = status(Code::Unavailable, reason::RESULT_UNKNOWN, None);
         assert!(matches!(Verdict::of(&unknown), Verdict::NoAnswer(text) if text.contains("RESULT_UNKNOWN")));
     }

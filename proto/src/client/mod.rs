@@ -20,9 +20,11 @@
 //! | `retry` | one call: its tries and how it ends |
 //! | `error` | what a failed try means, and what a call can end with |
 //! | `nodes` | channels and the guess at the leader |
-//! | `watch` | following payments across failovers |
+//! | `watch` | following payments and reservations across failovers |
+//! | `backup` | asking one node for its state |
 
 mod backoff;
+mod backup;
 mod calls;
 mod config;
 mod error;
@@ -34,10 +36,11 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use backup::BackupStream;
 pub use config::{ClientConfig, Interceptor, MAX_ENDPOINTS, SERVER_NAME, TlsConfig};
 pub use error::{ClientError, FieldViolation, Rejection};
 pub use stats::Stats;
-pub use watch::PaymentWatch;
+pub use watch::{PaymentWatch, ReservationWatch};
 
 use crate::{detail, v1};
 use nodes::Nodes;

@@ -19,9 +19,20 @@ use crate::LEADER_METADATA_KEY;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) deadline: Duration,
+    /// Of the first try; each that had no answer doubles it, up to `try_timeout`.
+    pub(super) first_try: Duration,
     pub(super) try_timeout: Duration,
     /// Whether the node hears of the try's bound (`grpc-timeout`). Not for streams: it would end them.
     pub(super) announced: bool,
+}
+
+impl Bounds {
+    /// How long a try may take after so many that had no answer. Short at first, for one that is silent is most likely
+    /// frozen or cut off; longer then, so that callers do not multiply what an overloaded node has to do.
+    fn patience(&self, unanswered: u32) -> Duration {
+        let doubled = self.first_try.saturating_mul(1_u32.checked_shl(unanswered).unwrap_or(u32::MAX));
+        doubled.min(self.try_timeout)
+    }
 }
 
 /// What all calls on one plane have in common.
@@ -83,8 +94,8 @@ struct Course<'a> {
     backoff: Backoff,
     node: NodeIndex,
     tries: u32,
-    /// A try was sent and had no answer: the request may be applied.
-    unknown: bool,
+    /// Tries that were sent and had no answer: the request may be applied.
+    unanswered: u32,
     /// The node that failed to answer last. Others may still take it for the leader.
     silent: Option<NodeIndex>,
     /// This try goes where a hint pointed.
@@ -101,7 +112,7 @@ impl<'a> Course<'a> {
             backoff: Backoff::new(),
             node: plane.nodes.preferred(),
             tries: 0,
-            unknown: false,
+            unanswered: 0,
             silent: None,
             hinted: false,
             last: Last::Failed("nothing was tried".to_owned()),
@@ -117,7 +128,8 @@ impl<'a> Course<'a> {
         let Some(channel) = self.plane.nodes.channel(self.node) else {
             return Err(Verdict::NotSent("no endpoint is configured".to_owned()));
         };
-        let timeout = self.deadline.saturating_duration_since(Instant::now()).min(self.bounds.try_timeout);
+        let timeout =
+            self.deadline.saturating_duration_since(Instant::now()).min(self.bounds.patience(self.unanswered));
         let mut request = Request::new(request.clone());
         if self.bounds.announced {
             request.set_timeout(timeout);
@@ -155,7 +167,7 @@ impl<'a> Course<'a> {
             }
             Verdict::NoAnswer(why) => {
                 count(&self.plane.counters.tries_without_answer);
-                self.unknown = true;
+                self.unanswered += 1;
                 self.go_on(why)
             }
         }
@@ -207,23 +219,38 @@ impl<'a> Course<'a> {
     }
 
     fn refuse(&self, mut rejection: Rejection) -> ClientError {
-        rejection.after_unknown = self.unknown;
+        rejection.after_unknown = self.unanswered > 0;
         ClientError::Rejected(Box::new(rejection))
     }
 
     fn give_up(self, request_id: &str) -> ClientError {
         let last = match self.last {
-            Last::Refused(rejection) if !self.unknown => {
+            Last::Refused(rejection) if self.unanswered == 0 => {
                 return ClientError::Rejected(Box::new(rejection));
             }
             Last::Refused(rejection) => rejection.to_string(),
             Last::Failed(why) => why,
         };
-        if self.unknown {
+        if self.unanswered > 0 {
             count(&self.plane.counters.calls_unknown);
             ClientError::Unknown { request_id: request_id.to_owned(), tries: self.tries, last }
         } else {
             ClientError::Unreachable { tries: self.tries, last }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_try_without_answer_doubles_the_patience_up_to_its_bound() {
+        let ms = Duration::from_millis;
+        let bounds = Bounds { deadline: ms(10_000), first_try: ms(400), try_timeout: ms(1_000), announced: true };
+        let waits: Vec<Duration> = [0, 1, 2, 40].iter().map(|unanswered| bounds.patience(*unanswered)).collect();
+        assert_eq!(waits, [ms(400), ms(800), ms(1_000), ms(1_000)]);
+        let shorter = Bounds { try_timeout: ms(150), ..bounds };
+        assert_eq!(shorter.patience(0), ms(150));
     }
 }

@@ -10,10 +10,10 @@ const READS: [&str; 4] = ["Get", "List", "Watch", "Estimate"];
 
 /// Reads that answer for one node and not for the replicated state, or are linearizable always, so there is no
 /// consistency to choose.
-const WITHOUT_CONSISTENCY: [&str; 4] = ["EstimateFee", "GetNodeViews", "GetStatus", "GetPayment"];
+const WITHOUT_CONSISTENCY: [&str; 5] = ["EstimateFee", "GetNodeViews", "GetStatus", "GetHistory", "GetPayment"];
 
 /// Reads whose answer carries its place in the log in fields of its own.
-const WITHOUT_READ_INFO: [&str; 2] = ["GetStatus", "WatchPayments"];
+const WITHOUT_READ_INFO: [&str; 4] = ["GetStatus", "GetHistory", "WatchPayments", "WatchReservations"];
 
 pub fn check(files: &[&FileDescriptorProto], faults: &mut Faults) {
     let public: Vec<_> = files.iter().filter(|file| file.package() == "onespend.v1").collect();

@@ -18,7 +18,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// What the node does with a ReserveUtxos.
+/// What the node does with a ReserveUtxos; a WatchPayments is answered, unless it fails.
 pub enum Script {
     Answer,
     /// Answers as a replica that forwarded to this leader.
@@ -99,6 +99,22 @@ impl Drop for Mock {
 
 #[tonic::async_trait]
 impl ReservationService for Node {
+    type WatchReservationsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchReservationsResponse, Status>> + Send>>;
+
+    async fn watch_reservations(
+        &self,
+        request: Request<v1::WatchReservationsRequest>,
+    ) -> Result<Response<Self::WatchReservationsStream>, Status> {
+        if let Script::Fail(status) = (self.script)(self.asked.fetch_add(1, Ordering::Relaxed)) {
+            return Err(status);
+        }
+        let from = request.into_inner().from_index;
+        let told =
+            (1..=2).map(move |n| Ok(v1::WatchReservationsResponse { reservation: None, applied_index: from + n }));
+        let broken = std::iter::once(Err(Status::unavailable("the node stops")));
+        Ok(Response::new(Box::pin(futures::stream::iter(told.chain(broken)))))
+    }
+
     async fn reserve_utxos(
         &self,
         request: Request<v1::ReserveUtxosRequest>,
@@ -160,6 +176,9 @@ impl PaymentService for Node {
         &self,
         request: Request<v1::WatchPaymentsRequest>,
     ) -> Result<Response<Self::WatchPaymentsStream>, Status> {
+        if let Script::Fail(status) = (self.script)(self.asked.fetch_add(1, Ordering::Relaxed)) {
+            return Err(status);
+        }
         let from = request.into_inner().from_index;
         let told = (1..=2).map(move |n| Ok(v1::WatchPaymentsResponse { payment: None, applied_index: from + n }));
         let broken = std::iter::once(Err(Status::unavailable("the node stops")));

@@ -129,6 +129,12 @@ fn wallets() -> Vec<Vec<u8>> {
         control_address: "10.0.0.4:7801".to_owned(),
         data_address: "[::1]:7800".to_owned(),
     };
+    let moving = v1::MoveNodeRequest {
+        request_id: id(),
+        node_id: 2,
+        control_address: "10.0.0.5:7801".to_owned(),
+        data_address: "node-5:7800".to_owned(),
+    };
     let follow = v1::RegisterOutpointsRequest { request_id: id(), wallet_id: hot(), outpoints };
     vec![
         seed(Action::RegisterWallet, &register),
@@ -140,10 +146,14 @@ fn wallets() -> Vec<Vec<u8>> {
         seed(Action::RegisterOutpoints, &follow),
         seed(Action::ReleaseQuarantined, &released),
         seed(Action::ConfirmRecovery, &v1::ConfirmRecoveryRequest { request_id: id(), note, i_have_checked: true }),
+        seed(Action::DrainNode, &v1::DrainNodeRequest { request_id: id(), node_id: 2 }),
+        seed(Action::UndrainNode, &v1::UndrainNodeRequest { request_id: id(), node_id: 2 }),
+        seed(Action::MoveNode, &moving),
         seed(Action::TransferLeadership, &v1::TransferLeadershipRequest { request_id: id(), node_id: 2 }),
         seed(Action::AddLearner, &joining),
         seed(Action::PromoteLearner, &v1::PromoteLearnerRequest { request_id: id(), node_id: 4 }),
         seed(Action::RemoveNode, &v1::RemoveNodeRequest { request_id: id(), node_id: 2 }),
+        seed(Action::CreateBackup, &v1::CreateBackupRequest { request_id: id() }),
     ]
 }
 
@@ -278,6 +288,7 @@ fn reads() -> Vec<Vec<u8>> {
     };
     let events = v1::ListAuditEventsRequest { page_token: hex("9"), wallet_id: hot(), ..Default::default() };
     let wallets = v1::ListWalletsRequest { page_size: 3, page_token: hex("hot"), consistency: Some(consistency()) };
+    let standing = v1::WatchReservationsRequest { wallet_id: hot(), reservation_id: "r-17".to_owned(), from_index: 9 };
     let watch = v1::WatchPaymentsRequest { wallet_id: hot(), payment_id: order(), ..Default::default() };
     vec![
         seed(Action::ListUtxos, &coins),
@@ -286,6 +297,7 @@ fn reads() -> Vec<Vec<u8>> {
         seed(Action::ListAuditEvents, &events),
         seed(Action::ListWallets, &wallets),
         seed(Action::WatchPayments, &watch),
+        seed(Action::WatchReservations, &standing),
         seed(Action::GetBalance, &v1::GetBalanceRequest { wallet_id: hot(), min_depth: 1, consistency: None }),
         seed(
             Action::GetReservation,

@@ -40,13 +40,18 @@ pub fn feed(data: &[u8]) {
     applied(usize::from(*after), &entry);
 }
 
-/// Every golden entry after those before it, and at the end of the log.
+/// Every golden entry after those before it, and at the end of the log; those in the newest form at its beginning, too.
 pub fn seeds() -> Vec<Vec<u8>> {
     let entries = history::entries();
     let last = u8::try_from(entries.len()).unwrap();
     let mut seeds = Vec::new();
     for (before, (_, bytes)) in (0_u8..).zip(&entries) {
         for after in [before, last] {
+            seeds.push([&[after], bytes.as_slice()].concat());
+        }
+    }
+    for bytes in history::newest() {
+        for after in [0, 1, last] {
             seeds.push([&[after], bytes.as_slice()].concat());
         }
     }

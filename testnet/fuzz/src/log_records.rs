@@ -30,6 +30,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         record
     };
     let mut seeds: Vec<Vec<u8>> = history::entries().iter().map(|(_, bytes)| normal(bytes)).collect();
+    seeds.extend(history::newest().iter().map(|bytes| normal(bytes)));
     seeds.push(vec![0, 0x82, 0x82, 0x01, 0x02, 0x82, 0x00, 0x80]);
     let member = [0x83, 0x01, 0x61, b'a', 0x61, b'b'];
     let membership = [&[0x82, 0x81, 0x81, 0x01, 0x81][..], &member].concat();

@@ -49,11 +49,15 @@ pub fn feed(data: &[u8]) {
     let _ = invariant::check(&state);
 }
 
-/// The golden rows: one by one, and all in one.
+/// The golden rows of every form: one by one, and all of a form in one.
 pub fn seeds() -> Vec<Vec<u8>> {
     let len = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_le_bytes();
     let joined = |(table, key, value): &history::Row| [&[*table][..], &len(key), &len(value), key, value].concat();
-    let mut seeds: Vec<Vec<u8>> = history::rows().iter().map(joined).collect();
-    seeds.push(seeds.concat());
+    let mut seeds = Vec::new();
+    for rows in history::rows_of_every_form() {
+        let one_by_one: Vec<Vec<u8>> = rows.iter().map(joined).collect();
+        seeds.push(one_by_one.concat());
+        seeds.extend(one_by_one);
+    }
     seeds
 }

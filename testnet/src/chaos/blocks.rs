@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use bitcoin::{Address, BlockHash, Network, ScriptBuf};
 use serde_json::{Value, json};
 
+use super::chronicle::Chronicle;
 use crate::bitcoind::{Bitcoind, Caller};
 
 /// A frozen bitcoind must not hold up the others.
@@ -40,18 +41,19 @@ struct Chain {
     address: Address,
     next: usize,
     reorgs: u64,
+    chronicle: Chronicle,
 }
 
 impl Blocks {
-    /// Mines a block to `script` every `pace`.
+    /// Mines a block to `script` every `pace`. Nobody else mines from now on.
     ///
     /// # Errors
     /// The script has no address.
-    pub fn start(bitcoinds: &[Bitcoind], script: &ScriptBuf, pace: Duration) -> Result<Self> {
+    pub fn start(bitcoinds: &[Bitcoind], script: &ScriptBuf, pace: Duration, chronicle: Chronicle) -> Result<Self> {
         let address = Address::from_script(script, Network::Regtest).context("no address for this script")?;
         let bitcoinds: Vec<Caller> = bitcoinds.iter().map(|bitcoind| bitcoind.caller().within(RPC_TIMEOUT)).collect();
         let faulty = vec![false; bitcoinds.len()];
-        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next: 0, reorgs: 0 });
+        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next: 0, reorgs: 0, chronicle });
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), pace: Mutex::new(pace), chain });
         let for_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || {
@@ -82,6 +84,16 @@ impl Blocks {
     /// No bitcoind is free of faults, or it refuses.
     pub fn reorganise(&self, depth: u32, empty: bool) -> Result<()> {
         self.shared.chain().reorganise(depth, empty)
+    }
+
+    /// What the blocks are now, and when they came.
+    ///
+    /// # Errors
+    /// No bitcoind that is free of faults has the longest chain.
+    pub fn look<T>(&self, look: impl FnOnce(&Chronicle) -> T) -> Result<T> {
+        let mut chain = self.shared.chain();
+        chain.follow()?;
+        Ok(look(&chain.chronicle))
     }
 
     /// Reorganisations until now.
@@ -141,9 +153,21 @@ impl Chain {
         self.next = self.next.wrapping_add(1);
         let sound = self.sound();
         let miner = sound.get(self.next.checked_rem(sound.len()).unwrap_or(0)).context("every bitcoind is faulty")?;
+        let miner = (*miner).clone();
+        self.chronicle.expect();
         miner.call::<Value>("generatetoaddress", &[json!(1), json!(self.address.to_string())])?;
+        self.chronicle.made(miner.call("getblockcount", &[])?, RPC_TIMEOUT);
         self.wait_until_spread();
         Ok(())
+    }
+
+    /// A chain that is shorter than one that was seen would say of what is final that it is not.
+    fn follow(&mut self) -> Result<()> {
+        let tips = self.sound().into_iter().filter_map(|one| Some((one.call::<u32>("getblockcount", &[]).ok()?, one)));
+        let (tip, longest) = tips.max_by_key(|(tip, _)| *tip).context("every bitcoind is faulty")?;
+        let longest = longest.clone();
+        ensure!(tip >= self.chronicle.highest(), "no bitcoind has more than {tip} blocks");
+        self.chronicle.follow(tip, &longest)
     }
 
     fn reorganise(&mut self, depth: u32, empty: bool) -> Result<()> {
@@ -154,6 +178,7 @@ impl Chain {
         let first: BlockHash = miner.call("getblockhash", &[json!(tip + 1 - depth)])?;
         miner.call::<Value>("invalidateblock", &[json!(first)])?;
         let address = json!(self.address.to_string());
+        self.chronicle.expect();
         if empty {
             for _ in 0..depth {
                 insist(&miner, "generateblock", &[address.clone(), json!([])])?;
@@ -164,6 +189,7 @@ impl Chain {
             }
         }
         insist(&miner, "generatetoaddress", &[json!(1), address])?;
+        self.chronicle.made(miner.call("getblockcount", &[])?, RPC_TIMEOUT);
         // The new chain is longer, so the old one stays behind without being forbidden.
         miner.call::<Value>("reconsiderblock", &[json!(first)])?;
         let tip: BlockHash = miner.call("getbestblockhash", &[])?;

@@ -52,6 +52,14 @@ pub struct World {
     pub board: Board,
 }
 
+/// A transaction that a caller has built on its reservation.
+struct Draft {
+    payment_id: String,
+    reservation: Reservation,
+    to: ScriptBuf,
+    spend: Spend,
+}
+
 /// A caller.
 #[derive(Debug)]
 pub struct Caller {
@@ -120,7 +128,7 @@ impl Caller {
             Kind::Look => self.look(operation).await,
             Kind::ReuseRequestId => self.reuse_request_id(operation).await,
             Kind::ReusePaymentId => self.reuse_payment_id(operation).await,
-            Kind::StaleFence => self.show_stale_fence(operation).await,
+            Kind::StaleFence => self.show_stale_fence(operation).await?,
             Kind::Detach => self.detach(operation).await?,
             Kind::Lie(lie) => self.sign(operation, Some(lie)).await?,
         }
@@ -208,36 +216,47 @@ impl Caller {
 
     /// Reserves coins, builds a transaction on them, and has it signed; or tries to have a lie signed.
     async fn sign(&mut self, operation: &Operation, lie: Option<Lie>) -> Result<()> {
+        let Some(mut draft) = self.draft(operation).await? else { return Ok(()) };
+        if let Some(lie) = lie {
+            let utxos = &draft.reservation.utxos;
+            let strangers = self.world.board.free(operation.pick, utxos.len() + 1);
+            let ours = |coin: &Utxo| utxos.iter().any(|utxo| utxo.outpoint == coin.outpoint);
+            let Some(stranger) = strangers.into_iter().find(|coin| !ours(coin)) else { return Ok(()) };
+            draft.spend.lie(lie, &stranger)?;
+        }
+        let request = self.sign_request(&draft, draft.reservation.fence)?;
+        let signed = self.ask(operation, Ask::Sign(request), lie.map(|_| "the PSBT lies")).await;
+        if signed.is_some() {
+            self.forget(&draft.reservation);
+        }
+        Ok(())
+    }
+
+    /// Reserves coins, and builds a transaction on them for a payment of its own.
+    async fn draft(&mut self, operation: &Operation) -> Result<Option<Draft>> {
         let payment_id = self.payment_id();
         let named = if operation.pick.is_multiple_of(3) { payment_id.clone() } else { String::new() };
-        let Some(reservation) = self.select(operation, named).await else { return Ok(()) };
+        let Some(reservation) = self.select(operation, named).await else { return Ok(None) };
         let whole = operation.pick.is_multiple_of(CHANGELESS_EVERY);
         let change = if whole { None } else { self.change_script(operation).await };
         let to = self.stranger();
         let built =
             Spend::new(&reservation.utxos, &to, operation.amount_sat, change.as_ref(), operation.feerate_sat_vb);
-        let mut spend = built.context("a transaction on a selection")?;
+        let spend = built.context("a transaction on a selection")?;
         self.world.ledger.order(&to, &payment_id, spend.amount_sat);
-        if let Some(lie) = lie {
-            let strangers = self.world.board.free(operation.pick, reservation.utxos.len() + 1);
-            let ours = |coin: &Utxo| reservation.utxos.iter().any(|utxo| utxo.outpoint == coin.outpoint);
-            let Some(stranger) = strangers.into_iter().find(|coin| !ours(coin)) else { return Ok(()) };
-            spend.lie(lie, &stranger)?;
-        }
-        let request = SignPsbtRequest {
+        Ok(Some(Draft { payment_id, reservation, to, spend }))
+    }
+
+    fn sign_request(&mut self, draft: &Draft, fence: u64) -> Result<SignPsbtRequest> {
+        Ok(SignPsbtRequest {
             request_id: self.request_id(),
             wallet_id: WALLET.to_owned(),
-            payment_id,
-            recipients: vec![recipient(&to, spend.amount_sat)?],
-            reservation_id: reservation.reservation_id.clone(),
-            fence: reservation.fence,
-            psbt: spend.psbt.serialize().into(),
-        };
-        let signed = self.ask(operation, Ask::Sign(request), lie.map(|_| "the PSBT lies")).await;
-        if signed.is_some() {
-            self.forget(&reservation);
-        }
-        Ok(())
+            payment_id: draft.payment_id.clone(),
+            recipients: vec![recipient(&draft.to, draft.spend.amount_sat)?],
+            reservation_id: draft.reservation.reservation_id.clone(),
+            fence,
+            psbt: draft.spend.psbt.serialize().into(),
+        })
     }
 
     async fn change_script(&mut self, operation: &Operation) -> Option<ScriptBuf> {
@@ -276,16 +295,23 @@ impl Caller {
         self.ask(operation, Ask::Pay(request), Some("the payment id belongs to other amounts")).await;
     }
 
-    async fn show_stale_fence(&mut self, operation: &Operation) {
-        let Some(reservation) = self.a_reservation(operation.pick) else { return };
-        let (request_id, fence) = (self.request_id(), reservation.fence.saturating_sub(1).max(1));
-        let ask = if operation.pick.is_multiple_of(2) {
-            renewal(request_id, &reservation, fence, operation.ttl_ms)
+    /// To whatever takes a fence, each in its turn.
+    async fn show_stale_fence(&mut self, operation: &Operation) -> Result<()> {
+        let ask = if operation.pick.is_multiple_of(3) {
+            let Some(draft) = self.draft(operation).await? else { return Ok(()) };
+            Ask::Sign(self.sign_request(&draft, stale_fence(&draft.reservation))?)
         } else {
-            let reservation_id = reservation.reservation_id;
-            Ask::Release(ReleaseReservationRequest { request_id, reservation_id, fence })
+            let Some(reservation) = self.a_reservation(operation.pick) else { return Ok(()) };
+            let (request_id, fence) = (self.request_id(), stale_fence(&reservation));
+            if operation.pick.is_multiple_of(2) {
+                renewal(request_id, &reservation, fence, operation.ttl_ms)
+            } else {
+                let reservation_id = reservation.reservation_id;
+                Ask::Release(ReleaseReservationRequest { request_id, reservation_id, fence })
+            }
         };
         self.ask(operation, ask, Some("the fence is not that of the grant")).await;
+        Ok(())
     }
 
     /// Asks until there is an answer, each try by the next way, and notes every one. `None`: it was refused, or nobody
@@ -395,6 +421,11 @@ fn remember<T>(memory: &mut VecDeque<T>, one: T) {
 fn chosen_of<T>(memory: &VecDeque<T>, pick: u64) -> Option<&T> {
     let count = u64::try_from(memory.len()).ok()?;
     memory.get(usize::try_from(pick.checked_rem(count)?).ok()?)
+}
+
+/// One that is not the reservation's, and lower.
+fn stale_fence(reservation: &Reservation) -> u64 {
+    reservation.fence.saturating_sub(1).max(1)
 }
 
 fn renewal(request_id: String, reservation: &Reservation, fence: u64, ttl_ms: u64) -> Ask {

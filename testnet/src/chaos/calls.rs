@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use bitcoin::hex::DisplayHex;
 use onespend_proto::client::Rejection;
 use onespend_proto::v1::payment_service_client::PaymentServiceClient;
 use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
@@ -199,7 +200,8 @@ pub fn answer(reply: &Result<Reply, Status>) -> Answer {
             outpoints: reservation.utxos.iter().filter_map(|utxo| utxo.outpoint.as_ref()).map(named).collect(),
             at: *at,
         },
-        Ok(Reply::Done(at) | Reply::Address(_, at)) => Answer::Done { at: *at },
+        Ok(Reply::Done(at)) => Answer::Done { at: *at },
+        Ok(Reply::Address(script, at)) => Answer::Address { script: script.to_lower_hex_string(), at: *at },
         Ok(Reply::Paid(payment, at)) => Answer::Paid { payment: payment_seen(payment), at: *at },
         Ok(Reply::Replaced(payment, attempt, at)) => {
             Answer::Replaced { payment: payment_seen(payment), attempt: *attempt, at: *at }
@@ -215,7 +217,10 @@ fn refusal(status: &Status) -> Answer {
     if grpc::meaning(status) == Meaning::Unknown {
         return Answer::Unknown { code, message };
     }
-    Answer::Refused { code, reason: Rejection::from_status(status).reason, message }
+    let Rejection { reason, metadata, .. } = Rejection::from_status(status);
+    let named = metadata.get("outpoints").filter(|_| reason == "OUTPOINT_RESERVED");
+    let conflicts = named.map(|coins| coins.split(',').map(str::to_owned).collect());
+    Answer::Refused { code, reason, message, conflicts: conflicts.unwrap_or_default() }
 }
 
 /// Whether a refusal says nothing of the request itself.
@@ -232,6 +237,7 @@ pub fn payment_seen(payment: &Payment) -> PaymentSeen {
         fence: attempt.fence,
         txid: attempt.txid.clone(),
         state: bare(attempt.state().as_str_name(), "ATTEMPT_STATE_"),
+        purpose: bare(attempt.purpose().as_str_name(), "ATTEMPT_PURPOSE_"),
         inputs: attempt.inputs.iter().map(named).collect(),
     });
     PaymentSeen {

@@ -13,12 +13,17 @@ pub struct Failpoints {
     pub fsync_delay_ms: u64,
     /// Every commit of a database fails.
     pub fsync_error: bool,
+    /// There is no room for any commit of a database.
+    pub disk_full: bool,
     /// The node waits so long between an intent and the call of the signer.
     pub sign_pause_ms: u64,
     /// The node waits there until this is no longer set.
     pub sign_held: bool,
     /// The wall clock is wrong by so much.
     pub wall_offset_ms: i64,
+    /// The node takes itself for a version that knows this feature level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature_level: Option<u32>,
 }
 
 /// One node's file.
@@ -59,8 +64,10 @@ mod tests {
         let mut file = ControlFile::new(path.clone());
         file.change(|now| now.fsync_delay_ms = 7).unwrap();
         file.change(|now| now.wall_offset_ms = -5).unwrap();
-        let text =
-            r#"{"fsync_delay_ms":7,"fsync_error":false,"sign_pause_ms":0,"sign_held":false,"wall_offset_ms":-5}"#;
+        let text = concat!(
+            r#"{"fsync_delay_ms":7,"fsync_error":false,"disk_full":false,"sign_pause_ms":0,"#,
+            r#""sign_held":false,"wall_offset_ms":-5}"#
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 }

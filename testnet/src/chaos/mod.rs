@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `schedule` | which faults strike when: from the seed |
 //! | `operation` | what callers do: from the seed |
-//! | `stage`, `failpoints`, `blocks` | faults struck and ended; those that a node makes up; blocks and reorganisations |
+//! | `stage`, `failpoints`, `late` | faults struck and ended; those that a node makes up; signatures that come late |
+//! | `blocks`, `chronicle` | blocks and reorganisations; which blocks there are, and since when |
 //! | `caller`, `calls`, `transaction`, `board`, `ledger` | a caller; one try of one call; PSBTs, also lies; coins; counts |
 //! | `nodes` | what the harness asks by itself |
 //! | `recovery` | until the cluster works again, and all is settled |
+//! | `finale` | a reorganisation of finality depth, when all else is judged |
 //! | `verdict`, `violation` | all oracles together; what they found |
 //! | `report`, `folder` | for machines and people; where runs lie |
 //! | `selftest` | the same with one guard taken away: the oracles must notice |
@@ -18,11 +20,14 @@
 mod blocks;
 mod board;
 mod caller;
-mod calls;
+pub(crate) mod calls;
+mod chronicle;
 pub mod failpoints;
+mod finale;
 mod folder;
+mod late;
 mod ledger;
-mod nodes;
+pub(crate) mod nodes;
 mod operation;
 mod recovery;
 mod report;
@@ -44,6 +49,7 @@ use bitcoin::Amount;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+use crate::bitcoind::wait_for_same_tip;
 use crate::cluster::{Cluster, Node, Setup};
 use crate::history::{History, PaymentSeen};
 use crate::hot;
@@ -55,6 +61,8 @@ use blocks::Blocks;
 use board::Board;
 use caller::{Caller, World};
 use calls::Door;
+use chronicle::Chronicle;
+use late::Pending;
 use ledger::Ledger;
 use nodes::Nodes;
 use operation::Operations;
@@ -82,8 +90,9 @@ pub struct Plan {
     pub program: PathBuf,
     /// See `program`.
     pub variables: Vec<(String, String)>,
-    /// Whether the first violation is all that is wanted: then nothing is healed or settled after it.
-    pub until_caught: bool,
+    /// For a run in which one of these only has to notice something: their first violation ends it, and nothing is healed
+    /// or settled. What others find goes into the report. Empty: a whole run.
+    pub until_caught_by: &'static [Oracle],
 }
 
 /// More callers than that would only wait for each other.
@@ -147,13 +156,22 @@ pub fn play(plan: &Plan) -> Result<Outcome> {
     let mut cluster = Cluster::start_as(folder, &setup, &mut |step| steps.step(step))?;
     steps.step("a wallet with coins");
     runtime.block_on(hot::prepare(&mut cluster, COINS, COIN))?;
+    bury(&mut cluster)?;
     steps.finish();
     let mut run = Run::begin(plan, cluster, runtime, &path)?;
     run.endure()?;
-    let abandon = plan.until_caught && run.caught.is_some();
-    let outcome = if abandon { run.abandon()? } else { run.conclude(&path, began)? };
+    let outcome = if plan.until_caught_by.is_empty() { run.conclude(&path, began)? } else { run.abandon()? };
     outcome.report.write(&plan.report)?;
     Ok(outcome)
+}
+
+/// Puts the wallet's coins out of reach of every reorganisation: what funded it spends coinbases that had just become
+/// mature, and on a shorter chain they would not be, so that the mempools would drop it for good.
+fn bury(cluster: &mut Cluster) -> Result<()> {
+    let (funds, bitcoind) = cluster.funds()?;
+    let miner = funds.script().clone();
+    bitcoind.mine(MAX_REORG, &miner)?;
+    wait_for_same_tip(cluster.bitcoinds())
 }
 
 /// A run under way.
@@ -166,9 +184,11 @@ struct Run<'a> {
     nodes: Nodes,
     callers: Vec<JoinHandle<Result<()>>>,
     began: Instant,
+    /// When the faults had ended, and links and processes were whole again.
+    calm: Instant,
     first_height: u32,
     caught: Option<(Oracle, Duration)>,
-    /// What was found when it was caught.
+    /// What was found at the last look.
     found: Vec<Violation>,
     seconds: u64,
 }
@@ -179,7 +199,7 @@ impl<'a> Run<'a> {
         let tip = cluster.bitcoinds().first().context("no bitcoind")?.height()?;
         let first_height = tip.saturating_sub(MAX_REORG);
         let script = cluster.funds()?.0.script().clone();
-        let blocks = Blocks::start(cluster.bitcoinds(), &script, BLOCK_PACE)?;
+        let blocks = Blocks::start(cluster.bitcoinds(), &script, BLOCK_PACE, Chronicle::new(first_height, tip))?;
         let history = Arc::new(History::begin(&path.join("history.jsonl"))?);
         let (ledger, board) = (Arc::new(Ledger::default()), Board::default());
         let world = World { history: Arc::clone(&history), ledger: Arc::clone(&ledger), board: board.clone() };
@@ -197,9 +217,23 @@ impl<'a> Run<'a> {
             callers.push(runtime.spawn(caller.work(Operations::new(plan.seed, number))));
         }
         drop(inside);
-        let stage = Stage::new(cluster, blocks);
+        let stage = Stage::new(cluster, blocks, Pending::of(nodes.clone(), runtime.handle().clone()));
         let (began, caught, found, seconds) = (Instant::now(), None, Vec::new(), 0);
-        Ok(Self { plan, runtime, stage, history, ledger, nodes, callers, began, first_height, caught, found, seconds })
+        Ok(Self {
+            plan,
+            runtime,
+            stage,
+            history,
+            ledger,
+            nodes,
+            callers,
+            began,
+            calm: began,
+            first_height,
+            caught,
+            found,
+            seconds,
+        })
     }
 
     /// Lets every planned fault strike in its time, and has the oracles look now and then. Ends early when they find
@@ -212,7 +246,8 @@ impl<'a> Run<'a> {
         while (self.began.elapsed() < self.plan.duration || planned.peek().is_some()) && self.caught.is_none() {
             // First the end of those whose time is over: the next one of their track may be due as well.
             self.stage.tend(&self.history)?;
-            if let Some(fault) = planned.next_if(|fault| fault.at <= self.began.elapsed()) {
+            let (now, stage) = (self.began.elapsed(), &self.stage);
+            if let Some(fault) = planned.next_if(|fault| fault.at <= now && stage.is_ready_for(fault.kind)) {
                 self.strike(fault, &progress)?;
             }
             if judged.elapsed() >= JUDGE_PACE {
@@ -222,7 +257,7 @@ impl<'a> Run<'a> {
             progress.reach(self.began.elapsed().as_secs());
             thread::sleep(TICK);
         }
-        self.stage.calm_down(&self.history)?;
+        self.calm = self.stage.calm_down(&self.history)?;
         self.seconds = self.began.elapsed().as_secs();
         progress.finish();
         Ok(())
@@ -237,11 +272,14 @@ impl<'a> Run<'a> {
 
     fn look(&mut self, progress: &Progress) -> Result<()> {
         let found = self.witnesses().so_far()?;
-        if let Some(first) = found.first() {
+        let counts = |violation: &&Violation| {
+            self.plan.until_caught_by.is_empty() || self.plan.until_caught_by.contains(&violation.oracle)
+        };
+        if let Some(first) = found.iter().find(counts) {
             progress.note(&format!("violation: {first}"));
             self.caught = Some((first.oracle, self.began.elapsed()));
-            self.found = found;
         }
+        self.found = found;
         Ok(())
     }
 
@@ -257,6 +295,7 @@ impl<'a> Run<'a> {
 
     /// Ends with what was found so far.
     fn abandon(mut self) -> Result<Outcome> {
+        self.stage.await_new_node(&self.history, self.calm)?;
         self.ledger.close();
         self.history.finish()?;
         let violations = std::mem::take(&mut self.found);
@@ -271,7 +310,9 @@ impl<'a> Run<'a> {
     fn conclude(mut self, path: &Path, began: Instant) -> Result<Outcome> {
         let mut steps = Progress::steps();
         steps.step("until the cluster works again");
-        let heal = recovery::heal(self.stage.cluster(), &self.runtime)?;
+        let calm_ns = self.history.now();
+        let heal = recovery::heal(self.stage.cluster(), &self.runtime, self.calm)?;
+        self.stage.await_new_node(&self.history, self.calm)?;
         steps.step("until every caller has its answers");
         self.ledger.close();
         let mut violations = self.await_callers()?;
@@ -279,12 +320,16 @@ impl<'a> Run<'a> {
         let mut tell = |done: usize, all: usize| steps.step(&format!("{done} of {all} payments are settled"));
         let payments = recovery::settle(&mut self.stage, &self.nodes, &self.runtime, &mut tell)?;
         steps.step("the verdict");
-        recovery::catch_up(&self.nodes, &self.runtime);
-        let end = self.witnesses().in_the_end(payments, self.first_height)?;
+        violations.extend(self.unequal()?);
+        let end = self.witnesses().in_the_end(payments, calm_ns)?;
         self.history.finish()?;
-        steps.finish();
         violations.extend(end.violations.iter().chain(&self.found).cloned());
-        violations.extend(self.shortcomings(heal, &end.payments));
+        violations.extend(self.shortcomings(heal, &end.payments)?);
+        if violations.is_empty() {
+            steps.step("a reorganisation of finality depth");
+            violations.extend(finale::freeze(&self.stage, &self.nodes, &self.runtime)?);
+        }
+        steps.finish();
         let violations: BTreeSet<Violation> = violations.into_iter().collect();
         let report = self.report(&end, heal, violations.into_iter().collect());
         report.print(&self.aside(&end, began)?, path);
@@ -295,6 +340,20 @@ impl<'a> Run<'a> {
         self.runtime.shutdown_background();
         self.stage.end()?;
         Ok(Outcome { report, caught })
+    }
+
+    /// What keeps the nodes from being the same, when all is settled.
+    fn unequal(&self) -> Result<Vec<Violation>> {
+        let mut found = Vec::new();
+        if !recovery::compare_hashes(self.stage.cluster(), &self.nodes, &self.runtime)? {
+            let what = "at no log index after the faults did all nodes tell of a state hash";
+            found.push(Violation::new(Oracle::Recovery, what));
+        }
+        if let Err(applied) = recovery::catch_up(&self.nodes, &self.runtime) {
+            let what = format!("the nodes do not come to the same index: {applied:?}");
+            found.push(Violation::new(Oracle::Recovery, &what));
+        }
+        Ok(found)
     }
 
     fn await_callers(&mut self) -> Result<Vec<Violation>> {
@@ -313,7 +372,7 @@ impl<'a> Run<'a> {
     }
 
     /// What the run itself lacked.
-    fn shortcomings(&self, heal: Option<Duration>, payments: &[PaymentSeen]) -> Vec<Violation> {
+    fn shortcomings(&self, heal: Option<Duration>, payments: &[PaymentSeen]) -> Result<Vec<Violation>> {
         let mut found = Vec::new();
         match heal {
             None => found.push(Violation::new(Oracle::Recovery, "the cluster did not heal")),
@@ -324,7 +383,7 @@ impl<'a> Run<'a> {
             Some(_) => {}
         }
         if self.caught.is_some() {
-            return found; // it was ended early
+            return Ok(found); // it was ended early
         }
         let planned = schedule::plan(self.plan.seed, self.plan.duration, NODES);
         let mut wanted: BTreeSet<&str> = planned.iter().map(|fault| fault.kind.name()).collect();
@@ -338,6 +397,9 @@ impl<'a> Run<'a> {
         if !missed.is_empty() {
             found.push(Violation::new(Oracle::Run, &format!("these faults never struck: {}", missed.join(", "))));
         }
+        if self.stage.struck().contains_key(Kind::LateSignature.name()) && self.witnesses().signed_by_several()? == 0 {
+            found.push(Violation::new(Oracle::Run, "no signature was late: no attempt was signed on two nodes"));
+        }
         let (operations, least) = (self.ledger.counts().operations, self.seconds * LEAST_OPS_PER_S);
         if operations < least {
             let what = format!("only {operations} operations; {least} are the least in {} s", self.seconds);
@@ -349,7 +411,7 @@ impl<'a> Run<'a> {
         if hashes::compared(&self.nodes.hashes(), NODES) == 0 {
             found.push(Violation::new(Oracle::Run, "at no log index did all nodes tell of a state hash"));
         }
-        found
+        Ok(found)
     }
 
     fn report(&self, end: &End, heal: Option<Duration>, violations: Vec<Violation>) -> Report {

@@ -9,7 +9,10 @@ use anyhow::{Context, Result, bail};
 use onespend_proto::v1::cluster_service_client::ClusterServiceClient;
 use onespend_proto::v1::payment_service_client::PaymentServiceClient;
 use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
-use onespend_proto::v1::{GetStatusRequest, ListPaymentsRequest, ListReservationsRequest, ReservationState};
+use onespend_proto::v1::wallet_service_client::WalletServiceClient;
+use onespend_proto::v1::{
+    GetStatusRequest, GetWalletRequest, ListPaymentsRequest, ListReservationsRequest, PaymentState, ReservationState,
+};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -89,7 +92,16 @@ impl Nodes {
     /// # Errors
     /// No node answers within `patience`.
     pub async fn payments(&self, patience: Duration) -> Result<Vec<PaymentSeen>> {
-        self.by_any(patience, list_payments).await.context("ListPayments")
+        self.by_any(patience, |channel| list_payments(channel, Vec::new())).await.context("ListPayments")
+    }
+
+    /// The payments of which an attempt waits for its signature, from a linearizable read.
+    ///
+    /// # Errors
+    /// No node answers within `patience`.
+    pub async fn signing(&self, patience: Duration) -> Result<Vec<PaymentSeen>> {
+        let states = vec![PaymentState::Signing.into()];
+        self.by_any(patience, |channel| list_payments(channel, states.clone())).await.context("ListPayments")
     }
 
     /// All active reservations with their coins, from a linearizable read.
@@ -98,6 +110,14 @@ impl Nodes {
     /// No node answers within `patience`.
     pub async fn active(&self, patience: Duration) -> Result<BTreeMap<String, BTreeSet<String>>> {
         self.by_any(patience, list_active).await.context("ListReservations")
+    }
+
+    /// Why the wallet is frozen, from a linearizable read; empty when it is not.
+    ///
+    /// # Errors
+    /// No node answers within `patience`.
+    pub async fn frozen_note(&self, patience: Duration) -> Result<String> {
+        self.by_any(patience, frozen_note).await.context("GetWallet")
     }
 
     async fn by_any<T, F>(&self, patience: Duration, list: impl Fn(Channel) -> F) -> Result<T>
@@ -116,12 +136,20 @@ impl Nodes {
     }
 }
 
-async fn list_payments(channel: Channel) -> Result<Vec<PaymentSeen>, Status> {
+async fn frozen_note(channel: Channel) -> Result<String, Status> {
+    let request = GetWalletRequest { wallet_id: WALLET.to_owned(), consistency: None };
+    let answer = WalletServiceClient::new(channel).get_wallet(request).await?.into_inner();
+    Ok(answer.wallet.unwrap_or_default().frozen_note)
+}
+
+/// Payments in one of these states; all if there are none.
+async fn list_payments(channel: Channel, states: Vec<i32>) -> Result<Vec<PaymentSeen>, Status> {
     let mut client = PaymentServiceClient::new(channel).max_decoding_message_size(usize::MAX);
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListPaymentsRequest {
             wallet_id: WALLET.to_owned(),
+            states: states.clone(),
             page_size: PAGE,
             page_token,
             ..ListPaymentsRequest::default()

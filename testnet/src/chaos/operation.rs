@@ -53,7 +53,7 @@ pub enum Kind {
     ReuseRequestId,
     /// A fault of the caller: an old payment id for another amount.
     ReusePaymentId,
-    /// A fault of the caller: a fence that is not the reservation's.
+    /// A fault of the caller: a fence that is not the reservation's, to renew, to release or to sign.
     StaleFence,
     /// A fault of the caller: a payment once more, from other coins and for a higher fee.
     Detach,

@@ -41,7 +41,7 @@ pub struct Report {
     pub attempts: usize,
     /// Attempts beyond the first of their payment.
     pub replacements: usize,
-    /// Reorganisations of one to three blocks.
+    /// Reorganisations: below finality depth, and one of finality depth when all else was judged.
     pub reorgs: u64,
     /// What never may happen and did.
     pub violations: Vec<Violation>,
@@ -60,7 +60,7 @@ pub struct Aside {
     pub cancelled: usize,
     /// Tries in the history.
     pub calls: usize,
-    /// Lines in the signers' logs.
+    /// Blocks that were judged, from the first that a reorganisation could take back.
     pub blocks: u32,
     /// State hashes that all nodes told of.
     pub hashes: usize,

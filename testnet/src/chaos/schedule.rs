@@ -52,7 +52,7 @@ pub enum Kind {
     BitcoindRestart,
     /// A bitcoind has no peers, and falls behind.
     BitcoindLag,
-    /// One to three blocks are replaced by others.
+    /// Blocks below finality depth are replaced by others.
     Reorg,
 }
 
@@ -106,6 +106,19 @@ impl Kind {
             Self::BitcoindRestart => "bitcoind_restart",
             Self::BitcoindLag => "bitcoind_lag",
             Self::Reorg => "reorg",
+        }
+    }
+
+    /// Whether it must not strike while the other one is not over. Those of bitcoinds go one after the other also where one
+    /// struck late, on a busy machine: one that is paused could not be told that it is on the network again. Those of
+    /// nodes wait for one that may not be over when its time is: what strikes a process that still ends, or a signer that
+    /// is still held up, would take its effect away, or be taken for its end.
+    pub fn waits_for(self, other: Self) -> bool {
+        let outlasts = matches!(other, Self::Restart | Self::FailingDisk | Self::LateSignature);
+        match self.track() {
+            Track::Bitcoinds => other.track() == Track::Bitcoinds,
+            Track::Nodes => outlasts,
+            Track::Clocks => false,
         }
     }
 
@@ -241,6 +254,19 @@ mod tests {
             assert!(own.len() > 10, "{track:?} has {}", own.len());
             assert!(own.windows(2).all(|pair| pair[0].at + pair[0].lasts <= pair[1].at));
         }
+    }
+
+    #[test]
+    fn what_is_not_over_is_waited_for_by_its_own_track_alone() {
+        let waits = |one: Kind, other: Kind| one.waits_for(other);
+        for late in [Kind::Restart, Kind::FailingDisk, Kind::LateSignature] {
+            let waiting: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.waits_for(late)).collect();
+            assert!(waiting.iter().all(|kind| kind.track() == Track::Nodes) && waiting.len() == 15, "{waiting:?}");
+        }
+        assert!(waits(Kind::Reorg, Kind::BitcoindPause) && waits(Kind::BitcoindLag, Kind::BitcoindPause));
+        assert!(!waits(Kind::Kill, Kind::BitcoindPause) && !waits(Kind::Kill, Kind::Partition));
+        assert!(!waits(Kind::Kill, Kind::WipedDisk), "a new node is taken in under faults");
+        assert!(!waits(Kind::ClockJump, Kind::Restart) && !waits(Kind::Reorg, Kind::Restart));
     }
 
     #[test]

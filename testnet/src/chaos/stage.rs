@@ -1,30 +1,28 @@
-//! The cluster under faults: strikes them, ends them, and looks after processes that end by themselves.
+//! The cluster under faults: strikes them and ends them. `stage/ending.rs` has those that end in steps, and looks after
+//! processes that end by themselves.
+
+mod ending;
 
 use std::collections::BTreeMap;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::blocks::Blocks;
 use super::failpoints::ControlFile;
+use super::late::{Late, Pending};
 use super::schedule::{Kind, Planned, Target};
-use super::violation::{Oracle, Violation};
-use crate::cluster::{Cluster, Node, Replacement};
+use super::violation::Violation;
+use crate::cluster::{Cluster, FINALITY_DEPTH, Node, Replacement};
 use crate::history::{FaultSeen, History, Nanos};
 use crate::oracle::endpoints::PrimaryWatch;
 use crate::process::{Process, Signal};
 use crate::relay::Link;
 
-/// A process that has to end must do so within this: above the node's own deadline for its shutdown.
-const END_PATIENCE: Duration = Duration::from_secs(20);
-/// After this long a leader that is to sign late has intents under way.
-const INTENTS: Duration = Duration::from_millis(250);
-/// How much longer than the fault itself the signature is late.
-const LATER_MS: u64 = 1_500;
 const DAY_MS: i64 = 86_400_000;
-/// Blocks that a reorganisation replaces at most; below the depth at which a payment is settled.
-pub const MAX_REORG: u32 = 3;
+/// Blocks that a reorganisation replaces at most: all that are below the depth at which a payment is settled.
+pub const MAX_REORG: u32 = FINALITY_DEPTH - 1;
 
 /// A fault that has struck and not ended.
 #[derive(Clone, Debug)]
@@ -58,6 +56,8 @@ pub struct Stage {
     /// Ids are never used again.
     newest_id: u64,
     lost: Lost,
+    late: Late,
+    pending: Pending,
     active: Vec<Active>,
     struck: BTreeMap<&'static str, u64>,
     violations: Vec<Violation>,
@@ -65,7 +65,7 @@ pub struct Stage {
 
 impl Stage {
     /// A cluster without faults.
-    pub fn new(cluster: Cluster, blocks: Blocks) -> Self {
+    pub fn new(cluster: Cluster, blocks: Blocks, pending: Pending) -> Self {
         let failpoints = cluster.nodes().iter().map(|node| ControlFile::new(node.failpoints_file())).collect();
         let primaries = PrimaryWatch::start(cluster.nodes().iter().map(|node| node.addresses().health));
         let down = vec![false; cluster.nodes().len()];
@@ -79,6 +79,8 @@ impl Stage {
             down,
             newest_id,
             lost: Lost::Nothing,
+            late: Late::Nothing,
+            pending,
             active,
             struck,
             violations,
@@ -116,6 +118,11 @@ impl Stage {
         if now.is_empty() { "calm".to_owned() } else { now.join(" + ") }
     }
 
+    /// Whether a fault of this kind may strike: see [`Kind::waits_for`].
+    pub fn is_ready_for(&self, kind: Kind) -> bool {
+        !self.active.iter().any(|active| kind.waits_for(active.planned.kind))
+    }
+
     /// Lets a fault strike.
     ///
     /// # Errors
@@ -125,11 +132,10 @@ impl Stage {
             return Ok(()); // two lost disks of three are more than the service promises to survive
         }
         let start_ns = history.now();
-        let hit = match planned.target {
-            Target::At(index) if planned.kind != Kind::LeaderWithMinority && planned.kind != Kind::LateSignature => {
-                index
-            }
-            Target::At(_) | Target::Leader => self.leader(),
+        let hit = match (planned.kind, planned.target) {
+            (Kind::LateSignature, _) => self.hold_up_signer(history)?,
+            (Kind::LeaderWithMinority, _) | (_, Target::Leader) => self.leader(),
+            (_, Target::At(index)) => index,
         };
         let until = Instant::now() + planned.lasts;
         let active = Active { planned: planned.clone(), hit, start_ns, until };
@@ -155,25 +161,6 @@ impl Stage {
             } else {
                 self.finish(&active, history)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Ends every fault and starts everything that is down.
-    ///
-    /// # Errors
-    /// The harness cannot do it.
-    pub fn calm_down(&mut self, history: &History) -> Result<()> {
-        for active in &mut self.active {
-            active.until = Instant::now();
-        }
-        while !self.active.is_empty() {
-            self.tend(history)?;
-            thread::sleep(Duration::from_millis(10));
-        }
-        self.cluster.wires()?.heal();
-        for index in 0..self.down.len() {
-            self.bring_up(index)?;
         }
         Ok(())
     }
@@ -242,7 +229,7 @@ impl Stage {
                 self.lost = Lost::Disk(self.cluster.lose_disk(hit, self.newest_id)?);
                 Ok(())
             }
-            Kind::LateSignature => self.hold_up_signer(active),
+            Kind::LateSignature => self.isolate(hit, Link::Held), // its signer is held up already
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = jump(detail)),
             Kind::BitcoindPause => {
                 self.blocks.set_faulty(hit, true);
@@ -287,7 +274,7 @@ impl Stage {
                 self.bring_up(hit)?;
             }
             Kind::LateSignature => {
-                self.set_failpoints(hit, |now| now.sign_pause_ms = 0)?;
+                self.set_failpoints(hit, |now| now.sign_held = false)?;
                 self.isolate(hit, Link::Open)?;
             }
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = 0)?,
@@ -306,40 +293,6 @@ impl Stage {
             start_ns: active.start_ns,
             end_ns: history.now(),
         });
-        Ok(())
-    }
-
-    /// Whether a process that has to end has yet to do so.
-    fn still_ending(&mut self, active: &Active) -> Result<bool> {
-        if active.planned.kind == Kind::WipedDisk {
-            return self.still_taking_in(active.hit);
-        }
-        if !matches!(active.planned.kind, Kind::Restart | Kind::FailingDisk) {
-            return Ok(false);
-        }
-        let node = self.cluster.node(active.hit)?;
-        if !node.is_running() {
-            return Ok(false);
-        }
-        if active.until.elapsed() < END_PATIENCE {
-            return Ok(true);
-        }
-        let what = format!("{} still runs {END_PATIENCE:?} after {}", node.name(), active.planned.kind.name());
-        node.kill()?;
-        self.violations.push(Violation::new(Oracle::Processes, &what));
-        Ok(false)
-    }
-
-    /// A node that ended though no fault made it is a fault of the service. It is started again, as a supervisor would.
-    fn supervise(&mut self) -> Result<()> {
-        for index in 0..self.down.len() {
-            let node = self.cluster.node(index)?;
-            if self.down.get(index) == Some(&false) && !node.is_running() {
-                let what = format!("{} ended by itself: {}", node.name(), node.log_tail());
-                node.restart()?;
-                self.violations.push(Violation::new(Oracle::Processes, &what));
-            }
-        }
         Ok(())
     }
 
@@ -364,15 +317,6 @@ impl Stage {
         (0..self.down.len()).try_for_each(|index| self.isolate(index, link))
     }
 
-    /// First the signer is held up, so that intents are committed and not signed; then the leader is cut off, so that
-    /// another one signs them. Those that are held up wake long after that.
-    fn hold_up_signer(&mut self, active: &Active) -> Result<()> {
-        let pause_ms = u64::try_from(active.planned.lasts.as_millis())?.saturating_add(LATER_MS);
-        self.set_failpoints(active.hit, |now| now.sign_pause_ms = pause_ms)?;
-        thread::sleep(INTENTS);
-        self.isolate(active.hit, Link::Held)
-    }
-
     fn set_failpoints(&mut self, index: usize, change: impl FnOnce(&mut super::failpoints::Failpoints)) -> Result<()> {
         self.failpoints.get_mut(index).with_context(|| format!("no node at index {index}"))?.change(change)
     }
@@ -392,30 +336,6 @@ impl Stage {
         self.cluster.node(index)?.restart()?;
         self.mark_down(index, false);
         Ok(())
-    }
-
-    /// A node whose disk was lost comes back as a new one, as an operator would see to it; meanwhile other faults go on.
-    fn still_taking_in(&mut self, index: usize) -> Result<bool> {
-        match std::mem::replace(&mut self.lost, Lost::Nothing) {
-            Lost::Nothing => Ok(false),
-            Lost::Disk(replacement) => {
-                self.bring_up(index)?;
-                self.lost = Lost::Vote(thread::spawn(move || replacement.take_in()));
-                Ok(true)
-            }
-            Lost::Vote(operator) if !operator.is_finished() => {
-                self.lost = Lost::Vote(operator);
-                Ok(true)
-            }
-            Lost::Vote(operator) => {
-                let taken = operator.join().unwrap_or_else(|_| bail!("the operator panicked"));
-                if let Err(error) = taken {
-                    let what = format!("a new node is not taken in: {error:#}");
-                    self.violations.push(Violation::new(Oracle::Recovery, &what));
-                }
-                Ok(false)
-            }
-        }
     }
 
     fn signal(&mut self, index: usize, signal: Signal) -> Result<()> {

@@ -1,8 +1,10 @@
 //! All oracles together: what they can say while the run goes on, and what only in the end.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use bitcoin::ScriptBuf;
 use tokio::runtime::Runtime;
 
 use super::ledger::Ledger;
@@ -10,16 +12,22 @@ use super::nodes::Nodes;
 use super::recovery;
 use super::stage::Stage;
 use super::violation::{Oracle, Violation};
+use crate::bitcoind::Bitcoind;
 use crate::cluster::FINALITY_DEPTH;
-use crate::history::{History, PaymentSeen};
+use crate::history::{Asked, Call, History, Nanos, PaymentSeen};
+use crate::hot;
 use crate::oracle::answers::{self, Remains};
+use crate::oracle::deaths::{self, Spends};
 use crate::oracle::endpoints::{self, ELECTION_TIMEOUT};
+use crate::oracle::outputs::{self, Allowed};
 use crate::oracle::signer_log::{self, Signature, SignerVerdict};
-use crate::oracle::{chain, hashes, intents, reservations};
+use crate::oracle::{chain, hashes, intents, refusals, reservations};
 
 /// While the run goes on, a cluster that is cut in pieces cannot list its payments; then they are judged later.
 const ONLINE_PATIENCE: Duration = Duration::from_millis(200);
 const FINAL_PATIENCE: Duration = Duration::from_secs(30);
+/// Above the addresses that were given out before the first caller asked.
+const SCRIPTS_BEFORE: u32 = 100;
 
 /// What the oracles judge by.
 #[derive(Clone, Copy, Debug)]
@@ -53,41 +61,51 @@ impl Witnesses<'_> {
     /// # Errors
     /// A signer's log cannot be read.
     pub fn so_far(&self) -> Result<Vec<Violation>> {
-        // In this order: an intent comes before its signature, and what frees a coin before its next grant.
+        // In this order: an intent comes before its signature, and the block that frees a coin before its next grant.
         let (calls, signatures) = (self.history.calls(), self.signatures()?);
         let listed = self.runtime.block_on(self.nodes.payments(ONLINE_PATIENCE)).ok();
+        // Blocks that cannot be read now will be later.
+        let spends = self.spends().ok();
         let mut found = self.stage.violations().to_vec();
-        if let Some(payments) = listed {
-            let remains = Remains { payments, ..Remains::default() };
-            found.extend(by(Oracle::Signers, &intents::judge(&signatures, &remains.payments)));
-            found.extend(by(Oracle::Callers, &reservations::judge(&calls, &remains.dead())));
+        if let Some(payments) = &listed {
+            found.extend(by(Oracle::Signers, &intents::judge(&signatures, payments)));
+        }
+        if let (Some(payments), Some(spends)) = (&listed, &spends) {
+            found.extend(by(Oracle::Callers, &reservations::judge(&calls, &deaths::of(payments, spends))));
+            found.extend(by(Oracle::Chain, &deaths::unexplained(payments, spends)));
+        }
+        if let Some(spends) = &spends {
+            found.extend(by(Oracle::Signers, &signed(&signer_log::judge(&signatures, spends))));
         }
         found.extend(by(Oracle::Callers, &answers::judge(&calls)));
-        found.extend(by(Oracle::Signers, &signed(&signer_log::judge(&signatures))));
         found.extend(by(Oracle::Hashes, &hashes::judge(&self.nodes.hashes())));
         found.extend(self.two_primaries());
         Ok(found)
     }
 
-    /// Everything, when all is quiet. `first_height` is that of the first block after the wallet was funded.
+    /// Everything, when all is quiet. From `calm_ns` on the harness itself reserved coins.
     ///
     /// # Errors
     /// The blocks, the payments or the reservations cannot be read.
-    pub fn in_the_end(&self, payments: Vec<PaymentSeen>, first_height: u32) -> Result<End> {
+    pub fn in_the_end(&self, payments: Vec<PaymentSeen>, calm_ns: Nanos) -> Result<End> {
         let (calls, signatures) = (self.history.calls(), self.signatures()?);
         let asked_ns = self.history.now();
         let active = self.runtime.block_on(self.nodes.active(FINAL_PATIENCE))?;
         let answered_ns = self.history.now();
+        let spends = self.spends()?;
         let remains = Remains { payments, active, asked_ns, answered_ns };
         let mut found = self.stage.violations().to_vec();
-        found.extend(by(Oracle::Callers, &reservations::judge(&calls, &remains.dead())));
+        let deaths = deaths::of(&remains.payments, &spends);
+        found.extend(by(Oracle::Callers, &reservations::judge(&calls, &deaths)));
+        found.extend(by(Oracle::Chain, &deaths::unexplained(&remains.payments, &spends)));
         found.extend(by(Oracle::Callers, &answers::judge(&calls)));
         found.extend(by(Oracle::Callers, &answers::judge_remains(&calls, &remains)));
-        found.extend(by(Oracle::Signers, &signed(&signer_log::judge(&signatures))));
+        found.extend(by(Oracle::Callers, &refusals::judge(&calls, &remains.payments, calm_ns)));
+        found.extend(by(Oracle::Signers, &signed(&signer_log::judge(&signatures, &spends))));
         found.extend(by(Oracle::Signers, &intents::judge(&signatures, &remains.payments)));
         found.extend(by(Oracle::Hashes, &hashes::judge(&self.nodes.hashes())));
         found.extend(self.two_primaries());
-        let (settled, of_chain) = self.by_the_blocks(&remains.payments, &signatures, first_height)?;
+        let (settled, of_chain) = self.by_the_blocks(&calls, &remains.payments, &signatures)?;
         found.extend(of_chain);
         Ok(End { payments: remains.payments, settled, violations: found })
     }
@@ -115,27 +133,49 @@ impl Witnesses<'_> {
     }
 
     fn signatures(&self) -> Result<Vec<Signature>> {
-        let logs = self.stage.cluster().nodes().iter().map(|node| signer_log::read(&node.signer_log()));
-        Ok(logs.collect::<Result<Vec<_>>>()?.concat())
+        Ok(self.logs()?.concat())
+    }
+
+    /// What the signer of each node wrote.
+    fn logs(&self) -> Result<Vec<Vec<Signature>>> {
+        self.stage.cluster().nodes().iter().map(|node| signer_log::read(&node.signer_log())).collect()
+    }
+
+    /// Attempts that more than one node signed.
+    ///
+    /// # Errors
+    /// A signer's log cannot be read.
+    pub fn signed_by_several(&self) -> Result<usize> {
+        Ok(signer_log::signed_by_several(&self.logs()?))
+    }
+
+    /// What the blocks spend now, and since when that is final at the earliest.
+    fn spends(&self) -> Result<Spends> {
+        let finality_depth = usize::try_from(FINALITY_DEPTH)?;
+        self.stage.blocks().look(|chronicle| {
+            let mined_ns = |place| chronicle.reached(place).map_or(0, |moment| self.history.at(moment));
+            Spends::read(chronicle.blocks(), finality_depth, mined_ns)
+        })
     }
 
     fn by_the_blocks(
         &self,
+        calls: &[Call],
         payments: &[PaymentSeen],
         signatures: &[Signature],
-        first_height: u32,
     ) -> Result<(usize, Vec<Violation>)> {
         let bitcoind = self.stage.cluster().bitcoinds().first().context("no bitcoind")?;
-        let blocks = chain::read_blocks(bitcoind, first_height)?;
-        let orders = self.ledger.orders()?;
+        let blocks = chain::read_blocks(bitcoind, 1)?; // all of them: they say what every coin was worth
+        let (orders, own) = (self.ledger.orders()?, self.own_scripts(bitcoind, calls, payments)?);
         let verdict = chain::judge(&blocks, &orders, usize::try_from(FINALITY_DEPTH)?);
         let mut found = Vec::new();
         found.extend(verdict.duplicates.iter().map(|payment| format!("{payment} is paid by several transactions")));
         found.extend(verdict.wrong_amounts.iter().map(|wrong| format!("wrong amount: {wrong}")));
         found.extend(verdict.double_spent.iter().map(|outpoint| format!("{outpoint} is spent for two payments")));
         found.extend(intents::unsigned(&verdict.paid_by, signatures));
-        let known: std::collections::BTreeSet<&str> =
-            payments.iter().map(|payment| payment.payment_id.as_str()).collect();
+        let allowed = Allowed { orders: &orders, own: &own, max_fee: hot::MAX_FEE };
+        found.extend(outputs::judge(&blocks, signatures, &allowed));
+        let known: BTreeSet<&str> = payments.iter().map(|payment| payment.payment_id.as_str()).collect();
         let foreign = verdict.paid_by.keys().filter(|payment| !known.contains(payment.as_str()));
         found.extend(foreign.map(|payment| format!("{payment} is paid and the service does not know of it")));
         let mut violations = by(Oracle::Chain, &found);
@@ -152,6 +192,24 @@ impl Witnesses<'_> {
             }
         }
         Ok((verdict.settled.len(), violations))
+    }
+
+    /// The wallet's scripts, as bitcoind derives them: all that can have been given out. An index is given out by each
+    /// request for an address and by each attempt at most.
+    fn own_scripts(
+        &self,
+        bitcoind: &Bitcoind,
+        calls: &[Call],
+        payments: &[PaymentSeen],
+    ) -> Result<BTreeSet<ScriptBuf>> {
+        let asked = calls.iter().filter(|call| call.asked == Asked::Address).count();
+        let attempts: usize = payments.iter().map(|payment| payment.attempts.len()).sum();
+        let count = u32::try_from(asked + attempts)?.saturating_add(SCRIPTS_BEFORE);
+        let mut own = BTreeSet::new();
+        for branch in self.stage.cluster().wallet().branches() {
+            own.extend(bitcoind.scripts(&branch, count)?);
+        }
+        Ok(own)
     }
 }
 

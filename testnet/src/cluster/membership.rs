@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
-use super::Cluster;
 use super::pki::{self, Credentials};
+use super::switch::Processes;
+use super::{Addresses, Cluster, MAX_NODES, Node, NodeConfig};
+use crate::programs;
 
 /// Every step in all: faults elsewhere may be in the way.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -43,6 +45,36 @@ impl Cluster {
             control,
             data,
         })
+    }
+
+    /// Starts one more node, which waits to be added; it shares a bitcoind with another one. Its index. No relays lead
+    /// to it.
+    ///
+    /// # Errors
+    /// The cluster has relays or is full, or the node cannot be started.
+    pub fn start_joining(&mut self) -> Result<usize> {
+        let index = self.nodes.len();
+        ensure!(self.wires.is_none(), "a cluster with relays takes no further nodes");
+        ensure!(index < MAX_NODES, "no more than {MAX_NODES} nodes");
+        let id = u64::try_from(index + 1)?;
+        pki::issue(&self.folder().join("pki"), "node", &id.to_string())?;
+        let listen = Addresses::free()?;
+        let peers = self.nodes.iter().map(Node::addresses).chain([listen]).collect();
+        let bitcoind = self.bitcoinds.get(index % self.bitcoinds.len().max(1)).context("no bitcoind")?;
+        let config = NodeConfig {
+            root: self.folder().to_path_buf(),
+            index,
+            id,
+            join: true,
+            listen,
+            peers,
+            rpc: bitcoind.rpc_address(),
+            cookie_file: bitcoind.cookie_file(),
+            program: programs::onespend()?,
+            variables: Vec::new(),
+        };
+        self.nodes.push(Node::start(config, &self.wallet, &Processes::default())?);
+        Ok(index)
     }
 
     /// What an operator's command line says to all nodes' control ports: the whole output, if the command succeeds.

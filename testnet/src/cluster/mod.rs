@@ -9,6 +9,7 @@ mod pki;
 mod switch;
 mod wires;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::balancer::{Backend, Balancer, Kind};
 use crate::bitcoind::{Bitcoind, wait_for_same_tip};
 use crate::funds::Funds;
-use crate::haproxy::{Backend, Haproxy};
 use crate::health;
 use crate::miner::Miner;
 use crate::programs;
@@ -62,7 +63,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Cluster {
     // Dropped in this order: callers first see closed doors, then the nodes go, then what they stand on.
-    haproxy: Haproxy,
+    haproxy: Balancer,
     nodes: Vec<Node>,
     wires: Option<Wires>,
     bitcoinds: Vec<Bitcoind>,
@@ -107,7 +108,7 @@ impl Cluster {
         let wallet = HotWallet::new(seed)?;
         let (nodes, wires) = start_nodes(root, setup, &bitcoinds, &wallet)?;
         let backends: Vec<Backend> = nodes.iter().map(Node::backend).collect();
-        let haproxy = Haproxy::start(root, &backends)?;
+        let haproxy = Balancer::start(Kind::Haproxy, root, &backends, None)?;
         let mut cluster = Self { haproxy, nodes, wires, bitcoinds, funds, wallet, operator, client, folder };
         step("the first election");
         cluster.wait_for_primary(PRIMARY_TIMEOUT)?;
@@ -202,6 +203,20 @@ impl Cluster {
     /// The wallet that the signers hold.
     pub fn wallet(&self) -> &HotWallet {
         &self.wallet
+    }
+
+    /// A load balancer in front of all nodes, beside the HAProxy that every cluster has. Its checks are made as
+    /// `client/balancer`.
+    ///
+    /// # Errors
+    /// As [`Balancer::start`].
+    pub fn balance(&self, kind: Kind) -> Result<Balancer> {
+        let folder = self.folder().join(format!("balancer-{}", kind.name()));
+        fs::create_dir_all(&folder)?;
+        let pki = self.folder().join("pki");
+        let own = pki::known(&pki, "client", "balancer").map_or_else(|| self.issue("client", "balancer"), Ok)?;
+        let backends: Vec<Backend> = self.nodes.iter().map(Node::backend).collect();
+        Balancer::start(kind, &folder, &backends, Some(&own))
     }
 
     /// Front end for writes.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::switch::Processes;
 use super::{CLUSTER_ID, FINALITY_DEPTH, SIGNER};
-use crate::haproxy::Backend;
+use crate::balancer::Backend;
 use crate::ports::free_port;
 use crate::process::{Process, Signal};
 use crate::wallet::HotWallet;
@@ -20,7 +20,7 @@ const FAILPOINTS_VARIABLE: &str = "ONESPEND_FAILPOINTS";
 /// Above the node's own hard deadline for its shutdown (15 s).
 const STOP_GRACE: Duration = Duration::from_secs(20);
 
-/// The three listeners of a node.
+/// The listeners of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// Wallet back ends.
@@ -29,16 +29,18 @@ pub struct Addresses {
     pub control: SocketAddr,
     /// Load balancers and people.
     pub health: SocketAddr,
+    /// HAProxy's agent check.
+    pub agent: SocketAddr,
 }
 
 impl Addresses {
-    /// Three free ports.
+    /// Free ports.
     ///
     /// # Errors
     /// All ports are taken.
     pub fn free() -> Result<Self> {
         let listen = || -> Result<SocketAddr> { Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?))) };
-        Ok(Self { data: listen()?, control: listen()?, health: listen()? })
+        Ok(Self { data: listen()?, control: listen()?, health: listen()?, agent: listen()? })
     }
 }
 
@@ -117,6 +119,7 @@ data_dir = '{folder}/data'
 data = '{data}'
 control = '{control}'
 health = '{health}'
+agent = '{agent}'
 
 [tls]
 ca = '{pki}/ca.pem'
@@ -137,6 +140,7 @@ audit_log = '{folder}/signer.log'
             data = self.listen.data,
             control = self.listen.control,
             health = self.listen.health,
+            agent = self.listen.agent,
             rpc = self.rpc,
             cookie = self.cookie_file.display(),
         )
@@ -185,6 +189,21 @@ impl Node {
         fs::create_dir_all(self.config.data_folder())?;
         (self.config.id, self.config.join) = (id, true);
         self.write_config()
+    }
+
+    /// Stops it and starts it again with its disk at other addresses, under which the others do not know it yet.
+    ///
+    /// # Errors
+    /// It cannot be signalled, its file cannot be written, or its program cannot be started.
+    pub fn relocate(&mut self, to: Addresses) -> Result<()> {
+        self.stop()?;
+        self.config.listen = to;
+        if let Some(own) = self.config.peers.get_mut(self.config.index) {
+            *own = to;
+        }
+        self.advertised = self.config.advertised()?;
+        self.write_config()?;
+        self.restart()
     }
 
     /// Starts it again with its disk. Does nothing when it runs.
@@ -302,9 +321,10 @@ impl Node {
         self.process.as_ref().map_or_else(String::new, Process::log_tail)
     }
 
-    /// How HAProxy sees it.
+    /// How a load balancer sees it.
     pub fn backend(&self) -> Backend {
-        Backend { name: self.name.clone(), data: self.advertised.data, health: self.config.listen.health }
+        let Addresses { health, agent, .. } = self.config.listen;
+        Backend { name: self.name.clone(), data: self.advertised.data, health, agent }
     }
 }
 

@@ -43,6 +43,7 @@ impl Wires {
                 control: switch.address(),
                 data: callers.address(),
                 health: own.health,
+                agent: own.agent,
             })
             .collect()
     }

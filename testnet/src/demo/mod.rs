@@ -33,7 +33,12 @@ pub struct Plan {
     pub callers: usize,
     /// Everything random follows from it.
     pub seed: u64,
+    /// A failover that takes as long as this fails the run, in milliseconds.
+    pub failover_goal_ms: u64,
 }
+
+/// What the product promises for a failover.
+pub const FAILOVER_GOAL_MS: u64 = 1_500;
 
 /// While payments are made.
 const BLOCK_PACE: Duration = Duration::from_secs(1);
@@ -45,7 +50,8 @@ const SPARE_COINS: usize = 50;
 /// Runs it, prints what a person wants to know, and writes the report.
 ///
 /// # Errors
-/// Something did not come up or did not end in time, or the judges found a fault (the report is written first).
+/// Something did not come up or did not end in time, the failover took too long, or the judges found a fault (the report
+/// is written first).
 pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     say(&format!("seed {}", plan.seed));
@@ -66,11 +72,11 @@ pub fn run(plan: Plan, report_file: Option<&Path>) -> Result<()> {
 
     let findings = outcome::judge(&cluster, &orders, first_height)?;
     let report = outcome::Report::new(&plan, &findings, &story, started.elapsed());
-    outcome::print(&report, &findings, &story);
+    outcome::print(&report, &findings, &story, plan.failover_goal_ms);
     if let Some(file) = report_file {
         report.write(file)?;
         say(&format!("  report: {}", file.display()));
     }
-    findings.must_be_clean(&report)?;
+    findings.must_be_clean(&report, plan.failover_goal_ms)?;
     cluster.finish()
 }

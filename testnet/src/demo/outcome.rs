@@ -13,11 +13,9 @@ use super::orders::{self, Order};
 use super::story::Story;
 use crate::cluster::{Cluster, FINALITY_DEPTH};
 use crate::oracle::chain::{self, ChainVerdict};
+use crate::oracle::deaths::Spends;
 use crate::oracle::signer_log::{self, SignerVerdict};
 use crate::progress::say;
-
-/// The product's promise for a failover, in milliseconds; slower is said, not failed.
-const FAILOVER_GOAL_MS: u128 = 1_500;
 
 /// `report.json`.
 #[derive(Clone, Debug, Serialize, PartialEq)]
@@ -67,7 +65,7 @@ impl Findings {
     ///
     /// # Errors
     /// There is such a thing.
-    pub fn must_be_clean(&self, report: &Report) -> Result<()> {
+    pub fn must_be_clean(&self, report: &Report, failover_goal_ms: u64) -> Result<()> {
         let (duplicates, double_spends) = (self.duplicates(), self.double_spends());
         ensure!(duplicates.is_empty(), "paid twice: {duplicates:?}");
         ensure!(double_spends.is_empty(), "spent twice: {double_spends:?}");
@@ -76,9 +74,16 @@ impl Findings {
         ensure!(unlogged.is_empty(), "paid, but in no signer's log: {unlogged:?}");
         let (settled, requested) = (report.payments_settled, report.payments_requested);
         ensure!(settled == requested, "{settled} of {requested} payments are settled");
-        ensure!(report.leader_kills >= 1 && report.failover_ms.is_some(), "no failover was seen");
+        ensure!(report.leader_kills >= 1, "no leader was killed");
+        let failover_ms = report.failover_ms.context("no failover was seen")?;
+        let quick = is_quick(failover_ms, failover_goal_ms);
+        ensure!(quick, "the failover took {failover_ms} ms; it has to be below {failover_goal_ms} ms");
         Ok(())
     }
+}
+
+fn is_quick(failover_ms: u128, goal_ms: u64) -> bool {
+    failover_ms < u128::from(goal_ms)
 }
 
 /// Reads the blocks since `first_height` and every node's signer log.
@@ -88,12 +93,14 @@ impl Findings {
 pub fn judge(cluster: &Cluster, orders: &[Order], first_height: u32) -> Result<Findings> {
     let bitcoind = cluster.bitcoinds().first().context("no bitcoind")?;
     let blocks = chain::read_blocks(bitcoind, first_height)?;
-    let chain = chain::judge(&blocks, &orders::for_judge(orders)?, usize::try_from(FINALITY_DEPTH)?);
+    let finality_depth = usize::try_from(FINALITY_DEPTH)?;
+    let chain = chain::judge(&blocks, &orders::for_judge(orders)?, finality_depth);
     let mut signatures = Vec::new();
     for node in cluster.nodes() {
         signatures.extend(signer_log::read(&node.signer_log())?);
     }
-    Ok(Findings { chain, signers: signer_log::judge(&signatures) })
+    let spends = Spends::read(&blocks, finality_depth, |_| 0); // when does not matter for signatures
+    Ok(Findings { chain, signers: signer_log::judge(&signatures, &spends) })
 }
 
 impl Report {
@@ -127,17 +134,17 @@ impl Report {
 }
 
 /// Prints what a person wants to know first.
-pub fn print(report: &Report, findings: &Findings, story: &Story) {
-    for line in summary(report, findings, story) {
+pub fn print(report: &Report, findings: &Findings, story: &Story, failover_goal_ms: u64) {
+    for line in summary(report, findings, story, failover_goal_ms) {
         say(&line);
     }
 }
 
-fn summary(report: &Report, findings: &Findings, story: &Story) -> Vec<String> {
+fn summary(report: &Report, findings: &Findings, story: &Story, failover_goal_ms: u64) -> Vec<String> {
     let mark = |good: bool| if good { "✔" } else { "✘" };
     let all = report.payments_settled == report.payments_requested;
     let failover = report.failover_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
-    let quick = report.failover_ms.is_some_and(|ms| ms < FAILOVER_GOAL_MS);
+    let quick = report.failover_ms.is_some_and(|ms| is_quick(ms, failover_goal_ms));
     let mut latencies = story.latencies.clone();
     latencies.sort_unstable();
     vec![
@@ -194,6 +201,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const GOAL_MS: u64 = 1_500;
+
     fn ids(ids: &[&str]) -> BTreeSet<String> {
         ids.iter().map(|id| (*id).to_owned()).collect()
     }
@@ -206,7 +215,7 @@ mod tests {
     }
 
     fn report_of(findings: &Findings) -> Report {
-        let plan = Plan { nodes: 3, payments: 1, callers: 1, seed: 7 };
+        let plan = Plan { nodes: 3, payments: 1, callers: 1, seed: 7, failover_goal_ms: GOAL_MS };
         let story = Story { leader_kills: 1, failover: Some(Duration::from_millis(420)), ..Story::default() };
         Report::new(&plan, findings, &story, Duration::from_millis(12_340))
     }
@@ -224,7 +233,7 @@ mod tests {
     #[test]
     fn a_clean_run_passes_and_every_fault_fails_it() {
         let (findings, report) = clean();
-        findings.must_be_clean(&report).unwrap();
+        findings.must_be_clean(&report, GOAL_MS).unwrap();
         let faults: [fn(&mut Findings); 7] = [
             |findings| findings.chain.duplicates = ids(&["p1"]),
             |findings| findings.chain.wrong_amounts = vec!["p1".into()],
@@ -237,10 +246,23 @@ mod tests {
         for (number, fault) in faults.iter().enumerate() {
             let mut faulty = findings.clone();
             fault(&mut faulty);
-            assert!(faulty.must_be_clean(&report_of(&faulty)).is_err(), "fault {number}");
+            assert!(faulty.must_be_clean(&report_of(&faulty), GOAL_MS).is_err(), "fault {number}");
         }
         let unseen = Report { failover_ms: None, ..report };
-        assert!(findings.must_be_clean(&unseen).is_err());
+        assert!(findings.must_be_clean(&unseen, GOAL_MS).is_err());
+    }
+
+    #[test]
+    fn a_failover_that_is_not_below_its_goal_fails_the_run_and_is_marked() {
+        let (findings, report) = clean(); // 420 ms
+        findings.must_be_clean(&report, 421).unwrap();
+        let failed = findings.must_be_clean(&report, 420).unwrap_err().to_string();
+        assert!(failed.contains("420 ms"), "{failed}");
+        let marked = |goal_ms| {
+            let lines = summary(&report, &findings, &Story::default(), goal_ms);
+            lines.into_iter().find(|line| line.contains("failover")).unwrap()
+        };
+        assert!(marked(421).contains('✔') && marked(420).contains('✘'));
     }
 
     #[test]

@@ -3,13 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::reservations::DeadAttempts;
 use crate::history::{Answer, Asked, Call, Nanos, PaymentSeen, Position};
 
 /// Reasons that say nothing of the request itself: another try may end otherwise.
 const TRANSIENT: [&str; 6] =
     ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "NOT_SERVING", "INSUFFICIENT_FUNDS", "PAYMENT_UNRESOLVED"];
 const NS_PER_MS: Nanos = 1_000_000;
+
+/// Whether a refusal for this reason says nothing of the request itself, and so is not its answer.
+pub(super) fn is_passing(reason: &str) -> bool {
+    TRANSIENT.contains(&reason)
+}
 
 /// What the service said in the end, when all was quiet.
 #[derive(Clone, Debug, Default)]
@@ -24,22 +28,13 @@ pub struct Remains {
     pub answered_ns: Nanos,
 }
 
-impl Remains {
-    /// The attempts that can never confirm any more.
-    pub fn dead(&self) -> DeadAttempts {
-        let attempts = self.payments.iter().flat_map(|payment| {
-            let dead = payment.attempts.iter().filter(|attempt| attempt.state == "DEAD");
-            dead.map(|attempt| (payment.payment_id.clone(), attempt.number))
-        });
-        attempts.collect()
-    }
-}
-
 /// Every contradiction between the answers, in words.
 pub fn judge(calls: &[Call]) -> Vec<String> {
     let mut faults = must_fail(calls);
     faults.extend(unexplained(calls));
+    faults.extend(other_coins(calls));
     faults.extend(different_answers(calls));
+    faults.extend(reused_scripts(calls));
     faults.extend(disorder(calls));
     faults.extend(terms_out_of_order(calls));
     faults.extend(vanished(calls));
@@ -65,13 +60,34 @@ fn unexplained(calls: &[Call]) -> Vec<String> {
     let mut faults = Vec::new();
     for call in calls {
         match &call.answer {
-            Answer::Refused { code, reason, message } if reason.is_empty() => {
+            Answer::Refused { code, reason, message, .. } if reason.is_empty() => {
                 faults.push(said(call, &format!("was refused with {code} and no reason: {message}")));
             }
             Answer::Unknown { code, message } if message.contains("please report") => {
                 faults.push(said(call, &format!("met a defect: {code} {message}")));
             }
             _ => {}
+        }
+    }
+    faults
+}
+
+/// Grants of other coins than were asked for by name (safety 2).
+fn other_coins(calls: &[Call]) -> Vec<String> {
+    let sorted = |coins: &[String]| {
+        let mut sorted = coins.to_vec();
+        sorted.sort();
+        sorted
+    };
+    let mut faults = Vec::new();
+    for call in calls {
+        let (Asked::Reserve { outpoints: asked, .. }, Answer::Granted { outpoints: granted, .. }) =
+            (&call.asked, &call.answer)
+        else {
+            continue;
+        };
+        if !asked.is_empty() && sorted(asked) != sorted(granted) {
+            faults.push(said(call, &format!("was granted {granted:?}")));
         }
     }
     faults
@@ -85,6 +101,7 @@ fn identity(answer: &Answer) -> Option<String> {
             Some(format!("{reservation_id} {fence} {coins:?}"))
         }
         Answer::Done { .. } => Some("done".to_owned()),
+        Answer::Address { script, .. } => Some(format!("the script {script}")),
         Answer::Paid { payment, .. } => {
             let first = payment.attempts.first().map(|attempt| (attempt.fence, &attempt.txid));
             Some(format!("{} {} {first:?}", payment.payment_id, payment.amount_sat))
@@ -94,7 +111,7 @@ fn identity(answer: &Answer) -> Option<String> {
             let made = made.map(|attempt| (attempt.fence, &attempt.txid));
             Some(format!("{} {attempt} {made:?}", payment.payment_id))
         }
-        Answer::Refused { reason, .. } if TRANSIENT.contains(&reason.as_str()) => None,
+        Answer::Refused { reason, .. } if is_passing(reason) => None,
         Answer::Refused { reason, .. } => Some(format!("refused: {reason}")),
         Answer::Seen { .. } | Answer::Unknown { .. } => None,
     }
@@ -110,6 +127,21 @@ fn different_answers(calls: &[Call]) -> Vec<String> {
             // Two refusals may be for different reasons: a coin that was reserved is spent by now.
             Some((_, then)) if *then == now || (then.starts_with("refused") && now.starts_with("refused")) => {}
             Some((_, then)) => faults.push(said(call, &format!("was answered {now}, and before that {then}"))),
+        }
+    }
+    faults
+}
+
+/// Addresses that were given out for two requests.
+fn reused_scripts(calls: &[Call]) -> Vec<String> {
+    let mut first: BTreeMap<&str, &Call> = BTreeMap::new();
+    let mut faults = Vec::new();
+    for call in calls {
+        let Answer::Address { script, .. } = &call.answer else { continue };
+        let known = first.entry(script).or_insert(call);
+        if (known.caller, &known.request_id) != (call.caller, &call.request_id) {
+            let before = said(known, "got it before");
+            faults.push(said(call, &format!("got the script {script}, and {before}")));
         }
     }
     faults

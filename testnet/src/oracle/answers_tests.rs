@@ -22,7 +22,8 @@ fn granted(id: &str, index: u64) -> Answer {
 }
 
 fn refused(reason: &str) -> Answer {
-    Answer::Refused { code: "Aborted".to_owned(), reason: reason.to_owned(), message: String::new() }
+    let (code, reason) = ("Aborted".to_owned(), reason.to_owned());
+    Answer::Refused { code, reason, message: String::new(), conflicts: Vec::new() }
 }
 
 fn reserve(request: &str, from_ms: u64, answer: Answer) -> Call {
@@ -53,6 +54,24 @@ fn another_answer_to_the_same_request_is_caught() {
     assert_eq!(judge(&[first, other_caller]).len(), 0);
 }
 
+/// safety 2: all or none of the coins that were asked for, and no others.
+#[test]
+fn a_grant_of_other_coins_than_were_asked_for_is_caught() {
+    let granted = |asked: &[&str], coins: &[&str]| {
+        let named = |coins: &[&str]| coins.iter().map(|coin| (*coin).to_owned()).collect::<Vec<_>>();
+        let at = Position { index: 1, term: 1 };
+        let answer = Answer::Granted { reservation_id: "r-1".to_owned(), fence: 1, outpoints: named(coins), at };
+        judge(&[call("a", 0, 5, Asked::Reserve { outpoints: named(asked), ttl_ms: 1_000 }, answer)]).len()
+    };
+    assert_eq!(granted(&["c:0", "d:0"], &["d:0", "c:0"]), 0, "in another order");
+    assert_eq!(granted(&[], &["c:0"]), 0, "the service chose");
+    assert_eq!(granted(&["c:0", "d:0"], &["c:0"]), 1, "a part");
+    assert_eq!(granted(&["c:0"], &["c:0", "d:0"]), 1, "more");
+    assert_eq!(granted(&["c:0"], &["d:0"]), 1, "another");
+    assert_eq!(granted(&["c:0", "d:0"], &["c:0", "c:0"]), 1, "one of them twice");
+    assert_eq!(granted(&["c:0"], &[]), 1, "none");
+}
+
 #[test]
 fn another_transaction_for_the_same_request_is_caught() {
     assert_eq!(judge(&[pay("a", 0, 1, "t1"), pay("a", 10, 2, "t1")]).len(), 0);
@@ -74,6 +93,20 @@ fn another_replacement_for_the_same_request_is_caught() {
     assert_eq!(judge(&[first.clone(), bump("a", 10, 2, 3, "t3")]).len(), 1, "one more attempt");
     assert_eq!(judge(&[first.clone(), bump("b", 10, 2, 3, "t3")]).len(), 0, "another request");
     assert_eq!(judge_remains(&[first], &Remains { payments: vec![payment("t1")], ..Remains::default() }).len(), 1);
+}
+
+#[test]
+fn an_address_for_two_requests_and_two_for_one_are_caught() {
+    let address = |request, from_ms, index, script: &str| {
+        let answer = Answer::Address { script: script.to_owned(), at: Position { index, term: 1 } };
+        call(request, from_ms, from_ms + 5, Asked::Address, answer)
+    };
+    let first = address("a", 0, 1, "0014aa");
+    assert_eq!(judge(&[first.clone(), address("a", 10, 2, "0014aa"), address("b", 20, 3, "0014bb")]).len(), 0);
+    assert_eq!(judge(&[first.clone(), address("a", 10, 2, "0014bb")]).len(), 1, "the retry got another");
+    assert_eq!(judge(&[first.clone(), address("b", 10, 2, "0014aa")]).len(), 1, "two requests got one");
+    let other_caller = Call { caller: 2, ..address("a", 10, 2, "0014aa") };
+    assert_eq!(judge(&[first, other_caller]).len(), 1, "so did two callers");
 }
 
 #[test]
@@ -156,12 +189,4 @@ fn an_acknowledged_reservation_that_is_gone_too_early_is_caught() {
     let calls = [grant, released];
     assert_eq!(judge_remains(&calls, &at(500, &[])).len(), 0);
     assert_eq!(judge_remains(&calls, &at(500, &[("r-1", "c:0")])).len(), 1);
-}
-
-#[test]
-fn attempts_that_can_never_confirm_are_known() {
-    let mut one = payment("t1");
-    one.attempts[0].state = "DEAD".to_owned();
-    let remains = Remains { payments: vec![one], ..Remains::default() };
-    assert_eq!(remains.dead(), DeadAttempts::from([("p1".to_owned(), 1)]));
 }

@@ -24,6 +24,11 @@ impl Orders {
         Ok(())
     }
 
+    /// The payment that a script is paid for.
+    pub fn payment_of(&self, script: &ScriptBuf) -> Option<&str> {
+        self.by_script.get(script).map(|(id, _)| id.as_str())
+    }
+
     /// The ids of all payments.
     pub fn payment_ids(&self) -> BTreeSet<&str> {
         self.by_script.values().map(|(id, _)| id.as_str()).collect()

@@ -3,8 +3,11 @@
 
 pub mod answers;
 pub mod chain;
+pub mod deaths;
 pub mod endpoints;
 pub mod hashes;
 pub mod intents;
+pub mod outputs;
+pub mod refusals;
 pub mod reservations;
 pub mod signer_log;

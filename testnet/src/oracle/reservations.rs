@@ -11,7 +11,8 @@
 //!   the time that the state had when it came to lead, plus what has passed since. So a reservation lives at least as
 //!   long as its time to live, counted from the start of the first try of its request; a renewal moves that to its own
 //!   first try and time to live. Milliseconds are cut, hence a slack of some.
-//! - A coin that an acknowledged payment spends stays with that payment for ever, unless the attempt is dead.
+//! - A coin that an acknowledged payment spends stays with that payment until every attempt that spends it is dead by the
+//!   blocks: not before the block was mined that made a conflicting transaction final, and else for ever.
 //!
 //! Between the answer to a grant and the earliest moment at which it can have ended, its holder holds the coin
 //! *certainly*. Two that certainly hold one coin at one moment are a fault. So is a grant that must have happened, from
@@ -19,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::deaths::Deaths;
 use crate::history::{Answer, Asked, Call, Nanos};
 
 /// What cut milliseconds can make up.
@@ -38,11 +40,8 @@ struct Hold<'a> {
     until: Nanos,
 }
 
-/// Attempts that are dead in the end, as (payment, number): their coins were let go at a time that is not known.
-pub type DeadAttempts = BTreeSet<(String, u32)>;
-
-/// Every contradiction, in words.
-pub fn judge(calls: &[Call], dead: &DeadAttempts) -> Vec<String> {
+/// Every contradiction, in words. The deaths must have been read from the blocks after the calls were made.
+pub fn judge(calls: &[Call], deaths: &Deaths) -> Vec<String> {
     let starts = first_starts(calls);
     let mut faults = Vec::new();
     let mut by_coin: BTreeMap<&str, Vec<Hold<'_>>> = BTreeMap::new();
@@ -54,7 +53,7 @@ pub fn judge(calls: &[Call], dead: &DeadAttempts) -> Vec<String> {
     }
     let used = used_reservations(calls);
     let mut exposed: BTreeMap<&str, Vec<Hold<'_>>> = BTreeMap::new();
-    for (coin, hold) in exposures(calls, dead) {
+    for (coin, hold) in exposures(calls, deaths) {
         exposed.entry(coin).or_default().push(hold);
     }
     for (coin, holds) in &mut by_coin {
@@ -65,16 +64,29 @@ pub fn judge(calls: &[Call], dead: &DeadAttempts) -> Vec<String> {
         }
     }
     for (coin, payments) in exposed {
-        let holders: BTreeSet<&str> = payments.iter().map(|hold| hold.holder).collect();
-        if holders.len() > 1 {
+        let holders: BTreeSet<&str> = among_themselves(&payments);
+        if !holders.is_empty() {
             faults.push(format!("{coin} was given to several payments: {holders:?}"));
         }
     }
     faults
 }
 
+/// Payments that certainly had one coin at one moment. One may follow another whose attempt was dead before the coin
+/// was seen with the second.
+fn among_themselves<'a>(payments: &[Hold<'a>]) -> BTreeSet<&'a str> {
+    let at_once = |one: &Hold<'_>, other: &Hold<'_>| one.until > other.from && other.until > one.from;
+    let mut holders = BTreeSet::new();
+    for (number, one) in payments.iter().enumerate() {
+        for other in payments.iter().skip(number + 1).filter(|other| at_once(one, other)) {
+            holders.extend([one.holder, other.holder]);
+        }
+    }
+    holders
+}
+
 /// When each request was first tried.
-fn first_starts(calls: &[Call]) -> BTreeMap<(usize, &str), Nanos> {
+pub(super) fn first_starts(calls: &[Call]) -> BTreeMap<(usize, &str), Nanos> {
     let mut starts = BTreeMap::new();
     for call in calls {
         let start = starts.entry((call.caller, call.request_id.as_str())).or_insert(call.start_ns);
@@ -193,7 +205,7 @@ fn used_reservations(calls: &[Call]) -> BTreeSet<(&str, &str)> {
 }
 
 /// Every coin that an acknowledged payment spends.
-fn exposures<'a>(calls: &'a [Call], dead: &DeadAttempts) -> Vec<(&'a str, Hold<'a>)> {
+fn exposures<'a>(calls: &'a [Call], deaths: &Deaths) -> Vec<(&'a str, Hold<'a>)> {
     let mut asked: BTreeMap<&str, Nanos> = BTreeMap::new();
     for call in calls {
         if let Asked::Pay { payment_id, .. } | Asked::Sign { payment_id, .. } = &call.asked {
@@ -205,12 +217,14 @@ fn exposures<'a>(calls: &'a [Call], dead: &DeadAttempts) -> Vec<(&'a str, Hold<'
     for call in calls {
         let Some(payment) = call.answer.payment() else { continue };
         let id = payment.payment_id.as_str();
-        for attempt in payment.attempts.iter().filter(|one| !dead.contains(&(id.to_owned(), one.number))) {
+        for attempt in &payment.attempts {
+            let until = deaths.get(&(id.to_owned(), attempt.number)).copied().unwrap_or(Nanos::MAX);
             for coin in &attempt.inputs {
                 let asked = asked.get(id).copied().unwrap_or(0);
-                let hold = Hold { holder: id, asked, from: call.end_ns, until: Nanos::MAX };
+                let hold = Hold { holder: id, asked, from: call.end_ns, until };
                 let first = known.entry((coin, id)).or_insert(hold);
                 first.from = first.from.min(call.end_ns);
+                first.until = first.until.max(until);
             }
         }
     }
@@ -240,7 +254,7 @@ fn overlaps(coin: &str, holds: &[Hold<'_>]) -> Vec<String> {
 fn against_payment(coin: &str, holds: &[Hold<'_>], payment: &Hold<'_>, used: &BTreeSet<(&str, &str)>) -> Vec<String> {
     let strangers = holds.iter().filter(|hold| !used.contains(&(payment.holder, hold.holder)));
     let contradicts = |hold: &&Hold<'_>| {
-        let granted_after = hold.asked >= payment.from;
+        let granted_after = hold.asked >= payment.from && hold.from < payment.until;
         let taken_away = hold.from <= payment.asked && payment.from <= hold.until;
         granted_after || taken_away
     };

@@ -37,7 +37,8 @@ fn unknown() -> Answer {
 }
 
 fn refused() -> Answer {
-    Answer::Refused { code: "Aborted".to_owned(), reason: "OUTPOINT_RESERVED".to_owned(), message: String::new() }
+    let (code, reason) = ("Aborted".to_owned(), "OUTPOINT_RESERVED".to_owned());
+    Answer::Refused { code, reason, message: String::new(), conflicts: vec!["c:0".to_owned()] }
 }
 
 fn done() -> Answer {
@@ -70,7 +71,7 @@ fn sign(payment: &str, reservation: &str, from_ms: u64, to_ms: u64) -> Call {
 }
 
 fn faults(calls: &[Call]) -> usize {
-    judge(calls, &DeadAttempts::new()).len()
+    judge(calls, &Deaths::new()).len()
 }
 
 #[test]
@@ -148,8 +149,36 @@ fn what_is_signed_away_is_granted_to_nobody() {
     let payment = pay("p1", 0, 10);
     assert_eq!(faults(&[payment.clone(), reserve("a", 3_600_000, 3_600_010, granted("r-1"))]), 1);
     assert_eq!(faults(&[payment.clone(), reserve("a", 5, 20, granted("r-1"))]), 0, "it may have come before");
-    let dead = DeadAttempts::from([("p1".to_owned(), 1)]);
-    assert_eq!(judge(&[payment, reserve("a", 500, 510, granted("r-1"))], &dead), Vec::<String>::new());
+}
+
+/// The only attempt of `p1` is dead, not before a moment.
+fn dead_from(from_ms: u64) -> Deaths {
+    Deaths::from([(("p1".to_owned(), 1), ms(from_ms))])
+}
+
+#[test]
+fn a_coin_that_is_granted_anew_before_the_attempt_that_spends_it_is_dead_is_caught() {
+    let calls = [pay("p1", 0, 10), reserve("a", 500, 510, granted("r-1"))];
+    assert_eq!(judge(&calls, &dead_from(400)), Vec::<String>::new());
+    assert_eq!(judge(&calls, &dead_from(505)), Vec::<String>::new(), "the grant may have come after it");
+    assert_eq!(judge(&calls, &dead_from(511)).len(), 1, "not yet final when the grant was answered");
+    assert_eq!(judge(&calls, &dead_from(9_000)).len(), 1);
+}
+
+#[test]
+fn a_coin_whose_attempt_is_dead_was_still_taken_from_whoever_held_it() {
+    let holder = [reserve("a", 0, 10, granted("r-1")), renew("w", "r-1", 60_000, 20, 30, done())];
+    let calls = [&holder[..], &[pay("p1", 100, 110)]].concat();
+    assert_eq!(judge(&calls, &dead_from(400)).len(), 1);
+}
+
+#[test]
+fn a_coin_goes_to_another_payment_when_the_first_is_dead_and_not_before() {
+    let calls = [pay("p1", 0, 10), pay("p2", 500, 510)];
+    assert_eq!(judge(&calls, &dead_from(400)), Vec::<String>::new());
+    assert_eq!(judge(&calls, &dead_from(600)).len(), 1);
+    // Nor the other way round: the second never let go of it.
+    assert_eq!(judge(&[pay("p2", 0, 10), pay("p1", 500, 510)], &dead_from(900)).len(), 1);
 }
 
 #[test]

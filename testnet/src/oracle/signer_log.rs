@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::deaths::{Inputs, Spends};
+
 /// One signature.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Signature {
@@ -31,11 +33,9 @@ pub struct Signature {
 pub struct SignerVerdict {
     /// Signatures, repetitions included.
     pub signatures: usize,
-    /// Attempts that were signed more than once, with the same bytes: allowed, a failover does that.
-    pub repeated: usize,
     /// Payments that were signed.
     pub payments: BTreeSet<String>,
-    /// Outpoints signed away for more than one payment.
+    /// Outpoints signed away for more than one payment, though what was signed for an earlier one could confirm.
     pub outpoints_for_two_payments: BTreeSet<String>,
     /// Attempts with more than one transaction, digest or fence.
     pub attempts_with_two_transactions: BTreeSet<String>,
@@ -75,27 +75,29 @@ pub fn read(path: &Path) -> Result<Vec<Signature>> {
 /// Wallet, payment, number of the attempt.
 type AttemptKey<'a> = (&'a str, &'a str, u32);
 
-/// Judges the signatures of all nodes together: the order between nodes does not matter.
-pub fn judge(signatures: &[Signature]) -> SignerVerdict {
+/// Judges the signatures of all nodes together: the order between nodes does not matter. `spends` is what the blocks
+/// say; they must have been read after the signatures.
+pub fn judge(signatures: &[Signature], spends: &Spends) -> SignerVerdict {
     let mut verdict = SignerVerdict { signatures: signatures.len(), ..SignerVerdict::default() };
-    let mut owners: BTreeMap<&str, BTreeSet<(&str, &str)>> = BTreeMap::new();
+    let inputs = signatures.iter().map(|one| (one.txid.as_str(), one.outpoints.as_slice())).collect();
+    let mut owners: BTreeMap<&str, Vec<&Signature>> = BTreeMap::new();
     let mut attempts: BTreeMap<AttemptKey, BTreeSet<(&str, &str, u64)>> = BTreeMap::new();
     let mut common: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for signature in signatures {
         let payment = (signature.wallet.as_str(), signature.payment_id.as_str());
         let outpoints: BTreeSet<&str> = signature.outpoints.iter().map(String::as_str).collect();
         for outpoint in &outpoints {
-            owners.entry(outpoint).or_default().insert(payment);
+            owners.entry(outpoint).or_default().push(signature);
         }
         let attempt = attempts.entry((payment.0, payment.1, signature.attempt)).or_default();
-        verdict.repeated += usize::from(!attempt.insert((&signature.txid, &signature.digest, signature.fence)));
+        attempt.insert((&signature.txid, &signature.digest, signature.fence));
         let shared = common.entry(payment).or_insert_with(|| outpoints.clone());
         *shared = &*shared & &outpoints;
         verdict.payments.insert(signature.payment_id.clone());
     }
     let name = |wallet: &str, payment: &str| format!("{wallet}/{payment}");
-    verdict.outpoints_for_two_payments =
-        owners.into_iter().filter(|(_, by)| by.len() > 1).map(|(outpoint, _)| outpoint.to_owned()).collect();
+    let twice = owners.into_iter().filter(|(outpoint, by)| is_signed_away_twice(outpoint, by, spends, &inputs));
+    verdict.outpoints_for_two_payments = twice.map(|(outpoint, _)| outpoint.to_owned()).collect();
     verdict.attempts_with_two_transactions = attempts
         .into_iter()
         .filter(|(_, transactions)| transactions.len() > 1)
@@ -109,10 +111,39 @@ pub fn judge(signatures: &[Signature]) -> SignerVerdict {
     verdict
 }
 
+/// Attempts that the signers of several nodes signed, from the log of each: allowed, and what a failover does between an
+/// intent and its signature.
+pub fn signed_by_several(logs: &[Vec<Signature>]) -> usize {
+    let mut nodes: BTreeMap<AttemptKey<'_>, BTreeSet<usize>> = BTreeMap::new();
+    for (node, log) in logs.iter().enumerate() {
+        for one in log {
+            nodes.entry((&one.wallet, &one.payment_id, one.attempt)).or_default().insert(node);
+        }
+    }
+    nodes.values().filter(|nodes| nodes.len() > 1).count()
+}
+
+/// Whether a coin was signed away for a payment, and for another one later (fences rise), though the first can confirm.
+/// It cannot where another of its coins was spent by a transaction that is final: then the service has freed this one.
+/// What became of this coin itself excuses nothing, since that is the later payment.
+fn is_signed_away_twice(outpoint: &str, by: &[&Signature], spends: &Spends, inputs: &Inputs<'_>) -> bool {
+    let follows = |later: &Signature, one: &Signature| {
+        (&later.wallet, &later.payment_id) != (&one.wallet, &one.payment_id) && later.fence >= one.fence
+    };
+    let succeeded = by.iter().filter(|one| by.iter().any(|later| follows(later, one)));
+    let mut alive = succeeded.filter(|one| spends.death_of(&one.txid, inputs, Some(outpoint)).is_none());
+    alive.next().is_some()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::block::{Header, Version as BlockVersion};
+    use bitcoin::hashes::Hash;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Block, BlockHash, CompactTarget, OutPoint, Transaction, TxIn, TxMerkleNode, Txid};
 
     fn signature(payment: &str, attempt: u32, txid: &str, outpoints: &[&str]) -> Signature {
         Signature {
@@ -126,23 +157,36 @@ mod tests {
         }
     }
 
+    fn judge_without_blocks(signatures: &[Signature]) -> SignerVerdict {
+        judge(signatures, &Spends::default())
+    }
+
     #[test]
     fn a_repeated_signature_of_the_same_bytes_is_allowed() {
         let one = signature("p1", 1, "aa", &["c:0", "d:1"]);
-        let verdict = judge(&[one.clone(), one, signature("p2", 1, "bb", &["e:0"])]);
+        let verdict = judge_without_blocks(&[one.clone(), one, signature("p2", 1, "bb", &["e:0"])]);
         assert!(verdict.is_clean());
-        assert_eq!((verdict.signatures, verdict.repeated, verdict.payments.len()), (3, 1, 2));
+        assert_eq!((verdict.signatures, verdict.payments.len()), (3, 2));
+    }
+
+    #[test]
+    fn only_what_two_nodes_signed_is_signed_by_several() {
+        let [one, other] = [signature("p1", 1, "aa", &["c:0"]), signature("p1", 2, "bb", &["c:0"])];
+        let (both, first) = (vec![one.clone(), other.clone()], vec![one]);
+        assert_eq!(signed_by_several(&[both.clone(), Vec::new(), first.clone()]), 1);
+        assert_eq!(signed_by_several(&[both.clone(), both]), 2);
+        assert_eq!(signed_by_several(&[[first.clone(), first].concat(), vec![other]]), 0, "one of them twice");
     }
 
     #[test]
     fn a_replacement_with_the_same_anchor_is_allowed() {
         let bump = signature("p1", 2, "bb", &["c:0", "e:0"]);
-        assert!(judge(&[signature("p1", 1, "aa", &["c:0"]), bump]).is_clean());
+        assert!(judge_without_blocks(&[signature("p1", 1, "aa", &["c:0"]), bump]).is_clean());
     }
 
     #[test]
     fn an_outpoint_for_two_payments_is_caught() {
-        let verdict = judge(&[signature("p1", 1, "aa", &["c:0"]), signature("p2", 1, "bb", &["c:0"])]);
+        let verdict = judge_without_blocks(&[signature("p1", 1, "aa", &["c:0"]), signature("p2", 1, "bb", &["c:0"])]);
         assert_eq!(verdict.outpoints_for_two_payments, BTreeSet::from(["c:0".to_owned()]));
         assert!(!verdict.is_clean());
     }
@@ -151,9 +195,9 @@ mod tests {
     fn the_same_payment_id_in_two_wallets_is_two_payments() {
         let mut other = signature("p1", 1, "bb", &["c:0"]);
         other.wallet = "cold".into();
-        assert!(!judge(&[signature("p1", 1, "aa", &["c:0"]), other.clone()]).is_clean());
+        assert!(!judge_without_blocks(&[signature("p1", 1, "aa", &["c:0"]), other.clone()]).is_clean());
         other.outpoints = vec!["d:0".into()];
-        assert!(judge(&[signature("p1", 1, "aa", &["c:0"]), other]).is_clean());
+        assert!(judge_without_blocks(&[signature("p1", 1, "aa", &["c:0"]), other]).is_clean());
     }
 
     #[test]
@@ -164,7 +208,7 @@ mod tests {
         let mut other_digest = one.clone();
         other_digest.digest.push('0');
         for other in [signature("p1", 1, "bb", &["c:0"]), other_fence, other_digest] {
-            let verdict = judge(&[one.clone(), other]);
+            let verdict = judge_without_blocks(&[one.clone(), other]);
             assert_eq!(verdict.attempts_with_two_transactions, BTreeSet::from(["hot/p1#1".to_owned()]));
         }
     }
@@ -172,7 +216,7 @@ mod tests {
     #[test]
     fn attempts_that_could_both_confirm_are_caught() {
         // 1 and 2 share c, 1 and 3 share d, but 2 and 3 share nothing.
-        let verdict = judge(&[
+        let verdict = judge_without_blocks(&[
             signature("p1", 1, "aa", &["c:0", "d:0"]),
             signature("p1", 2, "bb", &["c:0"]),
             signature("p1", 3, "cc", &["d:0"]),
@@ -195,5 +239,55 @@ mod tests {
         assert_eq!(read(&path).unwrap(), vec![signature("p1", 1, "aa", &["c:0"]); 2]);
         fs::write(&path, "{\"wallet\":\"hot\"}\n").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("line 1"));
+    }
+
+    fn coin(number: u8) -> OutPoint {
+        OutPoint::new(Txid::from_byte_array([number; 32]), 0)
+    }
+
+    fn transaction(coins: &[u8]) -> Transaction {
+        let input = coins.iter().map(|number| TxIn { previous_output: coin(*number), ..TxIn::default() }).collect();
+        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input, output: Vec::new() }
+    }
+
+    fn signed(payment: &str, attempt: u32, fence: u64, transaction: &Transaction) -> Signature {
+        let coins: Vec<String> = transaction.input.iter().map(|input| input.previous_output.to_string()).collect();
+        let coins: Vec<&str> = coins.iter().map(String::as_str).collect();
+        Signature { fence, ..signature(payment, attempt, &transaction.compute_txid().to_string(), &coins) }
+    }
+
+    /// Blocks that end with one that holds these transactions, if finality depth is 1.
+    fn final_spends(transactions: &[&Transaction]) -> Spends {
+        let header = Header {
+            version: BlockVersion::TWO,
+            prev_blockhash: BlockHash::all_zeros(),
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: 0,
+            bits: CompactTarget::from_consensus(0),
+            nonce: 0,
+        };
+        let txdata = transactions.iter().copied().cloned().collect();
+        Spends::read(&[Block { header, txdata }], 1, |_| 0)
+    }
+
+    /// A payment of coin 1 is bumped with coin 2. The first attempt confirms, which frees coin 2 for the next payment.
+    #[test]
+    fn a_coin_that_a_dead_attempt_would_have_spent_may_be_signed_away_again() {
+        let (first, bumped, next) = (transaction(&[1]), transaction(&[1, 2]), transaction(&[2]));
+        let lines = [signed("p1", 1, 10, &first), signed("p1", 2, 20, &bumped), signed("p2", 1, 30, &next)];
+        let clean = |spends: &Spends| judge(&lines, spends).is_clean();
+        assert!(clean(&final_spends(&[&first])));
+        assert!(clean(&final_spends(&[&first, &next])));
+        assert!(!clean(&Spends::default()), "the bump may confirm yet");
+        assert!(!clean(&final_spends(&[&next])), "what was signed away kills what it was taken from");
+    }
+
+    #[test]
+    fn a_coin_is_taken_only_from_an_earlier_payment_that_is_dead() {
+        // Coin 2 went from a payment that lives to one that is dead: the other way round it would have been right.
+        let (first, bumped, other) = (transaction(&[1]), transaction(&[1, 2]), transaction(&[2, 3]));
+        let lines = [signed("p2", 1, 5, &other), signed("p1", 1, 10, &first), signed("p1", 2, 20, &bumped)];
+        let verdict = judge(&lines, &final_spends(&[&first]));
+        assert_eq!(verdict.outpoints_for_two_payments, BTreeSet::from([coin(2).to_string()]));
     }
 }

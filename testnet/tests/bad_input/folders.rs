@@ -216,16 +216,19 @@ fn damage(stage: &mut Stage, specimen: &mut Specimen, database: &str) -> Result<
         specimen.refused(stage, &what, &folder, &config, &[database, "damaged"])?;
     }
     mixed(stage, specimen, database)?;
-    // SQLite itself sees nothing wrong in this: only the checksum of the row does.
+    // SQLite itself sees nothing wrong in this: only the checksum of the row does. Everywhere, because what a row was
+    // before may still lie in the file.
     let (folder, config) = specimen.copy()?;
     let needle: &[u8] = if database == "raft.db" { b"client/payouts" } else { b"operator/alice" };
-    let mut found = false;
+    let mut found = 0;
     spoil(&folder.join(database), |bytes| {
-        let at = bytes.windows(needle.len()).position(|window| window == needle);
-        found = at.is_some();
-        bytes[at.unwrap_or(0)] ^= 1;
+        let places = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(needle));
+        for at in places.collect::<Vec<_>>() {
+            bytes[at] ^= 1;
+            found += 1;
+        }
     })?;
-    ensure!(found, "{database} does not hold {:?}", String::from_utf8_lossy(needle));
+    ensure!(found > 0, "{database} does not hold {:?}", String::from_utf8_lossy(needle));
     specimen.refused(stage, &format!("{database}: one bit"), &folder, &config, &[database, "checksum"])
 }
 
@@ -278,7 +281,9 @@ fn in_use(stage: &mut Stage, specimen: &Specimen, leader: usize) -> Result<()> {
     let home = stage.cluster.folder().join(format!("node-{}", leader + 1));
     let mut config = fs::read_to_string(home.join("config.toml"))?;
     let (own, free) = (stage.cluster.nodes()[leader].addresses(), Addresses::free()?);
-    for (own, free) in [(own.data, free.data), (own.control, free.control), (own.health, free.health)] {
+    let pairs =
+        [(own.data, free.data), (own.control, free.control), (own.health, free.health), (own.agent, free.agent)];
+    for (own, free) in pairs {
         config = replaced(&config, &own.to_string(), &free.to_string())?;
     }
     let (code, told) = specimen.start(&config)?;

@@ -126,6 +126,15 @@ pub async fn watches(stage: &mut Stage) -> Result<()> {
         };
         stage.refuses(Who::Client, what, &wanted, ask).await;
     }
+    let cases = [("a malformed wallet", "a b", "", "wallet_id"), ("a malformed id", "", "17", "reservation_id")];
+    for (what, wallet, reservation, field) in cases {
+        let ask = async |mut to: Clients| {
+            let (wallet_id, reservation_id) = (wallet.to_owned(), reservation.to_owned());
+            let watch = v1::WatchReservationsRequest { wallet_id, reservation_id, from_index: 0 };
+            to.reservation.watch_reservations(watch).await.map(|_| tonic::Response::new(()))
+        };
+        stage.refuses(Who::Client, &format!("{what} of reservations"), &invalid(&[field]), ask).await;
+    }
     Ok(())
 }
 

@@ -2,13 +2,18 @@
 //! that it checks. They take turns, because each needs the machine for itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod bystander;
 mod divergence;
+mod drain;
 mod footprint;
 mod forwarding;
+mod goaway;
+mod handover;
 mod health;
 mod isolation;
 mod membership;
 mod pause;
+mod relocation;
 mod reorganisation;
 mod restart;
 mod routing;

@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
+use onespend_proto::v1::wallet_service_client::WalletServiceClient;
 use onespend_proto::{reason, v1};
+use onespend_testnet::cluster::Addresses;
+use onespend_testnet::health;
+use onespend_testnet::hot::WALLET;
 use serde_json::Value;
 
-use crate::scene::{Scene, eventually, fresh_id, need};
+use crate::scene::{NODES, PATIENCE, Scene, eventually, fresh_id, need};
 use crate::transfer::reserve_and_release;
 
 /// The first id that the cluster never had.
 const NEW: u64 = 4;
+const ASK: Duration = Duration::from_secs(2);
 
 /// safety 29: what was acknowledged is on the disks of a quorum, also of one that the new node belongs to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,6 +44,18 @@ async fn a_node_whose_disk_was_lost_is_replaced_under_load_and_the_new_one_votes
     expected.sort_unstable();
     assert_eq!(voters, expected);
 
+    // Its id is not used again, though nobody has it now.
+    let elsewhere = Addresses::free().unwrap();
+    let reused = v1::AddLearnerRequest {
+        request_id: fresh_id(),
+        node_id: lost as u64 + 1,
+        control_address: elsewhere.control.to_string(),
+        data_address: elsewhere.data.to_string(),
+    };
+    let refused = scene.operator().add_learner(reused).await.unwrap_err();
+    assert!(refused.is(reason::MEMBERSHIP_REFUSED), "{refused}");
+    assert!(refused.to_string().contains("never used again"), "{refused}");
+
     // Without the other old node, nothing is granted unless the new one acknowledges it.
     scene.node(other).kill().unwrap();
     let both = scene.client_of(&[leader, lost]);
@@ -44,6 +63,97 @@ async fn a_node_whose_disk_was_lost_is_replaced_under_load_and_the_new_one_votes
     scene.node(other).restart().unwrap();
     scene.settle_and_judge().await;
     scene.finish();
+}
+
+/// So many nodes beside the three voters, each with the whole log and no vote.
+const LEARNERS: usize = 4;
+
+/// Learners serve reads that may be stale, pass everything else on, and never lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_voters_and_four_learners_under_load() {
+    let mut scene = Scene::with_coins("learners", 10).await;
+    let first = scene.primary();
+    let stop = Arc::new(AtomicBool::new(false));
+    let caller = tokio::spawn(reserve_and_release(scene.client(), Arc::clone(&stop)));
+    let mut learners = Vec::new();
+    for _ in 0..LEARNERS {
+        let index = scene.cluster.start_joining().unwrap();
+        let (node, at) = ((index + 1).to_string(), scene.addresses(index));
+        let (control, data) = (at.control.to_string(), at.data.to_string());
+        let to = ["--control-address", control.as_str(), "--data-address", data.as_str()];
+        scene.cluster.operate(&[&["cluster", "add", node.as_str()], &to[..]].concat()).unwrap();
+        learners.push(index);
+    }
+    for learner in &learners {
+        follows(&scene, *learner).await;
+        reads_and_passes_on(&scene, *learner).await;
+    }
+    let listed: Value =
+        serde_json::from_str(&scene.cluster.operate(&["cluster", "members", "-o", "json"]).unwrap()).unwrap();
+    let members = listed["members"].as_array().unwrap();
+    let voters = members.iter().filter(|member| member["voter"] == true).count();
+    assert_eq!((members.len(), voters), (NODES + LEARNERS, NODES));
+    assert!(members.iter().all(|member| member["version"].is_string() && member["bitcoind"]["state"].is_string()));
+    let lags = members.iter().filter(|member| member["lag_entries"].is_u64()).count();
+    // A leader does not lag behind itself, and need not say so.
+    assert!(lags + 1 >= NODES + LEARNERS, "{members:?}");
+
+    // A learner neither votes nor stands: two of three voters are the quorum, and one of them leads.
+    scene.node(first).kill().unwrap();
+    let next = scene.primary();
+    assert!(next < NODES && next != first, "node {}", next + 1);
+    for learner in &learners {
+        follows(&scene, *learner).await;
+    }
+    scene.node(first).restart().unwrap();
+    stop.store(true, Ordering::SeqCst);
+    caller.await.unwrap().expect("no caller sees an error");
+    scene.finish();
+}
+
+/// It is a replica for balancers, and no primary.
+async fn follows(scene: &Scene, learner: usize) {
+    let health = scene.addresses(learner).health;
+    eventually("a learner serves reads", async || {
+        let answer = health::get(health, "/replica", ASK).map_err(|error| error.to_string())?;
+        need(answer.is_ok() && answer.json()["role"] == "learner", || answer.body)
+    })
+    .await;
+    for path in ["/primary", "/leader"] {
+        let answer = health::get(health, path, ASK).unwrap();
+        assert_eq!((answer.status, answer.json()["reason"].as_str()), (503, Some("NOT_LEADER")), "{path}");
+    }
+}
+
+/// The age of what it shows is measured, and what may not be old comes from the leader.
+async fn reads_and_passes_on(scene: &Scene, learner: usize) {
+    let id = learner as u64 + 1;
+    let bounded = v1::read_consistency::Level::BoundedStaleness(v1::BoundedStaleness { max_lag_ms: 60_000 });
+    let bounded = Some(v1::ReadConsistency { level: Some(bounded) });
+    let wallet_id = WALLET.to_owned();
+    let asked = v1::GetBalanceRequest { wallet_id: wallet_id.clone(), consistency: bounded, ..Default::default() };
+    let mut wallet = WalletServiceClient::new(scene.direct(learner));
+    let answer = wallet.get_balance(asked).await.unwrap().into_inner().read_info.unwrap();
+    assert!(answer.served_by == id && answer.staleness_ms <= 60_000 && answer.applied_index > 0, "{answer:?}");
+    let asked = v1::GetBalanceRequest { wallet_id, ..Default::default() };
+    let answer = wallet.get_balance(asked).await.unwrap().into_inner().read_info.unwrap();
+    assert!(answer.served_by != id && answer.staleness_ms == 0, "{answer:?}");
+
+    // Streams go out from a learner, too. Under load something changes all the time.
+    let mut stream = ReservationServiceClient::new(scene.direct(learner))
+        .watch_reservations(v1::WatchReservationsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let told = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let message = stream.message().await.unwrap().expect("the stream goes on");
+            if let Some(reservation) = message.reservation {
+                return reservation;
+            }
+        }
+    });
+    assert!(!told.await.expect("a change in time").reservation_id.is_empty());
 }
 
 fn id_of_voter(member: &Value) -> u64 {

@@ -14,6 +14,7 @@ use onespend_testnet::bitcoind::wait_for_same_tip;
 use onespend_testnet::cluster::{Addresses, Cluster, FINALITY_DEPTH, Folder, Node, Setup};
 use onespend_testnet::hot::{self, WALLET};
 use onespend_testnet::oracle::chain::{self, Orders};
+use onespend_testnet::oracle::deaths::Spends;
 use onespend_testnet::oracle::signer_log;
 use onespend_testnet::{grpc, programs};
 use tonic::transport::Channel;
@@ -194,7 +195,8 @@ impl Scene {
         for node in self.cluster.nodes() {
             signatures.extend(signer_log::read(&node.signer_log()).unwrap());
         }
-        let verdict = signer_log::judge(&signatures);
+        let spends = Spends::read(&blocks, usize::try_from(FINALITY_DEPTH).unwrap(), |_| 0);
+        let verdict = signer_log::judge(&signatures, &spends);
         assert!(verdict.is_clean(), "{verdict:?}");
         assert_eq!(verdict.payments.iter().cloned().collect::<Vec<_>>(), ids, "in the signers' logs");
     }

@@ -1,17 +1,19 @@
-//! Following payments while nodes come and go.
+//! Following payments and reservations while nodes come and go.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use onespend_proto::client::Client;
 use onespend_proto::v1;
 use onespend_proto::v1::PaymentState;
 use onespend_proto::v1::payment_service_client::PaymentServiceClient;
+use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
+use onespend_testnet::health;
 use onespend_testnet::hot::WALLET;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use crate::scene::{NODES, PATIENCE, Scene, payment};
+use crate::scene::{NODES, PATIENCE, Scene, eventually, need, payment, release, reserve};
 
 const PAYMENTS: usize = 36;
 /// Changes that are read from one node before the next is asked; all nodes together get fewer than there are.
@@ -42,6 +44,109 @@ async fn watch_payments_resumes_on_another_node_without_a_gap() {
     }
     resumed_by_hand(&scene, seen, &told).await;
     scene.finish();
+}
+
+const RESERVATIONS: usize = 12;
+
+/// What a follower holds of each reservation in the end is what there is, though its node died under way and every node
+/// was asked in turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_reservations_resumes_on_another_node_without_a_gap() {
+    let mut scene = Scene::with_coins("watch-reservations", RESERVATIONS + 4).await;
+    let client = scene.client();
+    let followed = tokio::spawn(follow_reservations(client.clone(), RESERVATIONS));
+    let (early, late) = (RESERVATIONS / 2, RESERVATIONS);
+    let mut held = Vec::new();
+    for number in 0..early {
+        let granted = client.reserve_utxos(reserve(10_000)).await.unwrap().reservation.unwrap();
+        if number % 2 == 0 {
+            client.release_reservation(release(&granted)).await.unwrap();
+        }
+        held.push(granted);
+    }
+    // A few from each node in turn, each from where the one before stopped.
+    let (mut by_hand, mut resume) = (BTreeMap::new(), 0);
+    for index in 0..NODES {
+        let applied = client.get_tip(v1::GetTipRequest::default()).await.unwrap().read_info.unwrap().applied_index;
+        resume = take_reservations(scene.direct(index), resume, applied, &mut by_hand).await;
+    }
+    for granted in &held {
+        let now = reservation(&client, granted).await;
+        assert_eq!(by_hand.get(&granted.reservation_id), Some(&now.state()), "{now:?}");
+    }
+
+    let dead = scene.primary();
+    scene.node(dead).kill().unwrap();
+    for granted in held.iter().skip(1).step_by(2) {
+        client.release_reservation(release(granted)).await.unwrap();
+    }
+    for _ in early..late {
+        let granted = client.reserve_utxos(reserve(10_000)).await.unwrap().reservation.unwrap();
+        client.release_reservation(release(&granted)).await.unwrap();
+        held.push(granted);
+    }
+    scene.node(dead).restart().unwrap();
+    let told = tokio::time::timeout(PATIENCE, followed).await.expect("the watch gets there").unwrap();
+    let released: BTreeMap<String, v1::ReservationState> =
+        held.iter().map(|one| (one.reservation_id.clone(), v1::ReservationState::Released)).collect();
+    assert_eq!(told, released);
+
+    // Also the node that has just loaded its state, and knows of no single change, lets nobody miss any.
+    let applied = client.get_tip(v1::GetTipRequest::default()).await.unwrap().read_info.unwrap().applied_index;
+    for index in 0..NODES {
+        let health = scene.addresses(index).health;
+        let is_ready = || health::status(health, "/readyz", Duration::from_secs(2)) == 200;
+        eventually("the node is ready", async || need(is_ready(), || format!("node {}", index + 1))).await;
+        let mut resumed = by_hand.clone();
+        take_reservations(scene.direct(index), resume, applied, &mut resumed).await;
+        assert_eq!(resumed, released, "node {}", index + 1);
+    }
+    scene.finish();
+}
+
+/// With the client that goes on elsewhere by itself, until so many have ended; the last word about each.
+async fn follow_reservations(client: Client, reservations: usize) -> BTreeMap<String, v1::ReservationState> {
+    let mut watch = client.watch_reservations(v1::WatchReservationsRequest::default());
+    let mut told = BTreeMap::new();
+    while told.values().filter(|state| **state == v1::ReservationState::Released).count() < reservations {
+        let message = watch.next().await.expect("the watch goes on elsewhere");
+        if let Some(reservation) = message.reservation {
+            told.insert(reservation.reservation_id.clone(), reservation.state());
+        }
+    }
+    told
+}
+
+/// Takes in what one node tells after an index, until it has told everything up to another one; where to resume.
+async fn take_reservations(
+    channel: Channel,
+    from_index: u64,
+    up_to: u64,
+    known: &mut BTreeMap<String, v1::ReservationState>,
+) -> u64 {
+    let mut stream = eventually("the node lets itself be followed", async || {
+        // One that has just started refuses until it knows that it has caught up.
+        let request = v1::WatchReservationsRequest { from_index, ..Default::default() };
+        let opened = ReservationServiceClient::new(channel.clone()).watch_reservations(request).await;
+        opened.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    })
+    .await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let message = tokio::time::timeout_at(deadline.into(), stream.message()).await.expect("changes in time");
+        let message = message.unwrap().expect("the stream goes on");
+        if let Some(reservation) = message.reservation {
+            known.insert(reservation.reservation_id.clone(), reservation.state());
+        }
+        if message.applied_index >= up_to {
+            return message.applied_index;
+        }
+    }
+}
+
+async fn reservation(client: &Client, granted: &v1::Reservation) -> v1::Reservation {
+    let request = v1::GetReservationRequest { reservation_id: granted.reservation_id.clone(), ..Default::default() };
+    client.get_reservation(request).await.unwrap().reservation.unwrap()
 }
 
 async fn pay(client: &Client, orders: &[v1::CreatePaymentRequest]) {

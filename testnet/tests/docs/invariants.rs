@@ -15,6 +15,9 @@ const NO_TEST_YET: &str = "no test yet";
 /// The rows that may say so, and why. This list may only get shorter: a row that is not on it needs its test.
 const GAPS: [(u32, &str); 0] = [];
 
+/// Those that the design asks for by name.
+const SCENARIOS: usize = 18;
+
 /// What the table says of one invariant.
 struct Row {
     number: u32,
@@ -152,6 +155,26 @@ fn test_fault(number: u32, test: &str, tests: &Tests) -> Option<String> {
 fn every_invariant_has_a_test_that_cites_it() {
     let page = fs::read_to_string(root().join(PAGE)).unwrap();
     assert_none(&faults(&rows(&page), &all_tests(), &GAPS));
+}
+
+/// What is in backticks in the second column of the table under the heading of the scenarios, folders apart.
+fn scenarios(page: &str) -> Vec<String> {
+    let section = page.split("\n## ").find(|section| section.starts_with("Scenarios\n")).unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let cells = rows.filter_map(|line| line.trim_matches('|').split(" | ").nth(1));
+    let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    named.filter(|name| !name.contains('/')).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_scenario_that_is_listed_is_there() {
+    let (page, tests) = (fs::read_to_string(root().join(PAGE)).unwrap(), all_tests());
+    let named = scenarios(&page);
+    assert!(named.len() >= SCENARIOS, "only {named:?}");
+    let missing: Vec<String> = named.into_iter().filter(|name| !tests.contains_key(name)).collect();
+    assert_none(&missing);
+    let table = "a\n## Scenarios\n\n| s | t |\n|---|---|\n| one `x` | `y`, and `z` in `a/b/` |\n\n## B\n| c | `d` |\n";
+    assert_eq!(scenarios(table), ["y", "z"]);
 }
 
 /// The page as it should be, in small: every invariant is held by one test.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use onespend_proto::client::ClientError;
 use onespend_proto::v1::{self, PaymentState};
 use onespend_testnet::cluster::Node;
 use onespend_testnet::hot::WALLET;
@@ -11,10 +12,14 @@ use onespend_testnet::programs;
 
 use crate::scene::{AMOUNT_SAT, Scene, eventually, outpoint, reason, recipient};
 
+/// More entries than a few elections and what the first leaders do at once write.
+const LOST_ENTRIES: u32 = 100;
+
 /// safety 30: and the fences after it are above all of the time before.
 pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &mut Scene) {
     let nodes = scene.cluster.nodes().len();
     mark_all(scene, nodes);
+    nothing_is_granted_before_recovery_mode_begins(scene).await;
     let recovery = eventually("the state is compared with bitcoind", async || {
         let request = v1::GetRecoveryRequest::default();
         let answer = scene.operator.get_recovery(request).await.map_err(|error| error.to_string())?;
@@ -67,6 +72,26 @@ pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &
     }
 }
 
+/// A caller orders from the first moment on, again and again, each time under another name.
+async fn nothing_is_granted_before_recovery_mode_begins(scene: &mut Scene) {
+    let mut orders = 0;
+    eventually("an order is refused for recovery mode", async || {
+        orders += 1;
+        let order = v1::CreatePaymentRequest {
+            wallet_id: WALLET.to_owned(),
+            payment_id: format!("early-{orders}"),
+            recipients: vec![recipient("early")],
+            ..Default::default()
+        };
+        match scene.client.create_payment(order).await {
+            Err(ClientError::Rejected(refused)) if refused.reason == "RECOVERY_MODE" => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(granted) => panic!("granted: {granted:?}"),
+        }
+    })
+    .await;
+}
+
 /// safety 30: nobody has marked the folders that were put back, and a signer remembers what the log has lost. The node
 /// that signed has to lead for that: the signers of the others remember nothing of it.
 pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_remembers(scene: &mut Scene) {
@@ -78,6 +103,11 @@ pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_rememb
     }
     start_all(scene);
     let signed_by = scene.cluster.wait_for_primary(Duration::from_mins(1)).unwrap();
+    // The log must be behind the signer's memory still when that node leads again: elections write entries as well.
+    for _ in 0..LOST_ENTRIES {
+        let request = v1::NewAddressRequest { wallet_id: WALLET.to_owned(), ..Default::default() };
+        scene.client.new_address(request).await.unwrap();
+    }
     let lost = scene.pay(WALLET, "lost", 2.0).await;
     scene.in_every_mempool(&lost.txid, None).await;
 

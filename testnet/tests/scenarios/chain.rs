@@ -16,11 +16,14 @@ const KEYS: &[(&str, &str)] = &[("ONESPEND_BITCOIND__POLL_MS", "200"), ("ONESPEN
 /// For calls that are refused as long as bitcoind is as it is.
 const REFUSAL: Duration = Duration::from_secs(3);
 
+/// The same, for a leader that is looked at and must not give up the lead by itself meanwhile.
+const STAYS: &[(&str, &str)] = &[KEYS[0], KEYS[1], ("ONESPEND_HEALTH__HAND_OVER_AFTER_MS", "600000")];
+
 /// safety 8, 17: bitcoind of the leader on another fork, which has A where everybody else has A2. It is noticed, the
 /// leader takes no spends, and what another leader follows instead settles; no coin is free in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_bitcoind_is_on_another_fork_takes_no_spends_and_frees_no_coin() {
-    let mut scene = Scene::start(Stage { name: "fork", coins: 4, keys: KEYS, ..Stage::default() }).await;
+    let mut scene = Scene::start(Stage { name: "fork", coins: 4, keys: STAYS, ..Stage::default() }).await;
     let leader = scene.primary();
     let [next, last] = Scene::others(leader)[..] else { panic!("three nodes") };
     let first = scene.pay("forked", 1.0).await;

@@ -6,6 +6,8 @@ mod blocks;
 mod chain;
 mod disk;
 mod draft;
+mod full;
+mod gray;
 mod late;
 mod lost;
 mod outside;
@@ -14,13 +16,14 @@ mod race;
 mod replaced;
 mod scene;
 mod slow;
+mod upgrade;
 
 use scene::{Scene, Stage};
 
 /// Those that leave the nodes and the chain as they were share one cluster.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_race_are_replaced_and_reorganised_and_coins_have_one_owner() {
-    let coins = lost::MANY + 40;
+    let coins = lost::MANY + 44;
     let mut scene = Scene::start(Stage { name: "shared", coins, ..Stage::default() }).await;
     let mut paid = race::of_two_psbts_for_one_attempt_exactly_one_is_signed(&mut scene).await;
     replaced::a_third_attempt_that_leaves_the_anchor_out_is_refused(&mut scene).await;
@@ -28,6 +31,7 @@ async fn payments_race_are_replaced_and_reorganised_and_coins_have_one_owner() {
     paid.extend(race::a_cancellation_that_races_a_block_ends_as_the_block_says(&mut scene).await);
     replaced::a_reorganisation_that_swaps_an_attempt_for_another_frees_nothing(&mut scene).await;
     outside::a_reserved_coin_that_somebody_else_spends_is_signed_for_by_nobody(&mut scene).await;
+    outside::a_reservation_ends_when_the_foreign_spend_of_its_coin_is_taken_back(&mut scene).await;
     lost::a_large_reservation_whose_last_coin_is_taken_holds_nothing_and_is_refused_again(&mut scene).await;
     let mut paid: Vec<&str> = paid.iter().map(String::as_str).collect();
     paid.extend(["chain", "middle", "swapped"]);

@@ -10,11 +10,13 @@ use bitcoin::secp256k1::{Message, Secp256k1};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, CompressedPublicKey, ScriptBuf, Transaction, TxIn, TxOut, Witness, ecdsa};
+use onespend_proto::client::ClientError;
 use onespend_proto::v1::{self, Keychain, UtxoState};
 use onespend_testnet::hot::WALLET;
+use onespend_testnet::oracle::signer_log::Signature;
 
 use crate::draft::{FEE_SAT, names, outpoint, release, reserve};
-use crate::scene::{NODES, Scene, eventually, need, payee, reason};
+use crate::scene::{NODES, Scene, eventually, fresh_id, need, payee, reason};
 
 const TTL: Duration = Duration::from_mins(10);
 
@@ -23,16 +25,12 @@ const TTL: Duration = Duration::from_mins(10);
 pub async fn a_reserved_coin_that_somebody_else_spends_is_signed_for_by_nobody(scene: &mut Scene) {
     let held = scene.reserve(2, TTL).await;
     let [stolen, kept] = &names(&held.utxos)[..] else { panic!("two coins") };
+    let before = signed_for(scene, stolen);
     let theft = spend_outside(scene, &held.utxos[0]);
     let txid = theft.compute_txid().to_string();
     scene.cluster.bitcoinds()[0].send(&theft).unwrap();
     let block = scene.mine_only(&[&theft]);
-    eventually("the spend is seen", async || {
-        let coin = scene.coin(stolen).await;
-        let spent = matches!(coin.state(), UtxoState::SpentPending | UtxoState::Spent);
-        need(spent && coin.spending_txid == txid, || format!("{coin:?}"))
-    })
-    .await;
+    is_seen(scene, stolen, &txid).await;
     let events = scene.operator.list_audit_events(v1::ListAuditEventsRequest::default()).await.unwrap().events;
     assert!(events.iter().any(|one| one.event == "foreign_spend"), "an operator must see it: {events:?}");
 
@@ -48,16 +46,75 @@ pub async fn a_reserved_coin_that_somebody_else_spends_is_signed_for_by_nobody(s
 
     scene.reorganise(block, &[&[], &[]]);
     scene.followed().await;
-    assert_eq!(scene.coin(stolen).await.state(), UtxoState::Quarantined);
-    assert_eq!(reason(reserve(&scene.client, std::slice::from_ref(stolen), TTL).await), "OUTPOINT_RESERVED");
+    is_held_back(scene, stolen).await;
     // The thief is in the mempools still.
     scene.mine(1);
     scene.followed().await;
-    let name = outpoint(stolen).to_string();
-    for index in 0..NODES {
-        let lines = scene.signatures(index);
-        assert!(lines.iter().all(|line| !line.outpoints.contains(&name)), "signed for a stolen coin: {lines:?}");
-    }
+    assert_eq!(signed_for(scene, stolen), before, "signed for a stolen coin");
+}
+
+/// safety 17: the same when nobody has given the reservation back. The spend that is taken back ends it as if its time
+/// were over: its owner may not sign for a coin that somebody else has the keys of, and its other coin is free.
+pub async fn a_reservation_ends_when_the_foreign_spend_of_its_coin_is_taken_back(scene: &mut Scene) {
+    let held = scene.reserve(2, TTL).await;
+    let [stolen, kept] = &names(&held.utxos)[..] else { panic!("two coins") };
+    let before = signed_for(scene, stolen);
+    let theft = spend_outside(scene, &held.utxos[0]);
+    scene.cluster.bitcoinds()[0].send(&theft).unwrap();
+    let block = scene.mine_only(&[&theft]);
+    is_seen(scene, stolen, &theft.compute_txid().to_string()).await;
+    assert_eq!(scene.coin(kept).await.state(), UtxoState::Reserved);
+
+    scene.reorganise(block, &[&[], &[]]);
+    scene.followed().await;
+    let wanted = v1::GetReservationRequest { reservation_id: held.reservation_id.clone(), ..Default::default() };
+    let ended = scene.client.get_reservation(wanted).await.unwrap().reservation.unwrap();
+    assert_eq!(ended.state(), v1::ReservationState::Expired, "{ended:?}");
+    let request = scene.sign_request("stolen-again-from", &held, FEE_SAT).await;
+    assert_eq!(reason(scene.client.sign_psbt(request).await), "RESERVATION_EXPIRED");
+    assert_eq!(scene.coin(kept).await.state(), UtxoState::Available);
+    is_held_back(scene, stolen).await;
+    // That the wallet works again does not mean that anybody has looked at this coin.
+    let (request_id, wallet_id, note) = (fresh_id(), WALLET.to_owned(), "somebody has the keys".to_owned());
+    scene.operator.freeze_wallet(v1::FreezeWalletRequest { request_id, wallet_id, note }).await.unwrap();
+    let (request_id, wallet_id) = (fresh_id(), WALLET.to_owned());
+    scene.operator.unfreeze_wallet(v1::UnfreezeWalletRequest { request_id, wallet_id }).await.unwrap();
+    is_held_back(scene, stolen).await;
+
+    // The thief is in the mempools still.
+    scene.mine(1);
+    scene.followed().await;
+    assert_eq!(reason(reserve(&scene.client, std::slice::from_ref(stolen), TTL).await), "OUTPOINT_SPENT");
+    assert_eq!(signed_for(scene, stolen), before, "signed for a stolen coin");
+}
+
+/// Waits until the service knows that this transaction in a block spends the coin.
+async fn is_seen(scene: &Scene, coin: &v1::Outpoint, txid: &str) {
+    eventually("the spend is seen", async || {
+        let coin = scene.coin(coin).await;
+        let spent = matches!(coin.state(), UtxoState::SpentPending | UtxoState::Spent);
+        need(spent && coin.spending_txid == txid, || format!("{coin:?}"))
+    })
+    .await;
+}
+
+/// The coin is in quarantine, and whoever asks for it is told so.
+async fn is_held_back(scene: &Scene, coin: &v1::Outpoint) {
+    assert_eq!(scene.coin(coin).await.state(), UtxoState::Quarantined);
+    let refused = match reserve(&scene.client, std::slice::from_ref(coin), TTL).await {
+        Err(ClientError::Rejected(refused)) => refused,
+        other => panic!("refused, wanted; got {other:?}"),
+    };
+    assert_eq!(refused.reason, "OUTPOINT_RESERVED");
+    let fact = |key: &str| refused.metadata.get(key).map(String::as_str);
+    assert_eq!((fact("outpoints"), fact("holders")), (Some(outpoint(coin).to_string().as_str()), Some("quarantine")));
+}
+
+/// What any signer has signed for the coin. There may be some, of attempts that are dead: the wallet is used by others.
+fn signed_for(scene: &Scene, coin: &v1::Outpoint) -> Vec<Signature> {
+    let name = outpoint(coin).to_string();
+    let lines = (0..NODES).flat_map(|index| scene.signatures(index));
+    lines.filter(|line| line.outpoints.contains(&name)).collect()
 }
 
 /// Spends a coin of the wallet past the service, with the keys out of a signer's file.

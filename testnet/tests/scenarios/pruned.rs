@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
 use onespend_proto::v1::{self, PaymentState, ReservationState};
@@ -19,6 +19,10 @@ const REQUESTS: usize = 200_000 + 500;
 const CHANNELS: usize = 4;
 const CALLERS: usize = 128;
 const TTL: Duration = Duration::from_hours(1);
+/// Far longer than all of them take on a busy machine.
+const FORGET_PATIENCE: Duration = Duration::from_mins(15);
+/// After one that the log did not decide.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// safety 7, 8, 11: result cache pruned, then an ancient retry. Nothing acts twice: a payment is bound to its id for
 /// ever, a replacement has to pay more than the one before, and coins have one owner.
@@ -128,12 +132,14 @@ async fn forget(scene: &mut Scene) {
     let address = scene.cluster.nodes()[leader].addresses().data;
     let channels: Vec<_> = (0..CHANNELS).map(|_| channel(address, scene.cluster.client()).unwrap()).collect();
     let left = Arc::new(AtomicUsize::new(REQUESTS));
+    let deadline = Instant::now() + FORGET_PATIENCE;
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
         let mut client = ReservationServiceClient::new(channels[number % CHANNELS].clone());
         let left = Arc::clone(&left);
         callers.spawn(async move {
             while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                assert!(Instant::now() < deadline, "{left:?} requests are left after {FORGET_PATIENCE:?}");
                 let request = v1::ReleaseReservationRequest {
                     request_id: fresh_id(),
                     reservation_id: "r-1".to_owned(),
@@ -143,6 +149,7 @@ async fn forget(scene: &mut Scene) {
                 if refused.code() != Code::NotFound {
                     // Not decided by the log: it does not count.
                     left.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         });

@@ -194,7 +194,7 @@ impl World {
         }
         match policy::judge(tx, &self.ledger, &self.mempool, Strictness::Full) {
             Ok(admission) => {
-                self.mempool.insert(tx.clone(), admission.fee, &admission.replaced);
+                self.mempool.insert(tx.clone(), admission.fee, &admission.replaced, self.ledger.now_s());
                 BroadcastOutcome::Accepted
             }
             Err(Refusal::MissingInputs) => self.explain_missing_inputs(tx, txid),

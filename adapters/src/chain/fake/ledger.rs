@@ -50,6 +50,8 @@ pub(super) struct Ledger {
     spenders: BTreeMap<OutPoint, Txid>,
     arrivals: i64,
     preferred: i64,
+    /// The time, where a test sets it; else the machine's.
+    pub(super) clock_s: Option<u64>,
 }
 
 impl Ledger {
@@ -65,11 +67,16 @@ impl Ledger {
             spenders: BTreeMap::new(),
             arrivals: 0,
             preferred: 0,
+            clock_s: None,
         }
     }
 
     pub(super) fn genesis(&self) -> BlockHash {
         self.active[0]
+    }
+
+    pub(super) fn active_blocks(&self) -> Vec<Block> {
+        self.active.iter().filter_map(|hash| Some(self.blocks.get(hash)?.block.clone())).collect()
     }
 
     pub(super) fn height(&self) -> u32 {
@@ -254,12 +261,13 @@ impl Ledger {
     /// The wall clock, but always after the tip. (Core demands only the median of eleven.)
     fn next_time(&self) -> u32 {
         let tip = self.blocks.get(&self.tip()).map_or(0, |stored| stored.block.header.time);
-        u32::try_from(now_s()).unwrap_or(u32::MAX).max(tip.saturating_add(1))
+        u32::try_from(self.now_s()).unwrap_or(u32::MAX).max(tip.saturating_add(1))
     }
-}
 
-pub(super) fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    pub(super) fn now_s(&self) -> u64 {
+        let machine = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.clock_s.unwrap_or_else(machine)
+    }
 }
 
 fn subsidy(height: u32) -> Amount {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
 
-use super::ledger::{Ledger, now_s};
+use super::ledger::Ledger;
 use super::policy::{self, Strictness};
 use crate::chain::MempoolEntry;
 
@@ -43,7 +43,7 @@ impl Mempool {
         member.tx.output.get(usize::try_from(outpoint.vout).ok()?)
     }
 
-    pub(super) fn insert(&mut self, tx: Transaction, fee: Amount, replaced: &BTreeSet<Txid>) {
+    pub(super) fn insert(&mut self, tx: Transaction, fee: Amount, replaced: &BTreeSet<Txid>, time_s: u64) {
         for txid in replaced {
             self.remove(txid);
         }
@@ -53,7 +53,7 @@ impl Mempool {
         }
         let vsize = policy::vsize(&tx);
         self.entered += 1;
-        let member = Member { tx, fee, vsize, time_s: now_s(), order: self.entered };
+        let member = Member { tx, fee, vsize, time_s, order: self.entered };
         self.members.insert(txid, member);
     }
 
@@ -90,7 +90,7 @@ impl Mempool {
         for tx in returned.into_iter().chain(before) {
             let txid = tx.compute_txid();
             if let Ok(entry) = policy::judge(&tx, ledger, self, Strictness::AfterReorg) {
-                self.insert(tx, entry.fee, &BTreeSet::new());
+                self.insert(tx, entry.fee, &BTreeSet::new(), ledger.now_s());
                 if let (Some(member), Some(time_s)) = (self.members.get_mut(&txid), times.get(&txid)) {
                     member.time_s = *time_s;
                 }

@@ -22,11 +22,11 @@ mod policy;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bitcoin::{BlockHash, Script, Transaction, Txid};
+use bitcoin::{Block, BlockHash, Script, Transaction, Txid};
 
 pub use self::fault::Fault;
 use self::fault::Faults;
-use self::ledger::{Ledger, now_s};
+use self::ledger::Ledger;
 use self::mempool::Mempool;
 use super::ChainError;
 
@@ -147,6 +147,16 @@ impl FakeChain {
         self.lock().mempool.in_order()
     }
 
+    /// The blocks of the active chain, genesis first, whatever faults stand.
+    pub fn blocks(&self) -> Vec<Block> {
+        self.lock().ledger.active_blocks()
+    }
+
+    /// Sets the node's clock, in Unix seconds; it stands there.
+    pub fn set_time(&self, unix_s: u64) {
+        self.change(|world| world.ledger.clock_s = Some(unix_s));
+    }
+
     /// Changes what the node says about itself.
     pub fn configure(&self, change: impl FnOnce(&mut FakeNode)) {
         self.change(|world| change(&mut world.node));
@@ -215,7 +225,7 @@ impl World {
     fn after_block(&mut self) {
         self.mempool.follow(&self.ledger, Vec::new());
         let tip_time = self.ledger.block(self.ledger.tip()).map_or(0, |(b, ..)| b.header.time);
-        if u64::from(tip_time) + MAX_TIP_AGE_S > now_s() {
+        if u64::from(tip_time) + MAX_TIP_AGE_S > self.ledger.now_s() {
             self.node.initial_block_download = false;
         }
     }

@@ -128,6 +128,11 @@ fn check_content(db: &Connection, path: &Path, owner: &Owner) -> Result<(), Sign
     Ok(())
 }
 
+/// Says that it is another cluster's from now on.
+pub(super) fn give_to(db: &Connection, cluster_id: &str) -> rusqlite::Result<()> {
+    db.execute("UPDATE identity SET cluster_id = ?1", params![cluster_id]).map(drop)
+}
+
 pub(super) fn fault<E: ToString>(path: &Path) -> impl Fn(E) -> SignerError {
     move |why| SignerError::Memory { path: path.to_owned(), why: why.to_string() }
 }

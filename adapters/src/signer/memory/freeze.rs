@@ -1,4 +1,4 @@
-//! The frozen state, who lifted it and when.
+//! The frozen state, and who lifted it or gave the memory to another cluster, and when.
 
 use onespend_core::ids::Fence;
 use rusqlite::{Connection, params};
@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 pub struct AuditRow {
     /// Wall clock, in milliseconds since 1970: for people to read.
     pub at_ms: u64,
-    /// `frozen` or `unfrozen`.
+    /// `frozen`, `unfrozen`, or `adopted` by the cluster that it belongs to since.
     pub what: String,
     /// The operator; the signer itself where it froze.
     pub who: String,
@@ -40,6 +40,12 @@ pub(super) fn lift(db: &Connection, at_ms: u64, who: &str, position: Fence, reco
         params![position.0.cast_signed()],
     )?;
     note(db, &AuditRow { at_ms, what: "unfrozen".to_owned(), who: who.to_owned(), position, recorded })
+}
+
+/// Another cluster has it now, whose log must have reached `floor`.
+pub(super) fn note_adopted(db: &Connection, at_ms: u64, who: &str, floor: Fence) -> rusqlite::Result<()> {
+    let (position, recorded) = (floor, floor);
+    note(db, &AuditRow { at_ms, what: "adopted".to_owned(), who: who.to_owned(), position, recorded })
 }
 
 fn note(db: &Connection, row: &AuditRow) -> rusqlite::Result<()> {

@@ -210,6 +210,29 @@ pub fn unfreeze(path: &Path, owner: &Owner, who: &str) -> Result<Option<Fence>, 
     lift(&mut db, who).map_err(fault(path))
 }
 
+/// Gives a memory that no process uses to a cluster that was restored from a backup of the cluster that it belongs to, and
+/// records who did. Nothing that it remembers changes.
+///
+/// # Errors
+/// As [`Memory::open`] for `from`, and a file that is not there.
+pub fn adopt(path: &Path, from: &Owner, cluster_id: &str, who: &str) -> Result<(), SignerError> {
+    if !path.try_exists().map_err(fault(path))? {
+        return Err(fault(path)("is not there"));
+    }
+    let (mut db, _lock) = file::open(path, from)?;
+    hand_on(&mut db, cluster_id, who).map_err(fault(path))?;
+    // Everything into the one file: it is what gets copied to the other nodes.
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fault(path))
+}
+
+fn hand_on(db: &mut Connection, cluster_id: &str, who: &str) -> rusqlite::Result<()> {
+    let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let totals = rows::totals(&change)?;
+    file::give_to(&change, cluster_id)?;
+    freeze::note_adopted(&change, now_ms(), who, totals.floor)?;
+    change.commit()
+}
+
 fn lift(db: &mut Connection, who: &str) -> rusqlite::Result<Option<Fence>> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let totals = rows::totals(&change)?;

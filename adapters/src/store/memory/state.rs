@@ -156,6 +156,19 @@ impl StateStore for MemoryState {
         Ok(lock(&self.shelf).current()?.map(|shelved| shelved.file))
     }
 
+    fn copy(&self) -> Result<Option<SnapshotFile>, StoreError> {
+        self.failure.check()?;
+        let place = lock(&self.shelf).copy_place()?;
+        let state = lock(&self.rows).clone();
+        let Some(marker) = state.marker.clone() else {
+            return Ok(None);
+        };
+        let bytes = state.encode();
+        std::fs::write(&place.0, &bytes).map_err(StoreError::io(&place.0, "write"))?;
+        let (sha256, size_bytes) = sha256_of(&bytes[..]).map_err(StoreError::io(&place.0, "read"))?;
+        Ok(Some(SnapshotFile::copied(place, SnapshotDigest { marker, sha256, size_bytes })))
+    }
+
     fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError> {
         lock(&self.shelf).receive(announced)
     }

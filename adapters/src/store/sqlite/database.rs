@@ -52,6 +52,22 @@ impl Schema {
     fn version(&self) -> i64 {
         i64::try_from(self.steps.len() + 1).unwrap_or(i64::MAX)
     }
+
+    /// What a database of that version holds, as SQLite keeps it.
+    fn objects(&self, version: usize) -> rusqlite_migration::Result<Vec<Object>> {
+        let mut model = Connection::open_in_memory()?;
+        self.migrations().to_version(&mut model, version)?;
+        Ok(objects(&model)?)
+    }
+}
+
+/// A table, index, trigger or view: kind, name, table, and the text that made it.
+type Object = (String, String, String, Option<String>);
+
+fn objects(db: &Connection) -> rusqlite::Result<Vec<Object>> {
+    let mut select = db.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
+    let found = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    found.collect()
 }
 
 /// Makes a new database that carries `identity`.
@@ -114,7 +130,8 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Ours, not newer, not damaged. Changes nothing.
+/// Ours, not newer, not damaged, and with no table, constraint or trigger that is not ours: the file may come from another
+/// machine, and what it holds decides what our statements do. Changes nothing.
 pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(), StoreError> {
     let failed = StoreError::sqlite(path);
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
@@ -132,6 +149,10 @@ pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(),
     let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
     if verdict != "ok" {
         return Err(StoreError::corrupt(path, verdict));
+    }
+    let expected = schema.objects(usize::try_from(version).unwrap_or(0)).map_err(|e| migration_failed(path, e))?;
+    if objects(db).map_err(&failed)? != expected {
+        return Err(StoreError::corrupt(path, format!("its tables are not those of a {}", schema.file)));
     }
     Ok(())
 }

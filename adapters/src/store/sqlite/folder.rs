@@ -10,11 +10,12 @@ use serde::Deserialize;
 
 use super::database::{self, Schema};
 use super::log::LOG_SCHEMA;
+use super::restoring;
 use super::state::STATE_SCHEMA;
 use crate::store::identity::{Identity, check_format};
 use crate::store::{Owner, StoreError, durable};
 
-const LOCK_FILE: &str = "onespend.lock";
+pub(super) const LOCK_FILE: &str = "onespend.lock";
 const IDENTITY_FILE: &str = "identity.json";
 const SCHEMAS: [&Schema; 2] = [&LOG_SCHEMA, &STATE_SCHEMA];
 
@@ -33,8 +34,14 @@ impl DataFolder {
     /// Locks the folder, and makes it and its databases when there is none yet. Refuses a folder that is in use, of
     /// another owner, of a newer format, or incomplete.
     pub fn open(path: &Path, owner: &Owner) -> Result<Self, StoreError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path, "create"))?;
+        make_folder(path)?;
         let lock = take_lock(path)?;
+        restoring::refuse_unfinished(path)?;
+        Self::held(path, owner, lock)
+    }
+
+    /// The same for a folder that is locked already.
+    pub(super) fn held(path: &Path, owner: &Owner, lock: File) -> Result<Self, StoreError> {
         let identity = match read_identity(path)? {
             Some(identity) => {
                 identity.check_owner(&path.join(IDENTITY_FILE), owner)?;
@@ -64,6 +71,10 @@ impl DataFolder {
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
     }
+}
+
+pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path, "create"))
 }
 
 pub(super) fn take_lock(folder: &Path) -> Result<File, StoreError> {

@@ -6,6 +6,8 @@
 //! | `state.db` | rows of the state at one index | behind, without waiting |
 //! | `snapshot-<n>.db`, `.json` | the state at one index; its checksum | once, then never changed |
 //! | `identity.json` | whose folder it is; written last when the folder is made | once |
+//! | `copy-*.tmp` | the state at one index, on its way into a backup | removed afterwards, or at the next start |
+//! | `RESTORING` | that a backup is being put into this folder (`restoring.rs`): it belongs to no node yet | once |
 //! | `RESTORED` | whether the folder came out of a backup (`restored.rs`) | once |
 //! | `onespend.lock` | the exclusive lock of the process | |
 
@@ -18,10 +20,12 @@ mod folder;
 mod folder_tests;
 mod log;
 mod restored;
+mod restoring;
 mod state;
 
 pub use differing::DifferingMark;
 pub use folder::DataFolder;
 pub use log::{LogOptions, SqliteLog};
 pub use restored::RestoredMark;
-pub use state::SqliteState;
+pub use restoring::NewFolder;
+pub use state::{SqliteState, StateCopy, read_copy};

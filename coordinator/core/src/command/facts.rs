@@ -98,6 +98,15 @@ pub struct FenceKey(
     pub [u8; 32],
 );
 
+/// The set of coins that wallets without descriptors follow, as a digest: another set has another one
+/// ([`crate::state::State::followed`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Followed(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub [u8; 32],
+);
+
 /// Adds coins to a wallet without descriptors, as bitcoind has them at the basis.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct RegisterOutpoints {

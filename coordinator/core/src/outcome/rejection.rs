@@ -24,9 +24,13 @@ pub enum Rejection {
         what: String,
     },
     /// No wallet of this name.
-    #[error("no such wallet")]
+    #[error("no such wallet{}", quoted(.wallet.as_deref()))]
     #[n(2)]
-    WalletUnknown,
+    WalletUnknown {
+        /// The name; answers that an earlier version remembered lack it.
+        #[n(0)]
+        wallet: Option<String>,
+    },
     /// A wallet of this name, or with this descriptor, is there already.
     #[error("wallet {wallet} is there already with {what}")]
     #[n(3)]
@@ -387,6 +391,10 @@ pub enum Rejection {
         #[n(2)]
         bound: u64,
     },
+}
+
+fn quoted(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!(": {name:?}"))
 }
 
 fn count<T>(items: &[T], one: &str, many: &str) -> String {

@@ -4,6 +4,7 @@ use bitcoin::hex::DisplayHex;
 
 use super::{State, id};
 use crate::index::Index;
+use crate::recent::Recent;
 use crate::table::{RowsHash, StoredRow};
 
 /// A stored row that cannot be read: the database is damaged or of a later version.
@@ -58,6 +59,24 @@ impl State {
     /// Derives the indexes from the rows.
     pub fn finish_loading(&mut self) {
         self.index = Index::of(self);
+        self.recent = Recent::of(self);
+    }
+}
+
+/// The hash of a stored state, row by row in any order: that of the state which is loaded from the same rows, without
+/// having it in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoredHash(RowsHash);
+
+impl StoredHash {
+    /// Takes one row in. Each must come once.
+    pub fn add(&mut self, table: u8, key: &[u8], value: &[u8]) {
+        self.0.add(RowsHash::of(table, key, value));
+    }
+
+    /// What [`State::hash`] gives for these rows.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.to_bytes()
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn wrong_facts(world: &mut World, kind: u8, wanted: u32) {
             received.push(twice);
         }
     }
-    let outcome = world.duty(Command::ConnectBlock { block: at, previous, received, spent, wallets });
+    let outcome = world.duty(Command::ConnectBlock { block: at, previous, received, spent, wallets, followed: None });
     assert!(matches!(outcome, Outcome::Rejected(Rejection::StaleBasis { .. })), "kind {kind}: {outcome:?}");
 }
 

@@ -4,6 +4,7 @@ use bitcoin::Transaction;
 use onespend_core::command::Command;
 use onespend_core::outcome::{Outcome, Rejection};
 use onespend_core::payment::AttemptEnd;
+use onespend_core::settlement::{AttemptState, attempt_state};
 
 use super::{attempts, pick};
 use crate::world::World;
@@ -35,19 +36,17 @@ pub(super) fn sign(world: &mut World, at: usize, spoilt: bool) {
 
 /// safety 6: the signer's own word about this very attempt, or nothing.
 pub(super) fn abort(world: &mut World, at: usize, honest: bool) {
-    let Some((key, number, transaction)) = pick(&attempts(world), at) else { return };
-    // What miners have seen was signed, and its signer would not say otherwise.
-    if world.chain.knows(transaction.compute_txid()) {
-        return;
-    }
+    // Also of what miners have seen, and of what they have mined: then it is a lie, and a block proves it.
+    let Some((key, number, _)) = pick(&attempts(world), at) else { return };
     let mut command = world.abort(&key, number).unwrap();
     if !honest {
         command.proof[at % 64] ^= 1;
     }
     let before = world.state.payment(&key).unwrap().attempt(number).unwrap().clone();
+    let in_no_block = attempt_state(&world.state, &before) == AttemptState::Signing;
     let owner = world.state.payment(&key).unwrap().owner.as_str().to_owned();
     let outcome = world.ask(&owner, Command::AbortAttempt(command));
-    let may = fixtures()[3].id == key.wallet && before.signed.is_none() && before.end.is_none() && honest;
+    let may = fixtures()[3].id == key.wallet && in_no_block && before.end.is_none() && honest;
     let known = before.end == Some(AttemptEnd::Aborted);
     assert_eq!(outcome == Outcome::Recorded, may || known, "{outcome:?}");
 }

@@ -14,6 +14,7 @@ use onespend_core::command::{
 use onespend_core::ids::{AttemptNo, Fence, Millis, PaymentId, PaymentKey, ReservationId, WalletId};
 use onespend_core::limits::DEFAULT_RESERVATION_TTL;
 use onespend_core::outcome::Outcome;
+use onespend_core::signing::SigningPermit;
 use onespend_core::wallet::Keychain;
 
 use self::words::{Words, address, key, limits, millis, number, outputs, recipients, script, wallet};
@@ -71,6 +72,11 @@ impl Scenario {
         let words = Words::of(step);
         if self.model(&words) {
             return "ok".to_owned();
+        }
+        if words.at(0) == "permit" {
+            let (key, attempt) = self.attempt(words.at(1));
+            let permit = SigningPermit::for_attempt(&self.world.state, &key, attempt);
+            return if permit.is_some() { "given" } else { "none" }.to_owned();
         }
         let outcome = match words.at(0) {
             "expire" => {

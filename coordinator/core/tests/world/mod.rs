@@ -17,7 +17,7 @@ use onespend_core::invariant;
 use onespend_core::limits::WalletLimits;
 use onespend_core::outcome::Outcome;
 use onespend_core::signing::{SigningPermit, abort_message};
-use onespend_core::state::State;
+use onespend_core::state::{State, StoredHash};
 
 use chain::{Block, Chain};
 use oracle::Oracle;
@@ -136,6 +136,9 @@ impl World {
         }
         loaded.finish_loading();
         invariant::check(&loaded).unwrap();
+        let mut of_rows = StoredHash::default();
+        self.store.iter().for_each(|((table, key), value)| of_rows.add(*table, key, value));
+        assert_eq!(of_rows.finish(), loaded.hash());
         assert_eq!(loaded.hash(), self.state.hash());
         assert_eq!(loaded.applied(), self.state.applied());
         assert_eq!(loaded.now(), self.state.now());
@@ -169,8 +172,8 @@ impl World {
     /// The command that tells of the chain's tip.
     pub fn connecting(&self, block: &Block) -> Command {
         let (received, spent) = self.chain.facts(block, &self.registered);
-        let wallets = self.state.wallet_count();
-        Command::ConnectBlock { block: block.at, previous: block.previous, received, spent, wallets }
+        let (wallets, followed) = (self.state.wallet_count(), self.state.followed());
+        Command::ConnectBlock { block: block.at, previous: block.previous, received, spent, wallets, followed }
     }
 
     /// Mines a block and tells the log of it.

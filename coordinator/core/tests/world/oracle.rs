@@ -29,7 +29,7 @@ struct Granted {
     expires: u64,
 }
 
-/// How an attempt ended for the oracle: it never un-ends.
+/// How an attempt ended for the oracle. Only a block that is gone, or one that has the attempt, takes that back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Dead { by: Txid },
@@ -81,6 +81,8 @@ pub struct Oracle {
     addresses: BTreeSet<(WalletId, Keychain, u32)>,
     depths: BTreeMap<usize, u32>,
     frozen: BTreeSet<usize>,
+    /// Payments whose ends were undone by a reorganisation, or by a signer that broke its word. They get nothing new.
+    undone: BTreeSet<PaymentKey>,
     /// Wallets whose finality depth a reorganisation broke: nothing is promised about what confirms.
     broken: BTreeSet<usize>,
     /// Coins that somebody else spent in a block that is gone.
@@ -142,9 +144,7 @@ impl Oracle {
                 self.frozen.insert(position(wallet));
             }
             Command::UnfreezeWallet { wallet } => {
-                let wallet = position(wallet);
-                self.frozen.remove(&wallet);
-                self.held_back.retain(|_, of| *of != wallet);
+                self.frozen.remove(&position(wallet));
             }
             Command::GiveAddresses { wallet, .. } => self.addresses_given(wallet, outcome),
             Command::Reserve(command) => self.reserved(entry, index, outcome, position(&command.wallet), chain),
@@ -169,6 +169,7 @@ impl Oracle {
             Command::ReleaseQuarantined { outpoints, .. } => {
                 for outpoint in outpoints {
                     assert!(self.held_back.remove(outpoint).is_some(), "{outpoint} was not held back");
+                    self.inherit(*outpoint);
                 }
             }
             Command::EnterRecovery { .. } => self.recovering = true,
@@ -182,7 +183,8 @@ impl Oracle {
             | Command::ConnectBlock { .. }
             | Command::DisconnectBlock { .. }
             | Command::RecordSignature { .. }
-            | Command::RecordRelay { .. } => {}
+            | Command::RecordRelay { .. }
+            | Command::RaiseFeatureLevel { .. } => {}
         }
     }
 
@@ -321,6 +323,7 @@ impl Oracle {
         }
         let wallet = position(&key.wallet);
         assert!(!self.frozen.contains(&wallet));
+        assert!(!self.undone.contains(key), "safety 9, 17");
         assert!(!self.recovering, "safety 30");
         assert!(!matches!(fixtures()[wallet].signer, SignerRef::WatchOnly));
         if let Some(id) = order.reservation {
@@ -390,13 +393,12 @@ impl Oracle {
     }
 }
 
-/// Whether the attempt before the newest one gave everything back: a bump goes on with that.
+/// Whether the newest live attempt before this one gives everything back: a bump goes on with that. One that died in
+/// between, as by what it spends, does not count.
 fn newest_cancels(key: &PaymentKey, state: &State) -> bool {
-    let before = state.payment(key).unwrap().attempts.len().checked_sub(2);
-    before.is_some_and(|at| {
-        let attempt = &state.payment(key).unwrap().attempts[at];
-        attempt.is_live() && attempt.kind.is_some()
-    })
+    let attempts = &state.payment(key).unwrap().attempts;
+    let before = attempts.split_last().map_or(&attempts[..0], |(_, before)| before);
+    before.iter().rev().find(|attempt| attempt.is_live()).is_some_and(|attempt| attempt.kind.is_some())
 }
 
 /// safety 21: the recipients, each once, and at most one output more, to an address of the wallet.

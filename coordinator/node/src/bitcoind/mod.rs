@@ -15,6 +15,7 @@ mod probe;
 mod scan;
 mod view;
 
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -23,11 +24,12 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network};
-use onespend_adapters::chain::{Chain, ChainView, TipRef};
+use onespend_adapters::chain::{Chain, ChainError, ChainView, TipRef};
 use onespend_core::state::State;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+pub use fees::NoEstimate;
 pub use outpoints::LookupError;
 
 use crate::health::Progress;
@@ -41,8 +43,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const FEE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a thread looks whether it should end.
 const STOP_CHECK: Duration = Duration::from_millis(100);
-/// Longest turn of a thread: a wait for the tip, or a few calls at their time limits.
-const LONGEST_TURN: Duration = Duration::from_secs(90);
+/// RPCs that [`Chain::probe`] makes at most. They are one call of the port, so no beat comes between them.
+const PROBE_RPCS: u32 = 5;
+/// What a turn may take beyond its waits and its calls at their time limits: the machine may be busy.
+const SLACK: Duration = Duration::from_secs(20);
 
 /// How long it counts what another node's bitcoind was heard to have; the others are asked every two seconds.
 const HEIGHT_MAX_AGE: Duration = Duration::from_secs(10);
@@ -58,6 +62,17 @@ pub struct Settings {
     pub rules: Rules,
     /// How often it is probed.
     pub poll: Duration,
+    /// How long one RPC may take.
+    pub timeout: Duration,
+}
+
+impl Settings {
+    /// The longest that a thread may go without a beat: one wait, and the calls of one probe at their time limits. A
+    /// bitcoind that answers nothing, or everything as late as it may, does not reach it, so `/livez` never fails for
+    /// bitcoind.
+    fn longest_silence(&self) -> Duration {
+        TIP_WAIT.max(self.poll) + PROBE_RPCS * self.timeout + SLACK
+    }
 }
 
 /// What was last heard.
@@ -78,6 +93,7 @@ pub struct BitcoindWatch {
     rules: Rules,
     poll: Duration,
     max_age: Duration,
+    longest_silence: Duration,
     heard: ArcSwap<Heard>,
     /// The highest tip of the other nodes' bitcoinds, and when it was heard of.
     others: ArcSwapOption<(u32, Instant)>,
@@ -88,7 +104,8 @@ pub struct BitcoindWatch {
 impl BitcoindWatch {
     /// Nothing is asked before [`BitcoindWatch::start`].
     pub fn new(chain: Arc<dyn Chain>, read: ReadState, settings: Settings) -> Arc<Self> {
-        let Settings { network, rules, poll } = settings;
+        let longest_silence = settings.longest_silence();
+        let Settings { network, rules, poll, timeout: _ } = settings;
         Arc::new(Self {
             chain,
             read,
@@ -96,6 +113,7 @@ impl BitcoindWatch {
             max_age: rules.max_silence + poll * 2,
             rules,
             poll,
+            longest_silence,
             heard: ArcSwap::default(),
             others: ArcSwapOption::empty(),
             tips: watch::channel(None).0,
@@ -109,13 +127,13 @@ impl BitcoindWatch {
     /// The operating system gives no thread.
     pub fn start(self: &Arc<Self>, progress: &Progress) -> std::io::Result<Threads> {
         let probing = Arc::clone(self);
-        let beat = progress.register("bitcoind-probe", LONGEST_TURN);
+        let beat = progress.register("bitcoind-probe", self.longest_silence);
         let probe = std::thread::Builder::new().name("bitcoind-probe".to_owned()).spawn(move || {
             probing.probe_loop(&mut || beat.beat());
             beat.finish();
         })?;
         let waiting = Arc::clone(self);
-        let beat = progress.register("bitcoind-tip", LONGEST_TURN);
+        let beat = progress.register("bitcoind-tip", self.longest_silence);
         let tip = std::thread::Builder::new().name("bitcoind-tip".to_owned()).spawn(move || {
             waiting.tip_loop(&mut || beat.beat());
             beat.finish();
@@ -145,18 +163,24 @@ impl BitcoindWatch {
     /// # Errors
     /// The reason why not, as a stable word.
     pub fn in_sync(&self) -> Result<(), String> {
+        self.fit()?;
+        self.log_lag(&self.heard.load()).map_or(Ok(()), |lag| Err(format!("LOG_BEHIND_{lag}_BLOCKS")))
+    }
+
+    /// Whether this bitcoind may be relied on, whatever the log has of its blocks.
+    ///
+    /// # Errors
+    /// The reason why not, as a stable word.
+    pub fn fit(&self) -> Result<(), &'static str> {
         let heard = self.heard.load();
         // A probe that hangs must not go on vouching for what it said last.
         if heard.answered.is_none_or(|at| at.elapsed() > self.max_age) {
-            return Err("BITCOIND_VIEW_STALE".to_owned());
-        }
-        if let Some(lag) = self.log_lag(&heard) {
-            return Err(format!("LOG_BEHIND_{lag}_BLOCKS"));
+            return Err("BITCOIND_VIEW_STALE");
         }
         if heard.judgement.in_sync {
             return Ok(());
         }
-        Err(heard.judgement.reason.map_or("NOT_PROBED", |reason| reason.word()).to_owned())
+        Err(heard.judgement.reason.map_or("NOT_PROBED", |reason| reason.word()))
     }
 
     /// Blocks that the log lacks of what this bitcoind has, when they are more than a moment's worth: the leader cannot
@@ -198,7 +222,7 @@ impl BitcoindWatch {
         while !self.stopping() {
             let mut heard = Heard::clone(&self.heard.load());
             let was = heard.judgement.in_sync;
-            let answered = self.probe(&mut heard);
+            let answered = self.probe(&mut heard, beat);
             match (was, heard.judgement.in_sync) {
                 (false, true) => info!(height = heard.judgement.view().height, "bitcoind is in sync"),
                 (true, false) => warn!(reason = ?heard.judgement.reason, "bitcoind is not in sync"),
@@ -206,10 +230,10 @@ impl BitcoindWatch {
             }
             let in_sync = heard.judgement.in_sync;
             self.heard.store(Arc::new(heard.clone()));
-            beat();
             // Only of a bitcoind that answers: one that hangs would hold up the next probe ten times over.
             if answered && Instant::now() >= next_fees {
-                heard.fees = fees::ask(self.chain.as_ref(), heard.view.as_ref());
+                let Heard { fees, view, .. } = &mut heard;
+                fees.ask(self.chain.as_ref(), view.as_ref(), beat);
                 self.heard.store(Arc::new(heard));
                 next_fees = Instant::now() + FEE_INTERVAL;
             }
@@ -219,14 +243,25 @@ impl BitcoindWatch {
     }
 
     fn tip_loop(&self, beat: &mut dyn FnMut()) {
+        let mut failing = None;
         while !self.stopping() {
             let current = self.tips.borrow().map_or_else(BlockHash::all_zeros, |tip| tip.hash);
-            match self.chain.wait_tip(current, TIP_WAIT) {
+            let waited = self.chain.wait_tip(current, TIP_WAIT);
+            note_wait(&mut failing, waited.as_ref().err());
+            match waited {
                 Ok(tip) => self.publish(tip),
                 Err(_) => self.sleep(PAUSE),
             }
             beat();
         }
+    }
+
+    /// One turn of the probe, for who has no threads.
+    #[cfg(test)]
+    pub(crate) fn look(&self) {
+        let mut heard = Heard::clone(&self.heard.load());
+        self.probe(&mut heard, &mut || ());
+        self.heard.store(Arc::new(heard));
     }
 
     fn publish(&self, tip: TipRef) {
@@ -253,6 +288,19 @@ impl BitcoindWatch {
     }
 }
 
+/// Logs how a wait for a block ended if the last one ended in another way: it is tried twice a second. `failing` is the kind
+/// of the last failure. Whether it was logged.
+fn note_wait(failing: &mut Option<Discriminant<ChainError>>, error: Option<&ChainError>) -> bool {
+    let now = error.map(std::mem::discriminant);
+    let changed = std::mem::replace(failing, now) != now;
+    match error {
+        Some(error) if changed => warn!(%error, "bitcoind does not tell of blocks; they are seen when it is probed"),
+        None if changed => info!("bitcoind tells of blocks again"),
+        Some(_) | None => {}
+    }
+    changed
+}
+
 /// The running threads.
 pub struct Threads {
     watch: Arc<BitcoindWatch>,
@@ -264,5 +312,50 @@ impl Threads {
     pub fn stop(self) {
         self.watch.stop.store(true, Ordering::Relaxed);
         drop(self.threads);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use onespend_adapters::chain::fake::FakeChain;
+
+    use super::*;
+
+    fn settings(poll: Duration, timeout: Duration) -> Settings {
+        let rules = Rules {
+            chain: "regtest".to_owned(),
+            genesis: String::new(),
+            max_lag_blocks: 2,
+            min_peers: 0,
+            max_silence: poll + timeout,
+        };
+        Settings { network: Network::Regtest, rules, poll, timeout }
+    }
+
+    /// `/livez` never fails for bitcoind, whatever the configuration allows it to take.
+    #[test]
+    fn calls_that_all_take_as_long_as_they_may_leave_both_threads_alive() {
+        for (poll_ms, timeout_ms) in [(100, 100), (2_000, 10_000), (60_000, 120_000)] {
+            let (poll, timeout) = (Duration::from_millis(poll_ms), Duration::from_millis(timeout_ms));
+            let watch = BitcoindWatch::new(Arc::new(FakeChain::new()), Arc::new(|_| ()), settings(poll, timeout));
+            let progress = Progress::default();
+            let threads = watch.start(&progress).unwrap();
+            let slowest = (poll + PROBE_RPCS * timeout).max(TIP_WAIT + timeout + PAUSE);
+            let pulses = progress.pulses(Instant::now() + slowest);
+            threads.stop();
+            assert_eq!(pulses.len(), 2);
+            assert!(pulses.iter().all(|pulse| pulse.alive), "{pulses:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_that_fails_twice_a_second_is_logged_when_that_changes() {
+        let method = "waitfornewblock";
+        let refused = ChainError::Rpc { method, code: -1, message: "waitfornewblock ( timeout )".to_owned() };
+        let starting = ChainError::Starting { method, message: "Loading block index…".to_owned() };
+        let (mut failing, waits) = (None, [None, Some(&refused), Some(&refused), Some(&starting), None, None]);
+        let logged = waits.map(|error| note_wait(&mut failing, error));
+        assert_eq!(logged, [false, true, false, true, true, false]);
     }
 }

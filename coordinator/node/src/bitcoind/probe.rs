@@ -6,25 +6,28 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bitcoin::{BlockHash, Network};
 use onespend_adapters::chain::{ChainError, ChainView};
 use onespend_core::ids::Height;
+use tracing::warn;
 
 use super::{BitcoindWatch, Heard};
 use crate::health::bitcoind_sync::{FORK_DEPTH, ProbeFacts, ProbeFailure};
 use crate::metrics;
 
 impl BitcoindWatch {
-    /// Asks once; whether there was an answer.
-    pub(super) fn probe(&self, heard: &mut Heard) -> bool {
+    /// Asks once, with a beat after every call; whether there was an answer.
+    pub(super) fn probe(&self, heard: &mut Heard, beat: &mut dyn FnMut()) -> bool {
         let probed = self.chain.probe();
+        beat();
         // Taken after the call: a call that hangs is silence.
         let now = Instant::now();
         let answered = probed.is_ok();
         let (facts, logged) = match probed {
             Ok(view) => {
                 self.publish(view.tip);
-                let (fork_depth, logged) = self.fork_depth(&view);
+                let (fork_depth, logged) = self.fork_depth(&view, beat);
                 let facts = facts(&view, fork_depth);
                 heard.answered = Some(now);
                 heard.error = None;
+                warn_of_version(heard.view.as_ref(), &view);
                 heard.view = Some(view);
                 (Ok(facts), logged)
             }
@@ -54,19 +57,28 @@ impl BitcoindWatch {
 
     /// How many of the log's newest blocks this bitcoind has other blocks for, up to [`FORK_DEPTH`], and the height
     /// of the log. Blocks that it does not have yet are lag, not a fork.
-    fn fork_depth(&self, view: &ChainView) -> (u32, Option<u32>) {
+    fn fork_depth(&self, view: &ChainView, beat: &mut dyn FnMut()) -> (u32, Option<u32>) {
         let (tip, blocks) = self.logged();
         let mut depth = 0;
         for (height, hash) in blocks {
             if height > view.tip.height {
                 continue;
             }
-            match self.chain.block_hash_at(height) {
+            let asked = self.chain.block_hash_at(height);
+            beat();
+            match asked {
                 Ok(Some(theirs)) if theirs != hash => depth += 1,
                 Ok(_) | Err(_) => break,
             }
         }
         (depth, tip)
+    }
+}
+
+/// Once for every version that is too old.
+fn warn_of_version(before: Option<&ChainView>, view: &ChainView) {
+    if !view.is_supported() && before.is_none_or(|before| before.version != view.version) {
+        warn!(version = %view.subversion, "this bitcoind is older than Bitcoin Core 30, which this service needs");
     }
 }
 
@@ -104,7 +116,7 @@ mod tests {
 
     use bitcoin::blockdata::constants::genesis_block;
     use bitcoin::{Network, ScriptBuf};
-    use onespend_adapters::chain::fake::FakeChain;
+    use onespend_adapters::chain::fake::{FakeChain, Fault};
 
     use super::*;
     use crate::bitcoind::{HEIGHT_MAX_AGE, Settings};
@@ -112,7 +124,10 @@ mod tests {
 
     /// A watch over a chain of ten blocks, with a log that has none yet, as after it has judged once.
     fn watch() -> (Arc<BitcoindWatch>, Heard) {
-        let chain = FakeChain::new();
+        watch_over(FakeChain::new())
+    }
+
+    fn watch_over(chain: FakeChain) -> (Arc<BitcoindWatch>, Heard) {
         chain.mine(10, &ScriptBuf::new());
         let rules = Rules {
             chain: chain_name(Network::Regtest).to_owned(),
@@ -121,10 +136,15 @@ mod tests {
             min_peers: 0,
             max_silence: Duration::from_secs(14),
         };
-        let settings = Settings { network: Network::Regtest, rules, poll: Duration::from_secs(1) };
+        let settings = Settings {
+            network: Network::Regtest,
+            rules,
+            poll: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+        };
         let watch = BitcoindWatch::new(Arc::new(chain), Arc::new(|_| ()), settings);
         let mut heard = Heard::default();
-        assert!(watch.probe(&mut heard));
+        assert!(watch.probe(&mut heard, &mut || ()));
         assert_eq!(heard.judgement.reason, None);
         (watch, heard)
     }
@@ -132,7 +152,7 @@ mod tests {
     /// The judgement after as many probes as it takes to change it.
     fn judge(watch: &BitcoindWatch, heard: &mut Heard) -> Option<SyncReason> {
         for _ in 0..LEAVE_AFTER {
-            watch.probe(heard);
+            watch.probe(heard, &mut || ());
         }
         heard.judgement.reason
     }
@@ -145,6 +165,18 @@ mod tests {
         watch.hear_of_height(13, Instant::now());
         assert_eq!(judge(&watch, &mut heard), Some(SyncReason::BehindCluster));
         assert_eq!(heard.judgement.lag_blocks, Some(3));
+    }
+
+    #[test]
+    fn a_probe_beats_whether_or_not_it_is_answered() {
+        let chain = FakeChain::new();
+        let (watch, mut heard) = watch_over(chain.clone());
+        for answered in [true, false] {
+            let mut beats = 0;
+            assert_eq!(watch.probe(&mut heard, &mut || beats += 1), answered);
+            assert_eq!(beats, 1);
+            chain.inject(None, Fault::Timeout, u32::MAX);
+        }
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! `onespend cluster`: administration, on the control ports.
 
+use std::cmp::Reverse;
+use std::time::Duration;
+
 use clap::Subcommand;
+use futures::future::join_all;
 use onespend_proto::client::Client;
 use onespend_proto::v1;
 use serde::Serialize;
@@ -11,7 +15,11 @@ use super::failure::Failure;
 use super::output::Show;
 use super::session::{Repeat, Session, mutation};
 use super::status::{ask_all, nobody};
+use super::view::history::History;
 use super::view::members::Members;
+
+/// A voter that its leader has not heard for longer is not chosen to lead.
+const MAX_SILENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -47,6 +55,43 @@ pub enum Command {
         #[command(flatten)]
         repeat: Repeat,
     },
+    /// Change where a member is reached; it keeps its id, its vote and its log
+    ///
+    /// The node itself takes its addresses from its configuration: change them there and restart it, before or after.
+    /// One node at a time.
+    Move {
+        /// Which member
+        #[arg(value_name = "ID", value_parser = node_ids())]
+        node: u64,
+        /// Where nodes and operators reach it
+        #[arg(long, value_name = "HOST:PORT")]
+        control_address: String,
+        /// Where wallet back ends reach it
+        #[arg(long, value_name = "HOST:PORT")]
+        data_address: String,
+        #[command(flatten)]
+        repeat: Repeat,
+    },
+    /// Take a node out of rotation for planned work: not ready, gives up the lead, answers on
+    ///
+    /// It stays so until it is undrained or restarted. It goes on to vote and to store the log.
+    Drain {
+        /// Which node
+        #[arg(value_name = "ID", value_parser = node_ids())]
+        node: u64,
+        #[command(flatten)]
+        repeat: Repeat,
+    },
+    /// Put a drained node back into rotation
+    Undrain {
+        /// Which node
+        #[arg(value_name = "ID", value_parser = node_ids())]
+        node: u64,
+        #[command(flatten)]
+        repeat: Repeat,
+    },
+    /// List who led and from when, as far as the nodes have learnt since they started
+    History,
     /// Hand leadership to another voter, and wait until it leads
     Transfer {
         /// Node that should lead [default: the voter that has caught up best]
@@ -70,6 +115,31 @@ struct Leader {
 impl Show for Leader {
     fn text(&self) -> String {
         format!("node {} leads", self.leader_id)
+    }
+}
+
+/// Whether a node is in rotation.
+#[derive(Debug, Serialize)]
+struct Rotation {
+    node_id: u64,
+    draining: bool,
+    /// Null if it knows none.
+    leader_id: Option<u64>,
+}
+
+impl Rotation {
+    fn new(node_id: u64, draining: bool, leader_id: u64) -> Self {
+        Self { node_id, draining, leader_id: Some(leader_id).filter(|leader| *leader != 0) }
+    }
+}
+
+impl Show for Rotation {
+    fn text(&self) -> String {
+        let how = if self.draining { "drained: it gets no new callers, and leads no more" } else { "in rotation" };
+        match self.leader_id {
+            Some(leader) => format!("node {} is {how}; node {leader} leads", self.node_id),
+            None => format!("node {} is {how}; no leader is known there", self.node_id),
+        }
     }
 }
 
@@ -98,6 +168,30 @@ impl Command {
                 let answer = mutation(&request_id, client.remove_node(request)).await?;
                 show(session, answer.members, answer.applied_index, answer.term, request_id)
             }
+            Self::Move { node, control_address, data_address, repeat } => {
+                let request_id = repeat.id();
+                let asked = request_id.clone();
+                let request = v1::MoveNodeRequest { request_id: asked, node_id: node, control_address, data_address };
+                let answer = mutation(&request_id, client.move_node(request)).await?;
+                show(session, answer.members, answer.applied_index, answer.term, request_id)
+            }
+            Self::Drain { node, repeat } => {
+                let request_id = repeat.id();
+                let request = v1::DrainNodeRequest { request_id: request_id.clone(), node_id: node };
+                let answer = mutation(&request_id, client.drain_node(request)).await?;
+                let resource = Rotation::new(node, true, answer.leader_id);
+                let (applied_index, term) = (answer.applied_index, answer.term);
+                session.output.show(&Changed { resource, applied_index, term, request_id })
+            }
+            Self::Undrain { node, repeat } => {
+                let request_id = repeat.id();
+                let request = v1::UndrainNodeRequest { request_id: request_id.clone(), node_id: node };
+                let answer = mutation(&request_id, client.undrain_node(request)).await?;
+                let resource = Rotation::new(node, false, answer.leader_id);
+                let (applied_index, term) = (answer.applied_index, answer.term);
+                session.output.show(&Changed { resource, applied_index, term, request_id })
+            }
+            Self::History => history(&client, session).await,
             Self::Transfer { to, repeat } => transfer(&client, session, to, repeat.id()).await,
         }
     }
@@ -111,6 +205,19 @@ async fn members(client: &Client, session: &Session) -> Result<(), Failure> {
     session.output.show(&Members::of_all(answers.into_iter().filter_map(|(_, answer)| answer.ok()).collect()))
 }
 
+/// Of every node that answers: one that has just been restarted has seen little.
+async fn history(client: &Client, session: &Session) -> Result<(), Failure> {
+    let answers = ask_all(client, &session.connection.settings(Need::Control)?).await;
+    let there = answers.iter().filter(|(_, answer)| answer.is_ok()).map(|(address, _)| address);
+    let told: Vec<_> = join_all(there.map(|address| client.get_history_of(address))).await;
+    let (told, silent): (Vec<_>, Vec<_>) = told.into_iter().partition(Result::is_ok);
+    match silent.into_iter().find_map(Result::err) {
+        _ if !told.is_empty() => session.output.show(&History::of_all(told.into_iter().flatten().collect())),
+        Some(error) => Err(Failure::of_read(error)),
+        None => Err(nobody(answers)),
+    }
+}
+
 fn show(
     session: &Session,
     members: Vec<v1::Member>,
@@ -121,13 +228,87 @@ fn show(
     session.output.show(&Changed { resource: Members::of_leader(members), applied_index, term, request_id })
 }
 
+/// Names the node even if the person did not: the client repeats what had no answer, and once the lead has moved, the
+/// same request without a name would move it on.
 async fn transfer(client: &Client, session: &Session, to: Option<u64>, request_id: String) -> Result<(), Failure> {
-    let request = v1::TransferLeadershipRequest { request_id: request_id.clone(), node_id: to.unwrap_or_default() };
-    let answer = mutation(&request_id, client.transfer_leadership(request)).await?;
+    let node_id = if let Some(node_id) = to { node_id } else { choose(client, session).await? };
+    let request = v1::TransferLeadershipRequest { request_id: request_id.clone(), node_id };
+    let answer = mutation(&request_id, client.transfer_leadership(request)).await;
+    let answer = answer.map_err(|failure| failure.with("to", node_id))?;
     session.output.show(&Changed {
         resource: Leader { leader_id: answer.leader_id },
         applied_index: answer.applied_index,
         term: answer.term,
         request_id,
     })
+}
+
+/// Who should lead next. Where nobody is found it is 0: the leader is left to look, and says why not.
+async fn choose(client: &Client, session: &Session) -> Result<u64, Failure> {
+    let answers = ask_all(client, &session.connection.settings(Need::Control)?).await;
+    let answers: Vec<_> = answers.into_iter().filter_map(|(_, answer)| answer.ok()).collect();
+    Ok(successor(&answers).unwrap_or_default())
+}
+
+/// The voter that has caught up best with its leader, of those that the leader has heard lately.
+fn successor(answers: &[v1::GetStatusResponse]) -> Option<u64> {
+    let leaders = answers.iter().filter(|answer| answer.role() == v1::NodeRole::Leader);
+    let leader = leaders.max_by_key(|answer| answer.term)?;
+    let heard = |member: &v1::Member| {
+        let silence = member.last_contact.and_then(|contact| Duration::try_from(contact).ok());
+        silence.is_some_and(|silence| silence <= MAX_SILENCE)
+    };
+    let drained = |id: u64| answers.iter().any(|answer| answer.node_id == id && answer.draining);
+    let others = leader.members.iter().filter(|member| member.voter && member.node_id != leader.node_id);
+    let others = others.filter(|member| !drained(member.node_id));
+    let best =
+        others.filter(|member| heard(member)).max_by_key(|member| (member.matched_index, Reverse(member.node_id)));
+    best.map(|member| member.node_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node_id: u64, voter: bool, matched: u64, silent_s: i64) -> v1::Member {
+        let last_contact = Some(prost_types::Duration { seconds: silent_s, nanos: 0 });
+        v1::Member { node_id, voter, matched_index: Some(matched), last_contact, ..Default::default() }
+    }
+
+    fn status(node_id: u64, role: v1::NodeRole, term: u64, members: Vec<v1::Member>) -> v1::GetStatusResponse {
+        v1::GetStatusResponse { node_id, role: role.into(), term, members, ..Default::default() }
+    }
+
+    #[test]
+    fn the_voter_that_has_caught_up_best_and_is_there_leads_next() {
+        let leader = |members| [status(1, v1::NodeRole::Leader, 2, members)];
+        let own = member(1, true, 0, 0);
+        let best = leader(vec![own.clone(), member(2, true, 90, 0), member(3, true, 91, 0)]);
+        assert_eq!(successor(&best), Some(3));
+        let equal = leader(vec![own.clone(), member(3, true, 91, 0), member(2, true, 91, 0)]);
+        assert_eq!(successor(&equal), Some(2));
+        let silent = leader(vec![own.clone(), member(2, true, 90, 0), member(3, true, 91, 3)]);
+        assert_eq!(successor(&silent), Some(2));
+        let learner = leader(vec![own.clone(), member(2, false, 91, 0)]);
+        assert_eq!(successor(&learner), None);
+        assert_eq!(successor(&leader(vec![own])), None);
+    }
+
+    #[test]
+    fn a_drained_node_is_not_chosen_to_lead() {
+        let leads = status(1, v1::NodeRole::Leader, 2, vec![member(2, true, 91, 0), member(3, true, 90, 0)]);
+        let drained = v1::GetStatusResponse { draining: true, ..status(2, v1::NodeRole::Replica, 2, vec![]) };
+        assert_eq!(successor(&[leads.clone(), drained.clone()]), Some(3));
+        let undrained = v1::GetStatusResponse { draining: false, ..drained };
+        assert_eq!(successor(&[leads, undrained]), Some(2));
+    }
+
+    #[test]
+    fn of_two_that_think_they_lead_the_later_one_is_asked() {
+        let old = status(1, v1::NodeRole::Leader, 2, vec![member(2, true, 9, 0)]);
+        let new = status(2, v1::NodeRole::Leader, 3, vec![member(1, true, 9, 0)]);
+        let replica = status(3, v1::NodeRole::Replica, 3, vec![]);
+        assert_eq!(successor(&[old, new, replica.clone()]), Some(1));
+        assert_eq!(successor(&[replica]), None);
+    }
 }

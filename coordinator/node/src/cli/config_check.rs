@@ -16,14 +16,19 @@ pub enum Command {
     /// Print every fault of a file as file:line:column, as a node would meet it at its start; exits 2 if there are errors
     Check {
         /// The configuration file
-        file: PathBuf,
+        #[arg(required_unless_present = "config")]
+        file: Option<PathBuf>,
+        /// The same, as `serve` takes it; FILE goes before it
+        #[arg(long, value_name = "FILE", env = "ONESPEND_CONFIG")]
+        config: Option<PathBuf>,
     },
 }
 
 impl Command {
     /// Checks the file.
     pub fn run(self, output: Output) -> Result<Exit, Failure> {
-        let Self::Check { file } = self;
+        let Self::Check { file, config } = self;
+        let file = file.or(config).ok_or_else(|| Failure::usage("no configuration file is named"))?;
         let report = Report::of(&file);
         output.show(&report)?;
         Ok(if report.ok { Exit::Done } else { Exit::Usage })

@@ -98,7 +98,8 @@ impl Failure {
             reason => failure.with("reason", reason),
         };
         for (name, value) in &rejection.metadata {
-            for item in value.split(',') {
+            let is_list = matches!(name.as_str(), "outpoints" | "holders");
+            for item in value.split(|letter| is_list && letter == ',') {
                 failure = failure.with(name, item.trim());
             }
         }
@@ -112,10 +113,13 @@ impl Failure {
         failure
     }
 
-    /// For people.
+    /// For people, who are not told again what the sentence says.
     pub fn text(&self) -> String {
         let mut text = format!("onespend: {}\n", self.sentence);
-        for (name, value) in &self.details {
+        let is_said = |name: &str, value: &str| {
+            matches!(name, "field" | "rule" | "why" | "note" | "state") && self.sentence.contains(value)
+        };
+        for (name, value) in self.details.iter().filter(|(name, value)| !is_said(name, value)) {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name}: {value}");
         }
@@ -141,6 +145,8 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use onespend_proto::client::FieldViolation;
 
     use super::*;
 
@@ -173,6 +179,26 @@ mod tests {
         );
         assert!(lines[4].starts_with("  remedy: ") && lines.len() == 5, "{text}");
         assert_eq!(failure.json()["error"]["details"][0]["value"], "OUTPOINT_RESERVED");
+    }
+
+    /// What is wrong with a field stands in the message, in the violation, and in the metadata.
+    #[test]
+    fn people_are_told_once_and_programs_everything() {
+        let (field, rule) = ("recipients[0].amount_sat", "10 sat is dust: at least 294 sat, for this script");
+        let refusal = Rejection {
+            code: tonic::Code::InvalidArgument,
+            reason: reason::OUTPUT_INVALID.to_owned(),
+            message: format!("{field}: {rule}"),
+            metadata: BTreeMap::from([("rule".to_owned(), rule.to_owned()), ("vout".to_owned(), "0".to_owned())]),
+            field_violations: vec![FieldViolation { field: field.to_owned(), description: rule.to_owned() }],
+            retry_after: None,
+            after_unknown: false,
+        };
+        let failure = Failure::of_read(ClientError::Rejected(Box::new(refusal)));
+        let text = failure.text();
+        assert_eq!(text.matches("is dust").count(), 1, "{text}");
+        assert!(text.contains("  vout: 0\n"), "{text}");
+        assert_eq!(failure.json()["error"]["details"].as_array().map(Vec::len), Some(4), "{}", failure.json());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | `mod.rs` | the commands, and how one is run |
 //! | `serve` | the daemon |
 //! | `pki`, `config_check`, `signer`, `manual` | commands that need no cluster |
+//! | `backup`, `restore` | the cluster's state in a file, and a new cluster out of it |
 //! | `doctor/` | what is wrong with this machine |
 //! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `audit`, `recovery`, `cluster` | commands that talk to a cluster |
 //! | `replacement`, `outside`, `fee`, `caps` | parts of those |
@@ -17,6 +18,7 @@
 
 mod answer;
 mod audit;
+mod backup;
 mod caps;
 mod cluster;
 mod config_check;
@@ -38,6 +40,7 @@ mod recovery;
 mod remedy;
 mod replacement;
 mod reserve;
+mod restore;
 mod serve;
 mod session;
 mod signer;
@@ -107,6 +110,11 @@ enum Command {
     /// Look at what operators did, and must see
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Make and look at backups
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Begin a new cluster with a backup
+    Restore(restore::Restore),
     /// Put a restored cluster back to use
     #[command(subcommand)]
     Recovery(recovery::Command),
@@ -158,6 +166,8 @@ impl Command {
             Self::Pay(command) => with_runtime(command.run(session)),
             Self::Payment(command) => with_runtime(command.run(session)),
             Self::Audit(command) => with_runtime(command.run(session)),
+            Self::Backup(command) => command.run(session),
+            Self::Restore(command) => command.run(output),
             Self::Recovery(command) => command.run(session),
             Self::Cluster(command) => with_runtime(command.run(session)),
         }
@@ -175,6 +185,8 @@ fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<Ex
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -182,5 +194,44 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// The commands that the table of a page names. Where a row names several, the words after the first are its
+    /// siblings: `wallet register`, `list`.
+    fn listed(page: &str) -> BTreeSet<String> {
+        let mut commands = BTreeSet::new();
+        for row in page.lines().filter(|line| line.starts_with("| `")) {
+            let cell = row.split('|').nth(1).unwrap_or_default();
+            let mut parent = "";
+            for name in cell.split('`').skip(1).step_by(2) {
+                parent = name.split_once(' ').map_or(parent, |(parent, _)| parent);
+                let sibling = format!("{parent} {name}");
+                commands.insert(if name.contains(' ') || parent.is_empty() { name.to_owned() } else { sibling });
+            }
+        }
+        commands
+    }
+
+    /// The commands that do something, and those that the page lacks.
+    fn missing(page: &str) -> Vec<String> {
+        let listed = listed(page);
+        let paths = Cli::command()
+            .get_subcommands()
+            .flat_map(|command| {
+                let name = command.get_name();
+                let inner: Vec<_> =
+                    command.get_subcommands().map(|inner| format!("{name} {}", inner.get_name())).collect();
+                if inner.is_empty() { vec![name.to_owned()] } else { inner }
+            })
+            .collect::<Vec<_>>();
+        paths.into_iter().filter(|path| !listed.contains(path)).collect()
+    }
+
+    #[test]
+    fn the_page_about_the_command_line_has_every_command() {
+        let page = include_str!("../../../../docs/src/cli.md");
+        assert_eq!(missing(page), Vec::<String>::new());
+        let shorter = page.replace("`cluster add`, `promote`", "`cluster add`");
+        assert_eq!(missing(&shorter), ["cluster promote"]);
     }
 }

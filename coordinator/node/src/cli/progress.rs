@@ -25,6 +25,21 @@ impl Progress {
         Self(bar)
     }
 
+    /// From here on a bar: so many bytes of so many.
+    pub fn bytes(&self, done: u64, of: u64) {
+        if self.0.is_hidden() {
+            return;
+        }
+        if self.0.length() != Some(of) {
+            self.0.set_length(of);
+            let bar = "{spinner} {msg}  {bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {elapsed}";
+            if let Ok(style) = ProgressStyle::with_template(bar) {
+                self.0.set_style(style);
+            }
+        }
+        self.0.set_position(done);
+    }
+
     /// Says something else.
     pub fn say(&self, what: impl Into<String>) {
         self.0.set_message(what.into());

@@ -11,12 +11,14 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
     use ErrorReason as R;
     Some(match reason {
         R::NotLeader => "give all nodes as --endpoint, or a load balancer that asks /primary",
-        R::ChainNotSynced => "look at the leader's bitcoind (`onespend status`), then repeat",
+        R::ChainNotSynced => {
+            "look at the leader's bitcoind (`onespend status`), then repeat; without a fee estimate, name a --feerate"
+        }
         R::RecoveryMode => "an operator must look at `onespend recovery show` and confirm first",
         R::RecoveryRefused => "look at `onespend recovery show`; it is compared again at each new block",
         R::TransferRefused => "choose a voter that has caught up: `onespend status`",
         R::WrongCluster => "use the addresses and certificates of one cluster",
-        R::MessageTooLarge => "send less at once, or raise api.max_message_bytes on every node",
+        R::MessageTooLarge => "send or ask for less at once, or raise api.max_message_bytes on every node",
         R::Overloaded => "repeat after the time that is named",
         R::NoQuorum | R::ResultUnknown => "repeat with the same --request-id; see `onespend status`",
         R::TooStale => "allow more with --max-lag, or leave it out",
@@ -70,7 +72,9 @@ fn the_request(reason: ErrorReason) -> Option<&'static str> {
         R::InputMissing | R::ForeignInput | R::DuplicateInput => "spend exactly the reserved coins, each once",
         R::PrevoutMismatch => "take values and scripts from `onespend reserve show`",
         R::SighashNotAllowed => "leave the sighash type out of the PSBT",
-        R::OutputInvalid => "pay exactly the recipients, and change to an address of `wallet address --change`",
+        R::OutputInvalid => {
+            "pay the recipients as ordered, none of them dust, and change to an address of `wallet address --change`"
+        }
         _ => return None,
     })
 }

@@ -29,6 +29,17 @@ pub enum Command {
         #[arg(long, required = true)]
         i_have_checked: bool,
     },
+    /// Give a memory to the cluster of the configuration, which was restored from a backup; the node must be stopped
+    Adopt {
+        #[command(flatten)]
+        which: Which,
+        /// The cluster that the memory belongs to: the one that the backup is of
+        #[arg(long, value_name = "CLUSTER")]
+        from: String,
+        /// This is the memory of the same keys, and no node of the old cluster will run again
+        #[arg(long, required = true)]
+        i_have_checked: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +65,13 @@ impl Command {
                     Some(position) => note(&format!("unfrozen: a log that has reached {position} is accepted")),
                     None => note("it was not frozen; nothing was changed"),
                 }
+                output.show(&place.look()?)?;
+            }
+            Self::Adopt { which, from, i_have_checked: _ } => {
+                let place = which.locate()?;
+                let before = Owner { cluster_id: from, ..place.owner.clone() };
+                memory::adopt(&place.file, &before, &place.owner.cluster_id, &operator())
+                    .map_err(|error| refuse(&error))?;
                 output.show(&place.look()?)?;
             }
         }
@@ -168,7 +186,7 @@ struct View {
     audit: Vec<Event>,
 }
 
-/// Frozen or unfrozen. `at_unix_ms` is wall time.
+/// Frozen, unfrozen or adopted. `at_unix_ms` is wall time.
 #[derive(Debug, Serialize)]
 struct Event {
     at_unix_ms: u64,

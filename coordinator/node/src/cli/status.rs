@@ -1,17 +1,23 @@
-//! `onespend status`: every node's word, in one screen.
+//! `onespend status`: every node's word, in one screen, once or again and again.
+
+use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
 use onespend_proto::client::{Client, ClientConfig, ClientError};
 use onespend_proto::{reason, v1};
+use serde::Serialize;
 
 use super::connection::Need;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::output;
+use super::output::{self, Output, Show};
 use super::session::{Freshness, Session};
 use super::view::chain::NodeViews;
 use super::view::status::Cluster;
+
+/// Seconds between two looks, if `--watch` names none.
+const WATCH_EVERY: &str = "2";
 
 /// Asks every node on its control port, also those that only other nodes know of. With data ports alone it shows the
 /// tip and every node's bitcoind.
@@ -19,6 +25,27 @@ use super::view::status::Cluster;
 pub struct Status {
     #[command(flatten)]
     freshness: Freshness,
+    /// Look again every so many seconds until Ctrl-C: in place on a terminal, else one block after the other
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = WATCH_EVERY,
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    watch: Option<u64>,
+}
+
+/// What is shown: what the control ports tell, or what the data ports tell.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Screen {
+    Cluster(Box<Cluster>),
+    Views(NodeViews),
+}
+
+impl Show for Screen {
+    fn text(&self) -> String {
+        match self {
+            Self::Cluster(cluster) => cluster.text(),
+            Self::Views(views) => views.text(),
+        }
+    }
 }
 
 impl Status {
@@ -26,35 +53,74 @@ impl Status {
     pub async fn run(self, session: &Session) -> Result<(), Failure> {
         let config = session.connection.settings(Need::Any)?;
         let client = Client::connect(config.clone()).map_err(Failure::of_read)?;
-        if config.control_endpoints.is_empty() {
-            return self.ask_data_ports(&client, session).await;
+        let Some(seconds) = self.watch else {
+            return session.output.show(&self.look(&client, &config).await?);
+        };
+        tokio::select! {
+            ended = self.follow(&client, &config, session.output, Duration::from_secs(seconds)) => ended,
+            // The way to end it, so no failure.
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| Failure::usage(error.to_string())),
         }
-        let answers = ask_all(&client, &config).await;
+    }
+
+    /// Until it is interrupted, or nobody reads any more. That no node answers is told, and looked at again: that is
+    /// when people watch.
+    async fn follow(
+        &self,
+        client: &Client,
+        config: &ClientConfig,
+        output: Output,
+        every: Duration,
+    ) -> Result<(), Failure> {
+        let mut looks = tokio::time::interval(every);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut frame = output.frame();
+        loop {
+            looks.tick().await;
+            match self.look(client, config).await {
+                Ok(screen) => frame.show(&screen)?,
+                Err(failure) if failure.exit == Exit::Usage => return Err(failure),
+                Err(failure) => frame.fail(&failure)?,
+            }
+        }
+    }
+
+    async fn look(&self, client: &Client, config: &ClientConfig) -> Result<Screen, Failure> {
+        if config.control_endpoints.is_empty() {
+            return self.ask_data_ports(client).await;
+        }
+        let answers = ask_all(client, config).await;
         if answers.iter().any(|(_, answer)| answer.is_ok()) {
             let told = |(address, answer): Answer| (address, answer.map_err(|error| error.to_string()));
-            return session.output.show(&Cluster::new(answers.into_iter().map(told).collect()));
+            return Ok(Screen::Cluster(Box::new(Cluster::new(answers.into_iter().map(told).collect()))));
         }
         // A client may not ask for status, but for what the data ports tell.
         let not_allowed = answers.iter().any(|(_, answer)| answer.as_ref().is_err_and(|error| error.is(reason::ROLE)));
         if not_allowed && !config.endpoints.is_empty() {
-            return self.ask_data_ports(&client, session).await;
+            return self.ask_data_ports(client).await;
         }
         Err(nobody(answers))
     }
 
-    async fn ask_data_ports(&self, client: &Client, session: &Session) -> Result<(), Failure> {
+    async fn ask_data_ports(&self, client: &Client) -> Result<Screen, Failure> {
         let views = client.get_node_views(v1::GetNodeViewsRequest {}).await.map_err(Failure::of_read)?;
         let tip = client.get_tip(v1::GetTipRequest { consistency: self.freshness.consistency() }).await;
         let tip = match tip {
             Ok(answer) => answer.tip,
             Err(error) => {
-                output::note(&format!("the tip is not known: {error}"));
+                self.note(&format!("the tip is not known: {error}"));
                 None
             }
         };
-        session.output.show(&NodeViews::new(tip, views))?;
-        output::note("with --control and an operator's certificate there is more to see");
-        Ok(())
+        self.note("with --control and an operator's certificate there is more to see");
+        Ok(Screen::Views(NodeViews::new(tip, views)))
+    }
+
+    /// Not into a screen that is drawn again and again.
+    fn note(&self, remark: &str) {
+        if self.watch.is_none() {
+            output::note(remark);
+        }
     }
 }
 

@@ -97,6 +97,8 @@ pub struct ListenConfig {
     pub control: SocketAddr,
     /// HTTP for load balancers and Prometheus; plain and read-only.
     pub health: SocketAddr,
+    /// HAProxy's agent check; plain and read-only. `None`: not served.
+    pub agent: Option<SocketAddr>,
 }
 
 impl ListenConfig {
@@ -107,6 +109,7 @@ impl ListenConfig {
             data: section.listen("data", any(7800)),
             control: section.listen("control", any(7801)),
             health: section.listen("health", any(7802)),
+            agent: section.optional_listen("agent"),
         }
     }
 }

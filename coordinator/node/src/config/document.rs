@@ -54,14 +54,14 @@ impl Value {
 /// A table: per key the place of the key itself and its value.
 pub(crate) type Table = BTreeMap<String, (Place, Node)>;
 
-/// Parses the text. Every fault of syntax is reported; what could be read is returned.
+/// Parses the text. Every fault of syntax is reported, and then nothing else; what could be read is returned.
 pub(crate) fn parse(text: &str, faults: &mut Faults) -> Table {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let place = error.span().map_or(Place::START, |span| lines.place(span.start));
         let why = "the file must be TOML";
-        faults.error(place, "", error.message().trim().replace('\n', ", "), why);
+        faults.syntax(place, error.message().trim().replace('\n', ", "), why);
     }
     lines.table(table.get_ref(), faults)
 }

@@ -92,11 +92,20 @@ impl fmt::Display for ConfigFaults {
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     all: Vec<Fault>,
+    /// The text is no TOML, so what was read of it is no more than a guess.
+    unreadable: bool,
 }
 
 impl Faults {
     pub(crate) fn error(&mut self, place: Place, key: &str, what: String, why: &str) {
         self.push(Severity::Error, place, key, what, why);
+    }
+
+    /// A fault of syntax. What else is found wrong, such as the keys that could not be read, follows from it and is left
+    /// out.
+    pub(crate) fn syntax(&mut self, place: Place, what: String, why: &str) {
+        self.unreadable = true;
+        self.error(place, "", what, why);
     }
 
     pub(crate) fn warning(&mut self, place: Place, key: &str, what: String, why: &str) {
@@ -114,6 +123,9 @@ impl Faults {
     }
 
     pub(crate) fn into_sorted(mut self) -> Vec<Fault> {
+        if self.unreadable {
+            self.all.retain(|fault| fault.key.is_empty());
+        }
         self.all.sort_by_key(|fault| match &fault.place {
             Place::File { line, column } => (0, *line, *column, String::new()),
             Place::Environment(name) => (1, 0, 0, name.clone()),

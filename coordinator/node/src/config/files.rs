@@ -21,6 +21,7 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
     data_dir(config, reading);
     certificates(config, reading);
     bitcoind(config, reading);
+    backups(config, reading);
     for (at, signer) in config.signers.iter().enumerate() {
         match &signer.keys {
             Some(keys @ SignerKeys::File(file)) => {
@@ -48,6 +49,20 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
         if let Some(log) = &signer.audit_log {
             folder_of(&format!("signers[{at}].audit_log"), log, reading);
         }
+    }
+}
+
+/// The folder must be there, see [`onespend_adapters::backup::FolderDepot::new`].
+fn backups(config: &Config, reading: &mut Reading) {
+    let Some(folder) = &config.backup.folder else { return };
+    if !folder.is_dir() {
+        let what = format!("{} is not a folder", folder.display());
+        let why = "it is not made, because a disk that should be mounted there may be missing";
+        reading.refuse("backup.folder", &[], what, why);
+    } else if folder.starts_with(&config.node.data_dir) {
+        let what = format!("{} is in the data folder", folder.display());
+        let why = "what takes the one takes the other: put backups on another disk, best on another machine";
+        reading.warn("backup.folder", &["node.data_dir"], what, why);
     }
 }
 

@@ -35,7 +35,8 @@ use document::{Table, Value};
 use fault::Faults;
 use reader::{Reading, closest};
 
-use crate::{health, shutdown, telemetry, tls};
+use crate::checks::config::{CheckConfig, MAX_CHECKS};
+use crate::{backup, health, shutdown, telemetry, tls};
 
 /// Exit code of `onespend config check` for a file with errors.
 pub const EXIT_FAULTS: u8 = 2;
@@ -64,8 +65,12 @@ pub struct Config {
     pub signers: Vec<SignerConfig>,
     /// `[health]`
     pub health: health::Config,
+    /// `[[checks]]`
+    pub checks: Vec<CheckConfig>,
     /// `[api]`
     pub api: ApiConfig,
+    /// `[backup]`
+    pub backup: backup::Config,
     /// `[log]`
     pub log: telemetry::LogConfig,
     /// `[telemetry]`
@@ -193,7 +198,9 @@ fn read_sections(mut table: Table, reading: &mut Reading) -> Config {
         bitcoind: sections.one("bitcoind", BitcoindConfig::read),
         signers: sections.many("signers", MAX_SIGNERS, SignerConfig::read),
         health: sections.one("health", health::Config::read),
+        checks: sections.many("checks", MAX_CHECKS, CheckConfig::read),
         api: sections.one("api", ApiConfig::read),
+        backup: sections.one("backup", backup::Config::read),
         log: sections.one("log", telemetry::LogConfig::read),
         telemetry: sections.one("telemetry", telemetry::Config::read),
         shutdown: sections.one("shutdown", shutdown::Config::read),
@@ -296,6 +303,6 @@ impl Sections<'_> {
 /// Every key that exists, with its default as TOML if it has one. Array elements are `peers[].id`.
 #[cfg(test)]
 fn schema() -> std::collections::BTreeMap<String, Option<String>> {
-    let (_, reading) = read("[[peers]]\n[[signers]]\n", Path::new("onespend.toml"), &[]);
+    let (_, reading) = read("[[peers]]\n[[signers]]\n[[checks]]\n", Path::new("onespend.toml"), &[]);
     reading.schema
 }

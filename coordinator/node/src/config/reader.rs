@@ -69,19 +69,27 @@ impl<'a> Section<'a> {
         let Some(node) = self.take(key, shown, true) else {
             return stand_in;
         };
+        self.within(key, &node, &bounds).unwrap_or(stand_in)
+    }
+
+    /// An integer within `bounds` that may be left out, which means something of its own.
+    pub fn optional_integer(&mut self, key: &str, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let node = self.take(key, None, false)?;
+        self.within(key, &node, &bounds)
+    }
+
+    fn within(&mut self, key: &str, node: &Node, bounds: &RangeInclusive<u64>) -> Option<u64> {
         let Value::Integer(number) = node.value else {
-            self.wrong_type(key, &node, "an integer");
-            return stand_in;
+            self.wrong_type(key, node, "an integer");
+            return None;
         };
-        match u64::try_from(number) {
-            Ok(number) if bounds.contains(&number) => number,
-            _ => {
-                let what = format!("{number} is out of bounds");
-                let why = format!("it must be within {}..={}", bounds.start(), bounds.end());
-                self.fault(key, &node, what, &why);
-                stand_in
-            }
+        let fits = u64::try_from(number).ok().filter(|number| bounds.contains(number));
+        if fits.is_none() {
+            let what = format!("{number} is out of bounds");
+            let why = format!("it must be within {}..={}", bounds.start(), bounds.end());
+            self.fault(key, node, what, &why);
         }
+        fits
     }
 
     /// An integer within `bounds` that fits 32 bits.
@@ -181,6 +189,24 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The same, for a socket that is not there unless it is named.
+    pub fn optional_listen(&mut self, key: &str) -> Option<SocketAddr> {
+        let text = self.optional_text(key)?;
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Some(address),
+            Ok(_) => {
+                let why = "a load balancer could not find a port that the system picks";
+                self.refuse(key, "port 0".to_owned(), why);
+                None
+            }
+            Err(_) => {
+                let why = "it must be an IP address and a port, such as 0.0.0.0:7803 or [::]:7803";
+                self.refuse(key, format!("{text:?} is not an address"), why);
+                None
+            }
+        }
+    }
+
     /// A host name or IP address with a port, as others reach it. Mandatory.
     pub fn host_port(&mut self, key: &str) -> HostPort {
         let text = self.text(key, None);
@@ -195,6 +221,16 @@ impl<'a> Section<'a> {
                 HostPort::default()
             }
         }
+    }
+
+    /// An array of strings that may be left out, such as `["/usr/bin/test", "-e", "/run/ok"]`.
+    pub fn optional_texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let node = self.take(key, None, false)?;
+        let Value::Array(items) = node.value else {
+            self.wrong_type(key, &node, "an array of strings");
+            return None;
+        };
+        Some(items.into_iter().filter_map(|item| self.as_text(key, item)).collect())
     }
 
     /// A table of strings, such as `{ zone = "a" }`; empty by default.

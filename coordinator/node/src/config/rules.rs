@@ -19,6 +19,7 @@ pub(crate) fn check(config: &Config, reading: &mut Reading) {
     chain(config, reading);
     signers(config, reading);
     memories(config, reading);
+    checks(config, reading);
     shutdown(config, reading);
 }
 
@@ -78,11 +79,12 @@ fn addresses(config: &Config, reading: &mut Reading) {
 }
 
 fn listeners(config: &Config, reading: &mut Reading) {
-    let all = [
+    let mut all = vec![
         ("listen.data", config.listen.data),
         ("listen.control", config.listen.control),
         ("listen.health", config.listen.health),
     ];
+    all.extend(config.listen.agent.map(|agent| ("listen.agent", agent)));
     for (at, (key, address)) in all.iter().enumerate() {
         for (other, taken) in &all[..at] {
             if clash(*address, *taken) {
@@ -176,6 +178,18 @@ fn memories(config: &Config, reading: &mut Reading) {
             let what = format!("{} lies in the data folder", memory.display());
             let why = "a copy of that folder that is put back brings an old memory along, which cannot tell that the log is old";
             reading.warn(&format!("signers[{at}].memory"), &["node.data_dir"], what, why);
+        }
+    }
+}
+
+fn checks(config: &Config, reading: &mut Reading) {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for (at, check) in config.checks.iter().enumerate() {
+        if let Some(first) = seen.insert(&check.name, at) {
+            let what = format!("{:?} is the name of checks[{first}] already", check.name);
+            let other = format!("checks[{first}].name");
+            let why = "answers and metrics tell checks apart by name";
+            reading.refuse(&format!("checks[{at}].name"), &[&other], what, why);
         }
     }
 }

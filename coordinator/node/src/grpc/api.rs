@@ -8,24 +8,27 @@ use bitcoin::Network;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use onespend_core::command::{Command, Request as CoreRequest};
 use onespend_core::ids::{CallerId, Millis, RequestId, RequestKey};
-use onespend_policies::{Action, Authorized, Class, Policy, Resource};
+use onespend_policies::{Action, Authorized, Class, Policy};
 use onespend_proto::v1;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
+use super::about::About;
 use super::caller::{self, Caller};
 use super::decide::{Decisions, Draft};
-use super::forward::{Forward, LeaderClients};
+use super::forward::{Forward, LeaderClients, Passed};
+use super::page;
 use super::status;
 use crate::agreement;
 use crate::alarms::Alarms;
+use crate::backup::BackupSource;
 use crate::bitcoind::BitcoindWatch;
 use crate::leader::broadcast::Outbox;
 use crate::leader::scripts::SharedScripts;
 use crate::leader::sign::Signing;
 use crate::peers::Peers;
-use crate::raft::Applied;
+use crate::raft::{Applied, LeaderHint};
 use crate::replica::Replica;
 use crate::selection::Busy;
 
@@ -48,6 +51,8 @@ pub(crate) struct Api {
     pub(crate) scripts: SharedScripts,
     pub(crate) busy: Busy,
     pub(crate) decisions: Decisions,
+    /// Where backups come from.
+    pub(crate) backups: Arc<BackupSource>,
     /// Cancelled when open streams should end.
     pub(crate) stopping: CancellationToken,
     pub(crate) settings: Settings,
@@ -65,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) forward_writes: bool,
     /// How long one request may take when the caller sets no deadline.
     pub(crate) request_timeout: Duration,
+    /// Largest gRPC message in bytes, either way.
+    pub(crate) max_message_bytes: usize,
     /// When the process started.
     pub(crate) started: Instant,
     /// What is doubtful about the configuration.
@@ -78,7 +85,7 @@ pub(crate) struct Call {
     /// That they may: the permit of the policy.
     pub(crate) authorized: Authorized,
     /// SHA-256 of what is asked.
-    digest: [u8; 32],
+    pub(super) digest: [u8; 32],
     /// When the answer is no use any more.
     pub(crate) deadline: Instant,
 }
@@ -104,7 +111,7 @@ impl Api {
         pass: Pass,
     ) -> Result<Response<Res>, Status>
     where
-        Req: prost::Message + Clone + 'static,
+        Req: prost::Message + About + Clone + 'static,
         Run: FnOnce(Arc<Self>, Call, Req) -> RunFuture + Send,
         RunFuture: Future<Output = Result<Res, Status>> + Send,
         Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
@@ -115,7 +122,7 @@ impl Api {
         let answer = async {
             let (caller, call) = self.admit(action, &request)?;
             if !self.leads(call.deadline).await {
-                return self.pass_on(&caller, &call, request, pass).await;
+                return self.pass_on(&caller, &call, request, pass, Passed::Write).await;
             }
             self.demand_sound_state()?;
             run(Arc::clone(self), call, request.into_inner()).await.map(Response::new)
@@ -125,7 +132,8 @@ impl Api {
         observed.end(answer)
     }
 
-    /// Runs a read with the consistency that it asks for.
+    /// Runs a read with the consistency that it asks for. What is not found in a state that may be old is looked for
+    /// again linearizably, because `NOT_FOUND` says that it does not exist (safety 26).
     pub(crate) async fn read<Req, Res, Run, Pass, PassFuture>(
         self: &Arc<Self>,
         action: Action,
@@ -135,8 +143,8 @@ impl Api {
         pass: Pass,
     ) -> Result<Response<Res>, Status>
     where
-        Req: prost::Message + Clone + 'static,
-        Run: FnOnce(&Self, v1::ReadInfo, &Req) -> Result<Res, Status> + Send,
+        Req: prost::Message + About + Clone + 'static,
+        Run: Fn(&Self, v1::ReadInfo, &Req) -> Result<Res, Status> + Send,
         Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
         PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
     {
@@ -144,11 +152,17 @@ impl Api {
         let span = observed.span();
         let answer = async {
             let (caller, call) = self.admit(action, &request)?;
-            let bound = super::reads::staleness_bound(consistency.as_ref())?;
-            if bound.is_none() && !self.leads(call.deadline).await {
-                return self.pass_on(&caller, &call, request, pass).await;
+            if let Some(bound) = super::reads::staleness_bound(consistency.as_ref())? {
+                let info = super::reads::confirm(self, Some(bound), call.deadline).await?;
+                let answer = run(self, info, request.get_ref());
+                if super::reads::may_be_stale(&answer) {
+                    return answer.map(Response::new);
+                }
             }
-            let info = super::reads::confirm(self, bound, call.deadline).await?;
+            if !self.leads(call.deadline).await {
+                return self.pass_on(&caller, &call, request, pass, Passed::Read).await;
+            }
+            let info = super::reads::confirm(self, None, call.deadline).await?;
             run(self, info, request.get_ref()).map(Response::new)
         }
         .instrument(span)
@@ -156,16 +170,52 @@ impl Api {
         observed.end(answer)
     }
 
+    /// Runs on the node that the request names, whoever leads: here, or there. What is no member is left to `run` to
+    /// refuse.
+    pub(crate) async fn at_node<Req, Res, Run, RunFuture, Pass, PassFuture>(
+        self: &Arc<Self>,
+        action: Action,
+        node: u64,
+        request: Request<Req>,
+        run: Run,
+        pass: Pass,
+    ) -> Result<Response<Res>, Status>
+    where
+        Req: prost::Message + About + 'static,
+        Run: FnOnce(Arc<Self>, Call, Req) -> RunFuture + Send,
+        RunFuture: Future<Output = Result<Res, Status>> + Send,
+        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
+        PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
+    {
+        let observed = super::observe::start(action, &request);
+        let span = observed.span();
+        let answer = async {
+            let (caller, call) = self.admit(action, &request)?;
+            let others = self.replica.status().others();
+            let Some(member) = others.into_iter().find(|member| member.node_id == node && !caller.forwarded) else {
+                return run(Arc::clone(self), call, request.into_inner()).await.map(Response::new);
+            };
+            let hint = LeaderHint { node_id: node, addresses: member.addresses, term: 0 };
+            let (clients, request) = (self.forward.to(&hint)?, Forward::dress(request, &caller, call.deadline));
+            let max_bytes = self.settings.max_message_bytes;
+            pass(clients, request).await.map_err(|error| super::forward::answer(error, Passed::ToNode, max_bytes))
+        }
+        .instrument(span)
+        .await;
+        observed.end(answer)
+    }
+
     /// Who calls, and may they.
-    pub(crate) fn admit<Req: prost::Message>(
+    pub(crate) fn admit<Req: prost::Message + About>(
         &self,
         action: Action,
         request: &Request<Req>,
     ) -> Result<(Caller, Call), Status> {
         let caller = caller::identify(request, &self.settings.cluster_id)?;
-        let authorized = self.policy.authorize(&caller.subject(), action, &Resource::Cluster).map_err(|denied| {
+        let resource = request.get_ref().resource();
+        let authorized = self.policy.authorize(&caller.subject(), action, &resource).map_err(|denied| {
             crate::metrics::policy_denied(&denied);
-            status::denied(caller.id.as_str(), action.name())
+            status::denied(&denied)
         })?;
         // Scanning the chain for a new wallet takes minutes on the main network.
         let longest = if action == Action::RegisterWallet { SCAN_TIMEOUT } else { self.settings.request_timeout };
@@ -192,6 +242,7 @@ impl Api {
         call: &Call,
         request: Request<Req>,
         pass: Pass,
+        passed: Passed,
     ) -> Result<Response<Res>, Status>
     where
         Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture,
@@ -203,7 +254,8 @@ impl Api {
         };
         let clients = self.forward.to(leader)?;
         let request = Forward::dress(request, caller, call.deadline);
-        let answer = pass(clients, request).await.map_err(super::forward::answer)?;
+        let max_bytes = self.settings.max_message_bytes;
+        let answer = pass(clients, request).await.map_err(|error| super::forward::answer(error, passed, max_bytes))?;
         // Callers go on where the service is: administration is on the control port alone.
         let administers = call.authorized.action().class() == Class::ClusterAdministration;
         let address = if administers { &leader.addresses.control } else { &leader.addresses.data };
@@ -248,6 +300,11 @@ impl Api {
             return Err(status::alarmed(alarm.code));
         }
         self.bitcoind.in_sync().map_err(|reason| status::chain_not_synced(&reason))
+    }
+
+    /// How much one page of an answer holds.
+    pub(super) fn page_bounds(&self, rows: usize) -> page::Bounds {
+        page::Bounds { rows, message_bytes: self.settings.max_message_bytes }
     }
 
     /// Logical time as this leader would propose it, for showing what remains.

@@ -55,7 +55,7 @@ pub(super) fn parse(message: &v1::BumpFeeRequest) -> Result<(RequestId, Wanted),
 /// The replacement on the state as it is now.
 pub(super) fn draft(api: &Api, wanted: &Wanted, purpose: Purpose) -> Result<Draft, Status> {
     api.demand_synced_chain()?;
-    let feerate_sat_kvb = wanted.fee.sat_kvb(api);
+    let feerate_sat_kvb = wanted.fee.sat_kvb(api)?;
     let planned = api.replica.read(|state| replacement::plan(state, &wanted.key, feerate_sat_kvb, purpose));
     let Plan { previous, more, fee_sat } = planned.map_err(|rejection| status::rejected(&rejection))?;
     wanted.max_fee.check(fee_sat)?;

@@ -59,7 +59,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         return Ok(command(AttemptNo(1), 0));
     }
     api.demand_synced_chain()?;
-    let feerate_sat_kvb = parsed.fee.sat_kvb(api);
+    let feerate_sat_kvb = parsed.fee.sat_kvb(api)?;
     let planned = api.replica.read(|state| replacement::child_fee(state, &parsed.key, feerate_sat_kvb));
     let (parent, fee_sat) = planned.map_err(|rejection| status::rejected(&rejection))?;
     parsed.max_fee.check(fee_sat)?;

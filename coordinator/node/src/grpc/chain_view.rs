@@ -8,7 +8,7 @@ use tonic::Status;
 
 use super::api::Api;
 use super::fields::{DEFAULT_TARGET_BLOCKS, Fields};
-use super::status;
+use super::{reads, status};
 
 /// The tip that the replicated state stands on.
 pub(super) fn tip(state: &State) -> Option<v1::BlockRef> {
@@ -30,8 +30,9 @@ pub(super) fn estimate_fee(
     message: &v1::EstimateFeeRequest,
 ) -> Result<v1::EstimateFeeResponse, Status> {
     let blocks = parse_target(message)?;
+    let sat_kvb = api.bitcoind.feerate_sat_kvb(blocks).map_err(status::no_estimate)?;
     Ok(v1::EstimateFeeResponse {
-        feerate_sat_vb: api.bitcoind.feerate_sat_kvb(blocks) as f64 / 1000.0,
+        feerate_sat_vb: sat_kvb as f64 / 1000.0,
         confirm_target_blocks: u32::from(blocks),
         read_info: Some(info),
     })
@@ -53,9 +54,7 @@ pub(super) async fn get_node_views(api: Arc<Api>) -> Result<v1::GetNodeViewsResp
     let mut views = api.peers.views(&api.replica.status().others()).await;
     views.push(own_view(&api));
     views.sort_by_key(|view| view.node_id);
-    let applied_index = api.replica.read(|state| state.applied().0);
-    let info = v1::ReadInfo { applied_index, staleness_ms: 0, served_by: api.settings.node_id };
-    Ok(v1::GetNodeViewsResponse { views, read_info: Some(info) })
+    Ok(v1::GetNodeViewsResponse { views, read_info: Some(reads::unconfirmed(&api)) })
 }
 
 /// This node's view of its own bitcoind.

@@ -77,7 +77,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         return Ok(Draft::of(command(Vec::new(), 0)));
     }
     api.demand_synced_chain()?;
-    let feerate_sat_kvb = parsed.fee.sat_kvb(api);
+    let feerate_sat_kvb = parsed.fee.sat_kvb(api)?;
     let order = Order {
         wallet: &parsed.key.wallet,
         recipients: &parsed.recipients,

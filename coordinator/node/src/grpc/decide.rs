@@ -7,6 +7,7 @@ use onespend_core::command::{Command, Request};
 use onespend_core::dedup;
 use onespend_core::ids::RequestKey;
 use onespend_core::outcome::Outcome;
+use tokio::time::timeout_at;
 use tonic::Status;
 use tracing::{Instrument, field, info_span};
 
@@ -48,7 +49,7 @@ impl Decisions {
     }
 
     /// Proposes what `gather` drafts until it is decided. The answer to a request that was decided before is the
-    /// same again; facts that were out of date are gathered anew.
+    /// same again; facts that were out of date are gathered anew. Nothing is waited for beyond the deadline.
     pub(crate) async fn decide<Gather, GatherFuture>(
         &self,
         deadline: Instant,
@@ -59,15 +60,17 @@ impl Decisions {
         Gather: FnMut() -> GatherFuture + Send,
         GatherFuture: Future<Output = Result<Draft, Status>> + Send,
     {
-        let _turn = self.turns.take(request.key.clone()).await;
+        let turn = timeout_at(deadline.into(), self.turns.take(request.key.clone())).await;
+        let _turn = turn.map_err(|_| status::unknown("an earlier try of this request is still under way"))?;
         let mut last = String::new();
         for _ in 0..MAX_ROUNDS {
             if let Some(outcome) = self.earlier(&request) {
                 return accepted(self.replica.applied(outcome));
             }
-            let draft = match gather().await {
-                Ok(draft) => draft,
-                Err(refused) => return self.refuse(deadline, &request, refused).await,
+            let draft = match timeout_at(deadline.into(), gather()).await {
+                Ok(Ok(draft)) => draft,
+                Ok(Err(refused)) => return self.refuse(deadline, &request, refused).await,
+                Err(_) => return Err(status::unknown("the facts for the decision were not there in time")),
             };
             #[cfg(feature = "sabotage")]
             crate::sabotage::sign_early(&self.replica, &request, &draft.command).await;
@@ -112,6 +115,8 @@ fn accepted(applied: Applied) -> Result<Applied, Status> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::time::Duration;
+
     use onespend_core::outcome::Rejection;
     use onespend_core::wallet::Keychain;
     use onespend_proto::v1::ErrorReason;
@@ -160,6 +165,32 @@ mod tests {
         let decisions = Decisions::new(with_wallet(&folder).await);
         let refused = decisions.decide(soon(), request("r"), || async { Err(insufficient()) }).await.unwrap_err();
         assert!(status::is_for(&refused, ErrorReason::InsufficientFunds), "{refused}");
+    }
+
+    /// safety 27: the earlier try may be applied yet.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_retry_waits_for_an_earlier_try_no_longer_than_its_own_deadline() {
+        let folder = TempDir::new().unwrap();
+        let decisions = Decisions::new(with_wallet(&folder).await);
+        let mut earlier = Box::pin(decisions.decide(soon(), request("r"), std::future::pending));
+        assert!(futures::poll!(&mut earlier).is_pending());
+        let (asked, wait) = (Instant::now(), Duration::from_millis(50));
+        let retry = decisions.decide(asked + wait, request("r"), || async { Ok(Draft::of(addresses())) });
+        let refused = retry.await.unwrap_err();
+        assert!(status::is_for(&refused, ErrorReason::ResultUnknown), "{refused}");
+        assert!((wait..wait * 20).contains(&asked.elapsed()));
+        drop(earlier);
+        let again = decisions.decide(soon(), request("r"), || async { Ok(Draft::of(addresses())) }).await.unwrap();
+        assert!(matches!(again.outcome, Outcome::AddressesGiven { first: 0, .. }), "{again:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn facts_are_waited_for_no_longer_than_the_deadline() {
+        let folder = TempDir::new().unwrap();
+        let decisions = Decisions::new(with_wallet(&folder).await);
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let refused = decisions.decide(deadline, request("r"), std::future::pending).await.unwrap_err();
+        assert!(status::is_for(&refused, ErrorReason::ResultUnknown), "{refused}");
     }
 
     /// safety 27.

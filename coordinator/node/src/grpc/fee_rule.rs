@@ -31,10 +31,13 @@ impl FeeRule {
     }
 
     /// The feerate in sat per 1000 vB as of now.
-    pub(super) fn sat_kvb(self, api: &Api) -> u64 {
+    ///
+    /// # Errors
+    /// `CHAIN_NOT_SYNCED`: a time was asked for, and bitcoind has no estimate.
+    pub(super) fn sat_kvb(self, api: &Api) -> Result<u64, Status> {
         match self {
-            Self::Rate(rate) => rate,
-            Self::Target(blocks) => api.bitcoind.feerate_sat_kvb(blocks),
+            Self::Rate(rate) => Ok(rate),
+            Self::Target(blocks) => api.bitcoind.feerate_sat_kvb(blocks).map_err(status::no_estimate),
         }
     }
 }

@@ -97,21 +97,98 @@ impl Forward {
     }
 }
 
-/// The leader's own answer passes through; a broken connection is an unknown outcome (safety 27).
-pub(crate) fn answer(error: Status) -> Status {
-    let spoken = !error.details().is_empty();
+/// What was passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// A mutation: without an answer its outcome is unknown (safety 27).
+    Write,
+    /// A read, which applies nothing.
+    Read,
+    /// What a node that need not lead is told.
+    ToNode,
+}
+
+impl Passed {
+    fn lost(self, why: &str) -> Status {
+        match self {
+            Self::Write | Self::ToNode => status::unknown(why),
+            Self::Read => status::unread(why),
+        }
+    }
+
+    fn silence(self) -> &'static str {
+        match self {
+            Self::Write | Self::Read => "the leader could not be reached, or its answer was lost",
+            Self::ToNode => "the node could not be reached, or its answer was lost",
+        }
+    }
+
+    /// The leader has answered, and the answer has more bytes than this node reads. Asking again leads to the same
+    /// answer; of a write that is still the way to learn what became of it, at the leader itself.
+    fn oversized(self, max_bytes: usize) -> Status {
+        match self {
+            Self::Write | Self::ToNode => status::unknown(&format!(
+                "the leader's answer has more than {max_bytes} bytes (`api.max_message_bytes`), so it was not read here"
+            )),
+            Self::Read => status::answer_too_large(max_bytes),
+        }
+    }
+}
+
+/// The leader's own answer passes through; a broken connection becomes a read or a write without an answer.
+pub(crate) fn answer(error: Status, passed: Passed, max_bytes: usize) -> Status {
+    if !error.details().is_empty() {
+        return error;
+    }
     match error.code() {
-        // Out of range: the answer is larger than this node reads. The request has been decided.
+        // tonic's word for an answer that is larger than this node reads; the service itself never says it.
+        Code::OutOfRange => passed.oversized(max_bytes),
+        // Resources are also exhausted where HTTP/2 ended the stream.
         Code::Unavailable
         | Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Unknown
         | Code::Internal
-        | Code::OutOfRange
-            if !spoken =>
-        {
-            status::unknown("the leader could not be reached, or its answer was lost")
-        }
+        | Code::ResourceExhausted => passed.lost(passed.silence()),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onespend_proto::v1::ErrorReason;
+
+    use super::*;
+
+    /// What a caller is told of a leader's answer.
+    fn told(error: Status, passed: Passed) -> Status {
+        answer(error, passed, 65_536)
+    }
+
+    #[test]
+    fn an_answer_that_is_too_large_is_no_reason_to_ask_again() {
+        let too_large = Status::out_of_range("Error, decoded message length too large: found 70000 bytes");
+        let read = told(too_large.clone(), Passed::Read);
+        assert_eq!(read.code(), Code::ResourceExhausted);
+        assert!(status::is_for(&read, ErrorReason::MessageTooLarge), "{read:?}");
+        let write = told(too_large, Passed::Write);
+        assert_eq!(write.code(), Code::Unavailable, "it may have been applied");
+        assert!(status::is_for(&write, ErrorReason::ResultUnknown), "{write:?}");
+    }
+
+    /// safety 27.
+    #[test]
+    fn an_answer_that_was_lost_is_unknown_and_the_leaders_own_word_passes() {
+        for code in [Code::Unavailable, Code::Internal, Code::ResourceExhausted, Code::Cancelled] {
+            let write = told(Status::new(code, "gone"), Passed::Write);
+            assert!(status::is_for(&write, ErrorReason::ResultUnknown), "{code:?}");
+            let read = told(Status::new(code, "gone"), Passed::Read);
+            assert!(status::is_for(&read, ErrorReason::NoQuorum), "{code:?}");
+            let to_node = told(Status::new(code, "gone"), Passed::ToNode);
+            assert!(status::is_for(&to_node, ErrorReason::ResultUnknown), "{code:?}");
+            assert!(!to_node.message().contains("leader"), "{to_node:?}");
+        }
+        let spoken = told(status::overloaded("later"), Passed::Write);
+        assert!(status::is_for(&spoken, ErrorReason::Overloaded), "{spoken:?}");
     }
 }

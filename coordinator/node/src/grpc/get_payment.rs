@@ -1,6 +1,8 @@
 //! GetPayment: "was it paid?" is answered from a linearizable read or not at all (safety 26).
 
 use onespend_core::ids::PaymentKey;
+use onespend_core::payment::Payment;
+use onespend_core::state::State;
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -14,9 +16,10 @@ pub(super) fn get_payment(
     message: &v1::GetPaymentRequest,
 ) -> Result<v1::GetPaymentResponse, Status> {
     let key = parse(message)?;
+    let show = |state: &State, payment: &Payment| payment_view::payment_with_permits(&api.alarms, state, &key, payment);
     let payment = api.replica.read(|state| {
         state.wallet(&key.wallet).map_err(|rejection| status::rejected(&rejection))?;
-        Ok::<_, Status>(state.payment(&key).map(|payment| payment_view::payment_with_permits(state, &key, payment)))
+        Ok::<_, Status>(state.payment(&key).map(|payment| show(state, payment)))
     })?;
     let payment = payment.ok_or_else(status::payment_unknown)?;
     Ok(v1::GetPaymentResponse { payment: Some(payment), read_info: Some(info) })

@@ -21,6 +21,7 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
         let active = state.total_reservations().saturating_sub(expired);
         (chain_view::tip(state), state.wallets().count(), (active, expired), payments(state), recovery(state))
     });
+    let feature_level = api.replica.read(State::feature_level);
     let reservation =
         |state: v1::ReservationState, count: usize| v1::ReservationCount { state: state.into(), count: count as u64 };
     v1::GetStatusResponse {
@@ -50,9 +51,32 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
         quorum_age: raft.quorum_acked.and_then(|at| prost_types::Duration::try_from(at.elapsed()).ok()),
         draining: api.replica.is_draining(),
         alarms: standing(api).into_iter().map(|alarm| format!("{}: {}", alarm.code, alarm.message)).collect(),
-        warnings: api.settings.warnings.clone(),
+        warnings: warnings(api, &raft),
         recovery: Some(recovery),
+        feature_level,
+        known_feature_level: crate::feature_level::known(),
+        leader_age: leader_age(api, &raft),
     }
+}
+
+/// How long ago this node learnt of its leader.
+fn leader_age(api: &Api, raft: &RaftStatus) -> Option<prost_types::Duration> {
+    let age = api.replica.history().age(raft.term, raft.leader?)?;
+    prost_types::Duration::try_from(age).ok()
+}
+
+/// What is doubtful about the configuration, by itself and beside what the cluster has of this node.
+fn warnings(api: &Api, raft: &RaftStatus) -> Vec<String> {
+    let mut warnings = api.settings.warnings.clone();
+    let (own, known) = (api.replica.advertised(), raft.members.iter().find(|member| member.node_id == raft.node_id));
+    if let Some(known) = known.map(|known| &known.addresses).filter(|known| *known != own) {
+        warnings.push(format!(
+            "peers: this node is reached at {} and {} by its configuration, and the cluster has {} and {} (correct one of \
+             the two: onespend cluster move)",
+            own.control, own.data, known.control, known.data
+        ));
+    }
+    warnings
 }
 
 /// This node's alarms, and those that are the cluster's.

@@ -10,11 +10,11 @@ use prost::Message;
 use tonic::Status;
 
 use super::{
-    abort_attempt, bump_fee, bump_fee_cpfp, cancel_payment, chain_view, change_wallet, confirm_recovery,
-    create_payment, get_balance, get_payment, get_reservation, get_wallet, list_audit_events, list_payments,
-    list_reservations, list_utxos, list_wallets, membership, new_address, reads, register_outpoints, register_wallet,
-    release_quarantined, release_reservation, renew_reservation, reserve_utxos, sign_psbt, submit_signed_transaction,
-    transfer_leadership, watch_payments,
+    abort_attempt, bump_fee, bump_fee_cpfp, cancel_payment, chain_view, change_wallet, confirm_recovery, create_backup,
+    create_payment, drain_node, get_balance, get_payment, get_reservation, get_wallet, list_audit_events,
+    list_payments, list_reservations, list_utxos, list_wallets, membership, new_address, reads, register_outpoints,
+    register_wallet, release_quarantined, release_reservation, renew_reservation, reserve_utxos, sign_psbt,
+    submit_signed_transaction, transfer_leadership, watch_payments, watch_reservations,
 };
 use crate::raft;
 
@@ -53,9 +53,13 @@ pub fn read_request(action: Action, bytes: &[u8], network: Network, finality_dep
         Action::SubmitSignedTransaction => caller(bytes, submit_signed_transaction::parse),
         Action::TransferLeadership => caller(bytes, transfer_leadership::parse),
         Action::ConfirmRecovery => caller(bytes, confirm_recovery::parse),
+        Action::CreateBackup => caller(bytes, create_backup::parse),
         Action::AddLearner => caller(bytes, membership::parse_add),
         Action::PromoteLearner => caller(bytes, membership::parse_promote),
         Action::RemoveNode => caller(bytes, membership::parse_remove),
+        Action::MoveNode => caller(bytes, membership::parse_move),
+        Action::DrainNode => caller(bytes, drain_node::parse_drain),
+        Action::UndrainNode => caller(bytes, drain_node::parse_undrain),
         Action::GetWallet
         | Action::ListWallets
         | Action::GetBalance
@@ -63,6 +67,7 @@ pub fn read_request(action: Action, bytes: &[u8], network: Network, finality_dep
         | Action::ListAuditEvents
         | Action::GetReservation
         | Action::ListReservations
+        | Action::WatchReservations
         | Action::GetPayment
         | Action::ListPayments
         | Action::WatchPayments
@@ -70,6 +75,7 @@ pub fn read_request(action: Action, bytes: &[u8], network: Network, finality_dep
         | Action::EstimateFee
         | Action::GetNodeViews
         | Action::GetStatus
+        | Action::GetHistory
         | Action::GetRecovery => read_read(action, bytes),
         Action::AppendStream
         | Action::Vote
@@ -103,10 +109,12 @@ fn read_read(action: Action, bytes: &[u8]) -> Reading {
         Action::GetPayment => caller(bytes, get_payment::parse),
         Action::ListPayments => read!(v1::ListPaymentsRequest, list_payments::parse),
         Action::WatchPayments => caller(bytes, watch_payments::parse),
+        Action::WatchReservations => caller(bytes, watch_reservations::parse),
         Action::GetTip => read!(v1::GetTipRequest, |_| Ok::<_, Status>(())),
         Action::EstimateFee => caller(bytes, chain_view::parse_target),
         Action::GetNodeViews => caller(bytes, |_: &v1::GetNodeViewsRequest| Ok(())),
         Action::GetStatus => caller(bytes, |_: &v1::GetStatusRequest| Ok(())),
+        Action::GetHistory => caller(bytes, |_: &v1::GetHistoryRequest| Ok(())),
         Action::GetRecovery => read!(v1::GetRecoveryRequest, |_| Ok::<_, Status>(())),
         _ => Reading::Undecodable,
     }

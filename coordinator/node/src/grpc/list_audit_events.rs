@@ -18,7 +18,7 @@ pub(super) fn list_audit_events(
 ) -> Result<v1::ListAuditEventsResponse, Status> {
     let Parsed { size, wallet, first } = parse(message)?;
     let after = first.map_or(message.from_index, |first| first.saturating_sub(1).max(message.from_index));
-    let mut page = Page::begin(Some(after.saturating_add(1)), size);
+    let mut page = Page::begin(Some(after.saturating_add(1)), api.page_bounds(size));
     while page.is_open() {
         api.replica.read(|state| {
             let before = page.at().map_or(after, |at| at.saturating_sub(1));
@@ -29,7 +29,7 @@ pub(super) fn list_audit_events(
                 .collect();
             page.look(rows.iter().map(|(key, index)| (key, *index)), |_, index| {
                 let record = state.audit_record(index)?;
-                (wallet.is_none() || record.wallet == wallet).then(|| event(index, record))
+                wallet.as_ref().is_none_or(|wallet| record.concerns(wallet)).then(|| event(index, record))
             });
         });
     }

@@ -21,7 +21,7 @@ pub(super) fn list_payments(
         let known = api.replica.read(|state| state.wallet(wallet).map(|_| ()));
         known.map_err(|rejection| status::rejected(&rejection))?;
     }
-    let mut page = Page::begin(first, size);
+    let mut page = Page::begin(first, api.page_bounds(size));
     while page.is_open() {
         api.replica.read(|state| {
             let of_wallet = |key: &PaymentKey| wallet.as_ref().is_none_or(|wallet| key.wallet == *wallet);

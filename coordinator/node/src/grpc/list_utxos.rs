@@ -26,7 +26,7 @@ pub(super) fn list_utxos(
     let Parsed { id, size, least, first } = parse(message)?;
     let known = api.replica.read(|state| state.wallet(&id).map(|_| ()));
     known.map_err(|rejection| status::rejected(&rejection))?;
-    let mut page = Page::begin(first, size);
+    let mut page = Page::begin(first, api.page_bounds(size));
     while page.is_open() {
         api.replica.read(|state| {
             let states = |utxo: &Utxo| {

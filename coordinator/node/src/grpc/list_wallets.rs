@@ -15,7 +15,7 @@ pub(super) fn list_wallets(
     message: &v1::ListWalletsRequest,
 ) -> Result<v1::ListWalletsResponse, Status> {
     let (size, first) = parse(message)?;
-    let mut page = Page::begin(first, size);
+    let mut page = Page::begin(first, api.page_bounds(size));
     while page.is_open() {
         api.replica
             .read(|state| page.look(state.wallets_from(page.at()), |id, wallet| Some(wallet_view::wallet(id, wallet))));

@@ -1,4 +1,5 @@
-//! AddLearner, PromoteLearner and RemoveNode: who belongs to the cluster. The leader alone changes that.
+//! AddLearner, PromoteLearner, RemoveNode and MoveNode: who belongs to the cluster, and where. The leader alone changes
+//! that.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use super::fields::Fields;
 use super::{get_status, status};
 use crate::config::HostPort;
 use crate::identity::MAX_NODE_ID;
-use crate::raft::{Addresses, MembershipError};
+use crate::peers;
+use crate::raft::{Addresses, MembershipError, used_before};
 
 pub(super) async fn add_learner(
     api: Arc<Api>,
@@ -18,6 +20,7 @@ pub(super) async fn add_learner(
     message: v1::AddLearnerRequest,
 ) -> Result<v1::AddLearnerResponse, Status> {
     let (node, addresses) = parse_add(&message)?;
+    check_unused(&api, node).await?;
     let changed = api.replica.raft().add_learner(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::AddLearnerResponse { members, applied_index, term })
@@ -45,6 +48,28 @@ pub(super) async fn remove_node(
     Ok(v1::RemoveNodeResponse { members, applied_index, term })
 }
 
+pub(super) async fn move_node(
+    api: Arc<Api>,
+    call: Call,
+    message: v1::MoveNodeRequest,
+) -> Result<v1::MoveNodeResponse, Status> {
+    let (node, addresses) = parse_move(&message)?;
+    let changed = api.replica.raft().move_node(node, addresses, call.deadline.into()).await;
+    let (members, applied_index, term) = after(&api, changed)?;
+    Ok(v1::MoveNodeResponse { members, applied_index, term })
+}
+
+/// No member that answers may have seen a node of this id removed: this one may have come later than that.
+async fn check_unused(api: &Api, node: u64) -> Result<(), Status> {
+    let status = api.replica.status();
+    if api.replica.leader_term().is_none() || status.members.iter().any(|member| member.node_id == node) {
+        return Ok(()); // what comes next says what there is to say
+    }
+    let reports = api.peers.reports(&status.others(), peers::TIMEOUT).await;
+    let removed = reports.iter().any(|report| report.removed.contains(&node));
+    if removed { Err(status::membership_refused(&used_before(node).to_string())) } else { Ok(()) }
+}
+
 /// The members, the applied index and the term after a change, or why there was none.
 fn after(api: &Api, changed: Result<(), MembershipError>) -> Result<(Vec<v1::Member>, u64, u64), Status> {
     changed.map_err(|error| match error {
@@ -59,11 +84,19 @@ fn after(api: &Api, changed: Result<(), MembershipError>) -> Result<(Vec<v1::Mem
 }
 
 pub(super) fn parse_add(message: &v1::AddLearnerRequest) -> Result<(u64, Addresses), Status> {
+    parse_place(&message.request_id, message.node_id, &message.control_address, &message.data_address)
+}
+
+pub(super) fn parse_move(message: &v1::MoveNodeRequest) -> Result<(u64, Addresses), Status> {
+    parse_place(&message.request_id, message.node_id, &message.control_address, &message.data_address)
+}
+
+fn parse_place(request_id: &str, node: u64, control: &str, data: &str) -> Result<(u64, Addresses), Status> {
     let mut fields = Fields::default();
-    let request = fields.request_id(&message.request_id);
-    let node = node_id(&mut fields, message.node_id);
-    let control = address(&mut fields, "control_address", &message.control_address);
-    let data = address(&mut fields, "data_address", &message.data_address);
+    let request = fields.request_id(request_id);
+    let node = node_id(&mut fields, node);
+    let control = address(&mut fields, "control_address", control);
+    let data = address(&mut fields, "data_address", data);
     let (_, (node, (control, data))) = fields.finish(request.zip(node.zip(control.zip(data))))?;
     Ok((node, Addresses { control, data }))
 }
@@ -76,7 +109,7 @@ pub(super) fn parse_remove(message: &v1::RemoveNodeRequest) -> Result<u64, Statu
     parse_node(&message.request_id, message.node_id)
 }
 
-fn parse_node(request_id: &str, node: u64) -> Result<u64, Status> {
+pub(super) fn parse_node(request_id: &str, node: u64) -> Result<u64, Status> {
     let mut fields = Fields::default();
     let request = fields.request_id(request_id);
     let node = node_id(&mut fields, node);

@@ -1,5 +1,7 @@
-//! What is seen of each request: a span under the caller's trace, and how long it took by method and code.
+//! What is seen of each request: a span under the caller's trace, and how long it took by method and code. A request that
+//! its caller gives up is dropped where it stands, and is seen as well.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use onespend_policies::Action;
@@ -9,11 +11,44 @@ use tracing::{Span, debug, info_span};
 
 use crate::{metrics, telemetry};
 
-/// A request that is under way.
+/// Requests that this process has answered.
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+/// Of those, the ones that ended with a code for which neither the caller nor the cluster's condition is to blame.
+static DEFECTS: AtomicU64 = AtomicU64::new(0);
+
+/// What this process has answered since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// Requests.
+    pub(crate) answered: u64,
+    /// Those that ended with INTERNAL, UNKNOWN or DATA_LOSS.
+    pub(crate) defects: u64,
+}
+
+/// The counts now. Of a request that ends at this moment, one may have it and the other not yet.
+pub(crate) fn answered() -> Answered {
+    // In this order: a defect is counted as answered before.
+    let defects = DEFECTS.load(Ordering::Acquire);
+    Answered { answered: ANSWERED.load(Ordering::Acquire), defects }
+}
+
+fn count(code: Code) {
+    ANSWERED.fetch_add(1, Ordering::Release);
+    if matches!(code, Code::Internal | Code::Unknown | Code::DataLoss) {
+        DEFECTS.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// tonic counts the caller's time from a moment before this service sees the request.
+const HEAD_START: Duration = Duration::from_millis(10);
+
+/// A request that is under way. Dropped without an end, it was given up.
 pub(super) struct Observed {
     action: Action,
     started: Instant,
+    timeout: Option<Duration>,
     span: Span,
+    ended: bool,
 }
 
 /// Begins to watch a request.
@@ -27,7 +62,7 @@ pub(super) fn start<T>(action: Action, request: &Request<T>) -> Observed {
         rpc.grpc.status_code = tracing::field::Empty,
     );
     telemetry::accept_parent(&span, request.metadata());
-    Observed { action, started: Instant::now(), span }
+    Observed { action, started: Instant::now(), timeout: timeout(request), span, ended: false }
 }
 
 impl Observed {
@@ -37,15 +72,31 @@ impl Observed {
     }
 
     /// Notes how it ended, and passes the answer on.
-    pub(super) fn end<T>(self, answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
+    pub(super) fn end<T>(mut self, answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
         let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.span.record("rpc.grpc.status_code", code as i32);
-        metrics::grpc_request(self.action.name(), code, self.started.elapsed());
+        self.note(code);
         if let Err(status) = &answer {
             let _entered = self.span.enter();
             debug!(method = self.action.name(), code = ?code, message = status.message(), "request refused");
         }
         answer
+    }
+
+    fn note(&mut self, code: Code) {
+        self.ended = true;
+        self.span.record("rpc.grpc.status_code", code as i32);
+        count(code);
+        metrics::grpc_request(self.action.name(), code, self.started.elapsed());
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let late = self.timeout.is_some_and(|timeout| self.started.elapsed() + HEAD_START >= timeout);
+        self.note(if late { Code::DeadlineExceeded } else { Code::Cancelled });
     }
 }
 
@@ -78,6 +129,7 @@ pub(super) fn timeout<T>(request: &Request<T>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn with(header: &'static str) -> Request<()> {
@@ -94,6 +146,47 @@ mod tests {
         assert_eq!(timeout(&with("2M")), Some(Duration::from_mins(2)));
         assert_eq!(timeout(&with("250m")), Some(Duration::from_millis(250)));
         assert_eq!(timeout(&with("99999999n")), Some(Duration::from_nanos(99_999_999)));
+    }
+
+    /// What the metrics have of one request: its code and how often it was seen.
+    fn seen(work: impl FnOnce()) -> Vec<String> {
+        let metrics = metrics::Metrics::new().unwrap();
+        metrics.record(work);
+        let count = "onespend_grpc_request_duration_seconds_count{method=\"GetPayment\",code=";
+        let lines = metrics.render();
+        lines.lines().filter_map(|line| line.strip_prefix(count)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_is_seen_too() {
+        let given_up = seen(|| drop(start(Action::GetPayment, &with("1H"))));
+        assert_eq!(given_up, ["\"CANCELLED\"} 1"]);
+        let too_late = seen(|| drop(start(Action::GetPayment, &with("1n"))));
+        assert_eq!(too_late, ["\"DEADLINE_EXCEEDED\"} 1"]);
+        let without_deadline = seen(|| drop(start(Action::GetPayment, &Request::new(()))));
+        assert_eq!(without_deadline, ["\"CANCELLED\"} 1"]);
+    }
+
+    #[test]
+    fn a_request_that_ends_is_seen_once() {
+        let ended = seen(|| {
+            let refused = start(Action::GetPayment, &with("1n")).end::<()>(Err(Status::not_found("no")));
+            assert_eq!(refused.unwrap_err().code(), Code::NotFound);
+        });
+        assert_eq!(ended, ["\"NOT_FOUND\"} 1"]);
+    }
+
+    #[test]
+    fn only_codes_that_nobody_else_is_to_blame_for_are_defects() {
+        let before = answered();
+        for code in [Code::Internal, Code::DataLoss, Code::Unknown, Code::Unavailable, Code::NotFound, Code::Ok] {
+            count(code);
+        }
+        let after = answered();
+        // Other tests may count meanwhile.
+        assert!(after.answered >= before.answered + 6);
+        assert!(after.defects >= before.defects + 3);
+        assert!(after.defects <= after.answered);
     }
 
     #[test]

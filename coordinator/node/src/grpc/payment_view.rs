@@ -8,6 +8,7 @@ use onespend_adapters::signer::outside;
 use onespend_core::command::{Recipient, Relay};
 use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::payment::{Attempt, Payment};
+use onespend_core::replacement::check_ends;
 use onespend_core::settlement::{AttemptState, attempt_state};
 use onespend_core::signing::{SigningPermit, abort_message};
 use onespend_core::state::State;
@@ -17,10 +18,16 @@ use onespend_core::wallet::SignerRef;
 use onespend_proto::v1;
 
 use super::utxo_view::{keychain, outpoint, sat, tip};
+use crate::alarms::Alarms;
+use crate::restored::RESTORED;
 
-/// One payment, with what an external signer needs of its attempts. Deriving keys takes a while, so lists go without.
-pub(crate) fn payment_with_permits(state: &State, key: &PaymentKey, shown: &Payment) -> v1::Payment {
+/// One payment, with what an external signer needs of its attempts. Deriving keys takes a while, so lists go without. So
+/// does a node whose folder came out of a copy, until the cluster knows of that (safety 30).
+pub(crate) fn payment_with_permits(alarms: &Alarms, state: &State, key: &PaymentKey, shown: &Payment) -> v1::Payment {
     let mut view = payment(state, key, shown);
+    if alarms.stands(RESTORED) {
+        return view;
+    }
     for ((number, attempt), view) in shown.numbered().zip(&mut view.attempts) {
         show_permit(state, key, number, attempt, view);
     }
@@ -62,13 +69,20 @@ pub(crate) fn payment(state: &State, key: &PaymentKey, payment: &Payment) -> v1:
     }
 }
 
-/// Where a payment stands: where its furthest attempt stands.
+/// Where a payment stands: where its furthest attempt stands. Dead is one that may be ordered again.
 pub(crate) fn payment_state(state: &State, payment: &Payment) -> v1::PaymentState {
-    if payment.is_cancelled() {
-        return v1::PaymentState::Cancelled;
-    }
-    match leading_attempt(state, payment).map(|attempt| attempt_state(state, attempt)) {
+    let leading = leading_attempt(state, payment);
+    let rivalled = leading.is_some_and(|attempt| payment.has_rival(attempt));
+    match leading.map(|attempt| attempt_state(state, attempt)) {
+        // Two attempts could confirm, both of them: a human has to look.
+        Some(AttemptState::Signing | AttemptState::Signed | AttemptState::Broadcast) if rivalled => {
+            v1::PaymentState::Conflicted
+        }
+        None | Some(AttemptState::Dead | AttemptState::Aborted) if check_ends(state, payment).is_err() => {
+            v1::PaymentState::Conflicted
+        }
         None | Some(AttemptState::Dead | AttemptState::Aborted) => v1::PaymentState::Dead,
+        Some(AttemptState::Settled(_)) if leading.is_some_and(Attempt::is_cancel) => v1::PaymentState::Cancelled,
         Some(AttemptState::Signing) => v1::PaymentState::Signing,
         Some(AttemptState::Signed) => v1::PaymentState::Signed,
         Some(AttemptState::Broadcast) => v1::PaymentState::Broadcast,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use onespend_proto::v1;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::api::Api;
 use super::fields::Fields;
@@ -33,23 +33,64 @@ pub(crate) fn staleness_bound(consistency: Option<&v1::ReadConsistency>) -> Resu
 /// once when it is young enough.
 pub(crate) async fn confirm(api: &Api, bound: Option<Duration>, deadline: Instant) -> Result<v1::ReadInfo, Status> {
     api.demand_sound_state()?;
-    let staleness_ms = match bound {
+    let staleness = match bound {
         None => {
             api.replica.linearizable(deadline).await.map_err(|_| status::no_quorum())?;
-            0
+            Duration::ZERO
         }
         Some(bound) => {
             let staleness = api.replica.staleness();
             if staleness > bound {
-                return Err(status::too_stale(whole_ms(staleness), whole_ms(bound)));
+                return Err(too_stale(staleness, bound));
             }
-            whole_ms(staleness)
+            staleness
         }
     };
+    Ok(info(api, staleness))
+}
+
+/// Whether this may be answered from a state that is old. What it lacks may exist: that there is nothing is said of the
+/// newest state alone.
+pub(super) fn may_be_stale<T>(answer: &Result<T, Status>) -> bool {
+    answer.as_ref().err().is_none_or(|refused| refused.code() != Code::NotFound)
+}
+
+/// What an answer of this node is based on that waited for nobody.
+pub(super) fn unconfirmed(api: &Api) -> v1::ReadInfo {
+    info(api, api.replica.staleness())
+}
+
+fn info(api: &Api, staleness: Duration) -> v1::ReadInfo {
     let applied_index = api.replica.read(|state| state.applied().0);
-    Ok(v1::ReadInfo { applied_index, staleness_ms, served_by: api.settings.node_id })
+    v1::ReadInfo { applied_index, staleness_ms: whole_ms(staleness), served_by: api.settings.node_id }
+}
+
+/// This node is older than may be.
+pub(super) fn too_stale(staleness: Duration, bound: Duration) -> Status {
+    status::too_stale(whole_ms(staleness), whole_ms(bound))
 }
 
 fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use onespend_core::outcome::Rejection;
+
+    use super::*;
+
+    /// safety 26.
+    #[test]
+    fn what_a_replica_lacks_is_not_called_unknown_before_the_leader_has_looked() {
+        for unknown in [
+            Rejection::WalletUnknown { wallet: Some("w".to_owned()) },
+            Rejection::ReservationUnknown,
+            Rejection::PaymentUnknown,
+        ] {
+            assert!(!may_be_stale::<()>(&Err(status::rejected(&unknown))), "{unknown:?}");
+        }
+        assert!(may_be_stale(&Ok(())));
+        assert!(may_be_stale::<()>(&Err(status::rejected(&Rejection::NotStarted))));
+    }
 }

@@ -56,3 +56,7 @@ fn check_wallet(api: &Api, wallet: &WalletId, outpoints: &[OutPoint]) -> Result<
         if outpoints.is_empty() { Ok(()) } else { Err(Rejection::OutpointUnknown { outpoints }) }
     })
 }
+
+#[cfg(test)]
+#[path = "register_outpoints_tests.rs"]
+mod tests;

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onespend_proto::FILE_DESCRIPTOR_SET;
 use onespend_proto::peer::v1::raft_service_server::{RaftService, RaftServiceServer};
 use onespend_proto::v1::chain_service_server::ChainServiceServer;
 use onespend_proto::v1::cluster_service_server::ClusterServiceServer;
@@ -17,12 +16,14 @@ use tonic::service::InterceptorLayer;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Status};
-use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::health_server::HealthServer;
 use tower::util::MapResponseLayer;
 
 use super::api::Api;
+use super::health_check::HealthCheck;
 use super::services::Services;
-use super::{caller, oversize, status};
+use super::{caller, oversize, reflection, status};
+use crate::health::Health;
 use crate::identity::Party;
 
 /// How often an idle connection is probed.
@@ -69,23 +70,24 @@ macro_rules! data_plane {
 }
 
 /// Serves wallet back ends until the token is cancelled and every request has its answer.
-pub(crate) async fn serve_data<H: Health>(
+pub(crate) async fn serve_data(
     incoming: TcpIncoming,
     bounds: Bounds,
     api: Arc<Api>,
-    health: HealthServer<H>,
+    health: Arc<Health>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let services = Services(api);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+    let health = HealthServer::new(HealthCheck::new(health, stop.clone()));
+    let about = tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(reflection::shown()?)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let max_bytes = bounds.max_message_bytes;
     let router = builder(&bounds)?
         .layer(MapResponseLayer::new(move |answer| oversize::name(answer, max_bytes)))
         .add_service(health)
-        .add_service(reflection);
+        .add_service(about);
     data_plane!(router, services, bounds.max_message_bytes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;

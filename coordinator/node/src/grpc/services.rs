@@ -20,8 +20,11 @@ use super::cancel_payment::cancel_payment;
 use super::chain_view::{estimate_fee, get_node_views, get_tip};
 use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
 use super::confirm_recovery::confirm_recovery;
+use super::create_backup::{Parts, create_backup};
 use super::create_payment::create_payment;
+use super::drain_node::{drain_node, undrain_node};
 use super::get_balance::get_balance;
+use super::get_history::get_history;
 use super::get_payment::get_payment;
 use super::get_recovery::get_recovery;
 use super::get_reservation::get_reservation;
@@ -32,7 +35,7 @@ use super::list_payments::list_payments;
 use super::list_reservations::list_reservations;
 use super::list_utxos::list_utxos;
 use super::list_wallets::list_wallets;
-use super::membership::{add_learner, promote_learner, remove_node};
+use super::membership::{add_learner, move_node, promote_learner, remove_node};
 use super::new_address::new_address;
 use super::observe;
 use super::register_outpoints::register_outpoints;
@@ -44,7 +47,9 @@ use super::reserve_utxos::reserve_utxos;
 use super::sign_psbt::sign_psbt;
 use super::submit_signed_transaction::submit_signed_transaction;
 use super::transfer_leadership::transfer_leadership;
-use super::watch_payments::{Changes, watch_payments};
+use super::watch::Changes;
+use super::watch_payments::watch_payments;
+use super::watch_reservations::watch_reservations;
 
 /// All services, over one [`Api`].
 #[derive(Clone)]
@@ -78,6 +83,19 @@ macro_rules! read {
             })
             .await
     };
+}
+
+/// What the node that the request names does, whoever leads.
+macro_rules! named {
+    ($self:ident, $request:ident, $action:ident, $run:path, $client:ident . $method:ident) => {{
+        let node = $request.get_ref().node_id;
+        $self
+            .0
+            .at_node(Action::$action, node, $request, $run, |mut there, request| async move {
+                there.$client.$method(request).await
+            })
+            .await
+    }};
 }
 
 /// What this node answers of itself, whoever leads.
@@ -152,6 +170,8 @@ impl WalletService for Services {
 
 #[tonic::async_trait]
 impl ReservationService for Services {
+    type WatchReservationsStream = Changes<v1::WatchReservationsResponse>;
+
     async fn reserve_utxos(&self, r: Request<v1::ReserveUtxosRequest>) -> Answer<v1::ReserveUtxosResponse> {
         mutation!(self, r, ReserveUtxos, reserve_utxos, reservation.reserve_utxos)
     }
@@ -174,11 +194,21 @@ impl ReservationService for Services {
     async fn list_reservations(&self, r: Request<v1::ListReservationsRequest>) -> Answer<v1::ListReservationsResponse> {
         read!(self, r, ListReservations, list_reservations, reservation.list_reservations)
     }
+
+    async fn watch_reservations(
+        &self,
+        r: Request<v1::WatchReservationsRequest>,
+    ) -> Answer<Self::WatchReservationsStream> {
+        // Observed until the stream is open, as the other one.
+        here!(self, r, WatchReservations, |api: Arc<Api>, _, message| std::future::ready(watch_reservations(
+            &api, &message
+        )))
+    }
 }
 
 #[tonic::async_trait]
 impl PaymentService for Services {
-    type WatchPaymentsStream = Changes;
+    type WatchPaymentsStream = Changes<v1::WatchPaymentsResponse>;
 
     async fn create_payment(&self, r: Request<v1::CreatePaymentRequest>) -> Answer<v1::CreatePaymentResponse> {
         mutation!(self, r, CreatePayment, create_payment, payment.create_payment)
@@ -219,7 +249,7 @@ impl PaymentService for Services {
         read!(self, r, ListPayments, list_payments, payment.list_payments)
     }
 
-    async fn watch_payments(&self, r: Request<v1::WatchPaymentsRequest>) -> Answer<Changes> {
+    async fn watch_payments(&self, r: Request<v1::WatchPaymentsRequest>) -> Answer<Self::WatchPaymentsStream> {
         // Observed until the stream is open: how long it then lasts is up to the caller.
         here!(self, r, WatchPayments, |api: Arc<Api>, _, message| std::future::ready(watch_payments(&api, &message)))
     }
@@ -242,8 +272,22 @@ impl ChainService for Services {
 
 #[tonic::async_trait]
 impl ClusterService for Services {
+    type CreateBackupStream = Parts;
+
     async fn get_status(&self, r: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
         here!(self, r, GetStatus, |api: Arc<Api>, _, _| std::future::ready(Ok(get_status(&api))))
+    }
+
+    async fn get_history(&self, r: Request<v1::GetHistoryRequest>) -> Answer<v1::GetHistoryResponse> {
+        here!(self, r, GetHistory, |api: Arc<Api>, _, _| std::future::ready(Ok(get_history(&api))))
+    }
+
+    async fn drain_node(&self, r: Request<v1::DrainNodeRequest>) -> Answer<v1::DrainNodeResponse> {
+        named!(self, r, DrainNode, drain_node, cluster.drain_node)
+    }
+
+    async fn undrain_node(&self, r: Request<v1::UndrainNodeRequest>) -> Answer<v1::UndrainNodeResponse> {
+        named!(self, r, UndrainNode, undrain_node, cluster.undrain_node)
     }
 
     async fn transfer_leadership(
@@ -265,6 +309,10 @@ impl ClusterService for Services {
         here!(self, r, RemoveNode, remove_node)
     }
 
+    async fn move_node(&self, r: Request<v1::MoveNodeRequest>) -> Answer<v1::MoveNodeResponse> {
+        here!(self, r, MoveNode, move_node)
+    }
+
     async fn get_recovery(&self, r: Request<v1::GetRecoveryRequest>) -> Answer<v1::GetRecoveryResponse> {
         read!(self, r, GetRecovery, get_recovery, cluster.get_recovery)
     }
@@ -272,13 +320,20 @@ impl ClusterService for Services {
     async fn confirm_recovery(&self, r: Request<v1::ConfirmRecoveryRequest>) -> Answer<v1::ConfirmRecoveryResponse> {
         mutation!(self, r, ConfirmRecovery, confirm_recovery, cluster.confirm_recovery)
     }
+
+    async fn create_backup(&self, r: Request<v1::CreateBackupRequest>) -> Answer<Parts> {
+        // Observed until the stream is open: how long it then lasts is up to the caller.
+        here!(self, r, CreateBackup, |api: Arc<Api>, call, message| std::future::ready(create_backup(
+            &api, &call, &message
+        )))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use onespend_policies::{Action, Class};
 
-    /// Each of the three macros admits the caller, and notes latency, code and span.
+    /// Each of the macros admits the caller, and notes latency, code and span.
     #[test]
     fn every_rpc_is_observed() {
         let text = include_str!("services.rs").split("#[cfg(test)]").next().unwrap_or_default();
@@ -286,7 +341,8 @@ mod tests {
         let public = Action::ALL.iter().filter(|action| action.class() != Class::Peer);
         assert_eq!(rpcs.len(), public.count());
         for rpc in rpcs {
-            let observed = ["mutation!(self", "read!(self", "here!(self"].iter().any(|by| rpc.contains(by));
+            let observed =
+                ["mutation!(self", "read!(self", "named!(self", "here!(self"].iter().any(|by| rpc.contains(by));
             assert!(observed, "{rpc}");
         }
     }

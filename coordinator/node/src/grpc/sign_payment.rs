@@ -3,6 +3,8 @@
 
 use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::outcome::Outcome;
+use onespend_core::payment::Payment;
+use onespend_core::state::State;
 use onespend_proto::v1;
 use tonic::Status;
 
@@ -19,7 +21,7 @@ pub(super) async fn finish(api: &Api, call: &Call, applied: &Applied) -> Result<
 
 /// The payment as it stands, with what an external signer needs.
 pub(super) fn show(api: &Api, key: &PaymentKey) -> Result<v1::Payment, Status> {
-    api.replica
-        .read(|state| state.payment(key).map(|payment| payment_view::payment_with_permits(state, key, payment)))
-        .ok_or_else(status::payment_unknown)
+    let show = |state: &State, payment: &Payment| payment_view::payment_with_permits(&api.alarms, state, key, payment);
+    let shown = api.replica.read(|state| state.payment(key).map(|payment| show(state, payment)));
+    shown.ok_or_else(status::payment_unknown)
 }

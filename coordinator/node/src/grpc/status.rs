@@ -1,77 +1,30 @@
 //! The one place where refusals become gRPC status codes. No `_` arm: a new rejection does not compile until
 //! somebody has decided what callers are told.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bitcoin::OutPoint;
 use onespend_core::outcome::{FeeLimit, Holder, Rejection};
 use onespend_core::wallet::DescriptorFault;
-use onespend_proto::reason;
+use onespend_policies::Denied;
 use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation};
 
+use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, refuse};
+pub(crate) use super::details::{Metadata, is_for};
+use crate::bitcoind::NoEstimate;
 use crate::raft::{LeaderHint, ProposeError};
 
 /// How long a caller should wait before it asks again an overloaded node.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
 /// How long a caller should wait before it asks again a node without a quorum.
 const QUORUM_RETRY: Duration = Duration::from_millis(50);
+/// How long a caller should wait before it asks again for what bitcoind estimates; it is asked every 30 s.
+const ESTIMATE_RETRY: Duration = Duration::from_secs(30);
 
-/// Bytes of a message for people. It travels in the trailers, as the details do, and gRPC clients take 8 KiB of those
-/// (`GRPC_ARG_MAX_METADATA_SIZE`); an answer that does not fit is lost, and looks as if its outcome were unknown.
-const MAX_MESSAGE_BYTES: usize = 800;
-/// Bytes of one metadata value or field violation that quotes what the caller sent.
-const MAX_QUOTE_BYTES: usize = 400;
-/// Bytes of all field violations, before base64 makes 4 bytes of 3.
-const MAX_VIOLATIONS_BYTES: usize = 3_500;
 /// Bytes of a list of outpoints with their holders: 50 to 60 of them.
 const MAX_LIST_BYTES: usize = 4_500;
-
-pub(crate) type Metadata = Vec<(&'static str, String)>;
-
-fn build(code: Code, reason: ErrorReason, message: &str, metadata: Metadata, details: ErrorDetails) -> Status {
-    let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let mut details = details;
-    let message = clip(message, MAX_MESSAGE_BYTES);
-    details.set_error_info(reason::name(reason), reason::DOMAIN, metadata);
-    Status::with_error_details(code, message, details)
-}
-
-fn refuse(code: Code, reason: ErrorReason, message: impl Into<String>, metadata: Metadata) -> Status {
-    build(code, reason, &message.into(), metadata, ErrorDetails::new())
-}
-
-/// Whether a refusal is for this reason.
-pub(crate) fn is_for(refused: &Status, reason: ErrorReason) -> bool {
-    refused.get_details_error_info().is_some_and(|info| info.reason == reason::name(reason))
-}
-
-/// The beginning of a text, with a mark where it was cut.
-fn clip(text: &str, max_bytes: usize) -> String {
-    if text.len() <= max_bytes {
-        return text.to_owned();
-    }
-    let end = (0..=max_bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default())
-}
-
-/// The violations that fit into an answer.
-fn fitting(faults: Vec<FieldViolation>) -> Vec<FieldViolation> {
-    let mut left = MAX_VIOLATIONS_BYTES;
-    let clipped = faults
-        .into_iter()
-        .map(|fault| FieldViolation { description: clip(&fault.description, MAX_QUOTE_BYTES), ..fault });
-    clipped
-        .take_while(|fault| {
-            let bytes = fault.field.len() + fault.description.len();
-            let fits = bytes <= left;
-            left = left.saturating_sub(bytes);
-            fits
-        })
-        .collect()
-}
 
 /// Malformed input, with every fault named.
 pub(crate) fn invalid_fields(faults: Vec<FieldViolation>) -> Status {
@@ -147,10 +100,13 @@ pub(crate) fn proposing(error: &ProposeError) -> Status {
         ProposeError::Overloaded { .. } => overloaded("more requests wait for the log than this node takes"),
         ProposeError::Unknown => unknown("the leader lost its quorum or its lead before the request was decided"),
         ProposeError::TooLarge { .. } => invalid(ErrorReason::FieldInvalid, "request", &error.to_string(), vec![]),
-        ProposeError::Stopped => {
-            refuse(Code::Unavailable, ErrorReason::NotServing, "this node is stopping; ask another one", vec![])
-        }
+        ProposeError::Stopped => stopping(),
     }
+}
+
+/// This node stops.
+pub(crate) fn stopping() -> Status {
+    refuse(Code::Unavailable, ErrorReason::NotServing, "this node is stopping; ask another one", vec![])
 }
 
 /// The write may have been applied, or may be later: the caller asks again with the same request id (safety 27).
@@ -163,9 +119,14 @@ pub(crate) fn unknown(why: &str) -> Status {
 
 /// A read that no quorum confirmed.
 pub(crate) fn no_quorum() -> Status {
+    unread("no quorum confirmed the read in time")
+}
+
+/// A read without an answer: it applies nothing.
+pub(crate) fn unread(why: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(QUORUM_RETRY));
-    build(Code::Unavailable, ErrorReason::NoQuorum, "no quorum confirmed the read in time", vec![], details)
+    build(Code::Unavailable, ErrorReason::NoQuorum, why, vec![], details)
 }
 
 /// This node is older than the read allows.
@@ -187,12 +148,29 @@ pub(crate) fn message_too_large(max_bytes: usize) -> Status {
     refuse(Code::ResourceExhausted, ErrorReason::MessageTooLarge, message, vec![("max_bytes", max_bytes.to_string())])
 }
 
+/// An answer to a read that the node that passed the read on does not take.
+pub(crate) fn answer_too_large(max_bytes: usize) -> Status {
+    let message =
+        format!("the answer has more than {max_bytes} bytes (`api.max_message_bytes`): ask for a smaller page");
+    refuse(Code::ResourceExhausted, ErrorReason::MessageTooLarge, message, vec![("max_bytes", max_bytes.to_string())])
+}
+
 /// No node of the cluster has a bitcoind that may be trusted now.
 pub(crate) fn chain_not_synced(state: &str) -> Status {
     let message = format!("the leader's bitcoind is not in sync ({state}); coins cannot be spent until it is");
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(Duration::from_secs(1)));
     build(Code::FailedPrecondition, ErrorReason::ChainNotSynced, &message, vec![("state", state.to_owned())], details)
+}
+
+/// bitcoind does not know what to pay for a time.
+#[allow(clippy::needless_pass_by_value)] // As `map_err` has it.
+pub(crate) fn no_estimate(error: NoEstimate) -> Status {
+    let message = format!("{error}: ask for a feerate instead of a time");
+    let mut details = ErrorDetails::new();
+    details.set_retry_info(Some(ESTIMATE_RETRY));
+    let metadata = vec![("state", "no_fee_estimate".to_owned())];
+    build(Code::FailedPrecondition, ErrorReason::ChainNotSynced, &message, metadata, details)
 }
 
 /// The certificate names nobody of this cluster.
@@ -206,11 +184,15 @@ pub(crate) fn alarmed(code: &str) -> Status {
     refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", code.to_owned())])
 }
 
-/// The caller's role does not allow it.
-pub(crate) fn denied(caller: &str, action: &str) -> Status {
-    let message = format!("{caller} may not call {action}");
-    let metadata = vec![("caller", caller.to_owned()), ("action", action.to_owned())];
-    refuse(Code::PermissionDenied, ErrorReason::Role, message, metadata)
+/// The policy does not allow it.
+pub(crate) fn denied(denied: &Denied) -> Status {
+    let (reason, metadata) = match denied {
+        Denied::Role { caller, role: _, action } => {
+            (ErrorReason::Role, vec![("caller", caller.clone()), ("action", action.name().to_owned())])
+        }
+        Denied::NotOwner { owner, .. } => (ErrorReason::NotOwner, vec![("owner", owner.clone())]),
+    };
+    refuse(Code::PermissionDenied, reason, denied.to_string(), metadata)
 }
 
 /// No such payment, from a linearizable read (safety 26).
@@ -277,7 +259,7 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
     use ErrorReason as R;
     match rejection {
         Rejection::NotStarted | Rejection::StaleBasis { .. } => (FailedPrecondition, R::ChainNotSynced),
-        Rejection::WalletUnknown => (NotFound, R::WalletUnknown),
+        Rejection::WalletUnknown { .. } => (NotFound, R::WalletUnknown),
         Rejection::WalletExists { .. } => (AlreadyExists, R::WalletExists),
         Rejection::WalletFrozen { .. } => (FailedPrecondition, R::WalletFrozen),
         Rejection::WalletWatchOnly => (FailedPrecondition, R::WalletWatchOnly),
@@ -379,8 +361,8 @@ fn metadata(rejection: &Rejection) -> Metadata {
         | Rejection::AbortUnsupported { why }
         | Rejection::RecoveryMode { why }
         | Rejection::RecoveryRefused { why } => vec![("why", why.clone())],
-        Rejection::WalletUnknown
-        | Rejection::WalletWatchOnly
+        Rejection::WalletUnknown { wallet } => wallet.iter().map(|wallet| ("wallet_id", wallet.clone())).collect(),
+        Rejection::WalletWatchOnly
         | Rejection::WalletSignsOutside
         | Rejection::OutOfBounds { .. }
         | Rejection::ReservationUnknown
@@ -412,7 +394,7 @@ fn field(rejection: &Rejection) -> Option<String> {
         Rejection::AbortProofInvalid => "proof",
         Rejection::NotStarted
         | Rejection::StaleBasis { .. }
-        | Rejection::WalletUnknown
+        | Rejection::WalletUnknown { .. }
         | Rejection::WalletExists { .. }
         | Rejection::WalletFrozen { .. }
         | Rejection::WalletWatchOnly
@@ -474,4 +456,27 @@ fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {
         FeeLimit::ReplacementFeerate => ("min_replacement_feerate_sat_vb", per_vb(got), per_vb(bound)),
     };
     vec![("limit", name.to_owned()), ("got", got), ("bound", bound)]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use onespend_policies::{Action, Role};
+    use onespend_proto::reason;
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_policys_refusal_is_told_for_what_it_is() {
+        let (caller, action) = ("client/a".to_owned(), Action::RenewReservation);
+        let by_role = denied(&Denied::Role { caller: caller.clone(), role: Role::Client, action });
+        let info = by_role.get_details_error_info().unwrap();
+        assert_eq!((by_role.code(), info.reason.as_str()), (Code::PermissionDenied, reason::ROLE));
+        assert_eq!(info.metadata.get("action").map(String::as_str), Some("RenewReservation"));
+        let by_owner = denied(&Denied::NotOwner { caller, owner: "client/b".to_owned(), action });
+        let info = by_owner.get_details_error_info().unwrap();
+        assert_eq!((by_owner.code(), info.reason.as_str()), (Code::PermissionDenied, reason::NOT_OWNER));
+        assert_eq!(info.metadata.get("owner").map(String::as_str), Some("client/b"));
+    }
 }

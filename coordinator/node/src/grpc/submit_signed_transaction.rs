@@ -9,6 +9,7 @@ use onespend_adapters::signer::outside;
 use onespend_core::command::Command;
 use onespend_core::ids::{AttemptNo, PaymentKey, RequestId};
 use onespend_core::outcome::Rejection;
+use onespend_core::payment::{Attempt, Payment};
 use onespend_core::state::State;
 use onespend_core::wallet::WalletDescriptor;
 use onespend_proto::v1::{self, ErrorReason};
@@ -81,8 +82,14 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
 }
 
 fn number(state: &State, key: &PaymentKey, txid: Txid) -> Option<AttemptNo> {
-    let found = state.payment(key)?.numbered().find(|(_, attempt)| attempt.txid() == txid)?;
-    Some(found.0)
+    Some(attempt_of(state.payment(key)?, txid)?.0)
+}
+
+/// The attempt of a payment that has this txid: the one that may still confirm, should the same bytes have been permitted
+/// again after their signer had given them up.
+fn attempt_of(payment: &Payment, txid: Txid) -> Option<(AttemptNo, &Attempt)> {
+    let same = payment.numbered().filter(|(_, attempt)| attempt.txid() == txid);
+    same.max_by_key(|(number, attempt)| (attempt.is_live(), *number))
 }
 
 /// The attempt that has this txid, with the coins that it spends as we know them.
@@ -93,8 +100,8 @@ fn permitted(state: &State, key: &PaymentKey, txid: Txid) -> Result<Permitted, S
     if let Some(recovery) = state.recovery() {
         return Err(refused(&Rejection::RecoveryMode { why: recovery.why.clone() }));
     }
-    let found = payment.numbered().find(|(_, attempt)| attempt.txid() == txid);
-    let (attempt, permitted) = found.ok_or_else(|| mismatch(&format!("no attempt of this payment is {txid}")))?;
+    let (attempt, permitted) =
+        attempt_of(payment, txid).ok_or_else(|| mismatch(&format!("no attempt of this payment is {txid}")))?;
     let prevouts = permitted.inputs().map(|outpoint| {
         let utxo = state.utxo(&outpoint)?;
         Some(TxOut { value: Amount::from_sat(utxo.value_sat), script_pubkey: utxo.script.clone() })

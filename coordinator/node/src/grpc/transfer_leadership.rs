@@ -1,4 +1,5 @@
-//! TransferLeadership: planned work hands the lead over without a failed request.
+//! TransferLeadership: planned work hands the lead over without a failed request. It is no entry of the log, so the
+//! request id is not remembered: naming the node is what makes a retry harmless.
 
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use tonic::Status;
 use super::api::{Api, Call};
 use super::fields::Fields;
 use super::status;
+use crate::handover;
+use crate::metrics::{self, HandOverReason};
+use crate::raft::TransferError;
 
 pub(super) async fn transfer_leadership(
     api: Arc<Api>,
@@ -25,8 +29,26 @@ pub(super) async fn transfer_leadership(
     if let Some(stranger) = to.filter(|to| members.iter().all(|member| member.node_id != *to)) {
         return Err(status::node_unknown(stranger));
     }
-    let leader =
-        api.replica.transfer(to, call.deadline).await.map_err(|error| status::transfer_refused(&error.to_string()))?;
+    if let Some(drained) = to.filter(|to| *to != api.settings.node_id)
+        && handover::abstains(&api.replica, &api.peers, drained).await
+    {
+        return Err(status::transfer_refused(&format!(
+            "node {drained} stands for no election: it is drained, or differs"
+        )));
+    }
+    let to = match to {
+        None => handover::preferred(&api.replica, &api.peers).await,
+        named => named,
+    };
+    // Raft by itself would hand over to one that is drained, which refuses.
+    let transferred = match to {
+        Some(to) => api.replica.transfer(Some(to), call.deadline).await,
+        None => Err(TransferError::NoSuchVoter),
+    };
+    let leader = transferred.map_err(|error| status::transfer_refused(&error.to_string()))?;
+    if leader.node_id != api.settings.node_id {
+        metrics::handed_over(HandOverReason::Operator);
+    }
     let applied_index = api.replica.read(|state| state.applied().0);
     Ok(v1::TransferLeadershipResponse { leader_id: leader.node_id, applied_index, term: leader.term })
 }

@@ -1,7 +1,7 @@
 //! What a stream tells, over states with many payments.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
@@ -11,33 +11,19 @@ use onespend_core::apply::apply;
 use onespend_core::command::{
     BlockRef, Command, CreatePayment, Entry, Received, Recipient, RegisterWallet, Request, Spent,
 };
-use onespend_core::ids::{CallerId, Height, Millis, RequestId, RequestKey};
+use onespend_core::ids::{CallerId, Height, RequestId, RequestKey};
 use onespend_core::limits::WalletLimits;
 use onespend_core::outcome::Outcome;
 use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
 
 use onespend_adapters::chain::fake::FakeChain;
-use onespend_adapters::store::PeerBook;
-use onespend_adapters::store::memory::{MemoryLog, MemoryState};
-use onespend_policies::RoleTable;
 use tokio_stream::StreamExt;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::ClientTlsConfig;
 
 use super::*;
-use crate::bitcoind::{self, BitcoindWatch};
-use crate::grpc::api::Settings;
-use crate::grpc::decide::Decisions;
-use crate::grpc::forward::Forward;
-use crate::grpc::status;
-use crate::health::bitcoind_sync::Rules;
-use crate::leader::broadcast;
-use crate::leader::scripts::SharedScripts;
-use crate::leader::sign::Signing;
-use crate::peers::Peers;
-use crate::raft::{Addresses, LeaderHint, NoObserver, RaftConfig, RaftNode, RaftParts};
-use crate::replica::Replica;
-use crate::selection::Busy;
+use crate::grpc::page::MAX_SHOWN_PER_HOLD;
+use crate::grpc::watch::Freshness;
+use crate::grpc::{reads, status};
+use crate::specimen;
 
 fn block(height: u32) -> BlockRef {
     BlockRef { height: Height(height), hash: BlockHash::from_byte_array([u8::try_from(height).unwrap(); 32]) }
@@ -107,6 +93,7 @@ fn state(payments: usize) -> State {
             received: vec![],
             spent: spent.collect(),
             wallets: 1,
+            followed: None,
         },
     );
     state
@@ -182,65 +169,11 @@ fn only_what_was_asked_for_is_told() {
     assert!(told_across_breaks(&state, &of("other", None), 0).is_empty());
 }
 
-/// A node of its own that leads, over stores in memory and a fake chain.
-async fn api(folder: &std::path::Path) -> Arc<Api> {
-    let parts = RaftParts {
-        config: RaftConfig::default(),
-        cluster_id: "test".to_owned(),
-        node_id: 1,
-        log: Arc::new(MemoryLog::default()),
-        state: Arc::new(MemoryState::open(folder, "test").unwrap()),
-        instance: "one".to_owned(),
-        peers: PeerBook::default(),
-        tls: ClientTlsConfig::new(),
-        observer: Arc::new(NoObserver),
-    };
-    let raft = RaftNode::start(parts).await.unwrap();
-    raft.initialize([(1, Addresses::default())].into()).await.unwrap();
-    raft.leadership().wait_for(|known| known.leader_term().is_some()).await.unwrap();
-    let own = LeaderHint { node_id: 1, addresses: Addresses::default(), term: 0 };
-    let replica = Arc::new(Replica::new(raft, own));
-    let rules = Rules {
-        chain: "regtest".to_owned(),
-        genesis: String::new(),
-        max_lag_blocks: 2,
-        min_peers: 0,
-        max_silence: Duration::from_secs(1),
-    };
-    let watch = bitcoind::Settings { network: Network::Regtest, rules, poll: Duration::from_secs(1) };
-    let bitcoind = BitcoindWatch::new(Arc::new(FakeChain::new()), Arc::new(|_| ()), watch);
-    let (outbox, _inbox) = broadcast::queue();
-    Arc::new(Api {
-        signing: Arc::new(Signing::new(Arc::clone(&replica), vec![], outbox.clone(), Arc::default())),
-        outbox,
-        decisions: Decisions::new(Arc::clone(&replica)),
-        replica,
-        peers: Arc::new(Peers::new("test", ClientTlsConfig::new())),
-        policy: Arc::new(RoleTable),
-        forward: Forward::new(ClientTlsConfig::new(), 1_000),
-        bitcoind,
-        alarms: Arc::default(),
-        scripts: SharedScripts::default(),
-        busy: Busy::default(),
-        stopping: CancellationToken::new(),
-        settings: Settings {
-            cluster_id: "test".to_owned(),
-            network: Network::Regtest,
-            node_id: 1,
-            finality_depth: 6,
-            forward_writes: false,
-            request_timeout: Duration::from_secs(5),
-            started: Instant::now(),
-            warnings: vec![],
-        },
-    })
-}
-
 /// safety 31: the node that differs stops serving, streams included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outvoted_node_opens_no_stream_and_ends_those_that_are_open() {
     let folder = tempfile::TempDir::new().unwrap();
-    let api = api(folder.path()).await;
+    let api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
     let request = v1::WatchPaymentsRequest::default();
     let mut open = watch_payments(&api, &request).unwrap();
     assert!(open.next().await.unwrap().unwrap().payment.is_none(), "a mark of progress");
@@ -253,4 +186,68 @@ async fn an_outvoted_node_opens_no_stream_and_ends_those_that_are_open() {
     assert!(open.next().await.is_none(), "the stream has ended");
     let refused = watch_payments(&api, &request).err().unwrap();
     assert!(status::is_for(&refused, v1::ErrorReason::NotServing), "{refused:?}");
+}
+
+fn is_too_stale(refused: Result<(), Status>) -> bool {
+    refused.is_err_and(|refused| status::is_for(&refused, v1::ErrorReason::TooStale))
+}
+
+#[test]
+fn a_replica_that_is_cut_off_ends_its_streams_at_the_bound() {
+    let (bound, fresh_at) = (Duration::from_secs(15), Instant::now());
+    let mut freshness = Freshness { bound, fresh_at };
+    let cut_off_for = |length: Duration| (length, fresh_at + length);
+    let (staleness, now) = cut_off_for(bound);
+    assert!(freshness.renew(staleness, now).is_ok());
+    let (staleness, now) = cut_off_for(bound + Duration::from_millis(1));
+    assert!(is_too_stale(freshness.renew(staleness, now)));
+}
+
+/// Who led does not know how fresh it is until it has heard of the next leader.
+#[test]
+fn an_election_ends_no_stream_unless_it_has_no_end() {
+    let (bound, begun) = (Duration::from_secs(15), Instant::now());
+    let mut freshness = Freshness { bound, fresh_at: begun };
+    assert!(freshness.renew(Duration::MAX, begun + Duration::from_secs(14)).is_ok());
+    let elected = begun + Duration::from_mins(1);
+    assert!(is_too_stale(freshness.renew(Duration::MAX, elected)));
+    assert!(freshness.renew(Duration::from_millis(50), elected).is_ok());
+    assert!(freshness.renew(Duration::MAX, elected + Duration::from_secs(14)).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_heard_of_no_leader_opens_no_stream() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let api = specimen::api(specimen::waiting(&folder).await, FakeChain::new());
+    let refused = watch_payments(&api, &v1::WatchPaymentsRequest::default()).err().unwrap();
+    assert!(status::is_for(&refused, v1::ErrorReason::TooStale), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_says_so_to_those_who_watch() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
+    let mut open = watch_payments(&api, &v1::WatchPaymentsRequest::default()).unwrap();
+    assert!(open.next().await.unwrap().unwrap().payment.is_none(), "a mark of progress");
+    api.stopping.cancel();
+    let last = open.next().await.unwrap().unwrap_err();
+    assert_eq!(last.code(), tonic::Code::Unavailable);
+    assert!(status::is_for(&last, v1::ErrorReason::NotServing), "{last:?}");
+    assert!(open.next().await.is_none(), "the stream has ended");
+}
+
+/// A leader that is the only voter is its own quorum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_one_is_never_stale() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let replica = specimen::leader(&folder).await;
+    assert!(replica.staleness() < Duration::from_secs(5), "{:?}", replica.staleness());
+}
+
+/// GetNodeViews waits for no quorum, so it must not look as if it had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_heard_of_no_leader_does_not_claim_to_be_fresh() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let api = specimen::api(specimen::waiting(&folder).await, FakeChain::new());
+    assert_eq!(reads::unconfirmed(&api).staleness_ms, u64::MAX);
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::progress::Pulse;
-use super::snapshot::{BitcoindView, LeaderInfo, Snapshot};
+use super::snapshot::{BitcoindView, CheckView, Counts, LeaderInfo, Snapshot};
 
 /// The body of every yes-or-no answer. `reason` is null on 200.
 pub(crate) fn answer(snapshot: &Snapshot, reason: Option<&str>) -> Value {
@@ -15,8 +15,18 @@ pub(crate) fn answer(snapshot: &Snapshot, reason: Option<&str>) -> Value {
         "leader": snapshot.leader.as_ref().map(leader),
         "applied_lag": snapshot.applied_lag(),
         "bitcoind": bitcoind(&snapshot.bitcoind),
+        "failed_checks": snapshot.failed_checks(),
         "reason": reason,
     })
+}
+
+/// The body of a yes-or-no answer with `?verbose`: the answer, and all that it may rest on.
+pub(crate) fn verbose(snapshot: &Snapshot, reason: Option<&str>, now: Instant) -> Value {
+    let mut all = answer(snapshot, reason);
+    if let (Value::Object(all), Value::Object(facts)) = (&mut all, status(snapshot, false, now)) {
+        all.extend(facts);
+    }
+    all
 }
 
 /// The body of `/livez`: the common fields and every loop.
@@ -66,12 +76,29 @@ pub(crate) fn status(snapshot: &Snapshot, stale: bool, now: Instant) -> Value {
         "bitcoind": bitcoind(&snapshot.bitcoind),
         "bitcoind_judged_age_ms": age(snapshot.bitcoind.judged_at),
         "alarms": alarms,
+        "checks": checks(snapshot, now),
+        "fit_for_primary": snapshot.fit_for_primary,
+        "fit_for_traffic": snapshot.fit_for_traffic,
         "counts": {
             "wallets": snapshot.counts.wallets,
             "reservations": snapshot.counts.reservations,
             "payments": snapshot.counts.payments,
+            "oldest_payment_age_ms": oldest_ms(&snapshot.counts),
         },
     })
+}
+
+fn checks(snapshot: &Snapshot, now: Instant) -> Vec<Value> {
+    let check = |check: &CheckView| {
+        json!({
+            "name": check.name,
+            "for": check.purpose,
+            "passes": check.passes,
+            "value": check.value,
+            "age_ms": check.looked_at.map(|at| now.saturating_duration_since(at).as_millis()),
+        })
+    };
+    snapshot.checks.iter().map(check).collect()
 }
 
 /// `/cluster`: the members as this node knows them.
@@ -114,6 +141,10 @@ pub(crate) fn history(snapshot: &Snapshot) -> Value {
         })
         .collect();
     json!({ "seen_by": snapshot.node_id, "leadership": changes })
+}
+
+fn oldest_ms(counts: &Counts) -> Value {
+    counts.oldest.iter().map(|(state, age)| ((*state).to_owned(), json!(age.as_millis()))).collect()
 }
 
 fn leader(leader: &LeaderInfo) -> Value {

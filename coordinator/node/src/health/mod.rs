@@ -5,6 +5,7 @@
 //! snapshot that nobody renews is itself a reason for 503. Decisions are pure functions of the
 //! question, the snapshot and the moment ([`verdict()`]), for HTTP and `grpc.health.v1` alike.
 
+mod agent;
 pub mod bitcoind_sync;
 mod body;
 mod progress;
@@ -18,12 +19,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::checks::judgement::Aggregation;
 use crate::config::Section;
 
 pub use progress::{Beat, Progress, Pulse};
 pub use question::{Check, Question, Refusal};
 pub use server::{HealthError, HealthServer, MAX_CONNECTIONS};
-pub use snapshot::{Alarm, BitcoindView, Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
+pub use snapshot::{Alarm, BitcoindView, CheckView, Counts, LeaderInfo, LeadershipChange, Member, Role, Snapshot};
 pub use verdict::{Limits, Reason, Verdict, verdict};
 
 /// `[health]`: when a node counts as healthy.
@@ -33,6 +35,14 @@ pub struct Config {
     pub max_lag_entries: u64,
     /// A bitcoind further behind its headers, or the cluster, than this is out of sync.
     pub max_lag_blocks: u32,
+    /// A leader whose bitcoind alone is out of sync, or whose checks alone fail, for this long hands over.
+    pub hand_over_after: Duration,
+    /// Pause between two such hand-overs by one node.
+    pub hand_over_pause: Duration,
+    /// Which of the checks for primary must pass.
+    pub checks_for_primary: Aggregation,
+    /// Which of the checks for readiness must pass.
+    pub checks_for_readiness: Aggregation,
 }
 
 impl Config {
@@ -41,8 +51,16 @@ impl Config {
         Self {
             max_lag_entries: section.integer("max_lag_entries", 0..=1_000_000_000, Some(1_000)),
             max_lag_blocks: section.integer32("max_lag_blocks", 0..=1_000, 2),
+            hand_over_after: section.millis("hand_over_after_ms", 0..=3_600_000, 2_000),
+            hand_over_pause: section.millis("hand_over_pause_ms", 0..=3_600_000, 60_000),
+            checks_for_primary: aggregation(section, "checks_for_primary"),
+            checks_for_readiness: aggregation(section, "checks_for_readiness"),
         }
     }
+}
+
+fn aggregation(section: &mut Section<'_>, key: &str) -> Aggregation {
+    section.choice(key, &Aggregation::WORDS, Some("all")).unwrap_or(Aggregation::All)
 }
 
 /// The node's health: where it is published, and where answers come from. Cheap to clone.

@@ -12,6 +12,8 @@ pub enum Question {
     Live,
     /// A yes-or-no question about the snapshot.
     Check(Check),
+    /// The same with `?verbose`: the body has every fact that the answer may rest on.
+    Verbose(Check),
     /// `/status`
     Status,
     /// `/cluster`
@@ -92,6 +94,7 @@ impl Question {
     /// contradicts another.
     pub fn read(path: &str, parameters: Vec<(String, String)>) -> Result<Self, Refusal> {
         let mut given = Parameters::new(parameters)?;
+        let is_verbose = given.word("verbose", &[("", true), ("1", true), ("0", false)])?;
         let question = match path {
             "/livez" => Self::Live,
             "/startupz" => Self::Check(Check::Startup),
@@ -114,7 +117,12 @@ impl Question {
             _ => return Err(Refusal::UnknownPath),
         };
         given.finish()?;
-        Ok(question)
+        match (question, is_verbose) {
+            (Self::Check(check), Some(true)) => Ok(Self::Verbose(check)),
+            (question @ Self::Check(_), _) | (question, None) => Ok(question),
+            // They always say all.
+            (_, Some(_)) => Err(bad("verbose", "unknown here")),
+        }
     }
 }
 
@@ -223,6 +231,11 @@ mod tests {
         ] {
             assert_eq!(read(path, parameters), Ok(question), "{path} {parameters:?}");
         }
+        for text in ["", "1"] {
+            let verbose = Question::Verbose(Check::Leader);
+            assert_eq!(read("/leader", &[("verbose", text)]), Ok(verbose));
+        }
+        assert_eq!(read("/leader", &[("verbose", "0")]), Ok(Question::Check(Check::Leader)));
         let replica =
             read("/replica", &[("max_lag_entries", "10"), ("tag_zone", "a"), ("max_lag_blocks", "1"), ("tag_x", "")]);
         let tags = [("x", ""), ("zone", "a")].map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -256,6 +269,8 @@ mod tests {
             ("/replica", &[("tag_", "x")]),
             ("/replica", &[("tag", "x")]),
             ("/livez", &[("verbose", "1")]),
+            ("/status", &[("verbose", "0")]),
+            ("/primary", &[("verbose", "yes")]),
             ("/metrics", &[("", "")]),
         ] {
             let refusal = read(path, parameters).unwrap_err();

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::question::{Question, Refusal};
 use super::verdict::Reason;
-use super::{Health, body};
+use super::{Health, agent, body};
 
 /// Most connections at a time; further ones wait in the listener's backlog.
 pub const MAX_CONNECTIONS: usize = 256;
@@ -40,7 +40,7 @@ const MAX_HEAD_BYTES: usize = 16_384;
 /// HTTP/2 requests at a time per connection.
 const MAX_STREAMS: u32 = 32;
 /// Pause after the system refuses a connection, for instance for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const ALLOWED: &str = "GET, HEAD, OPTIONS";
 const JSON: &str = "application/json";
@@ -92,23 +92,48 @@ impl Health {
     /// # Errors
     /// If the socket or the thread cannot be set up.
     pub fn serve(&self, listener: TcpListener) -> Result<HealthServer, HealthError> {
-        listener.set_nonblocking(true).map_err(HealthError::Socket)?;
+        self.serve_with_agent(listener, None)
+    }
+
+    /// The same, and answers HAProxy's agent check on a second socket.
+    ///
+    /// # Errors
+    /// As [`Self::serve`].
+    pub fn serve_with_agent(
+        &self,
+        listener: TcpListener,
+        agent: Option<TcpListener>,
+    ) -> Result<HealthServer, HealthError> {
         let address = listener.local_addr().map_err(HealthError::Socket)?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HealthError::Thread)?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener).map_err(HealthError::Socket)?
-        };
+        let inside = runtime.enter();
+        let (listener, agent) = (waiting(listener)?, agent.map(waiting).transpose()?);
+        drop(inside);
         let stop = CancellationToken::new();
         let router = Router::new().fallback(respond).with_state(self.clone());
         let accepting = accept(listener, router, stop.clone());
+        let (health, until) = (self.clone(), stop.clone());
+        let serving = async move {
+            match agent {
+                Some(socket) => {
+                    tokio::join!(accepting, agent::answer(socket, health, until));
+                }
+                None => accepting.await,
+            }
+        };
         let thread = std::thread::Builder::new()
             .name("health".to_owned())
-            .spawn(move || runtime.block_on(accepting))
+            .spawn(move || runtime.block_on(serving))
             .map_err(HealthError::Thread)?;
         Ok(HealthServer { address, stop, thread: Some(thread) })
     }
+}
+
+/// A socket that the runtime waits for; to be called inside it.
+fn waiting(listener: TcpListener) -> Result<tokio::net::TcpListener, HealthError> {
+    listener.set_nonblocking(true).map_err(HealthError::Socket)?;
+    tokio::net::TcpListener::from_std(listener).map_err(HealthError::Socket)
 }
 
 async fn accept(listener: tokio::net::TcpListener, router: Router, stop: CancellationToken) {
@@ -231,6 +256,10 @@ impl Health {
                 let reason = super::verdict(check, &snapshot, &self.limits, now).reason;
                 let body = body::answer(&snapshot, reason.map(Reason::word));
                 Answer::verdict(reason, &body)
+            }
+            Question::Verbose(check) => {
+                let reason = super::verdict(check, &snapshot, &self.limits, now).reason;
+                Answer::verdict(reason, &body::verbose(&snapshot, reason.map(Reason::word), now))
             }
             Question::Live => {
                 let pulses = self.progress.pulses(now);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use super::*;
-use crate::health::snapshot::{BitcoindView, LeaderInfo, Role, Snapshot};
+use crate::health::snapshot::{BitcoindView, CheckView, LeaderInfo, Role, Snapshot};
 use crate::health::verdict::Limits;
 
 const LIMITS: Limits = Limits {
@@ -180,6 +180,36 @@ fn status_cluster_and_history_show_what_is_known() {
     assert_eq!(cluster["members"][0]["leader"], true);
     let history = call(&server, "GET", "/history").json();
     assert_eq!(history["leadership"][0]["leader_id"], 1);
+}
+
+/// Why it is out of rotation, and what it rests on, without and with `?verbose`.
+#[test]
+fn a_check_that_fails_is_named() {
+    let mut snapshot = leader();
+    let check = |name: &str, purpose, passes| CheckView {
+        name: name.to_owned(),
+        purpose,
+        passes,
+        value: "700 ms".to_owned(),
+        looked_at: Some(Instant::now()),
+    };
+    snapshot.checks =
+        vec![check("fsync-latency", "primary", false), check("memory", "report", false), check("a", "primary", true)];
+    snapshot.fit_for_primary = false;
+    let (_health, server) = serve(snapshot);
+    let short = call(&server, "GET", "/primary");
+    assert_eq!((short.status, &short.json()["reason"]), (503, &Value::from("CHECK_FAILED")));
+    assert_eq!(short.json()["failed_checks"], serde_json::json!(["fsync-latency"]));
+    assert_eq!(short.json()["checks"], Value::Null);
+    for target in ["/primary?verbose", "/primary?verbose=1&max_lag_blocks=3"] {
+        let long = call(&server, "GET", target);
+        assert_eq!((long.status, &long.json()["reason"]), (503, &Value::from("CHECK_FAILED")), "{target}");
+        let first = &long.json()["checks"][0];
+        assert_eq!((&first["value"], &first["for"]), (&Value::from("700 ms"), &Value::from("primary")));
+        assert!(first["age_ms"].as_u64().is_some(), "{first}");
+    }
+    assert_eq!(call(&server, "GET", "/status").json()["checks"][1]["name"], "memory");
+    assert_eq!(call(&server, "GET", "/leader?verbose").status, 200);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The node at one moment, as far as health is concerned.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bitcoind_sync::SyncReason;
 
@@ -53,6 +53,21 @@ pub struct Alarm {
     pub message: String,
 }
 
+/// One of the configurable checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckView {
+    /// Its name.
+    pub name: String,
+    /// What it decides: `primary`, `readiness` or `report`.
+    pub purpose: &'static str,
+    /// Whether it passes, by its hysteresis.
+    pub passes: bool,
+    /// What its last look saw, for people.
+    pub value: String,
+    /// When that was; `None` before the first one.
+    pub looked_at: Option<Instant>,
+}
+
 /// A member, for `/cluster`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -88,6 +103,9 @@ pub struct Counts {
     pub reservations: BTreeMap<&'static str, u64>,
     /// Payments by state.
     pub payments: BTreeMap<&'static str, u64>,
+    /// How long ago the oldest payment was ordered that is not signed (`signing`), or not broadcast (`signed`); zero if
+    /// there is none.
+    pub oldest: BTreeMap<&'static str, Duration>,
 }
 
 /// This node's view of its own bitcoind.
@@ -146,6 +164,12 @@ pub struct Snapshot {
     pub bitcoind: BitcoindView,
     /// What a human must look at.
     pub alarms: Vec<Alarm>,
+    /// The configurable checks.
+    pub checks: Vec<CheckView>,
+    /// Whether the checks for primary, taken together, pass.
+    pub fit_for_primary: bool,
+    /// Whether the checks for readiness, taken together, pass.
+    pub fit_for_traffic: bool,
     /// The members that this node knows.
     pub members: Vec<Member>,
     /// The latest changes of leadership, oldest first; bounded by whoever collects them.
@@ -175,10 +199,19 @@ impl Snapshot {
             draining: false,
             bitcoind: BitcoindView::default(),
             alarms: Vec::new(),
+            checks: Vec::new(),
+            fit_for_primary: true,
+            fit_for_traffic: true,
             members: Vec::new(),
             history: Vec::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// The names of the checks that fail and decide something.
+    pub fn failed_checks(&self) -> Vec<&str> {
+        let failed = self.checks.iter().filter(|check| !check.passes && check.purpose != "report");
+        failed.map(|check| check.name.as_str()).collect()
     }
 
     /// Entries that are committed and not applied here yet.

@@ -79,6 +79,8 @@ pub enum Reason {
     RecoveryMode,
     /// Something needs a human.
     Alarm,
+    /// A configurable check fails; the body's `failed_checks` names it.
+    CheckFailed,
     /// The node does not carry a label that was asked for.
     TagMismatch,
     /// A loop of the node makes no progress.
@@ -104,6 +106,7 @@ impl Reason {
             Self::BitcoindLag => "BITCOIND_LAG",
             Self::RecoveryMode => "RECOVERY_MODE",
             Self::Alarm => "ALARM",
+            Self::CheckFailed => "CHECK_FAILED",
             Self::TagMismatch => "TAG_MISMATCH",
             Self::Stalled => "STALLED",
         }
@@ -149,6 +152,7 @@ impl Moment<'_> {
             Check::Startup => need(self.snapshot.recovered, Reason::NotRecovered),
             Check::Ready { bitcoind } => {
                 self.ready()?;
+                self.checked_for_traffic()?;
                 if *bitcoind { self.bitcoind() } else { Ok(()) }
             }
             Check::Leader => self.leader(),
@@ -160,7 +164,9 @@ impl Moment<'_> {
                 }
                 need(self.snapshot.alarms.iter().all(|alarm| alarm.code != RECOVERY), Reason::RecoveryMode)?;
                 // What a reorganisation froze takes no spends already; other wallets go on.
-                need(self.snapshot.alarms.iter().all(|alarm| alarm.code == REORGANISED), Reason::Alarm)
+                need(self.snapshot.alarms.iter().all(|alarm| alarm.code == REORGANISED), Reason::Alarm)?;
+                self.checked_for_traffic()?;
+                need(self.snapshot.fit_for_primary, Reason::CheckFailed)
             }
             Check::Replica { max_lag_entries, max_lag_blocks, tags } => {
                 self.replica(max_lag_entries.unwrap_or(self.limits.max_lag_entries))?;
@@ -172,7 +178,10 @@ impl Moment<'_> {
                 let all = tags.iter().all(|(key, value)| carried.get(key) == Some(value));
                 need(all, Reason::TagMismatch)
             }
-            Check::ReadOnly if self.snapshot.role == Role::Leader => self.leader(),
+            Check::ReadOnly if self.snapshot.role == Role::Leader => {
+                self.leader()?;
+                self.checked_for_traffic()
+            }
             Check::ReadOnly => self.replica(self.limits.max_lag_entries),
             Check::Bitcoind => self.bitcoind(),
         }
@@ -211,7 +220,12 @@ impl Moment<'_> {
         self.serving()?;
         need(self.snapshot.role != Role::Leader, Reason::IsLeader)?;
         self.hears_a_leader()?;
-        self.applied(max_lag_entries)
+        self.applied(max_lag_entries)?;
+        self.checked_for_traffic()
+    }
+
+    fn checked_for_traffic(&self) -> Result<(), Reason> {
+        need(self.snapshot.fit_for_traffic, Reason::CheckFailed)
     }
 
     fn hears_a_leader(&self) -> Result<(), Reason> {
@@ -257,6 +271,9 @@ fn need(met: bool, otherwise: Reason) -> Result<(), Reason> {
     if met { Ok(()) } else { Err(otherwise) }
 }
 
+#[cfg(test)]
+#[path = "primary_tests.rs"]
+mod primary_tests;
 #[cfg(test)]
 #[path = "verdict_tests.rs"]
 mod tests;

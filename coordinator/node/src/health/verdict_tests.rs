@@ -80,6 +80,7 @@ const LAG: &str = "APPLIED_LAG";
 const UNSYNCED: &str = "BITCOIND_NOT_IN_SYNC";
 const UNSEEN: &str = "BITCOIND_VIEW_STALE";
 const OWN: &str = "OWN_TERM_NOT_APPLIED";
+const CHECK: &str = "CHECK_FAILED";
 
 fn earlier(snapshot: &Snapshot, by: Duration) -> Option<Instant> {
     snapshot.taken_at.checked_sub(by)
@@ -120,6 +121,10 @@ fn rows() -> Vec<Row> {
         ("an alarm", Leader, alarm, [YES, YES, YES, YES, "ALARM", IS_LEADER, YES, YES]),
         ("wallets frozen by a reorganisation", Leader, reorganised, [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
         ("recovery mode", Leader, recovery, [YES, YES, YES, YES, "RECOVERY_MODE", IS_LEADER, YES, YES]),
+        ("a check for primary", Leader, |s| s.fit_for_primary = false, [YES, YES, YES, YES, CHECK, IS_LEADER, YES, YES]),
+        ("a check for primary", Follower, |s| s.fit_for_primary = false, [YES, YES, YES, NOT_LEADER, NOT_LEADER, YES, YES, YES]),
+        ("a check for readiness", Leader, |s| s.fit_for_traffic = false, [YES, CHECK, CHECK, YES, CHECK, IS_LEADER, CHECK, YES]),
+        ("a check for readiness", Follower, |s| s.fit_for_traffic = false, [YES, CHECK, CHECK, NOT_LEADER, NOT_LEADER, CHECK, CHECK, YES]),
         ("an alarm", Follower, alarm, [YES, YES, YES, NOT_LEADER, NOT_LEADER, YES, YES, YES]),
     ]
 }
@@ -202,18 +207,20 @@ fn any_snapshot(now: Instant) -> impl Strategy<Value = Snapshot> {
     let age = prop_oneof![4 => 0_u32..100, 1 => 0_u32..3_000];
     let before = age.prop_map(move |ms| now.checked_sub(ms * MS).unwrap());
     let role = prop::sample::select(vec![Role::Leader, Role::Follower, Role::Candidate, Role::Learner, Role::Stopped]);
-    let flags = prop::array::uniform7(prop::bool::weighted(0.9));
+    let flags = prop::array::uniform9(prop::bool::weighted(0.9));
     let moments =
         (before.clone(), prop::option::of(before.clone()), prop::option::of(before.clone()), prop::option::of(before));
     (role, flags, moments, 0_u64..2_000, prop::option::of(0_u32..6)).prop_map(
         move |(role, flags, (taken, ack, contact, judged), lag, blocks)| {
-            let [known, own, recovered, not_draining, sync, no_alarm, zone] = flags;
+            let [known, own, recovered, not_draining, sync, no_alarm, zone, fit_for_primary, fit_for_traffic] = flags;
             let mut snapshot = healthy(role, taken);
             snapshot.leader = known.then(some_leader);
             snapshot.last_quorum_ack = ack;
             snapshot.leader_contact = contact;
             snapshot.own_term_applied = own;
             snapshot.recovered = recovered;
+            snapshot.fit_for_primary = fit_for_primary;
+            snapshot.fit_for_traffic = fit_for_traffic;
             snapshot.draining = !not_draining;
             snapshot.applied_index -= lag;
             snapshot.bitcoind.judged_at = judged;
@@ -254,7 +261,9 @@ proptest! {
         prop_assert!(!yes(&Check::primary()) || yes(&ignoring));
         prop_assert!(!yes(&tight) || yes(&Check::primary()));
         prop_assert!(!(yes(&Check::Leader) && yes(&Check::replica())));
-        prop_assert_eq!(yes(&Check::ReadOnly), yes(&Check::Leader) || yes(&Check::replica()));
+        let leader_for_traffic = yes(&Check::Leader) && snapshot.fit_for_traffic;
+        prop_assert_eq!(yes(&Check::ReadOnly), leader_for_traffic || yes(&Check::replica()));
+        prop_assert!(!yes(&Check::primary()) || (snapshot.fit_for_primary && snapshot.fit_for_traffic));
         prop_assert!(!yes(&Check::replica()) || yes(&ready));
         prop_assert!(!yes(&ready_with_bitcoind) || yes(&ready));
         // Time alone never turns a no into a yes.
@@ -323,7 +332,9 @@ fn reasons_are_words_of_their_own() {
         Reason::BitcoindNotInSync,
         Reason::BitcoindViewStale,
         Reason::BitcoindLag,
+        Reason::RecoveryMode,
         Reason::Alarm,
+        Reason::CheckFailed,
         Reason::TagMismatch,
         Reason::Stalled,
     ];

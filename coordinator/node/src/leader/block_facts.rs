@@ -40,6 +40,7 @@ pub(crate) fn connect(
         spent,
         // Not those of `state`: one that was registered since was not searched for.
         wallets: covered.wallets(),
+        followed: state.followed(),
     }
 }
 

@@ -11,12 +11,11 @@ use onespend_core::command::{Command, Relay};
 use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::settlement::{AttemptState, attempt_state};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
-use tokio::time::MissedTickBehavior;
 use tracing::{Instrument, Span, debug, info, info_span, warn};
 
 use super::Duty;
 use crate::raft::LeaderTerm;
+use crate::runtime;
 
 /// Attempts that wait for their first broadcast; beyond that the next round finds them.
 const OUTBOX: usize = 4096;
@@ -57,14 +56,16 @@ impl Outbox {
 pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
     let mut fresh = duty.inbox.lock().await;
     let mut tips = duty.bitcoind.tips();
-    let mut round = tokio::time::interval(REBROADCAST);
-    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut queue = Queue::default();
+    let mut round = runtime::now() + REBROADCAST;
+    let mut queue = Queue { due: true, ..Queue::default() };
     loop {
         queue.fill(|| open_attempts(&duty));
         tokio::select! {
             biased;
-            _ = round.tick() => queue.due = true,
+            () = runtime::sleep_until(round) => {
+                queue.due = true;
+                round = runtime::now() + REBROADCAST;
+            }
             // A reorganisation may have emptied a block into nowhere.
             Ok(()) = tips.changed() => queue.due = true,
             Some(Fresh { key, attempt, span }) = fresh.recv(), if queue.lets_fresh_pass() => {
@@ -109,7 +110,7 @@ impl Queue {
     }
 }
 
-/// Attempts that are signed and in no block.
+/// Attempts that are signed and in no block, but for those that could pay a payment a second time.
 fn open_attempts(duty: &Duty) -> VecDeque<(PaymentKey, AttemptNo)> {
     duty.replica.read(|state| {
         let mut open = VecDeque::new();
@@ -117,6 +118,7 @@ fn open_attempts(duty: &Duty) -> VecDeque<(PaymentKey, AttemptNo)> {
             let Some(payment) = state.payment(&key) else { continue };
             let waiting = payment.numbered().filter(|(_, attempt)| {
                 matches!(attempt_state(state, attempt), AttemptState::Signed | AttemptState::Broadcast)
+                    && !payment.has_rival(attempt)
             });
             open.extend(waiting.map(|(number, _)| (key.clone(), number)));
         }
@@ -126,7 +128,8 @@ fn open_attempts(duty: &Duty) -> VecDeque<(PaymentKey, AttemptNo)> {
 
 async fn offer(duty: &Arc<Duty>, term: &LeaderTerm, key: PaymentKey, number: AttemptNo) {
     let signed = duty.replica.read(|state| {
-        let attempt = state.payment(&key)?.attempt(number)?;
+        let payment = state.payment(&key)?;
+        let attempt = payment.attempt(number).filter(|attempt| !payment.has_rival(attempt))?;
         Some((attempt.signed.clone()?, attempt.relay.clone()))
     });
     let Some((transaction, before)) = signed else { return };
@@ -157,7 +160,7 @@ async fn send(duty: &Arc<Duty>, transaction: Transaction) -> Result<Relay, Chain
     let chain = Arc::clone(&duty.chain);
     // Entered there, so that the trace goes on to bitcoind.
     let span = Span::current();
-    let sent = spawn_blocking(move || span.in_scope(|| chain.broadcast(&transaction))).await;
+    let sent = runtime::blocking(move || span.in_scope(|| chain.broadcast(&transaction))).await;
     let outcome = sent.unwrap_or_else(|_| Err(lost()))?;
     Ok(match outcome {
         BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyInMempool | BroadcastOutcome::AlreadyConfirmed => {

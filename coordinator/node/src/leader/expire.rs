@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::Duty;
 use crate::raft::LeaderTerm;
+use crate::runtime;
 
 /// How late a reservation may end.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -27,7 +28,7 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
         }
         // A proposal that fails may do so without a wait, and the next one would as well.
         if !(full && done) {
-            tokio::time::sleep(INTERVAL).await;
+            runtime::sleep(INTERVAL).await;
         }
     }
 }

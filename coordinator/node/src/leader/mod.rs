@@ -10,19 +10,18 @@
 //! | `broadcast.rs` | signed transactions until they are in a block |
 //! | `recover.rs` | a restored state, compared with bitcoind until an operator confirms it |
 
-mod block_facts;
+pub(crate) mod block_facts;
 pub mod broadcast;
 mod expire;
 mod recover;
 pub(crate) mod scripts;
 pub mod sign;
-mod watch_chain;
+pub mod watch_chain;
 
 use std::sync::Arc;
 
 use bitcoin::Network;
 use onespend_adapters::chain::Chain;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -31,6 +30,7 @@ use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::raft::LeaderTerm;
 use crate::replica::Replica;
+use crate::runtime::TaskSet;
 
 /// What duties work with.
 pub struct Duty {
@@ -57,13 +57,14 @@ pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
     let mut terms = duty.replica.leaderships();
     loop {
         let term = terms.borrow_and_update().leader_term().cloned();
-        let mut running = JoinSet::new();
+        let mut running = TaskSet::new();
         // Facts that are gathered from a state that most others contradict must not get into the log.
         if let Some(term) = term.filter(|_| !duty.alarms.stands(MISMATCH)) {
             info!(term = term.term(), "this node leads");
             start(&mut running, &duty, &term);
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = duty.alarms.raised(MISMATCH), if !running.is_empty() => {}
             changed = terms.changed() => if changed.is_err() { return },
@@ -76,7 +77,7 @@ pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
     }
 }
 
-fn start(running: &mut JoinSet<()>, duty: &Arc<Duty>, term: &LeaderTerm) {
+fn start(running: &mut TaskSet<()>, duty: &Arc<Duty>, term: &LeaderTerm) {
     running.spawn(watch_chain::run(Arc::clone(duty), term.clone()));
     running.spawn(expire::run(Arc::clone(duty), term.clone()));
     running.spawn(sign::run(Arc::clone(duty)));

@@ -13,7 +13,6 @@ use onespend_adapters::chain::ChainError;
 use onespend_core::command::{BlockRef, Command};
 use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
-use tokio::task::spawn_blocking;
 use tracing::{debug, info, warn};
 
 use super::Duty;
@@ -21,6 +20,7 @@ use super::sign::Signing;
 use crate::raft::LeaderTerm;
 use crate::replica::Replica;
 use crate::restored;
+use crate::runtime;
 
 /// How often it is looked whether there is something to compare.
 const POLL: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
         if let Some(basis) = duty.replica.read(due) {
             compare(&duty, &term, basis).await;
         }
-        tokio::time::sleep(POLL).await;
+        runtime::sleep(POLL).await;
     }
 }
 
@@ -50,7 +50,7 @@ fn due(state: &State) -> Option<BlockRef> {
 
 async fn compare(duty: &Arc<Duty>, term: &LeaderTerm, basis: BlockRef) {
     let asked = Arc::clone(duty);
-    let found = spawn_blocking(move || spent_outside(&asked, basis)).await;
+    let found = runtime::blocking(move || spent_outside(&asked, basis)).await;
     let spent_outside = match found {
         Ok(Ok(Some(spent))) => spent,
         Ok(Ok(None)) => {

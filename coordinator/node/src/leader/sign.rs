@@ -11,7 +11,7 @@ use onespend_adapters::signer::{Signer, SignerError};
 use onespend_core::command::Command;
 use onespend_core::ids::{AttemptNo, Fence, PaymentKey};
 use onespend_core::outcome::Outcome;
-use onespend_core::payment::Payment;
+use onespend_core::payment::{Attempt, Payment};
 use onespend_core::signing::SigningPermit;
 use onespend_core::state::State;
 use onespend_core::wallet::{SignerRef, WalletDescriptor};
@@ -24,9 +24,11 @@ use crate::alarms::Alarms;
 use crate::grpc::turns::Turns;
 use crate::metrics;
 use crate::replica::Replica;
+use crate::restored::RESTORED;
+use crate::runtime;
 
 /// The alarm when a signer has signed what the cluster's log lacks.
-const FROZEN: &str = "SIGNER_FROZEN";
+pub const FROZEN: &str = "SIGNER_FROZEN";
 /// Most signatures that are made at once on this node.
 const MAX_AT_ONCE: usize = 16;
 
@@ -111,9 +113,9 @@ impl Signing {
     pub async fn sign(self: &Arc<Self>, key: &PaymentKey, attempt: AttemptNo, deadline: Instant) {
         let (signing, key) = (Arc::clone(self), key.clone());
         let span = info_span!("sign", payment = %key, attempt = attempt.0);
-        let work = tokio::spawn(async move { signing.work(&key, attempt).await }.instrument(span));
+        let work = runtime::spawn(async move { signing.work(&key, attempt).await }.instrument(span));
         // Late or failed, the caller is shown the payment as it stands, and the duties drive it on.
-        let _ = tokio::time::timeout_at(deadline.into(), work).await;
+        let _ = runtime::timeout_at(deadline.into(), work).await;
     }
 
     /// Whether a signer is at work on an attempt, however long it takes.
@@ -156,9 +158,9 @@ impl Signing {
     }
 
     /// The permit as of now, with the proof of what became of earlier payments for the same coins. A state that most
-    /// other nodes contradict permits nothing (safety 31).
+    /// other nodes contradict permits nothing (safety 31), nor does one that came out of a backup (safety 30).
     fn permit(&self, key: &PaymentKey, attempt: AttemptNo, earlier: &[PaymentKey]) -> Option<SigningPermit> {
-        if self.alarms.stands(MISMATCH) {
+        if [MISMATCH, RESTORED].into_iter().any(|code| self.alarms.stands(code)) {
             return None;
         }
         self.replica.read(|state| {
@@ -186,7 +188,7 @@ impl Signing {
         let _place = self.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
         let started = Instant::now();
         let span = info_span!("signer", signer = name);
-        let signed = tokio::task::spawn_blocking(move || {
+        let signed = runtime::blocking(move || {
             #[cfg(feature = "failpoints")]
             onespend_adapters::failpoints::before_signing();
             span.in_scope(|| signer.sign(&permit))
@@ -231,24 +233,52 @@ const RECONCILE: Duration = Duration::from_secs(1);
 
 /// The leader's duty: drives on every intent that has no signature, those of earlier leaders too.
 pub(super) async fn run(duty: Arc<super::Duty>) {
+    let mut rounds = Rounds::default();
     loop {
-        let deadline = Instant::now() + RECONCILE;
-        let waiting = duty.replica.read(waiting);
-        let signing = waiting.iter().map(|(key, attempts)| drive(&duty.signing, key, attempts, deadline));
+        let deadline = runtime::now().into_std() + RECONCILE;
+        let due = rounds.due(duty.replica.read(waiting));
+        let signing = due.iter().map(|(key, attempts)| drive(&duty.signing, key, attempts, deadline));
         futures::future::join_all(signing).await;
-        tokio::time::sleep(RECONCILE).await;
+        runtime::sleep(RECONCILE).await;
+    }
+}
+
+/// What waits for a signature: the attempts of each payment.
+type Waiting = Vec<(PaymentKey, Vec<AttemptNo>)>;
+
+/// Leaves an intent that is younger than the last round to the request that made it, so that it is signed in the trace of
+/// that request. What a new leader finds is due at once.
+#[derive(Default)]
+struct Rounds {
+    before: Option<BTreeSet<(PaymentKey, AttemptNo)>>,
+}
+
+impl Rounds {
+    fn due(&mut self, mut waiting: Waiting) -> Waiting {
+        let each = waiting.iter().flat_map(|(key, attempts)| attempts.iter().map(|attempt| (key.clone(), *attempt)));
+        let seen = each.collect();
+        if let Some(before) = self.before.replace(seen) {
+            for (key, attempts) in &mut waiting {
+                attempts.retain(|attempt| before.contains(&(key.clone(), *attempt)));
+            }
+        }
+        waiting
     }
 }
 
 /// Payments with intents that have no signature and that are signed for here.
-fn waiting(state: &State) -> Vec<(PaymentKey, Vec<AttemptNo>)> {
+fn waiting(state: &State) -> Waiting {
     let here =
         |key: &PaymentKey| state.wallet(&key.wallet).is_ok_and(|wallet| matches!(wallet.signer, SignerRef::Named(_)));
     let open = state.open_payments().into_iter().filter(here);
     let unsigned = open.map(|key| {
-        let attempts = state.payment(&key).into_iter().flat_map(Payment::numbered);
-        let unsigned = attempts.filter(|(_, attempt)| attempt.signed.is_none() && attempt.end.is_none());
-        let numbers = unsigned.map(|(number, _)| number).collect();
+        let payment = state.payment(&key);
+        let unsigned = |payment: &Payment| -> Vec<AttemptNo> {
+            let open = |attempt: &Attempt| attempt.signed.is_none() && attempt.end.is_none();
+            let unsigned = payment.numbered().filter(|(_, attempt)| open(attempt) && !payment.has_rival(attempt));
+            unsigned.map(|(number, _)| number).collect()
+        };
+        let numbers = payment.map(unsigned).unwrap_or_default();
         (key, numbers)
     });
     unsigned.filter(|(_, numbers): &(_, Vec<_>)| !numbers.is_empty()).collect()

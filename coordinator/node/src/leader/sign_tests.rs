@@ -7,13 +7,16 @@ use std::os::unix::fs::PermissionsExt;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, ScriptBuf, Txid, WPubkeyHash};
 use onespend_adapters::signer::software::SoftwareSigner;
+use onespend_adapters::store::sqlite::RestoredMark;
 use onespend_core::command::{BlockRef, CreatePayment, Recipient, Spent};
 use onespend_core::ids::{Height, PaymentId};
 use onespend_core::payment::AttemptEnd;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::leader::broadcast;
+use crate::restored;
 use crate::specimen::{Coin, TIP, coin, leader, private_descriptor, register, request, soon, tip, wallet};
 
 const FIRST: AttemptNo = AttemptNo(1);
@@ -57,7 +60,8 @@ async fn spend_outside(replica: &Replica, blocks: u32, number: u32) {
         let stolen = Spent { outpoint: coin(number), txid: Txid::hash(b"somebody else") };
         let spent = if above == 1 { vec![stolen] } else { vec![] };
         let block = BlockRef { height: Height(TIP + above), hash };
-        let connect = Command::ConnectBlock { block, previous, received: vec![], spent, wallets: 1 };
+        let received = vec![];
+        let connect = Command::ConnectBlock { block, previous, received, spent, wallets: 1, followed: None };
         propose(replica, None, connect).await;
         previous = hash;
     }
@@ -91,6 +95,31 @@ async fn a_signer_that_remembers_another_payment_is_shown_that_it_is_dead() {
     assert_eq!(signing.alarms.current(), []);
 }
 
+/// safety 30: the leader's duty finds an intent of the backup before recovery mode has begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_marked_signs_nothing_from_the_start() {
+    let folder = TempDir::new().unwrap();
+    let (replica, signing) = signing(&folder).await;
+    pay(&replica, "before", &[0], 50_000).await;
+    let mark = RestoredMark::of(folder.path());
+    restored::resume(&signing.alarms, &mark);
+    assert_eq!(signing.alarms.current(), [], "no mark, no alarm");
+    fs::write(folder.path().join("RESTORED"), "").unwrap();
+    restored::resume(&signing.alarms, &mark);
+    signing.sign(&key("before"), FIRST, soon()).await;
+    assert!(!is_signed(&replica, "before"));
+
+    // The node leads, so the cluster is in recovery mode soon; the mark and its alarm go, and still nothing is signed.
+    let stop = CancellationToken::new();
+    let looking = restored::run(Arc::clone(&replica), mark.clone(), Arc::clone(&signing.alarms), stop);
+    tokio::time::timeout(Duration::from_mins(1), looking).await.expect("the mark stays");
+    assert!(!mark.is_set());
+    assert_eq!(signing.alarms.current(), []);
+    assert!(replica.read(|state| state.recovery().is_some()));
+    signing.sign(&key("before"), FIRST, soon()).await;
+    assert!(!is_signed(&replica, "before"));
+}
+
 /// safety 6: what cannot be proved dead stays refused, however often it is tried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signer_that_remembers_a_payment_which_the_log_has_lost_refuses_for_good() {
@@ -111,4 +140,17 @@ async fn a_signer_that_remembers_a_payment_which_the_log_has_lost_refuses_for_go
         signing.sign(&key("second"), FIRST, soon()).await;
         assert!(!is_signed(&replica, "second"), "a second payment was signed for a coin");
     }
+}
+
+#[test]
+fn what_came_since_the_last_round_is_left_to_its_request_but_not_by_a_new_leader() {
+    let found = |attempts: &[u32]| vec![(key("p"), attempts.iter().copied().map(AttemptNo).collect())];
+    let mut rounds = Rounds::default();
+    assert_eq!(rounds.due(found(&[1, 2])), found(&[1, 2]));
+    assert_eq!(rounds.due(found(&[2, 3])), found(&[2]));
+    assert_eq!(rounds.due(found(&[2, 3])), found(&[2, 3]));
+    // One whose request has gone is found by the round after the next.
+    assert_eq!(rounds.due(found(&[])), found(&[]));
+    assert_eq!(rounds.due(found(&[4])), found(&[]));
+    assert_eq!(rounds.due(found(&[4])), found(&[4]));
 }

@@ -11,18 +11,20 @@ use onespend_core::command::{BlockRef, Command};
 use onespend_core::ids::Height;
 use onespend_core::outcome::{Outcome, Rejection};
 use onespend_core::state::State;
-use tokio::task::spawn_blocking;
 use tracing::{debug, info, warn};
 
 use super::{Duty, block_facts};
 use crate::raft::{LeaderTerm, ProposeError};
+use crate::runtime;
 
 /// How often the tip is looked at when nothing wakes this duty.
 const POLL: Duration = Duration::from_secs(2);
+/// How often a block is searched in a row while wallets or coins are registered in between.
+const MAX_SEARCHES: u32 = 8;
 /// How far below bitcoind's tip a new cluster begins, in blocks.
 const START_DEPTH: u32 = 100;
 /// The alarm when the chain has left the log's blocks further back than their undo is kept.
-const UNFOLLOWABLE: &str = "CHAIN_UNFOLLOWABLE";
+pub const UNFOLLOWABLE: &str = "CHAIN_UNFOLLOWABLE";
 /// Wait after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -63,17 +65,17 @@ pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
                 // What the log's blocks lead to is not known of one that is far behind.
                 Ok(Way::FarBehind) => {}
                 Ok(Way::Leads(..) | Way::Behind) => duty.alarms.clear(UNFOLLOWABLE),
-                Err(FollowError::Propose(_)) => tokio::time::sleep(PAUSE).await,
+                Err(FollowError::Propose(_)) => runtime::sleep(PAUSE).await,
                 Err(error) => {
                     if matches!(error, FollowError::TooDeep { .. }) {
                         duty.alarms.raise(UNFOLLOWABLE, &error.to_string());
                     }
                     warn!(%error, height = target.height, "the chain cannot be followed for now");
-                    tokio::time::sleep(PAUSE).await;
+                    runtime::sleep(PAUSE).await;
                 }
             }
         }
-        let _ = tokio::time::timeout(POLL, tips.changed()).await;
+        let _ = runtime::timeout(POLL, tips.changed()).await;
     }
 }
 
@@ -150,8 +152,27 @@ async fn disconnect_to(duty: &Duty, term: &LeaderTerm, fork: u32) -> Result<(), 
     Ok(())
 }
 
+/// A block that was searched before a wallet or a coin was registered is refused, and searched again.
 async fn connect(duty: &Arc<Duty>, term: &LeaderTerm, hash: BlockHash) -> Result<(), FollowError> {
-    let command = blocking(duty, move |duty| {
+    let mut searches = 1;
+    let tip = || duty.replica.read(|state| state.tip().ok());
+    let below = tip();
+    loop {
+        let command = search(duty, hash).await?;
+        match propose(duty, term, command).await {
+            Err(FollowError::Refused(rejection))
+                if rejection.is_transient() && searches < MAX_SEARCHES && tip() == below =>
+            {
+                debug!(%rejection, %hash, "a block is searched again");
+                searches += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn search(duty: &Arc<Duty>, hash: BlockHash) -> Result<Command, FollowError> {
+    blocking(duty, move |duty| {
         if duty.replica.read(State::wallet_count) == 0 {
             return empty(duty, hash);
         }
@@ -162,8 +183,7 @@ async fn connect(duty: &Arc<Duty>, term: &LeaderTerm, hash: BlockHash) -> Result
         let at = BlockRef { height, hash };
         Ok(duty.replica.read(|state| block_facts::connect(&block, at, received, covered, state)))
     })
-    .await?;
-    propose(duty, term, command).await
+    .await
 }
 
 /// A block means nothing to a cluster without wallets; its header is enough.
@@ -171,7 +191,7 @@ fn empty(duty: &Duty, hash: BlockHash) -> Result<Command, FollowError> {
     let header = duty.chain.header(hash)?;
     let previous = header.prev.ok_or(FollowError::Changed)?;
     let block = BlockRef { height: Height(header.height), hash };
-    Ok(Command::ConnectBlock { block, previous, received: vec![], spent: vec![], wallets: 0 })
+    Ok(Command::ConnectBlock { block, previous, received: vec![], spent: vec![], wallets: 0, followed: None })
 }
 
 async fn propose(duty: &Duty, term: &LeaderTerm, command: Command) -> Result<(), FollowError> {
@@ -187,7 +207,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Duty) -> Result<T, FollowError> + Send + 'static,
 ) -> Result<T, FollowError> {
     let duty = Arc::clone(duty);
-    spawn_blocking(move || work(&duty)).await.map_err(|_| FollowError::Task)?
+    runtime::blocking(move || work(&duty)).await.map_err(|_| FollowError::Task)?
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Streams of appends to one node: long ones for log entries, and a link that carries one heartbeat after the other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
@@ -12,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::acks::{Acks, Sent, Unanswered};
 use super::channels::{CONNECT_TIMEOUT, PeerStub};
 use super::network::{AppendAnswer, Letterhead, RpcError, failed};
-use super::types::TypeConfig;
+use super::types::{NodeId, TypeConfig};
 use super::wire;
 
 /// A stream is given up when, with appends unanswered, no answer came for this long to twice as long. Above what a slow
@@ -41,6 +40,7 @@ where
 pub(crate) async fn open<S>(
     stub: PeerStub,
     letterhead: &Letterhead,
+    acks: Acks,
     mut input: S,
 ) -> Result<BoxStream<'static, AppendAnswer>, RpcError>
 where
@@ -49,14 +49,14 @@ where
     // openraft makes its pause after a failure where it hands out the next request. A stream that is opened before that
     // would fail again at once, thousands of times a second.
     let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
-    let sent = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&sent);
+    let unanswered = Unanswered::default();
+    let sent = unanswered.clone();
     let requests = stream::iter([first]).chain(input).map(move |request| {
-        counter.fetch_add(1, Ordering::Relaxed);
+        sent.push(Sent::now(&request));
         wire::append_request(request)
     });
     let answers = start(stub, letterhead, requests).await?;
-    let answers = Answers { incoming: answers, sent, answered: 0 };
+    let answers = Answers { incoming: answers, from: letterhead.target(), unanswered, acks };
     Ok(stream::unfold(Some(answers), |answers| async move {
         let mut answers = answers?;
         let answer = answers.next().await?;
@@ -69,8 +69,9 @@ where
 
 struct Answers {
     incoming: Streaming<AppendStreamResponse>,
-    sent: Arc<AtomicU64>,
-    answered: u64,
+    from: NodeId,
+    unanswered: Unanswered,
+    acks: Acks,
 }
 
 impl Answers {
@@ -80,10 +81,7 @@ impl Answers {
         let mut overdue = false;
         loop {
             match tokio::time::timeout(SILENCE_CHECK, self.incoming.message()).await {
-                Ok(Ok(Some(answer))) => {
-                    self.answered += 1;
-                    return Some(read(answer));
-                }
+                Ok(Ok(Some(answer))) => return Some(self.take(answer)),
                 Ok(Ok(None)) if self.is_owed() => return Some(Err(failed("the stream ended before its answers"))),
                 Ok(Ok(None)) => return None,
                 Ok(Err(status)) => return Some(Err(failed(status))),
@@ -93,8 +91,15 @@ impl Answers {
         }
     }
 
+    fn take(&mut self, answer: AppendStreamResponse) -> AppendAnswer {
+        let sent = self.unanswered.pop().ok_or_else(|| failed("an answer to nothing"))?;
+        let answer = read(answer)?;
+        self.acks.note(self.from, sent, &answer);
+        Ok(answer)
+    }
+
     fn is_owed(&self) -> bool {
-        self.sent.load(Ordering::Relaxed) > self.answered
+        !self.unanswered.is_empty()
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) type PeerStub = RaftServiceClient<Channel>;
 #[derive(Clone)]
 pub(crate) struct Channels {
     tls: ClientTlsConfig,
+    /// Control addresses by the latest membership.
+    places: Arc<Mutex<HashMap<NodeId, String>>>,
     open: Arc<Mutex<HashMap<(NodeId, Lane), Open>>>,
 }
 
@@ -49,19 +51,28 @@ struct Open {
 
 impl Channels {
     pub(crate) fn new(tls: ClientTlsConfig) -> Self {
-        Self { tls, open: Arc::default() }
+        Self { tls, places: Arc::default(), open: Arc::default() }
     }
 
-    /// The connection to a node. It connects, and connects again after a failure, when it is used.
+    /// Where the members are reached from now on.
+    pub(crate) fn place<'a>(&self, members: impl Iterator<Item = (&'a NodeId, &'a Addresses)>) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        *places = members.map(|(node, at)| (*node, at.control.clone())).collect();
+    }
+
+    /// The connection to a node, which was at `at` when it was first asked for. It connects, and connects again after a
+    /// failure, when it is used.
     pub(crate) fn to(&self, node: NodeId, at: &Addresses, lane: Lane) -> Result<PeerStub, tonic::transport::Error> {
+        let moved = self.places.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned();
+        let control = moved.unwrap_or_else(|| at.control.clone());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = open.get(&(node, lane))
-            && known.address == at.control
+            && known.address == control
         {
             return Ok(stub(known.channel.clone()));
         }
-        let channel = dial::lazily(&self.endpoint(&at.control)?);
-        open.insert((node, lane), Open { address: at.control.clone(), channel: channel.clone() });
+        let channel = dial::lazily(&self.endpoint(&control)?);
+        open.insert((node, lane), Open { address: control, channel: channel.clone() });
         Ok(stub(channel))
     }
 

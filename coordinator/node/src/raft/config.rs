@@ -6,7 +6,8 @@ use openraft::{Config, SnapshotPolicy};
 
 /// Entries of one message to a replica, at most.
 const MAX_PAYLOAD_ENTRIES: u64 = 1_024;
-/// Entries that are purged together, at least; the store deletes them in steps of its own.
+/// Entries that are purged together, at least, where snapshots are not more frequent; the store deletes them in steps of its
+/// own.
 const PURGE_BATCH_ENTRIES: u64 = 512;
 /// What sending the end of a snapshot and installing it may take.
 const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +69,7 @@ impl RaftConfig {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),
             max_in_snapshot_log_to_keep: self.keep_log_entries,
             replication_lag_threshold: LAG_INTERVALS * self.snapshot_every_entries + self.keep_log_entries,
-            purge_batch_size: PURGE_BATCH_ENTRIES,
+            purge_batch_size: PURGE_BATCH_ENTRIES.min(self.snapshot_every_entries / 4),
             // A replica whose disk was wiped would lose what it acknowledged: it has to come back under a new id.
             allow_log_reversion: Some(false),
             // A leader that restarts stands for election like everybody: what it knows to be committed may lag behind what

@@ -1,18 +1,18 @@
 //! Who leads, as the rest of the node sees it, and the time that a leader gives.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use onespend_core::ids::Millis;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
-use tokio::time::Instant as Deadline;
+use tokio::time::Instant;
 
 use super::observer::RaftObserver;
 use super::propose::{Draft, ProposeError, Proposer};
 use super::types::{Addresses, Applied, NodeId, Raft};
 use super::view::StateView;
+use crate::runtime;
 
 /// A node that leads, or did until just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl LeaderTerm {
     ///
     /// # Errors
     /// As there; [`ProposeError::NotLeader`] also when this node leads again in a later term.
-    pub async fn propose(&self, draft: Draft, deadline: Deadline) -> Result<Applied, ProposeError> {
+    pub async fn propose(&self, draft: Draft, deadline: Instant) -> Result<Applied, ProposeError> {
         self.proposer.propose_in(self.clock.term, draft, deadline).await
     }
 }
@@ -100,7 +100,8 @@ struct TermClock {
 
 impl TermClock {
     fn now(&self, state: Millis) -> Millis {
-        let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let passed = runtime::now().saturating_duration_since(self.since);
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         state.max(Millis(self.base.0.saturating_add(passed)))
     }
 }
@@ -127,7 +128,7 @@ pub(crate) async fn follow(
         let leads = now.state == ServerState::Leader;
         if leads && applied_term == term {
             if told.borrow().leader_term().is_none_or(|known| known.term() != term) {
-                let clock = TermClock { term, base: view.now(), since: Instant::now() };
+                let clock = TermClock { term, base: view.now(), since: runtime::now() };
                 let (clock, view, proposer) = (Arc::new(clock), view.clone(), proposer.clone());
                 told.send_replace(Leadership::Leader(LeaderTerm { clock, view, proposer }));
             }
@@ -148,6 +149,7 @@ pub(crate) async fn follow(
         }
         let waits_for_own_entry = leads && applied_term != term;
         tokio::select! {
+            biased;
             changed = server.changed() => if changed.is_err() { break },
             changed = position.changed(), if waits_for_own_entry => if changed.is_err() { break },
         }
@@ -164,7 +166,7 @@ mod tests {
     /// safety 16: time in the log is what it was, plus what has passed since.
     #[test]
     fn a_leaders_time_never_goes_back_and_never_waits_for_a_wall_clock() {
-        let since = Instant::now().checked_sub(Duration::from_millis(500)).unwrap_or_else(Instant::now);
+        let since = Instant::now() - Duration::from_millis(500);
         let clock = TermClock { term: 1, base: Millis(10_000), since };
         let first = clock.now(Millis(0));
         assert!(first >= Millis(10_500));

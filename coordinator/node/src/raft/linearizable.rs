@@ -8,6 +8,7 @@ use tokio::time::Instant as Deadline;
 use super::leadership::LeaderHint;
 use super::types::Raft;
 use super::view::StateView;
+use crate::runtime::timeout_at;
 
 /// Why the state may not be read as the latest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum ReadError {
 /// asked. Then the state may be read. Reads that wait together share one round of messages. Leases are not used: they
 /// have no margin for clocks that drift apart.
 pub(crate) async fn wait(raft: &Raft, deadline: Deadline) -> Result<(), ReadError> {
-    let confirmed = tokio::time::timeout_at(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
+    let confirmed = timeout_at(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
     match confirmed {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
@@ -51,10 +52,10 @@ pub(crate) async fn wait(raft: &Raft, deadline: Deadline) -> Result<(), ReadErro
 pub(crate) async fn wait_for_log(raft: &Raft, view: &StateView, deadline: Deadline) -> Result<(), ReadError> {
     // The question waits in the same queue as the proposals, so it counts those that were handed over before.
     let last = raft.with_raft_state(|state| state.log_ids.last().map_or(0, |last| last.index));
-    let last = tokio::time::timeout_at(deadline, last).await.map_err(|_| ReadError::NoQuorum)?;
+    let last = timeout_at(deadline, last).await.map_err(|_| ReadError::NoQuorum)?;
     let last = last.map_err(|_| ReadError::Stopped)?;
     wait(raft, deadline).await?;
     let mut positions = view.watch_position();
-    let applied = tokio::time::timeout_at(deadline, positions.wait_for(|position| position.index.0 >= last)).await;
+    let applied = timeout_at(deadline, positions.wait_for(|position| position.index.0 >= last)).await;
     applied.map_err(|_| ReadError::NoQuorum)?.map_err(|_| ReadError::Stopped).map(drop)
 }

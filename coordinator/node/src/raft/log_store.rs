@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::codec;
 use super::lag::AppendTimes;
 use super::types::{LogEntry, LogId, TypeConfig, Vote};
+use crate::runtime::blocking;
 
 /// One message to a replica carries records of at most this many bytes, unless a single one is larger.
 const MAX_READ_BYTES: usize = 2 << 20;
@@ -50,7 +51,7 @@ impl RaftLog {
         }
         let store = Arc::clone(&self.store);
         let read = move || decode(&store.read(range, max_bytes).map_err(io_error)?);
-        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+        blocking(read).await.map_err(io::Error::other)?
     }
 
     fn vote(&self) -> io::Result<Option<Vote>> {

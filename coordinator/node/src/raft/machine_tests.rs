@@ -201,3 +201,17 @@ async fn what_is_in_flight_is_bounded_and_at_the_deadline_its_outcome_is_unknown
     let turns = tokio::time::timeout(Duration::from_secs(5), node.turns()).await;
     assert_eq!(turns, Ok(true), "its core does not wait for the disk");
 }
+
+/// safety 32: nor does the node go on, whatever else runs in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_node_ends_with_an_entry_that_cannot_be_read() {
+    let folder = TempDir::new().unwrap();
+    let node = RaftNode::start(parts(Arc::new(MemoryLog::default()), state_in(&folder))).await.unwrap();
+    node.initialize([(1, Addresses::default())].into()).await.unwrap();
+    node.leadership().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+    let EntryPayload::Normal(unreadable) = unknown(0).payload else { unreachable!("it is a command") };
+    let patience = Duration::from_secs(20);
+    let _ = tokio::time::timeout(patience, node.raft().client_write(unreadable)).await.expect("it is answered");
+    let fatal = tokio::time::timeout(patience, node.wait_fatal()).await.expect("the node goes on");
+    assert!(matches!(fatal, RaftFatal::Raft(_)), "{fatal}");
+}

@@ -1,11 +1,11 @@
 //! Changing who belongs to the cluster, by joint consensus (Raft, section 6). A node comes in as a learner, which receives
 //! the log and does not vote, and gets its vote once it has caught up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::time::Instant;
 
 use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::raft::ClientWriteResponse;
 use tokio::time::Instant as Deadline;
@@ -13,6 +13,7 @@ use tokio::time::Instant as Deadline;
 use super::node::RaftNode;
 use super::status::{MemberStatus, RaftStatus, Role};
 use super::types::{Addresses, NodeId, TypeConfig};
+use crate::runtime;
 
 /// A learner that is this many entries behind has caught up: the rest takes it a few milliseconds.
 const MAX_LAG: u64 = 1_000;
@@ -54,15 +55,10 @@ impl RaftNode {
             let already = member.addresses == at;
             return if already { Ok(()) } else { Err(elsewhere(member)) };
         }
-        let shares = |member: &&MemberStatus| {
-            let theirs = [&member.addresses.control, &member.addresses.data];
-            [&at.control, &at.data].iter().any(|own| !own.is_empty() && theirs.contains(own))
-        };
-        if let Some(member) = status.members.iter().find(shares) {
-            let (other, at) = (member.node_id, &member.addresses);
-            let why = format!("node {other} is reached at {} and {}: remove it before", at.control, at.data);
-            return Err(MembershipError::Refused(why));
+        if self.removed().contains(&node_id) {
+            return Err(used_before(node_id));
         }
+        check_free(status.members.iter(), &at)?;
         written(self.raft().add_learner(node_id, at, false), deadline).await
     }
 
@@ -74,7 +70,7 @@ impl RaftNode {
         let status = self.leading()?;
         let member = find(&status, node_id)?;
         if member.voter {
-            return Ok(());
+            return self.finish_change(deadline).await;
         }
         self.check_caught_up(&status, member)?;
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node_id])), deadline).await
@@ -104,6 +100,34 @@ impl RaftNode {
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([node_id])), deadline).await
     }
 
+    /// Changes where a member is reached. A member that is reached there already stays as it is. The name of the node that
+    /// a message is meant for travels with it, so a wrong address reaches nobody else in its place.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn move_node(&self, node_id: NodeId, to: Addresses, deadline: Deadline) -> Result<(), MembershipError> {
+        let status = self.leading()?;
+        if find(&status, node_id)?.addresses == to {
+            return Ok(());
+        }
+        check_free(status.members.iter().filter(|member| member.node_id != node_id), &to)?;
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(node_id, to)])), deadline).await
+    }
+
+    /// As leader, finishes a change of the voters that an earlier leader left half done, if there is one: the cluster would
+    /// go on needing most of the old voters as well, one of which may be lost.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn finish_change(&self, deadline: Deadline) -> Result<(), MembershipError> {
+        if !self.leading()?.joint {
+            return Ok(());
+        }
+        let configs = self.raft().metrics().borrow_watched().membership_config.get_joint_config().clone();
+        let Some(wanted) = configs.last() else { return Ok(()) };
+        self.change(ChangeMembers::ReplaceAllVoters(wanted.clone()), deadline).await
+    }
+
     async fn change(&self, change: Change, deadline: Deadline) -> Result<(), MembershipError> {
         written(self.raft().change_membership(change, false), deadline).await
     }
@@ -119,7 +143,7 @@ impl RaftNode {
 
     /// Whether a member has answered within the longest time that one which is there stays silent.
     fn answers(&self, member: &MemberStatus) -> bool {
-        let since = Instant::now().checked_sub(2 * self.election_timeout());
+        let since = runtime::now().into_std().checked_sub(2 * self.election_timeout());
         member.last_contact.is_some_and(|at| since.is_none_or(|since| at >= since))
     }
 
@@ -145,15 +169,34 @@ fn find(status: &RaftStatus, node_id: NodeId) -> Result<&MemberStatus, Membershi
     member.ok_or(MembershipError::NoSuchMember(node_id))
 }
 
+/// Its id was used by a node that is no member any more.
+pub(crate) fn used_before(node_id: NodeId) -> MembershipError {
+    MembershipError::Refused(format!(
+        "a node {node_id} was removed from this cluster, and an id is never used again: give the node another one"
+    ))
+}
+
+/// No two members are reached at one address.
+fn check_free<'a>(mut members: impl Iterator<Item = &'a MemberStatus>, at: &Addresses) -> Result<(), MembershipError> {
+    let shares = |member: &&MemberStatus| {
+        let theirs = [&member.addresses.control, &member.addresses.data];
+        [&at.control, &at.data].iter().any(|own| !own.is_empty() && theirs.contains(own))
+    };
+    let Some(member) = members.find(shares) else { return Ok(()) };
+    let (other, at) = (member.node_id, &member.addresses);
+    let why = format!("node {other} is reached at {} and {}: remove it before", at.control, at.data);
+    Err(MembershipError::Refused(why))
+}
+
 fn elsewhere(member: &MemberStatus) -> MembershipError {
     let (id, at) = (member.node_id, &member.addresses);
-    let why = format!("node {id} is a member already, reached at {} and {}: remove it before", at.control, at.data);
+    let why = format!("node {id} is a member already, reached at {} and {}: move it", at.control, at.data);
     MembershipError::Refused(why)
 }
 
 /// Waits for a change, at most until the deadline: it may still come about after that.
 async fn written(change: impl Future<Output = Written>, deadline: Deadline) -> Result<(), MembershipError> {
-    match tokio::time::timeout_at(deadline, change).await {
+    match runtime::timeout_at(deadline, change).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(refusal(error)),
         Err(_) => Err(MembershipError::Unknown),

@@ -5,21 +5,28 @@
 //! | `node` | [`RaftNode`]: starting, stopping, and what the rest of the process calls |
 //! | `config`, `status`, `observer` | settings; what is known at one moment; what the metrics are told |
 //! | `propose`, `leadership` | proposing commands; who leads, and the time that a leader gives |
-//! | `linearizable`, `transfer` | reads of the latest state; handing over, adding a node |
+//! | `linearizable` | reads of the latest state |
+//! | `transfer`, `abstention`, `membership` | handing over; standing for no election; members |
 //! | `state_machine`, `view` | applying entries; the state and its news, for reading |
+//! | `founding` | copies of the state, and a cluster that begins with one |
 //! | `log_store`, `codec`, `lag` | the log; stored forms; how long entries take |
-//! | `contact`, `acquaintance` | when a leader was last heard; whether a node is who it was |
+//! | `contact`, `acks` | when a leader was last heard; when the others were sent what they answered |
+//! | `acquaintance` | whether a node is who it was |
 //! | `network`, `channels`, `append_stream`, `snapshot_send` | to other nodes |
 //! | `peer_service`, `snapshot_receive` | from other nodes |
 //! | `intake` | what fuzzers call |
+//! | `simulated` | openraft's runtime and network in a simulation, under test only |
 //! | `types`, `wire` | openraft's type parameters; messages between nodes |
 
+mod abstention;
+mod acks;
 mod acquaintance;
 mod append_stream;
 mod channels;
 mod codec;
 mod config;
 mod contact;
+mod founding;
 pub(crate) mod intake;
 mod lag;
 mod leadership;
@@ -34,6 +41,8 @@ mod observer;
 mod peer_service;
 mod propose;
 mod reach;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod snapshot_receive;
 mod snapshot_send;
 mod state_machine;
@@ -45,11 +54,14 @@ mod types;
 mod view;
 mod wire;
 
+pub use abstention::Abstention;
 pub use acquaintance::INSTANCE_METADATA_KEY;
 pub use config::{InvalidRaftConfig, RaftConfig};
+pub use founding::{Founder, found, place_of};
 pub use leadership::{LeaderHint, LeaderTerm, Leadership};
 pub use linearizable::ReadError;
 pub use membership::MembershipError;
+pub(crate) use membership::used_before;
 pub use network::TARGET_METADATA_KEY;
 pub use node::{BootstrapError, RaftFatal, RaftNode, RaftParts, StartError};
 pub use observer::{NoObserver, ProposalEnd, RaftObserver};

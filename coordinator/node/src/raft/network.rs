@@ -21,6 +21,7 @@ use openraft::raft::{
 };
 use tonic::metadata::{Ascii, MetadataValue};
 
+use super::acks::{Acks, Sent};
 use super::acquaintance::{Acquaintance, Refused};
 use super::append_stream::{self, HeartbeatLink};
 use super::channels::{Channels, Lane, PeerStub};
@@ -55,6 +56,7 @@ pub(crate) struct Network {
     acquaintance: Acquaintance,
     channels: Channels,
     reach: Reach,
+    acks: Acks,
 }
 
 impl Network {
@@ -63,15 +65,16 @@ impl Network {
         cluster_id: &str,
         channels: Channels,
         acquaintance: Acquaintance,
+        acks: Acks,
     ) -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
-        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels, reach: Reach::default() })
+        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels, reach: Reach::default(), acks })
     }
 
     fn client(&self, target: NodeId, at: &Addresses, lane: Lane) -> PeerClient {
         let (cluster, acquaintance) = (self.cluster.clone(), self.acquaintance.clone());
         let letterhead = Letterhead { cluster, target, acquaintance };
-        let (channels, reach) = (self.channels.clone(), self.reach.clone());
-        PeerClient { channels, at: at.clone(), lane, letterhead, reach, heartbeats: None }
+        let (channels, reach, acks) = (self.channels.clone(), self.reach.clone(), self.acks.clone());
+        PeerClient { channels, at: at.clone(), lane, letterhead, reach, acks, heartbeats: None }
     }
 }
 
@@ -100,6 +103,10 @@ pub(crate) struct Letterhead {
 }
 
 impl Letterhead {
+    pub(crate) fn target(&self) -> NodeId {
+        self.target
+    }
+
     pub(crate) fn on<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert(CLUSTER_METADATA_KEY, self.cluster.clone());
@@ -122,6 +129,7 @@ pub(crate) struct PeerClient {
     lane: Lane,
     letterhead: Letterhead,
     reach: Reach,
+    acks: Acks,
     /// Open between heartbeats.
     heartbeats: Option<HeartbeatLink>,
 }
@@ -138,7 +146,9 @@ impl PeerClient {
             Some(link) => link,
             None => HeartbeatLink::open(self.stub(Lane::Urgent)?, &self.letterhead).await?,
         };
+        let sent = Sent::now(&request);
         let answer = link.ask(convert::append_request(request)).await?;
+        self.acks.note(self.letterhead.target, sent, &answer);
         if answer.is_ok() {
             self.heartbeats = Some(link);
         }
@@ -169,7 +179,7 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
     {
         Box::pin(async move {
             if self.lane != Lane::Urgent {
-                return append_stream::open(self.stub(self.lane)?, &self.letterhead, input).await;
+                return append_stream::open(self.stub(self.lane)?, &self.letterhead, self.acks.clone(), input).await;
             }
             let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
             let pending = self.reach.ask(self.letterhead.target);

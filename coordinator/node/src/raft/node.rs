@@ -7,11 +7,14 @@ use std::time::Duration;
 use onespend_adapters::store::{LogStore, PeerBook, StateStore, StoreError, WriteBehind};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
+use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use tokio::sync::watch;
 use tokio::time::Instant as Deadline;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::ClientTlsConfig;
 
+use super::abstention::{Abstention, Abstentions};
+use super::acks::Acks;
 use super::acquaintance::Acquaintance;
 use super::channels::Channels;
 use super::config::{InvalidRaftConfig, RaftConfig};
@@ -26,8 +29,9 @@ use super::peer_service::{NodeView, PeerIdentity, PeerService};
 use super::propose::Proposer;
 use super::state_machine::StateMachine;
 use super::status::{RaftStatus, Role};
-use super::types::{Addresses, NodeId, Raft};
+use super::types::{Addresses, NodeId, Raft, SnapshotFile, TypeConfig};
 use super::view::StateView;
+use crate::runtime;
 
 /// Stopping Raft waits this long for its tasks; what hangs then ends with the process.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,7 +113,9 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     store_failure: watch::Receiver<Option<StoreError>>,
     contact: Contact,
+    acks: Acks,
     acquaintance: Acquaintance,
+    abstentions: Abstentions,
     stopping: CancellationToken,
     log: Arc<dyn LogStore>,
     state: Arc<dyn StateStore>,
@@ -125,6 +131,27 @@ impl RaftNode {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(parts: RaftParts) -> Result<Self, StartError> {
+        let unnameable = || StartError::ClusterId(parts.cluster_id.clone());
+        let acquaintance = Acquaintance::new(&parts.instance, parts.peers.clone()).map_err(|_| unnameable())?;
+        let (channels, acks) = (Channels::new(parts.tls.clone()), Acks::default());
+        let network = Network::new(&parts.cluster_id, channels.clone(), acquaintance.clone(), acks.clone());
+        let network = network.map_err(|_| unnameable())?;
+        let node = Self::start_over(parts, network, acquaintance, acks).await?;
+        runtime::spawn(follow_members(node.0.raft.clone(), channels, node.0.acquaintance.clone()));
+        Ok(node)
+    }
+
+    /// The same over any network, which notes in `acks` what it hears.
+    pub(crate) async fn start_over<N>(
+        parts: RaftParts,
+        network: N,
+        acquaintance: Acquaintance,
+        acks: Acks,
+    ) -> Result<Self, StartError>
+    where
+        N: RaftNetworkFactory<TypeConfig>,
+        N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotFile>,
+    {
         let config = Arc::new(parts.config.for_openraft(&parts.cluster_id)?);
         let appended = AppendTimes::default();
         let machine = StateMachine::open(Arc::clone(&parts.state), appended.clone(), Arc::clone(&parts.observer))
@@ -132,10 +159,6 @@ impl RaftNode {
         let (view, behind, machine_gone) = (machine.view().clone(), machine.behind(), machine.gone());
         let store_failure = watch_failures(&*parts.log, &*parts.state);
         let log = RaftLog::new(Arc::clone(&parts.log), appended);
-        let unnameable = || StartError::ClusterId(parts.cluster_id.clone());
-        let acquaintance = Acquaintance::new(&parts.instance, parts.peers).map_err(|_| unnameable())?;
-        let network = Network::new(&parts.cluster_id, Channels::new(parts.tls), acquaintance.clone())
-            .map_err(|_| unnameable())?;
         let raft = Raft::new(parts.node_id, config, network, log, machine)
             .await
             .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
@@ -143,9 +166,10 @@ impl RaftNode {
         let proposer = Proposer::new(raft.clone(), view.clone(), leadership.clone(), Arc::clone(&parts.observer));
         let follow = leadership::follow(raft.clone(), view.clone(), proposer.clone(), told, parts.observer);
         let (end, ended) = watch::channel(false);
-        tokio::spawn(async move {
+        runtime::spawn(async move {
+            // Told also when it panics.
+            let _told = Ends(end);
             follow.await;
-            end.send_replace(true);
         });
         Ok(Self(Arc::new(Inner {
             raft,
@@ -156,7 +180,9 @@ impl RaftNode {
             leadership,
             store_failure,
             contact: Contact::default(),
+            acks,
             acquaintance,
+            abstentions: Abstentions::default(),
             stopping: CancellationToken::new(),
             log: parts.log,
             state: parts.state,
@@ -194,6 +220,7 @@ impl RaftNode {
             view,
             contact: self.0.contact.clone(),
             acquaintance: self.0.acquaintance.clone(),
+            abstentions: self.0.abstentions.clone(),
             stopping: self.0.stopping.clone(),
             incoming: PeerService::permits(),
         }
@@ -218,7 +245,7 @@ impl RaftNode {
     pub fn status(&self) -> RaftStatus {
         // Cloned at once: holding the borrow would hold up Raft itself.
         let metrics = self.0.raft.metrics().borrow_watched().clone();
-        RaftStatus::of(&metrics, self.0.view.position())
+        RaftStatus::of(&metrics, self.0.view.position(), &self.0.acks)
     }
 
     /// Waits for one turn of Raft's core, which needs neither a quorum nor the disk; whether it still runs.
@@ -247,7 +274,8 @@ impl RaftNode {
     pub async fn wait_fatal(&self) -> RaftFatal {
         let mut store = self.0.store_failure.clone();
         let mut outcast = self.0.acquaintance.outcast();
-        let mut metrics = self.0.raft.metrics();
+        // Not openraft's metrics, which change 150 times a second and more in a cluster that has nothing to do.
+        let mut ended = self.0.ended.clone();
         loop {
             if let Some(error) = store.borrow_and_update().clone() {
                 return RaftFatal::Store(error);
@@ -255,19 +283,17 @@ impl RaftNode {
             if let Some(why) = outcast.borrow_and_update().clone() {
                 return RaftFatal::Outcast(why);
             }
-            let running = metrics.borrow_and_update().running_state.clone();
-            if let Err(fatal) = running {
-                return RaftFatal::Raft(fatal.to_string());
+            if *ended.borrow_and_update() {
+                let running = self.0.raft.metrics().borrow_watched().running_state.clone();
+                let why = running.map_or_else(|fatal| fatal.to_string(), |()| "its task has ended".to_owned());
+                return RaftFatal::Raft(why);
             }
             tokio::select! {
+                biased;
+                // This node holds the senders of the first two; the third has told of the end before it goes.
                 Ok(()) = outcast.changed() => {}
-                // The senders live as long as the stores; without them only Raft can still tell.
-                changed = store.changed() => if changed.is_err() { std::future::pending::<()>().await },
-                changed = metrics.changed() => {
-                    if changed.is_err() {
-                        return RaftFatal::Raft("its task has ended".to_owned());
-                    }
-                }
+                Ok(()) = store.changed() => {}
+                Ok(()) = ended.changed() => {}
             }
         }
     }
@@ -279,15 +305,15 @@ impl RaftNode {
     /// What was applied could not be written to its end. Nothing is lost: it is replayed from the log.
     pub async fn stop(&self) -> Result<(), StoreError> {
         self.0.stopping.cancel();
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.raft.shutdown()).await.is_err() {
+        if runtime::timeout(SHUTDOWN_TIMEOUT, self.0.raft.shutdown()).await.is_err() {
             tracing::warn!("raft did not stop in time");
         }
         // Entries that were committed just before may still be on their way into the state.
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.machine_gone.cancelled()).await.is_err() {
+        if runtime::timeout(SHUTDOWN_TIMEOUT, self.0.machine_gone.cancelled()).await.is_err() {
             tracing::warn!("the state machine did not stop in time");
         }
         // It ends with Raft, and says that nobody leads any more: that lets go of the last term's handle.
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.ended.clone().wait_for(|ended| *ended)).await.is_err() {
+        if runtime::timeout(SHUTDOWN_TIMEOUT, self.0.ended.clone().wait_for(|ended| *ended)).await.is_err() {
             tracing::warn!("the watch over leadership did not end in time");
         }
         let (behind, log) = (Arc::clone(&self.0.behind), Arc::clone(&self.0.log));
@@ -296,7 +322,7 @@ impl RaftNode {
             log.stop();
             written
         };
-        tokio::task::spawn_blocking(close).await.unwrap_or(Err(StoreError::Stopped))
+        runtime::blocking(close).await.unwrap_or(Err(StoreError::Stopped))
     }
 
     /// Whether this node was elected and has not heard of another leader.
@@ -314,13 +340,71 @@ impl RaftNode {
         self.0.contact.caught_up_at(self.0.view.position().index.0)
     }
 
-    /// From now on this node stands for no election. It votes, and stores the log, as before.
-    pub fn abstain(&self) {
-        self.0.raft.runtime_config().elect(false);
+    /// From now on this node stands for no election, and takes the lead from nobody. It votes, and stores the log, as
+    /// before.
+    pub fn abstain(&self, why: Abstention) {
+        self.0.abstentions.set(why, true, |elect| self.0.raft.runtime_config().elect(elect));
+    }
+
+    /// Takes a reason to abstain away.
+    pub fn abstain_no_more(&self, why: Abstention) {
+        self.0.abstentions.set(why, false, |elect| self.0.raft.runtime_config().elect(elect));
+    }
+
+    /// Stands for one election although it abstains, if a quorum would vote for it: its log may be the only one that can
+    /// win. It should hand the lead on.
+    pub async fn stand_once(&self) {
+        // Raft that has ended is told by `wait_fatal`.
+        let _ended = self.0.raft.trigger().elect(true).await;
+    }
+
+    /// Whether this node stands for no election.
+    pub fn abstains(&self) -> bool {
+        self.0.abstentions.any()
+    }
+
+    /// The nodes that were removed while this one was there, ascending. Their ids are not used again.
+    pub fn removed(&self) -> Vec<NodeId> {
+        self.0.acquaintance.removed()
+    }
+
+    /// What writes the rows, and what it writes them to.
+    pub(super) fn stores(&self) -> (Arc<WriteBehind>, Arc<dyn StateStore>) {
+        (Arc::clone(&self.0.behind), Arc::clone(&self.0.state))
     }
 
     pub(crate) fn raft(&self) -> &Raft {
         &self.0.raft
+    }
+}
+
+/// Reaches every member where the latest membership has it, until Raft stops: openraft's streams to a node go on with the
+/// addresses that they began with. And remembers who was removed.
+async fn follow_members(raft: Raft, channels: Channels, acquaintance: Acquaintance) {
+    let mut server = raft.server_metrics();
+    let mut before = server.borrow_and_update().membership_config.clone();
+    loop {
+        // Cloned at once: holding the borrow would hold up Raft itself.
+        let members = server.borrow_and_update().membership_config.clone();
+        channels.place(members.nodes());
+        // An earlier membership is in force again where a later one was cut off the log: that removes nobody.
+        if members.log_id() > before.log_id() {
+            let gone = before.nodes().map(|(id, _)| *id).filter(|id| members.get_node(id).is_none());
+            gone.for_each(|id| acquaintance.note_removed(id));
+        }
+        before = members;
+        if server.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says when it is dropped that something has ended.
+struct Ends(watch::Sender<bool>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

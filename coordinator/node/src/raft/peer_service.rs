@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use super::abstention::Abstentions;
 use super::acquaintance::Acquaintance;
 use super::channels::MAX_MESSAGE_BYTES;
 use super::contact::Contact;
@@ -47,6 +48,7 @@ pub struct PeerService {
     pub(crate) view: NodeView,
     pub(crate) contact: Contact,
     pub(crate) acquaintance: Acquaintance,
+    pub(crate) abstentions: Abstentions,
     pub(crate) stopping: CancellationToken,
     pub(crate) incoming: Semaphore,
 }
@@ -210,8 +212,12 @@ impl RaftService for PeerService {
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
         let sender = self.peer(&request)?;
+        let to_this_node = request.get_ref().to_node_id == self.node_id;
         let transfer = wire::read_transfer_request(request.into_inner()).map_err(|error| malformed(&error))?;
         sender.may_show(transfer.from_leader())?;
+        if to_this_node && self.abstentions.any() {
+            return Err(Status::failed_precondition("this node stands for no election"));
+        }
         let answer = self.raft.handle_transfer_leader(transfer).await.map_err(|fatal| stopped(&fatal))?;
         Ok(self.signed(wire::transfer_response(&answer)))
     }

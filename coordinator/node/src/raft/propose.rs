@@ -15,6 +15,7 @@ use super::leadership::{LeaderHint, Leadership};
 use super::observer::{ProposalEnd, RaftObserver};
 use super::types::{Applied, CommittedLeader, Proposal, Raft, TypeConfig};
 use super::view::StateView;
+use crate::runtime;
 
 /// Proposals that may wait for their answers at the same time.
 const MAX_IN_FLIGHT: usize = 4_096;
@@ -153,11 +154,11 @@ impl Proposer {
         if size_bytes > MAX_PROPOSAL_BYTES {
             return Err(ProposeError::TooLarge { size_bytes });
         }
-        let patience = deadline.min(Deadline::now() + LEASE_PATIENCE);
+        let patience = deadline.min(runtime::now() + LEASE_PATIENCE);
         loop {
             match self.once(term, proposal.clone(), deadline).await {
                 Attempt::Ended(result) => return result,
-                Attempt::NoLease if Deadline::now() < patience => tokio::time::sleep(LEASE_PAUSE).await,
+                Attempt::NoLease if runtime::now() < patience => runtime::sleep(LEASE_PAUSE).await,
                 Attempt::NoLease => return Err(ProposeError::NotLeader { hint: None }),
             }
         }
@@ -175,12 +176,11 @@ impl Proposer {
             // Raft stopped with the proposal in its hands: it may be in the log.
             answer.await.map_err(|_| ProposeError::Unknown)
         };
-        let answer: openraft::raft::ClientWriteResult<TypeConfig> =
-            match tokio::time::timeout_at(deadline, answer).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => return Attempt::Ended(Err(error)),
-                Err(_) => return Attempt::Ended(Err(ProposeError::Unknown)),
-            };
+        let answer: openraft::raft::ClientWriteResult<TypeConfig> = match runtime::timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Attempt::Ended(Err(error)),
+            Err(_) => return Attempt::Ended(Err(ProposeError::Unknown)),
+        };
         match answer {
             Ok(written) => Attempt::Ended(Ok(written.data)),
             Err(ClientWriteError::ForwardToLeader(forward)) if forward.reason == ForwardReason::LeaseExpired => {

@@ -83,7 +83,7 @@ pub(super) fn announced(header: SnapshotHeader) -> Result<(Vote, SnapshotMeta, S
     Ok((vote, meta, SnapshotDigest { marker, sha256, size_bytes: header.total_bytes }))
 }
 
-/// Checks size, checksum, cluster, format and marker, so that installing cannot find anything wrong any more.
+/// Checks size, checksum, cluster, format, tables, rows and marker, so that installing cannot find anything wrong any more.
 fn write(
     store: &dyn StateStore,
     digest: SnapshotDigest,

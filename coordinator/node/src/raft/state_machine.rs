@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures::{FutureExt, Stream, StreamExt};
 use onespend_adapters::store::{RowBatch, RowChange, StateStore, StoreError, WriteBehind, WriteBehindOptions};
 use onespend_core::apply::{apply, skip};
-use onespend_core::command::Command;
+use onespend_core::command::{Command, Entry};
 use onespend_core::ids::LogIndex;
 use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
@@ -26,6 +26,7 @@ use super::log_store::io_error;
 use super::observer::RaftObserver;
 use super::types::{Applied, LogEntry, LogId, Snapshot, SnapshotFile, SnapshotMeta, StoredMembership, TypeConfig};
 use super::view::{HASH_EVERY, HashAt, News, Position, StateView};
+use crate::{feature_level, runtime};
 
 /// The state is locked for writing while so many entries are applied.
 const MAX_LOCKED_ENTRIES: usize = 64;
@@ -145,7 +146,7 @@ impl StateMachine {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io_error)
+    runtime::blocking(work).await.map_err(io::Error::other)?.map_err(io_error)
 }
 
 /// An unknown command stops the node; it is never skipped (safety 32). Decodes before the state is locked.
@@ -156,6 +157,11 @@ fn refuse_unreadable(entries: &[EntryResponder<TypeConfig>]) -> io::Result<()> {
         {
             let what = format!("log entry {}: {unreadable}", entry.log_id);
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        if let EntryPayload::Normal(proposal) = &entry.payload
+            && let Ok(Entry { command: Command::RaiseFeatureLevel { level }, .. }) = proposal.entry()
+        {
+            feature_level::check(*level).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
         }
     }
     Ok(())
@@ -181,11 +187,11 @@ fn apply_one(state: &mut State, entry: &LogEntry, news: &mut News) -> io::Result
     Ok(outcome)
 }
 
-fn position(applied: Option<LogId>) -> Position {
+pub(super) fn position(applied: Option<LogId>) -> Position {
     applied.map_or(Position::default(), |id| Position { index: LogIndex(id.index), term: id.leader_id.term })
 }
 
-fn batch(marker: &Marker, rows: Vec<StoredRow>) -> io::Result<RowBatch> {
+pub(super) fn batch(marker: &Marker, rows: Vec<StoredRow>) -> io::Result<RowBatch> {
     let change = |StoredRow { table, key, value }| RowChange { table, key, value };
     Ok(RowBatch { marker: codec::encode_marker(marker)?, rows: rows.into_iter().map(change).collect() })
 }
@@ -197,6 +203,7 @@ fn load(store: &dyn StateStore) -> io::Result<(State, Marker)> {
         state.load_row(row.table, row.key, row.value).map_err(|unreadable| unreadable.to_string())
     };
     let marker = store.load(&mut visit).map_err(io_error)?;
+    feature_level::check(state.feature_level()).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
     state.finish_loading();
     if let Some(marker) = marker {
         return Ok((state, codec::decode_marker(&marker)?));
@@ -265,7 +272,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let (state, marker) = load(&*store)?;
             io::Result::Ok((placed, state, marker))
         };
-        let (placed, state, marker) = tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+        let (placed, state, marker) = runtime::blocking(install).await.map_err(io::Error::other)??;
         if marker.applied != meta.last_log_id {
             return Err(io::Error::other("the snapshot holds another place in the history than was announced"));
         }

@@ -1,9 +1,10 @@
 //! What a node knows of its Raft, at one moment.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use openraft::{Instant as _, RaftMetrics, ServerState};
+use openraft::{RaftMetrics, ServerState};
 
+use super::acks::Acks;
 use super::types::{Addresses, LogId, NodeId, TypeConfig};
 use super::view::Position;
 
@@ -62,6 +63,9 @@ pub struct RaftStatus {
     pub snapshot: Option<u64>,
     /// Last index that was purged from its log.
     pub purged: Option<u64>,
+    /// Whether a change of the voters is half done: until it is finished, most of the old voters and most of the new ones
+    /// are needed.
+    pub joint: bool,
     /// The members, by id.
     pub members: Vec<MemberStatus>,
 }
@@ -88,7 +92,7 @@ impl RaftStatus {
     }
 
     /// `position` is newer than what the metrics say of the state: they follow a moment later.
-    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>, position: Position) -> Self {
+    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>, position: Position, acks: &Acks) -> Self {
         let index = |id: &Option<LogId>| id.map(|id| id.index);
         let applied = index(&metrics.last_applied).max(Some(position.index.0).filter(|index| *index > 0));
         Self {
@@ -96,21 +100,24 @@ impl RaftStatus {
             role: role(metrics),
             term: metrics.current_term,
             leader: metrics.current_leader,
-            quorum_acked: metrics.last_quorum_acked.and_then(|at| ago(at.elapsed())),
+            quorum_acked: quorum_acked(metrics, acks),
             own_term_applied: metrics.current_term > 0 && position.term == metrics.current_term,
             last_log: metrics.last_log_index,
             committed: index(&metrics.local_committed).max(index(&metrics.cluster_committed)).max(applied),
             applied,
             snapshot: index(&metrics.snapshot),
             purged: index(&metrics.purged),
-            members: members(metrics),
+            joint: metrics.membership_config.get_joint_config().len() > 1,
+            members: members(metrics, acks),
         }
     }
 }
 
-/// openraft's instants do not leave its own type.
-fn ago(elapsed: Duration) -> Option<Instant> {
-    Instant::now().checked_sub(elapsed)
+fn quorum_acked(metrics: &RaftMetrics<TypeConfig>, acks: &Acks) -> Option<Instant> {
+    if metrics.state != ServerState::Leader {
+        return None;
+    }
+    acks.quorum(metrics.id, metrics.current_term, metrics.membership_config.get_joint_config())
 }
 
 fn role(metrics: &RaftMetrics<TypeConfig>) -> Role {
@@ -126,11 +133,12 @@ fn role(metrics: &RaftMetrics<TypeConfig>) -> Role {
     }
 }
 
-fn members(metrics: &RaftMetrics<TypeConfig>) -> Vec<MemberStatus> {
+fn members(metrics: &RaftMetrics<TypeConfig>, acks: &Acks) -> Vec<MemberStatus> {
     let membership = &metrics.membership_config;
     let voters: Vec<NodeId> = membership.voter_ids().collect();
     let matched = |id: &NodeId| metrics.replication.as_ref()?.get(id)?.map(|matched| matched.index);
-    let contact = |id: &NodeId| metrics.heartbeat.as_ref()?.get(id)?.and_then(|at| ago(at.elapsed()));
+    let leads = metrics.state == ServerState::Leader;
+    let contact = |id: &NodeId| acks.of(*id, metrics.current_term).filter(|_| leads);
     let member = |(id, addresses): (&NodeId, &Addresses)| MemberStatus {
         node_id: *id,
         addresses: addresses.clone(),

@@ -1,12 +1,13 @@
 //! Handing leadership over.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::Instant as Deadline;
 
 use super::node::RaftNode;
 use super::status::{RaftStatus, Role};
 use super::types::NodeId;
+use crate::runtime;
 
 /// A voter that is this many entries behind has caught up: the rest takes it a few milliseconds.
 const MAX_TRANSFER_LAG: u64 = 1_000;
@@ -72,15 +73,15 @@ impl RaftNode {
         if !status.voters().any(|id| id != status.node_id && to.is_none_or(|to| to == id)) {
             return Err(TransferError::NoSuchVoter);
         }
-        let asked = Instant::now();
-        let hears_by = Deadline::now() + 2 * self.election_timeout();
+        let asked = runtime::now().into_std();
+        let hears_by = runtime::now() + 2 * self.election_timeout();
         let decided = |status: &RaftStatus| match status.successor(to, asked) {
             _ if status.role != Role::Leader => true,
             Some(next) => {
                 let lag = next.matched.map(|at| status.last_log.unwrap_or(0).saturating_sub(at));
                 lag.is_some_and(|lag| lag <= MAX_TRANSFER_LAG)
             }
-            None => Deadline::now() >= hears_by,
+            None => runtime::now() >= hears_by,
         };
         let Some(status) = self.until(decided, deadline).await? else {
             let late = self.status().successor(to, asked).map(|next| next.node_id);
@@ -93,7 +94,7 @@ impl RaftNode {
     }
 
     /// The longest that a voter which is there stays silent: a leader's heartbeats are several times more frequent.
-    pub(super) fn election_timeout(&self) -> Duration {
+    pub(crate) fn election_timeout(&self) -> Duration {
         Duration::from_millis(self.raft().config().election_timeout_max)
     }
 
@@ -111,10 +112,10 @@ impl RaftNode {
             if status.role == Role::Stopped {
                 return Err(TransferError::Stopped);
             }
-            if Deadline::now() >= deadline {
+            if runtime::now() >= deadline {
                 return Ok(None);
             }
-            tokio::time::sleep(POLL).await;
+            runtime::sleep(POLL).await;
         }
     }
 }

@@ -18,6 +18,7 @@ openraft::declare_raft_types!(
         R = Applied,
         NodeId = u64,
         Node = Addresses,
+        AsyncRuntime = Runtime,
         // At most one leader per term, as in the Raft paper, so that the term alone is a fence.
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
 );
@@ -33,6 +34,11 @@ pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type SnapshotFile = onespend_adapters::store::SnapshotFile;
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 pub(crate) type Raft = openraft::Raft<TypeConfig, super::state_machine::StateMachine>;
+
+#[cfg(test)]
+pub use super::simulated::Runtime;
+#[cfg(not(test))]
+pub(crate) type Runtime = openraft_rt_tokio::TokioRuntime;
 
 /// Where the other members, and its callers, reach a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

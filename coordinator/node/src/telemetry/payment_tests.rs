@@ -20,6 +20,7 @@ use onespend_core::wallet::{Keychain, WalletDescriptor};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, Instrument};
 
 use super::tests::{Collector, PARENT, TRACE, hex, of_caller, quiet, to};
@@ -116,7 +117,8 @@ async fn pay(folder: &TempDir, bitcoind: SocketAddr) {
         min_peers: 0,
         max_silence: Duration::from_secs(1),
     };
-    let settings = Settings { network: Network::Regtest, rules, poll: Duration::from_secs(1) };
+    let (poll, timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+    let settings = Settings { network: Network::Regtest, rules, poll, timeout };
     let watch = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), settings);
     let (outbox, inbox) = broadcast::queue();
     let signing = Arc::new(Signing::new(Arc::clone(&replica), vec![Arc::new(Scribbler)], outbox, Arc::default()));
@@ -125,13 +127,18 @@ async fn pay(folder: &TempDir, bitcoind: SocketAddr) {
         chain,
         bitcoind: watch,
         signing: Arc::clone(&signing),
-        inbox,
+        inbox: Arc::clone(&inbox),
         alarms: Arc::default(),
         scripts: SharedScripts::default(),
         network: Network::Regtest,
     };
     let stop = CancellationToken::new();
     let duties = tokio::spawn(crate::leader::run(Arc::new(duty), stop.clone()));
+    // The duty that broadcasts has taken its inbox, and with it begun its first round: what is signed from now on comes to
+    // it through there, with its trace.
+    while inbox.try_lock().is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     replica.propose(None, register("w", &[Coin::of(100_000)]), soon()).await.unwrap();
 
     let span = tracing::info_span!("CreatePayment");
@@ -165,6 +172,9 @@ fn a_payments_trace_reaches_from_the_caller_to_bitcoind() {
     let collector = Collector::default();
     let (address, _collecting) = collector.serve();
     let (subscriber, telemetry) = build(&quiet(), &to(address), "demo/node/1", stderr()).unwrap();
+    // Tests that run beside this one have no subscriber. While there is a single one in the process, tracing asks the thread
+    // that first comes to a place in the code whether anybody listens there, and believes its "nobody" for all threads.
+    let _second = Dispatch::new(NoSubscriber::default());
     let dispatch = Dispatch::new(subscriber);
     // Every thread of the runtime, those that may block too, sees the subscriber as it would in the daemon.
     let runtime = tokio::runtime::Builder::new_multi_thread()

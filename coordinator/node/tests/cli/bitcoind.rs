@@ -48,6 +48,11 @@ fn talk(mut socket: &TcpStream, answer: &impl Fn(&str, &str) -> (&'static str, S
 
 /// A bitcoind on regtest at its genesis block, in its initial download or not.
 pub fn bitcoind(initial_download: bool) -> SocketAddr {
+    bitcoind_of(31, initial_download)
+}
+
+/// The same of a version.
+pub fn bitcoind_of(major: u32, initial_download: bool) -> SocketAddr {
     let genesis = genesis_block(Network::Regtest).block_hash().to_string();
     serve(move |_, body| {
         let request: Value = serde_json::from_str(body).unwrap();
@@ -56,7 +61,9 @@ pub fn bitcoind(initial_download: bool) -> SocketAddr {
                 "chain": "regtest", "blocks": 0, "headers": 0, "bestblockhash": genesis, "time": 1_296_688_602,
                 "initialblockdownload": initial_download,
             }),
-            "getnetworkinfo" => json!({ "version": 310_000, "subversion": "/Satoshi:31.0.0/", "connections": 0 }),
+            "getnetworkinfo" => json!({
+                "version": major * 10_000, "subversion": format!("/Satoshi:{major}.0.0/"), "connections": 0,
+            }),
             "getmempoolinfo" => {
                 json!({ "size": 0, "loaded": true, "mempoolminfee": 0.000_001, "incrementalrelayfee": 0.000_001 })
             }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::bitcoind::{bitcoind, locked_bitcoind, serve};
+use crate::bitcoind::{bitcoind, bitcoind_of, locked_bitcoind, serve};
 use crate::files::write_config;
 use crate::node::Node;
 use crate::run::{Authority, Ended, onespend};
@@ -42,6 +42,16 @@ fn a_healthy_machine_has_no_failures() {
     assert!(about(&ended, "configuration").iter().any(|(level, _)| level == "warning"), "{report:#}");
     assert_eq!(ended.code, 1);
     assert!(!authority.file("data").exists(), "the doctor makes nothing");
+}
+
+#[test]
+fn a_bitcoind_that_is_too_old_is_a_warning() {
+    let authority = Authority::new();
+    let old = |major| {
+        let ended = doctor(&authority, free(), &bitcoind_of(major, false).to_string());
+        about(&ended, "bitcoind").iter().any(|(level, what)| level == "warning" && what.contains("older than"))
+    };
+    assert_eq!((old(29), old(30)), (true, false));
 }
 
 #[test]

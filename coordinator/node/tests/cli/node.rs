@@ -282,7 +282,17 @@ impl WalletService for Desk {
     }
 }
 
+#[tonic::async_trait]
 impl ReservationService for Desk {
+    type WatchReservationsStream = futures::stream::Pending<Result<v1::WatchReservationsResponse, Status>>;
+
+    async fn watch_reservations(
+        &self,
+        _: Request<v1::WatchReservationsRequest>,
+    ) -> Result<Response<Self::WatchReservationsStream>, Status> {
+        Ok(Response::new(futures::stream::pending()))
+    }
+
     calls! {
         reserve_utxos(ReserveUtxosRequest) -> ReserveUtxosResponse { reservation: Some(reservation()), applied_index: 77, term: 2 }
         renew_reservation(RenewReservationRequest) -> RenewReservationResponse { reservation: Some(reservation()) }
@@ -366,7 +376,32 @@ fn members() -> Vec<v1::Member> {
     vec![member(1, true), member(4, false)]
 }
 
+fn history() -> Vec<v1::LeadershipChange> {
+    let change = |term, leader_id, seconds| {
+        let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+        v1::LeadershipChange { term, leader_id, time }
+    };
+    vec![change(1, 2, 1_700_000_000), change(2, 1, 1_700_003_600)]
+}
+
+/// The messages of a backup, in order; afterwards the stream ends.
+#[derive(Clone, Default)]
+pub struct Parts(pub Vec<v1::create_backup_response::Part>);
+
+#[tonic::async_trait]
 impl ClusterService for Desk {
+    type CreateBackupStream = Pin<Box<dyn Stream<Item = Result<v1::CreateBackupResponse, Status>> + Send>>;
+
+    async fn create_backup(
+        &self,
+        request: Request<v1::CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        let Parts(parts) = self.take(request, Parts::default()).await?.into_inner();
+        let message = |part| Ok(v1::CreateBackupResponse { part: Some(part), applied_index: 81, term: 2 });
+        let parts: Vec<_> = parts.into_iter().map(message).collect();
+        Ok(Response::new(Box::pin(futures::stream::iter(parts))))
+    }
+
     calls! {
         get_status(GetStatusRequest) -> GetStatusResponse {
             cluster_id: "demo".to_owned(), node_id: 1, role: v1::NodeRole::Leader.into(), term: 2, leader_id: 1, network: "regtest".to_owned()
@@ -375,6 +410,10 @@ impl ClusterService for Desk {
         confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse {
             recovery: Some(v1::Recovery { epoch: 1, ..Default::default() }), applied_index: 82, term: 2
         }
+        get_history(GetHistoryRequest) -> GetHistoryResponse { node_id: 1, leadership: history() }
+        drain_node(DrainNodeRequest) -> DrainNodeResponse { leader_id: 1, applied_index: 86, term: 3 }
+        undrain_node(UndrainNodeRequest) -> UndrainNodeResponse { leader_id: 1, applied_index: 86, term: 3 }
+        move_node(MoveNodeRequest) -> MoveNodeResponse { members: members(), applied_index: 87, term: 3 }
         add_learner(AddLearnerRequest) -> AddLearnerResponse { members: members(), applied_index: 83, term: 2 }
         promote_learner(PromoteLearnerRequest) -> PromoteLearnerResponse { members: members(), applied_index: 84, term: 2 }
         remove_node(RemoveNodeRequest) -> RemoveNodeResponse { members: members(), applied_index: 85, term: 2 }

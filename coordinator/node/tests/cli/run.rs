@@ -1,6 +1,9 @@
 //! Runs the binary.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use assert_cmd::Command;
@@ -38,6 +41,35 @@ impl Ended {
     }
 }
 
+/// A command that runs. Dropping it kills it.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    /// The next line of its standard output.
+    pub fn next_line(&mut self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a further line")
+    }
+
+    /// Ctrl-C: how it ended.
+    pub fn interrupt(mut self) -> i32 {
+        // `kill` of the shell: a system call would need unsafe code.
+        let mut kill = std::process::Command::new("sh");
+        kill.args(["-c", "kill -s INT \"$1\"", "kill"]).arg(self.child.id().to_string());
+        assert!(kill.status().unwrap().success());
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs `onespend` in a clean environment.
 pub fn onespend(args: &[&str]) -> Ended {
     with_environment(&[], args)
@@ -69,8 +101,13 @@ pub struct Authority(TempDir);
 
 impl Authority {
     pub fn new() -> Self {
+        Self::of("demo")
+    }
+
+    /// The same for another cluster.
+    pub fn of(cluster: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        pki::init(folder.path(), "demo").unwrap();
+        pki::init(folder.path(), cluster).unwrap();
         for id in ["1", "2", "3"] {
             pki::issue(folder.path(), Kind::Node, id, &["127.0.0.1".to_owned()], 100).unwrap();
         }
@@ -106,6 +143,24 @@ impl Cluster {
     /// Runs a command as `client/payouts`.
     pub fn run(&self, args: &[&str]) -> Ended {
         self.run_as("client/payouts", args)
+    }
+
+    /// Begins a command as this caller, which ends only when it is told to.
+    pub fn begin_as(&self, caller: &str, args: &[&str]) -> Running {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_onespend"))
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap())
+            .env("ONESPEND_PROFILE", self.authority.path())
+            .env("ONESPEND_AS", caller)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (told, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
+        Running { child, lines }
     }
 
     /// Runs a command as this caller.

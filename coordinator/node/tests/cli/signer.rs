@@ -151,3 +151,27 @@ fn an_operator_who_has_checked_unfreezes_and_is_written_down() {
     let again = stopped.run("unfreeze", &["--name", "hot", "--i-have-checked"]).code(0);
     assert!(again.err.contains("was not frozen"), "{again:?}");
 }
+
+/// After a restore: the new cluster has another name, and must not forget what was signed for the old one.
+#[test]
+fn a_memory_is_handed_on_to_a_restored_cluster_with_all_that_it_remembers() {
+    let stopped = Stopped::new();
+    let old = Owner { cluster_id: "lost".to_owned(), network: Network::Regtest, signer: "hot".to_owned() };
+    let memory = Memory::open(&stopped.memory, old.clone()).unwrap();
+    memory.check_and_record(&permit_at(50)).unwrap();
+    let checked = ["--name", "hot", "--from", "lost", "--i-have-checked"];
+    let used = stopped.run("adopt", &checked).code(1);
+    assert!(used.err.contains("in use by another process"), "{used:?}");
+    drop(memory);
+    let foreign = stopped.run("show", &["--name", "hot"]).code(1);
+    assert!(foreign.err.contains("belongs to signer hot of cluster lost"), "{foreign:?}");
+    stopped.run("adopt", &checked[..4]).code(2);
+    let wrong = stopped.run("adopt", &["--name", "hot", "--from", "another", "--i-have-checked"]).code(1);
+    assert!(wrong.err.contains("belongs to signer hot of cluster lost"), "{wrong:?}");
+
+    let shown = stopped.run("adopt", &checked).code(0).json();
+    assert_eq!((&shown["cluster_id"], &shown["attempts"]), (&"demo".into(), &1.into()));
+    assert_eq!((&shown["audit"][0]["what"], &shown["audit"][0]["recorded"]), (&"adopted".into(), &50.into()));
+    stopped.open().check_and_record(&permit_at(40)).unwrap_err();
+    assert!(Memory::open(&stopped.memory, old).is_err(), "it is nobody else's any more");
+}

@@ -79,6 +79,53 @@ fn members_are_listed_added_promoted_and_removed() {
 }
 
 #[test]
+fn nodes_are_drained_undrained_and_moved() {
+    let cluster = Cluster::start();
+    let alice = "operator/alice";
+    let drained = cluster.run_as(alice, &["cluster", "drain", "2"]).code(0);
+    assert!(drained.out.starts_with("node 2 is drained") && drained.out.contains("node 1 leads"), "{drained:?}");
+    assert_eq!(cluster.node.last::<v1::DrainNodeRequest>().node_id, 2);
+    let json = cluster.run_as(alice, &["cluster", "undrain", "2", "-o", "json"]).code(0).json();
+    assert_eq!((json["draining"].as_bool(), json["leader_id"].as_u64()), (Some(false), Some(1)));
+    assert_eq!(cluster.node.last::<v1::UndrainNodeRequest>().node_id, 2);
+    let addresses = ["--control-address", "10.0.0.9:7801", "--data-address", "10.0.0.9:7800"];
+    cluster.run_as(alice, &[&["cluster", "move", "4"], &addresses[..]].concat()).code(0);
+    let asked = cluster.node.last::<v1::MoveNodeRequest>();
+    assert_eq!((asked.node_id, asked.data_address.as_str()), (4, "10.0.0.9:7800"));
+}
+
+#[test]
+fn past_leaders_are_listed() {
+    let cluster = Cluster::start();
+    let shown = cluster.run_as("operator/alice", &["cluster", "history"]).code(0);
+    assert!(shown.out.contains("2023-11-14T22:13:20Z") && shown.out.contains("1 h"), "{}", shown.out);
+    let json = cluster.run_as("operator/alice", &["cluster", "history", "-o", "json"]).code(0).json();
+    let terms: Vec<_> = (0..2).map(|at| json["leadership"][at]["term"].as_u64()).collect();
+    assert_eq!(terms, [Some(1), Some(2)]);
+    assert_eq!(json["leadership"][1]["leader_id"], 1);
+}
+
+#[test]
+fn a_watched_status_is_shown_again_and_again_and_ends_well_when_it_is_interrupted() {
+    let cluster = Cluster::start();
+    let mut watch = cluster.begin_as("operator/alice", &["status", "--watch", "1", "-o", "json"]);
+    for _ in 0..2 {
+        let line = watch.next_line();
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(json["leader_id"], 1, "{line}");
+    }
+    assert_eq!(watch.interrupt(), 0);
+
+    let mut watch = cluster.begin_as("operator/alice", &["status", "--watch"]);
+    let mut blocks = 0;
+    while blocks < 2 {
+        blocks += usize::from(watch.next_line().starts_with("cluster"));
+    }
+    assert_eq!(watch.interrupt(), 0);
+    assert!(cluster.run_as("operator/alice", &["status", "--watch", "0"]).code(2).err.contains("0 is not in"));
+}
+
+#[test]
 fn leadership_is_handed_over() {
     let cluster = Cluster::start();
     let done = cluster.run_as("operator/alice", &["cluster", "transfer", "--to", "2"]).code(0);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onespend::raft::{LeaderTerm, ProposeError, RaftConfig, RaftFatal, ReadError, Role, TransferError};
+use onespend::raft::{Abstention, LeaderTerm, ProposeError, RaftConfig, RaftFatal, ReadError, Role, TransferError};
 use onespend_core::outcome::Outcome;
 
 use crate::cluster::{Cluster, is_leader, on_leader, until, within};
@@ -196,5 +196,40 @@ async fn a_wiped_node_under_its_old_id_is_refused_and_stops() {
     let lost = cluster.node(leader).proposer().propose(reserve(2), within(Duration::from_secs(2))).await;
     assert!(lost.is_err(), "{lost:?}");
     cluster.run(third).await;
+    cluster.end().await;
+}
+
+/// It leads neither by an election nor because it is told to, and the others need its vote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_abstains_votes_and_does_not_lead_until_it_stands_again() {
+    let mut cluster = Cluster::start(3, RaftConfig::default()).await;
+    propose_all(&cluster, setup(10)).await;
+    cluster.agree().await;
+    let first = cluster.leader().await;
+    let abstaining = cluster.ids().into_iter().find(|id| *id != first).unwrap();
+    cluster.node(abstaining).abstain(Abstention::Drained);
+    let told = cluster.node(first).transfer_leadership(Some(abstaining), within(SOON)).await;
+    assert_ne!(told, Ok(abstaining));
+    let write = async |cluster: &Cluster, coin| {
+        on_leader(cluster, &cluster.ids(), |node| async move {
+            node.proposer().propose(reserve(coin), within(SOON)).await.ok().map(|_| node.status().node_id)
+        })
+        .await
+    };
+    let second = write(&cluster, 1).await;
+    assert_ne!(second, abstaining);
+
+    cluster.stop(second).await;
+    let third = write(&cluster, 2).await;
+    assert!(third != abstaining && third != second, "{third} leads, by the vote of {abstaining}");
+    cluster.node(abstaining).abstain_no_more(Abstention::Drained);
+    until("it takes the lead", async || {
+        let leader = cluster.leader().await;
+        let led_by = cluster.node(leader).transfer_leadership(Some(abstaining), within(SOON)).await;
+        led_by.ok().filter(|led_by| *led_by == abstaining)
+    })
+    .await;
+    cluster.run(second).await;
+    cluster.agree().await;
     cluster.end().await;
 }

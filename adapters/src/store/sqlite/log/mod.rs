@@ -21,13 +21,17 @@ pub(crate) use self::table::LOG_SCHEMA;
 use super::{DataFolder, database};
 use crate::store::failure::lock;
 use crate::store::tail::{Budget, Change, Tail};
-use crate::store::{Callback, CommitObserver, FailureWatcher, LogKey, LogState, LogStore, Purged, Record, StoreError};
+use crate::store::{
+    Callback, CommitBegins, CommitObserver, FailureWatcher, LogKey, LogState, LogStore, Purged, Record, StoreError,
+};
 
 /// How a [`SqliteLog`] is opened.
 #[derive(Default, Clone)]
 pub struct LogOptions {
     /// Told of every commit.
     pub observer: Option<CommitObserver>,
+    /// Told of every commit when it begins: one that hangs has no end to tell of.
+    pub begins: Option<CommitBegins>,
 }
 
 /// A log in a data folder. Dropping it stops it.
@@ -48,7 +52,7 @@ impl SqliteLog {
         let db = database::open(&path, &LOG_SCHEMA, folder.identity())?;
         let queue = Arc::new(LogQueue::new(table::restore(&db, &path)?));
         let reader = database::open_reader(&path)?;
-        let writer = writer::start(db, path.clone(), queue.clone(), options.observer)?;
+        let writer = writer::start(db, path.clone(), queue.clone(), options)?;
         Ok(Self { queue, reader: Mutex::new(reader), writer: Mutex::new(Some(writer)), path, _folder: folder.clone() })
     }
 

@@ -66,7 +66,7 @@ fn observed(folder: &TempDir) -> (SqliteLog, Arc<Mutex<Vec<CommitStats>>>) {
     let seen = commits.clone();
     let observer: CommitObserver = Arc::new(move |stats| seen.lock().unwrap().push(stats));
     let folder = DataFolder::open(folder.path(), &owner()).unwrap();
-    let log = SqliteLog::open(&folder, LogOptions { observer: Some(observer) }).unwrap();
+    let log = SqliteLog::open(&folder, LogOptions { observer: Some(observer), ..LogOptions::default() }).unwrap();
     (log, commits)
 }
 
@@ -95,6 +95,37 @@ fn hold_commits(folder: &TempDir) -> Connection {
     let db = Connection::open(folder.path().join("raft.db")).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     db
+}
+
+/// What watches for a disk that stalls must not wait for the end of what stalls.
+#[test]
+fn a_commit_that_waits_has_begun_and_not_ended() {
+    let folder = TempDir::new().unwrap();
+    let (begun, ended) = (Arc::new(Mutex::new(0_u32)), Arc::new(Mutex::new(0_u32)));
+    let (begins, ends) = (begun.clone(), ended.clone());
+    let options = LogOptions {
+        begins: Some(Arc::new(move || *begins.lock().unwrap() += 1)),
+        observer: Some(Arc::new(move |_| *ends.lock().unwrap() += 1)),
+    };
+    let log = SqliteLog::open(&DataFolder::open(folder.path(), &owner()).unwrap(), options).unwrap();
+    append(&log, 0..1, "a");
+    // Nothing that begins from here on can end before it is dropped.
+    let held = hold_commits(&folder);
+    let counts = || (*begun.lock().unwrap(), *ended.lock().unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| append(&log, 1..2, "a"));
+        loop {
+            let (begun, ended) = counts();
+            if begun > ended {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        drop(held);
+    });
+    drop(log);
+    let (begun, ended) = counts();
+    assert_eq!(begun, ended);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::queue::{Group, LogQueue, Next, Waiting};
-use super::table;
+use super::{LogOptions, table};
 use crate::store::tail::Change;
-use crate::store::{CommitObserver, CommitStats, LogKey, StoreError};
+use crate::store::{CommitBegins, CommitObserver, CommitStats, LogKey, StoreError};
 
 /// Pause between two chunks of a purge when nothing else is to be written.
 const PURGE_PAUSE: Duration = Duration::from_millis(5);
@@ -21,6 +21,7 @@ struct Writer {
     path: PathBuf,
     queue: Arc<LogQueue>,
     observer: Option<CommitObserver>,
+    begins: Option<CommitBegins>,
     /// Purged rows may be left to delete. So after a start, which may follow a crash.
     purging: bool,
     #[cfg(feature = "sabotage")]
@@ -32,14 +33,15 @@ pub(super) fn start(
     db: Connection,
     path: PathBuf,
     queue: Arc<LogQueue>,
-    observer: Option<CommitObserver>,
+    options: LogOptions,
 ) -> Result<JoinHandle<()>, StoreError> {
     let at = path.clone();
     let writer = Writer {
         db,
         path,
         queue,
-        observer,
+        observer: options.observer,
+        begins: options.begins,
         purging: true,
         #[cfg(feature = "sabotage")]
         held: super::held::Held::default(),
@@ -129,6 +131,9 @@ impl Writer {
             return Ok(());
         }
         let begun = Instant::now();
+        if let Some(begins) = &self.begins {
+            begins();
+        }
         #[cfg(feature = "failpoints")]
         crate::failpoints::before_commit(&self.path)?;
         self.purging = self.transact(changes, lazy).map_err(StoreError::sqlite(&self.path))?;

@@ -17,8 +17,8 @@ use crate::store::failure::{Failure, lock};
 use crate::store::shelf::Shelf;
 use crate::store::snapshot::sha256_of;
 use crate::store::{
-    FailureWatcher, IncomingSnapshot, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile, StateStore, StoreError,
-    durable,
+    FailureWatcher, IncomingSnapshot, Owner, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile, StateStore,
+    StoreError, durable,
 };
 
 /// The state in a data folder.
@@ -92,6 +92,29 @@ impl SqliteState {
     }
 }
 
+/// Whose state a database outside of any data folder is, and at which place in the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateCopy {
+    /// The node that made it.
+    pub owner: Owner,
+    /// As it was given to `write`.
+    pub marker: Vec<u8>,
+}
+
+/// Reads all of a copy: is it a whole database of this form, with no table, trigger or constraint that is not ours, and is
+/// every row what was written? The rows come in order of table and key.
+///
+/// # Errors
+/// [`StoreError`] names the file and what is wrong.
+pub fn read_copy(path: &Path, visit: &mut RowVisitor<'_>) -> Result<StateCopy, StoreError> {
+    let mut db = open_snapshot(path)?;
+    database::check(&db, path, &STATE_SCHEMA)?;
+    let owner = database::read_identity(&db, path)?.owner();
+    let marker = table::load(&mut db, path, visit)?;
+    let marker = marker.ok_or_else(|| StoreError::corrupt(path, "it holds no state"))?;
+    Ok(StateCopy { owner, marker })
+}
+
 /// Opens a snapshot for reading.
 fn open_snapshot(path: &Path) -> Result<Connection, StoreError> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -127,17 +150,29 @@ impl StateStore for SqliteState {
         Ok(lock(&self.shelf).current()?.map(|shelved| shelved.file))
     }
 
+    fn copy(&self) -> Result<Option<SnapshotFile>, StoreError> {
+        // Held all the time: an installation would put another database under the copy.
+        let shelf = lock(&self.shelf);
+        if self.with_db(|db| table::read_marker(db, &self.path))?.is_none() {
+            return Ok(None);
+        }
+        let place = shelf.copy_place()?;
+        let digest = self.copy_to(&place.0)?;
+        Ok(Some(SnapshotFile::copied(place, digest)))
+    }
+
     fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError> {
         lock(&self.shelf).receive(announced)
     }
 
     fn verify(&self, snapshot: &SnapshotFile) -> Result<(), StoreError> {
         snapshot.check_content()?;
-        let db = open_snapshot(&snapshot.path)?;
+        let mut db = open_snapshot(&snapshot.path)?;
         database::check(&db, &snapshot.path, &STATE_SCHEMA)?;
         // Any node of the cluster may have made it.
         database::read_identity(&db, &snapshot.path)?.check_cluster(&snapshot.path, &self.folder.owner())?;
-        if table::read_marker(&db, &snapshot.path)?.as_ref() != Some(&snapshot.digest.marker) {
+        let marker = table::load(&mut db, &snapshot.path, &mut |_| Ok(()))?;
+        if marker.as_ref() != Some(&snapshot.digest.marker) {
             return Err(StoreError::corrupt(&snapshot.path, "it is of another place in the history than announced"));
         }
         Ok(())

@@ -5,7 +5,6 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::Owner;
 use crate::store::contract::state::{StateFixture, batch, rows, state_contract, transfer};
 
 fn owner(node_id: u64) -> Owner {
@@ -141,12 +140,17 @@ fn the_installed_state_belongs_to_this_folder() {
 }
 
 #[test]
-fn a_snapshot_of_another_cluster_or_a_newer_format_is_refused() {
+fn a_snapshot_that_is_not_one_of_this_cluster_and_format_is_refused_and_changes_nothing() {
     type Check = fn(&StoreError) -> bool;
-    let cases: [(&str, Check); 3] = [
+    let cases: [(&str, Check); 7] = [
         ("UPDATE identity SET cluster_id = 'other'", |e| matches!(e, StoreError::Foreign { .. })),
         ("PRAGMA user_version = 99", |e| matches!(e, StoreError::NewerFormat { found: 99, .. })),
         ("PRAGMA application_id = 7", StoreError::is_corruption),
+        ("UPDATE state SET value = x'00'", StoreError::is_corruption),
+        // What it holds would decide what our own statements do.
+        ("DROP TABLE installed; CREATE TABLE installed(one CHECK(one = 0), snapshot)", StoreError::is_corruption),
+        ("CREATE TRIGGER t AFTER INSERT ON installed BEGIN DELETE FROM state; END", StoreError::is_corruption),
+        ("PRAGMA user_version = 1", StoreError::is_corruption),
     ];
     for (sql, expected) in cases {
         let (at, mut received) = about_to_install();
@@ -186,6 +190,44 @@ fn making_and_verifying_snapshots_leaves_no_other_files() {
         .collect();
     names.sort();
     assert_eq!(names, ["snapshot-1.db", "snapshot-1.json"]);
+}
+
+#[test]
+fn a_copy_is_the_state_of_its_moment_is_no_snapshot_and_leaves_nothing() {
+    let mut at = OnDisk::fresh();
+    assert!(at.state().copy().unwrap().is_none(), "nothing was ever written");
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
+    let copy = at.state().copy().unwrap().unwrap();
+    at.state().write(&batch("2", &[(1, "a", Some("y"))])).unwrap();
+    let mut values = Vec::new();
+    let read = read_copy(&copy.path, &mut |row| {
+        values.push(row.value.to_vec());
+        Ok(())
+    });
+    assert_eq!(read.unwrap(), StateCopy { owner: owner(1), marker: b"1".to_vec() });
+    assert_eq!(values, [b"x"]);
+    assert!(at.state().current_snapshot().unwrap().is_none());
+    let path = copy.path.clone();
+    drop(copy);
+    assert!(!path.exists());
+    // One that a crash left goes at the next start.
+    fs::write(at.folder.path().join("copy-3.tmp"), "part").unwrap();
+    at.restart();
+    assert!(!at.folder.path().join("copy-3.tmp").exists());
+}
+
+#[test]
+fn a_copy_that_is_not_ours_through_and_through_is_refused() {
+    let at = OnDisk::fresh();
+    at.state().write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
+    for sql in
+        ["PRAGMA application_id = 7", "UPDATE state SET value = x'00'", "CREATE TABLE more(x)", "DELETE FROM applied"]
+    {
+        let copy = at.state().copy().unwrap().unwrap();
+        Connection::open(&copy.path).unwrap().execute_batch(sql).unwrap();
+        let error = read_copy(&copy.path, &mut |_| Ok(())).unwrap_err();
+        assert!(error.is_corruption(), "{sql}: {error}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! How attempts end, and whose coins are free then, as far as the chain says.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Txid};
-use onespend_core::ids::PaymentKey;
+use onespend_core::ids::{AttemptNo, PaymentKey};
 
 use super::{Allowed, End, Oracle, Owner, position};
 use crate::world::chain::{Block, Chain};
@@ -13,6 +13,7 @@ impl Oracle {
     /// After a block: what is final, and so whose coins are free.
     pub fn connected(&mut self, chain: &Chain) {
         self.highest = self.highest.max(chain.height());
+        self.broken_words(chain);
         while let Some((at, end)) = self.next_end(chain) {
             self.attempts[at].end = Some(end);
             if end.is_death() {
@@ -24,31 +25,74 @@ impl Oracle {
         }
     }
 
+    /// An attempt that was given up, and is in the new block all the same, stops its wallet.
+    fn broken_words(&mut self, chain: &Chain) {
+        let in_tip = |attempt: &&Allowed| chain.depth(attempt.txid) == 1 && !attempt.is_live();
+        let lives = |txid| self.attempts.iter().any(|attempt| attempt.txid == txid && attempt.is_live());
+        let undead: Vec<&Allowed> = self.attempts.iter().filter(in_tip).filter(|one| !lives(one.txid)).collect();
+        let mut newest: BTreeMap<Txid, &Allowed> = BTreeMap::new();
+        // In the order of their grants: the last one stays.
+        newest.extend(undead.into_iter().map(|attempt| (attempt.txid, attempt)));
+        let broken: Vec<(PaymentKey, AttemptNo)> =
+            newest.into_values().map(|attempt| (attempt.key.clone(), attempt.number)).collect();
+        for (key, number) in broken {
+            let wallet = position(&key.wallet);
+            self.frozen.insert(wallet);
+            self.broken.insert(wallet);
+            self.revive(&key, number);
+        }
+    }
+
+    /// Its end does not hold: it may confirm again, and has its coins again if nobody has signed for them since.
+    fn revive(&mut self, key: &PaymentKey, number: AttemptNo) {
+        self.undone.insert(key.clone());
+        let attempt = self.attempts.iter_mut().find(|known| known.key == *key && known.number == number).unwrap();
+        attempt.end = None;
+        for outpoint in attempt.inputs.clone() {
+            if let Some(Owner::Reservation(id)) = self.owners.get(&outpoint) {
+                self.free(*id);
+            }
+            if !self.held_back.contains_key(&outpoint) {
+                self.owners.entry(outpoint).or_insert_with(|| Owner::Payment(key.clone()));
+            }
+        }
+    }
+
+    /// A coin that nobody has any more is that of an attempt whose end was undone, if there is one that spends it.
+    pub(super) fn inherit(&mut self, outpoint: OutPoint) {
+        let undone = self.attempts.iter().filter(|attempt| attempt.is_live() && self.undone.contains(&attempt.key));
+        let heirs = undone.filter(|attempt| attempt.inputs.contains(&outpoint));
+        if let Some(heir) = heirs.map(|attempt| &attempt.key).min() {
+            self.owners.insert(outpoint, Owner::Payment(heir.clone()));
+        }
+    }
+
     /// One attempt that can be ended by now. The death of one may be that of another that spends its change.
     fn next_end(&self, chain: &Chain) -> Option<(usize, End)> {
         let waiting = self.attempts.iter().enumerate().filter(|(_, attempt)| attempt.end.is_none());
-        waiting.into_iter().find_map(|(at, attempt)| {
-            let depth = self.depths[&position(&attempt.key.wallet)];
-            let spenders = attempt.inputs.iter().filter_map(|outpoint| chain.coins.get(outpoint)?.spent);
-            // Of two in one block the first input's.
-            let foreign = spenders.filter(|txid| *txid != attempt.txid).min_by_key(|txid| Reverse(chain.depth(*txid)));
-            if let Some(by) = foreign.filter(|txid| chain.depth(*txid) >= depth) {
-                return Some((at, End::Dead { by }));
+        waiting.into_iter().find_map(|(at, attempt)| Some((at, self.end_by_now(attempt, chain)?)))
+    }
+
+    fn end_by_now(&self, attempt: &Allowed, chain: &Chain) -> Option<End> {
+        let depth = self.depths[&position(&attempt.key.wallet)];
+        let spenders = attempt.inputs.iter().filter_map(|outpoint| chain.coins.get(outpoint)?.spent);
+        // Of two in one block the first input's.
+        let foreign = spenders.filter(|txid| *txid != attempt.txid).min_by_key(|txid| Reverse(chain.depth(*txid)));
+        if let Some(by) = foreign.filter(|txid| chain.depth(*txid) >= depth) {
+            return Some(End::Dead { by });
+        }
+        if chain.depth(attempt.txid) >= depth {
+            return Some(End::Settled { height: chain.mined[&attempt.txid] });
+        }
+        let never = attempt.inputs.iter().filter(|outpoint| !chain.coins.contains_key(outpoint)).find_map(|input| {
+            let parents = self.attempts.iter().filter(|parent| parent.txid == input.txid);
+            let parent = parents.max_by_key(|parent| parent.is_live())?;
+            match parent.end {
+                Some(End::Dead { by }) => Some(by),
+                _ => None,
             }
-            if chain.depth(attempt.txid) >= depth {
-                return Some((at, End::Settled { height: chain.mined[&attempt.txid] }));
-            }
-            let never =
-                attempt.inputs.iter().filter(|outpoint| !chain.coins.contains_key(outpoint)).find_map(|input| {
-                    let parents = self.attempts.iter().filter(|parent| parent.txid == input.txid);
-                    let parent = parents.max_by_key(|parent| parent.is_live())?;
-                    match parent.end {
-                        Some(End::Dead { by }) => Some(by),
-                        _ => None,
-                    }
-                });
-            never.map(|by| (at, End::Dead { by }))
-        })
+        });
+        never.map(|by| End::Dead { by })
     }
 
     /// The coins of an attempt that died, but for those that others still need.
@@ -56,21 +100,20 @@ impl Oracle {
         for outpoint in self.attempts[at].inputs.clone() {
             let key = &self.attempts[at].key;
             let unspent = chain.coins.get(&outpoint).is_none_or(|coin| coin.spent.is_none());
-            if unspent && !self.is_needed(key, outpoint) {
+            let own = self.owners.get(&outpoint) == Some(&Owner::Payment(key.clone()));
+            let mut spenders = self.attempts.iter().filter(|a| a.key == *key && a.inputs.contains(&outpoint));
+            let is_needed = spenders.any(Allowed::is_live);
+            if own && unspent && !is_needed {
                 self.owners.remove(&outpoint);
+                self.inherit(outpoint);
             }
         }
-    }
-
-    fn is_needed(&self, key: &PaymentKey, outpoint: OutPoint) -> bool {
-        let live = |attempt: &&Allowed| attempt.key == *key && attempt.is_live();
-        self.attempts.iter().filter(live).any(|attempt| attempt.inputs.contains(&outpoint))
     }
 
     /// After a block was taken away. `registered` are the wallets that are followed.
     pub fn disconnected(&mut self, block: &Block, coins_before: &Chain, registered: &BTreeSet<usize>) {
         let gone: BTreeSet<Txid> = block.transactions.iter().map(bitcoin::Transaction::compute_txid).collect();
-        let mut hit = BTreeSet::new();
+        let (mut hit, mut revived) = (BTreeSet::new(), Vec::new());
         for attempt in &self.attempts {
             let rests_here = match attempt.end {
                 Some(End::Settled { height }) => height == block.at.height.0 && gone.contains(&attempt.txid),
@@ -79,26 +122,35 @@ impl Oracle {
             };
             if rests_here {
                 hit.insert(position(&attempt.key.wallet));
+                revived.push((attempt.key.clone(), attempt.number));
             }
+        }
+        for (key, number) in revived {
+            self.revive(&key, number);
         }
         let depth = self.highest - block.at.height.0 + 1;
         hit.extend(self.depths.iter().filter(|(_, final_depth)| depth >= **final_depth).map(|(wallet, _)| *wallet));
         self.broken.extend(hit.iter().copied());
         self.frozen.extend(hit);
         for (outpoint, coin) in &coins_before.coins {
-            let Some(by) = coin.spent.filter(|txid| gone.contains(txid) && registered.contains(&coin.wallet)) else {
+            if coin.spent.is_none_or(|txid| !gone.contains(&txid) || !registered.contains(&coin.wallet)) {
                 continue;
+            }
+            let reservation = match self.owners.get(outpoint) {
+                Some(Owner::Reservation(id)) => Some(*id),
+                _ => None,
             };
             let unclaimed = match self.owners.get(outpoint) {
-                None => true,
-                Some(Owner::Reservation(_)) => false,
-                Some(Owner::Payment(key)) => self.attempts.iter().filter(|a| a.key == *key).all(|attempt| {
-                    !attempt.inputs.contains(outpoint)
-                        || matches!(attempt.end, Some(End::Dead { by: killer }) if killer != by)
-                        || attempt.end == Some(End::Aborted)
-                }),
+                None | Some(Owner::Reservation(_)) => true,
+                Some(Owner::Payment(key)) => {
+                    let spends = |a: &&Allowed| a.key == *key && a.inputs.contains(outpoint);
+                    !self.attempts.iter().filter(spends).any(Allowed::is_live)
+                }
             };
-            if unclaimed {
+            if unclaimed && !self.held_back.contains_key(outpoint) {
+                if let Some(id) = reservation {
+                    self.free(id);
+                }
                 self.owners.remove(outpoint);
                 self.held_back.insert(*outpoint, coin.wallet);
             }

@@ -50,7 +50,7 @@ fn remedy(error: &ChainError) -> &'static str {
         ChainError::Timeout { .. } => "bitcoind is overloaded or hangs: look at its debug.log; see bitcoind.timeout_ms",
         ChainError::Transport { .. } => "start bitcoind with -server=1, and check bitcoind.url and its -rpcport",
         ChainError::Decode { .. } | ChainError::Rpc { .. } => {
-            "check that bitcoind.url is a Bitcoin Core of version 28 or later"
+            "check that bitcoind.url is a Bitcoin Core of version 30 or later"
         }
         ChainError::Config { .. } | ChainError::Starting { .. } | ChainError::Busy { .. } => {
             "see [bitcoind] in the configuration"
@@ -68,6 +68,7 @@ fn judge(config: &Config, view: &ChainView, findings: &mut Findings) {
     let before = view.headers.saturating_sub(view.tip.height);
     let regtest = network == bitcoin::Network::Regtest;
     let doubts = [
+        (!view.is_supported(), "it is older than Bitcoin Core 30", "install Bitcoin Core 30 or later"),
         (view.initial_block_download, "it is in its initial block download", "wait until it has caught up"),
         (
             u64::from(before) > config.health.max_lag_blocks.into(),

@@ -1,4 +1,4 @@
-//! The three listeners: free, or held by this very node.
+//! The listeners: free, or held by this very node.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -12,12 +12,14 @@ use crate::tls::Material;
 /// Tries to listen on each; asks whoever holds one already.
 pub fn check(config: &Config, material: Option<&Material>, findings: &mut Findings) {
     let listen = &config.listen;
-    for (name, address) in [("data", listen.data), ("control", listen.control), ("health", listen.health)] {
+    let always = [("data", listen.data), ("control", listen.control), ("health", listen.health)];
+    for (name, address) in always.into_iter().chain(listen.agent.map(|agent| ("agent", agent))) {
         match TcpListener::bind(address) {
             Ok(_) => findings.ok(Area::Ports, format!("{name}: {address} is free")),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 let ours = match name {
-                    "health" => is_our_health(config, address),
+                    // The agent's line names nobody; one thread of the node serves it and the health port.
+                    "health" | "agent" => is_our_health(config, listen.health),
                     _ => material.is_some_and(|material| is_our_grpc(config, material, address)),
                 };
                 if ours {

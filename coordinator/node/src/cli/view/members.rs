@@ -26,7 +26,13 @@ struct Known {
     version: Option<String>,
     /// The same.
     bitcoind: Option<Bitcoind>,
+    /// Whether it is out of rotation; the same.
+    draining: Option<bool>,
 }
+
+/// A cluster that bears no failure at all.
+pub const TWO_VOTERS: &str =
+    "with two voters both are needed for every write, so they fail more often than one: add a third";
 
 impl Members {
     /// After a change of the members: what the leader knows.
@@ -44,11 +50,10 @@ impl Members {
 
     fn with(members: Vec<v1::Member>, mut answers: BTreeMap<u64, v1::GetStatusResponse>) -> Self {
         let known = |member: v1::Member| {
-            let (version, bitcoind) = match answers.remove(&member.node_id) {
-                Some(answer) => (Some(answer.version), answer.bitcoind.map(Bitcoind::from)),
-                None => (None, None),
-            };
-            Known { member: Member::from(member), version, bitcoind }
+            let answer = answers.remove(&member.node_id);
+            let draining = answer.as_ref().map(|answer| answer.draining);
+            let (version, bitcoind) = answer.map(|answer| (answer.version, answer.bitcoind)).unzip();
+            Known { member: Member::from(member), version, bitcoind: bitcoind.flatten().map(Bitcoind::from), draining }
         };
         Self { members: members.into_iter().map(known).collect() }
     }
@@ -67,11 +72,11 @@ impl Show for Members {
             Column::Text("VERSION"),
         ];
         let rows = self.members.iter().map(|known| {
-            let Known { member, version, bitcoind } = known;
+            let Known { member, version, bitcoind, draining } = known;
             let lag = member.lag_entries.and_then(|lag| i64::try_from(lag).ok());
             [
                 member.node_id.to_string(),
-                if member.voter { "voter" } else { "learner" }.to_owned(),
+                vote(member.voter, *draining),
                 member.control_address.clone(),
                 member.data_address.clone(),
                 lag.map(grouped).unwrap_or_default(),
@@ -83,10 +88,39 @@ impl Show for Members {
         let mut text = table::list(columns, rows, "no members");
         let voters = self.members.iter().filter(|known| known.member.voter).count();
         if voters == 2 {
-            text.push_str(
-                "\nwarning: with two voters both are needed for every write, so they fail more often than one",
-            );
+            text.push_str("\nwarning: ");
+            text.push_str(TWO_VOTERS);
         }
         text
+    }
+}
+
+fn vote(voter: bool, draining: Option<bool>) -> String {
+    let vote = if voter { "voter" } else { "learner" };
+    if draining == Some(true) { format!("{vote}, draining") } else { vote.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node_id: u64, voter: bool) -> v1::Member {
+        v1::Member { node_id, voter, control_address: format!("10.0.0.{node_id}:7801"), ..Default::default() }
+    }
+
+    fn status(node_id: u64, draining: bool, members: &[v1::Member]) -> v1::GetStatusResponse {
+        let role = if node_id == 1 { v1::NodeRole::Leader } else { v1::NodeRole::Replica };
+        v1::GetStatusResponse { node_id, role: role.into(), draining, members: members.to_vec(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_drained_member_and_a_pair_of_voters_are_shown() {
+        let members = [member(1, true), member(2, true), member(4, false)];
+        let text = Members::of_all(vec![status(1, false, &members), status(2, true, &members)]).text();
+        assert!(text.contains("voter, draining") && text.contains("learner"), "{text}");
+        assert!(text.contains("warning: with two voters"), "{text}");
+        let three = [member(1, true), member(2, true), member(3, true)];
+        let text = Members::of_all(vec![status(1, false, &three)]).text();
+        assert!(!text.contains("warning") && !text.contains("draining"), "{text}");
     }
 }

@@ -8,7 +8,9 @@
 
 mod attempt;
 pub mod audit;
+pub mod backup;
 pub mod chain;
+pub mod history;
 pub mod members;
 mod node_status;
 pub mod payment;

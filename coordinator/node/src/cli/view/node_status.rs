@@ -36,6 +36,7 @@ pub struct Status {
     pub(super) alarms: Vec<String>,
     pub(super) warnings: Vec<String>,
     pub(super) recovery: Option<Recovery>,
+    pub(super) leader_age_ms: Option<u64>,
 }
 
 /// `v1::Member`.
@@ -84,6 +85,7 @@ impl From<v1::GetStatusResponse> for Status {
             alarms: answer.alarms,
             warnings: answer.warnings,
             recovery: answer.recovery.map(Recovery::from),
+            leader_age_ms: millis(answer.leader_age.as_ref()),
         }
     }
 }

@@ -8,6 +8,7 @@ use onespend_proto::v1;
 use serde::Serialize;
 
 use super::chain::{Bitcoind, Block};
+use super::members::TWO_VOTERS;
 use super::node_status::{StateHash, Status};
 use crate::cli::format::{counted, span};
 use crate::cli::output::Show;
@@ -59,7 +60,12 @@ impl Cluster {
             };
             nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(of).collect::<Vec<_>>()
         };
-        let (mut alarms, warnings) = (told(|status| &status.alarms), told(|status| &status.warnings));
+        let (mut alarms, mut warnings) = (told(|status| &status.alarms), told(|status| &status.warnings));
+        let answered = nodes.iter().filter_map(|node| node.status.as_ref());
+        let furthest = answered.max_by_key(|status| (status.term, status.applied_index));
+        if furthest.is_some_and(|status| status.members.iter().filter(|member| member.voter).count() == 2) {
+            warnings.push(TWO_VOTERS.to_owned());
+        }
         alarms.extend(differing_hashes(&nodes));
         Self { cluster_id, network, finality_depth, leader_id, nodes, alarms, warnings }
     }
@@ -80,6 +86,19 @@ impl Node {
             Err(error) => Self { address, status: None, error: Some(error) },
         }
     }
+}
+
+/// Who leads, since when, and whether a quorum agrees.
+fn leader(id: u64, best: &Status) -> String {
+    let mut line = format!("node {id}, term {}", best.term);
+    let age = best.leader_age_ms.filter(|_| best.leader_id == id);
+    for (what, then, ms) in [("for ", "", age), ("quorum ", " ago", best.quorum_age_ms)] {
+        if let Some(ms) = ms {
+            // Writing to a String cannot fail.
+            let _ = write!(line, ", {what}{}{then}", span(Duration::from_millis(ms)));
+        }
+    }
+    line
 }
 
 /// Equal indices must have equal hashes (safety.md 31).
@@ -128,12 +147,9 @@ impl Show for Cluster {
 impl Cluster {
     fn summary(&self) -> String {
         let Some(best) = self.best() else { return "no node answered".to_owned() };
-        let leader = match (self.leader_id, best.quorum_age_ms) {
-            (Some(id), Some(age)) => {
-                format!("node {id}, term {}, quorum {} ago", best.term, span(Duration::from_millis(age)))
-            }
-            (Some(id), None) => format!("node {id}, term {}", best.term),
-            (None, _) => "none: no writes and no linearizable reads".to_owned(),
+        let leader = match self.leader_id {
+            Some(id) => leader(id, best),
+            None => "none: no writes and no linearizable reads".to_owned(),
         };
         let counts = |counts: &BTreeMap<&'static str, u64>| {
             let counts: Vec<String> = counts

@@ -57,6 +57,18 @@ fn every_node_has_its_line() {
 }
 
 #[test]
+fn the_leader_is_shown_with_its_age_and_a_pair_of_voters_with_a_warning() {
+    let age = Some(prost_types::Duration { seconds: 7_500, nanos: 0 });
+    let leader = v1::GetStatusResponse { leader_age: age, ..answer(1, v1::NodeRole::Leader, 1) };
+    let text = asked(vec![Ok(leader.clone())]).text();
+    assert!(text.contains("node 1, term 7, for 2 h 5 min, quorum 12 ms ago"), "{text}");
+    assert!(!text.contains("two voters"), "{text}");
+    let pair = v1::GetStatusResponse { members: vec![member(1), member(2)], ..leader };
+    let text = asked(vec![Ok(pair)]).text();
+    assert!(text.contains("warning: with two voters"), "{text}");
+}
+
+#[test]
 fn nodes_that_differ_in_their_state_are_an_alarm() {
     let cluster = asked(vec![Ok(answer(1, v1::NodeRole::Leader, 1)), Ok(answer(2, v1::NodeRole::Replica, 2))]);
     assert!(cluster.text().contains("alarm: nodes 1 and 2 differ in their state at index 90"), "{}", cluster.text());

@@ -1,14 +1,12 @@
 //! Good files are read as written; bad ones are refused with every fault in its place.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+mod files;
+mod sample;
 
 use super::*;
-use crate::pki::{self, Kind};
 
-const SAMPLE: &str = include_str!("../../onespend.sample.toml");
+const SAMPLE: &str = include_str!("../../../onespend.sample.toml");
 
 const SMALL: &str = r#"
 [cluster]
@@ -70,96 +68,6 @@ fn a_small_file_gets_every_default() {
     assert_eq!(config.this_peer().unwrap().control.https(), "https://10.0.0.1:7801");
 }
 
-/// One key of the sample file: what the comment above it promises, and what is written.
-struct Documented {
-    key: String,
-    comment: String,
-    value: String,
-}
-
-/// Reads the sample as a person does: comments, then a key, perhaps commented out.
-fn documented() -> Vec<Documented> {
-    let (mut section, mut comment, mut found) = (String::new(), String::new(), Vec::new());
-    for line in SAMPLE.lines() {
-        let bare = line.strip_prefix("# ").unwrap_or(line);
-        let word = bare.split(' ').next().unwrap_or_default();
-        let is_key = bare.contains(" = ") && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        if let Some(name) = line.strip_prefix("[[") {
-            section = format!("{}[]", name.trim_end_matches("]]"));
-        } else if let Some(name) = line.strip_prefix('[') {
-            name.trim_end_matches(']').clone_into(&mut section);
-        } else if is_key {
-            let (key, value) = bare.split_once(" = ").unwrap();
-            found.push(Documented {
-                key: format!("{section}.{key}"),
-                comment: std::mem::take(&mut comment),
-                value: value.to_owned(),
-            });
-        } else if line.is_empty() {
-            comment.clear();
-        } else {
-            comment.push_str(line.trim_start_matches('#'));
-        }
-    }
-    found
-}
-
-#[test]
-fn the_sample_file_is_accepted_without_a_warning() {
-    let config = parse(SAMPLE).unwrap();
-    assert_eq!(config.warnings, []);
-    assert_eq!(config.peers.len(), 3);
-    assert_eq!(config.node.tags.get("zone").unwrap(), "a");
-}
-
-#[test]
-fn the_sample_file_names_every_key_and_no_other() {
-    let named: BTreeSet<String> = documented().into_iter().map(|entry| entry.key).collect();
-    let exist: BTreeSet<String> = schema().into_keys().collect();
-    assert_eq!(named, exist);
-}
-
-#[test]
-fn the_sample_file_tells_the_truth_about_defaults() {
-    let schema = schema();
-    let toml = |text: &str| -> toml::Table { format!("it = {text}").parse().unwrap() };
-    let mut seen = BTreeSet::new();
-    for entry in documented() {
-        if !seen.insert(entry.key.clone()) {
-            continue;
-        }
-        let default = schema.get(&entry.key).unwrap();
-        let promised = entry.comment.split_once("Default: ").map(|(_, rest)| rest.trim());
-        match (default, promised) {
-            (Some(default), Some(promised)) => {
-                assert_eq!(toml(default), toml(promised), "{}", entry.key);
-                // Tags are the one key whose default would show nobody how it is written.
-                if entry.key != "node.tags" {
-                    assert_eq!(toml(&entry.value), toml(default), "{}", entry.key);
-                }
-            }
-            (None, None) => {
-                let words = ["Mandatory.", "Optional."];
-                let said = words.iter().any(|word| entry.comment.contains(word));
-                assert!(said, "{} must be Mandatory. or Optional.", entry.key);
-            }
-            (default, promised) => panic!("{}: {default:?} against {promised:?}", entry.key),
-        }
-    }
-}
-
-#[test]
-fn mandatory_keys_are_exactly_those_that_the_sample_calls_so() {
-    let text = "[[peers]]\n[[signers]]\n";
-    let faults = parse(text).unwrap_err();
-    let missing: BTreeSet<String> =
-        faults.errors().filter(|fault| fault.what == "missing").map(|fault| fault.key.replace("[0]", "[]")).collect();
-    let mut mandatory: BTreeSet<String> =
-        documented().into_iter().filter(|entry| entry.comment.contains("Mandatory.")).map(|entry| entry.key).collect();
-    mandatory.insert("bitcoind.cookie_file".to_owned()); // or a user
-    assert_eq!(missing, mandatory);
-}
-
 #[test]
 fn every_fault_is_reported_at_once_with_line_and_column() {
     let text = SMALL
@@ -178,6 +86,16 @@ fn every_fault_is_reported_at_once_with_line_and_column() {
             "etc/onespend.toml:30:2: error: heath: unknown section (did you mean [health]?)",
         ]
     );
+}
+
+/// A quote that is missing would else be followed by every key that could not be read.
+#[test]
+fn a_fault_of_syntax_is_not_followed_by_what_comes_of_it() {
+    let lines = complaints(&SMALL.replace("id = \"demo\"", "id = \"demo"));
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert!(line.ends_with("(the file must be TOML)"), "{line}");
+    }
 }
 
 #[test]
@@ -208,6 +126,9 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("[tls]", "[listen]\ndata = \"1.2.3.4:7801\"\n[tls]", "listen.control", "clashes"),
     ("[tls]", "[listen]\nhealth = \"1.2.3.4:0\"\n[tls]", "listen.health", "port 0"),
     ("[tls]", "[listen]\nhealth = \"everywhere\"\n[tls]", "listen.health", "IP address"),
+    ("[tls]", "[listen]\nagent = \"1.2.3.4:0\"\n[tls]", "listen.agent", "port 0"),
+    ("[tls]", "[listen]\nagent = \"7803\"\n[tls]", "listen.agent", "IP address"),
+    ("[tls]", "[listen]\nagent = \"1.2.3.4:7802\"\n[tls]", "listen.agent", "socket of its own"),
     ("[tls]", "[raft]\nheartbeat_ms = 61\n[tls]", "raft.election_timeout_min_ms", "twice"),
     ("[tls]", "[raft]\nelection_timeout_max_ms = 120\n[tls]", "raft.election_timeout_max_ms", "tie"),
     ("[tls]", "[raft]\nheartbeat_ms = 4.5\n[tls]", "raft.heartbeat_ms", "is a float"),
@@ -220,6 +141,31 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("cookie_file", "user = \"u\"\ncookie_file", "bitcoind.cookie_file", "one way"),
     ("[tls]", "[[signers]]\nname = \"a\"\nkind = \"hsm\"\nfile = \"f\"\n[tls]", "signers[0].kind", "software"),
     ("[tls]", "[[signers]]\nname = \"a\"\nkind = \"software\"\n[tls]", "signers[0].file", "missing"),
+    ("[tls]", "[[checks]]\nname = \"a\"\nkind = \"disk\"\n[tls]", "checks[0].kind", "disk_free"),
+    ("[tls]", "[[checks]]\nname = \"a\"\nkind = \"http\"\n[tls]", "checks[0].url", "missing"),
+    ("[tls]", "[[checks]]\nname = \"a\"\nkind = \"http\"\nurl = \"https://a/\"\n[tls]", "checks[0].url", "no TLS"),
+    ("[tls]", "[[checks]]\nname = \"a\"\nkind = \"command\"\nargv = [\"true\"]\n[tls]", "checks[0].argv", "absolute"),
+    ("[tls]", "[[checks]]\nname = \"a\"\nkind = \"command\"\nargv = \"/bin/true\"\n[tls]", "checks[0].argv", "array"),
+    (
+        "[tls]",
+        "[[checks]]\nname = \"a\"\nkind = \"memory\"\nmax_fsync_ms = 9\n[tls]",
+        "checks[0].max_fsync_ms",
+        "memory",
+    ),
+    (
+        "[tls]",
+        "[[checks]]\nname = \"a\"\nkind = \"error_rate\"\nmax_errors_percent = 100\n[tls]",
+        "checks[0].max_errors_percent",
+        "0..=99",
+    ),
+    ("[tls]", "[[checks]]\nname = \"memory\"\nkind = \"apply_lag\"\n[tls]", "checks[0].name", "taken"),
+    ("[tls]", "[[checks]]\nname = \"a\"\nkind = \"memory\"\nfor = \"leader\"\n[tls]", "checks[0].for", "primary"),
+    (
+        "[tls]",
+        "[[checks]]\nname = \"a\"\nkind = \"memory\"\n[[checks]]\nname = \"a\"\nkind = \"bitcoind\"\n[tls]",
+        "checks[1].name",
+        "checks[0] already",
+    ),
     (
         "[tls]",
         "[[signers]]\nname = \"a\"\nkind = \"software\"\nfile = \"f\"\nenv = \"E\"\n[tls]",
@@ -335,138 +281,6 @@ fn a_variable_that_holds_a_signers_keys_is_no_key_of_ours() {
     let config = parse_with(&text, &[("ONESPEND_S__X", "xprv…")]).unwrap();
     assert_eq!(config.signers[0].keys, Some(SignerKeys::Environment("ONESPEND_S__X".into())));
     assert!(parse_with(SMALL, &[("ONESPEND_S__X", "xprv…")]).is_err());
-}
-
-/// A folder with certificates, keys and a configuration that is in order.
-fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    pki::init(folder.path(), "demo").unwrap();
-    for id in ["1", "2"] {
-        pki::issue(folder.path(), Kind::Node, id, &[], 100).unwrap();
-    }
-    fs::write(folder.path().join("cookie"), "__cookie__:x").unwrap();
-    let master = bitcoin::bip32::Xpriv::new_master(bitcoin::Network::Regtest, &[7; 32]).unwrap();
-    fs::write(folder.path().join("hot.xprv"), format!("wpkh({master}/84h/1h/0h/<0;1>/*)")).unwrap();
-    fs::set_permissions(folder.path().join("hot.xprv"), fs::Permissions::from_mode(0o600)).unwrap();
-    let file = folder.path().join("onespend.toml");
-    let signer = "[[signers]]\nname = \"hot\"\nkind = \"software\"\nfile = \"hot.xprv\"\n";
-    fs::write(&file, format!("{SMALL}{signer}")).unwrap();
-    (folder, file)
-}
-
-#[test]
-fn a_file_whose_files_are_in_order_is_loaded_and_reported_as_such() {
-    let (_folder, file) = folder();
-    let config = Config::load_with(&file, &[]).unwrap();
-    assert_eq!(config.warnings, []);
-    let report = check(&file);
-    assert_eq!((report.exit_code, report.lines.len()), (0, 0), "{report:?}");
-}
-
-#[test]
-fn a_signers_memory_lies_in_the_data_folder_or_where_it_is_set() {
-    let (_folder, file) = folder();
-    let base = file.parent().unwrap();
-    let config = Config::load_with(&file, &[]).unwrap();
-    let memory = config.signers[0].memory_file(&config.node.data_dir);
-    assert_eq!(memory, base.join("data/signer-hot.db"));
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.clone() + "memory = \"hot.db\"\n").unwrap();
-    let config = Config::load_with(&file, &[]).unwrap();
-    assert_eq!(config.signers[0].memory_file(&config.node.data_dir), base.join("hot.db"));
-    fs::write(&file, text + "memory = \"missing/hot.db\"\n").unwrap();
-    let faults = Config::load_with(&file, &[]).unwrap_err().to_string();
-    assert!(faults.contains("signers[0].memory: ") && faults.contains("not a folder"), "{faults}");
-    assert!(Config::load_text(&file).is_ok(), "which looks at no file");
-}
-
-/// What is done to the folder, and the complaint that follows.
-type Damage = (&'static str, fn(&Path), &'static str, &'static str);
-
-const DAMAGES: &[Damage] = &[
-    ("no authority", |dir| fs::remove_file(dir.join("ca.pem")).unwrap(), "tls.ca", "No such file"),
-    ("no key", |dir| fs::remove_file(dir.join("node-1.key")).unwrap(), "tls.key", "No such file"),
-    ("open key", |dir| chmod(dir, "node-1.key", 0o644), "tls.key", "mode 0644"),
-    ("open signer", |dir| chmod(dir, "hot.xprv", 0o640), "signers[0].file", "chmod 600"),
-    ("no descriptor", |dir| fs::write(dir.join("hot.xprv"), "tprv8secret").unwrap(), "signers[0].file", "line 1"),
-    ("no signer", |dir| fs::remove_file(dir.join("hot.xprv")).unwrap(), "signers[0].file", "No such"),
-    ("rubbish", |dir| fs::write(dir.join("node-1.pem"), "x").unwrap(), "tls.cert", "no certificate"),
-    ("rubbish key", |dir| fs::write(dir.join("node-1.key"), "x").unwrap(), "tls.key", "node-1.key"),
-    ("other node", |dir| move_over(dir, "node-2", "node-1"), "tls.cert", "is for node/2"),
-    ("other key", |dir| copy(dir, "node-2.key", "node-1.key"), "tls.cert", "node-1.pem"),
-    ("other cluster", |dir| other_cluster(dir), "tls.cert", "of cluster \"other\""),
-    ("other authority", |dir| other_authority(dir), "tls.cert", "node-1.pem"),
-    ("data file", |dir| fs::write(dir.join("data"), "x").unwrap(), "node.data_dir", "not a folder"),
-];
-
-fn chmod(dir: &Path, name: &str, mode: u32) {
-    fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();
-}
-
-fn copy(dir: &Path, from: &str, to: &str) {
-    fs::copy(dir.join(from), dir.join(to)).unwrap();
-}
-
-fn move_over(dir: &Path, from: &str, to: &str) {
-    for end in ["pem", "key"] {
-        copy(dir, &format!("{from}.{end}"), &format!("{to}.{end}"));
-    }
-}
-
-fn other_cluster(dir: &Path) {
-    for name in ["ca.pem", "ca.key", "node-1.pem", "node-1.key"] {
-        fs::remove_file(dir.join(name)).unwrap();
-    }
-    pki::init(dir, "other").unwrap();
-    pki::issue(dir, Kind::Node, "1", &[], 100).unwrap();
-}
-
-fn other_authority(dir: &Path) {
-    for name in ["ca.pem", "ca.key"] {
-        fs::remove_file(dir.join(name)).unwrap();
-    }
-    pki::init(dir, "demo").unwrap();
-}
-
-#[test]
-fn files_that_would_fail_later_are_refused_at_once() {
-    for (name, damage, key, part) in DAMAGES {
-        let (folder, file) = folder();
-        damage(folder.path());
-        let report = check(&file);
-        let line = report.lines.join("\n");
-        let blamed = line.contains(&format!(": error: {key}: ")) && line.contains(part);
-        let exact = report.exit_code == EXIT_FAULTS && report.lines.len() == 1;
-        assert!(blamed && exact, "{name}: wanted {key} … {part}, got:\n{line}");
-    }
-}
-
-#[test]
-fn a_bitcoind_that_was_not_started_yet_and_old_certificates_are_warnings() {
-    let (folder, file) = folder();
-    fs::remove_file(folder.path().join("cookie")).unwrap();
-    for end in ["pem", "key"] {
-        fs::remove_file(folder.path().join(format!("node-1.{end}"))).unwrap();
-    }
-    pki::issue(folder.path(), Kind::Node, "1", &[], 3).unwrap();
-    let report = check(&file);
-    assert_eq!((report.exit_code, report.lines.len()), (0, 2), "{report:?}");
-    assert!(report.lines[0].contains("warning: tls.cert: expires in 2 days"), "{report:?}");
-    assert!(report.lines[1].contains("warning: bitcoind.cookie_file: "), "{report:?}");
-}
-
-#[test]
-fn a_missing_variable_or_file_is_named() {
-    let (folder, file) = folder();
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("file = \"hot.xprv\"", "env = \"ONESPEND_SIGNER_HOT\"")).unwrap();
-    let faults = Config::load_with(&file, &[]).unwrap_err().to_string();
-    assert!(faults.contains("signers[0].env: the variable ONESPEND_SIGNER_HOT"), "{faults}");
-    let set = [("ONESPEND_SIGNER_HOT".to_owned(), "wpkh(…)".to_owned())];
-    Config::load_with(&file, &set).unwrap();
-    let report = check(&folder.path().join("absent.toml"));
-    assert_eq!(report.exit_code, EXIT_FAULTS);
-    assert!(report.lines[0].contains("absent.toml:1:1: error: cannot be read"), "{report:?}");
 }
 
 mod any_text {

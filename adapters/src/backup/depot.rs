@@ -1,0 +1,121 @@
+//! The port of places that keep backups, and which of these may go.
+
+use std::path::Path;
+
+use super::{BackupError, Header};
+
+/// What a backup is called that a node made by its schedule.
+pub(super) const SUFFIX: &str = ".backup";
+
+/// One file of a depot.
+#[derive(Debug)]
+pub struct Kept {
+    /// What it is called there.
+    pub name: String,
+    /// Its length, in bytes.
+    pub size_bytes: u64,
+    /// What its header says, or why that cannot be read. The content is not looked at.
+    pub header: Result<Header, BackupError>,
+}
+
+/// A place that keeps backups. Its methods block.
+pub trait BackupDepot: Send + Sync {
+    /// Puts a backup there and reads it back: when this returns, it is whole and durable. `content` is a file with the
+    /// sum `content_sum`. Gives back the name.
+    ///
+    /// # Errors
+    /// [`BackupError`]; then there is no backup of that name.
+    fn store(&self, header: &Header, content: &Path, content_sum: &[u8; 32]) -> Result<String, BackupError>;
+
+    /// Everything there that is called like a backup, by name.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn list(&self) -> Result<Vec<Kept>, BackupError>;
+
+    /// Removes one.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn remove(&self, name: &str) -> Result<(), BackupError>;
+}
+
+/// What a node's backups begin with.
+pub(super) fn prefix(cluster_id: &str, node_id: u64) -> String {
+    format!("onespend-{cluster_id}-n{node_id}-")
+}
+
+/// What a scheduled backup is called: names of one node are in order of time.
+pub fn file_name(header: &Header) -> String {
+    let Header { cluster_id, node_id, made_unix_ms, index, .. } = header;
+    format!("{}{made_unix_ms:013}-{index}{SUFFIX}", prefix(cluster_id, *node_id))
+}
+
+/// The backups that may go: of those that `newest` names as its own kind, all but the latest `keep`. One is of that kind
+/// when its header says that the same node of the same cluster made it, and it still has the name that follows from its
+/// header. `newest` was just made and read back; it stays, whatever the clock says.
+pub fn superfluous<'a>(kept: &'a [Kept], newest: &Header, keep: usize) -> Vec<&'a str> {
+    let mut own: Vec<(u64, u64, &str)> = kept
+        .iter()
+        .filter_map(|one| Some((one.header.as_ref().ok()?, one.name.as_str())))
+        .filter(|(header, name)| {
+            header.cluster_id == newest.cluster_id
+                && header.node_id == newest.node_id
+                && file_name(header) == *name
+                && *header != newest
+        })
+        .map(|(header, name)| (header.made_unix_ms, header.index, name))
+        .collect();
+    own.sort_unstable();
+    own.into_iter().rev().skip(keep.saturating_sub(1)).map(|(_, _, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(node_id: u64, made_unix_ms: u64) -> Header {
+        Header {
+            cluster_id: "demo".to_owned(),
+            node_id,
+            index: made_unix_ms,
+            term: 1,
+            state_hash: [0; 32],
+            size_bytes: 1,
+            made_unix_ms,
+            version: String::new(),
+        }
+    }
+
+    fn kept(header: Header) -> Kept {
+        Kept { name: file_name(&header), size_bytes: 1, header: Ok(header) }
+    }
+
+    #[test]
+    fn only_what_this_node_made_by_its_schedule_may_go_and_the_latest_stay() {
+        let mut all: Vec<Kept> = (1..=5).map(|at| kept(header(1, at))).collect();
+        all.push(kept(header(2, 1)));
+        all.push(kept(Header { cluster_id: "other".to_owned(), ..header(1, 1) }));
+        all.push(Kept { name: "before-the-upgrade.backup".to_owned(), size_bytes: 1, header: Ok(header(1, 1)) });
+        let damaged = BackupError::Exists { path: "any".into() };
+        all.push(Kept { name: file_name(&header(1, 0)), size_bytes: 1, header: Err(damaged) });
+        let newest = header(1, 5);
+        let of = |at| file_name(&header(1, at));
+        assert_eq!(superfluous(&all, &newest, 3), [of(2), of(1)]);
+        assert_eq!(superfluous(&all, &newest, 1), [of(4), of(3), of(2), of(1)]);
+        assert_eq!(superfluous(&all, &newest, 5), [""; 0]);
+    }
+
+    #[test]
+    fn the_newest_stays_also_when_the_clock_went_back() {
+        let all: Vec<Kept> = [1, 7, 8, 9].map(|at| kept(header(1, at))).into();
+        assert_eq!(superfluous(&all, &header(1, 1), 1), [9, 8, 7].map(|at| file_name(&header(1, at))));
+        assert_eq!(superfluous(&all, &header(1, 1), 0).len(), 3, "none would be no retention");
+    }
+
+    #[test]
+    fn names_are_in_order_of_time() {
+        assert_eq!(file_name(&header(3, 1_764_459_663_000)), "onespend-demo-n3-1764459663000-1764459663000.backup");
+        assert!(file_name(&header(1, 999)) < file_name(&header(1, 1_000)));
+    }
+}

@@ -1,0 +1,186 @@
+//! Backups by schedule: every so often, on a node that has time for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onespend_adapters::backup::{BackupDepot, BackupError, Header, superfluous};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{BackupSource, MakeError, wall_ms};
+use crate::agreement;
+use crate::alarms::Alarms;
+use crate::metrics;
+use crate::raft::{RaftStatus, Role};
+use crate::replica::Replica;
+use crate::runtime;
+
+/// How often it is looked whether one is due and this node should make it.
+const LOOK: Duration = Duration::from_secs(1);
+/// After one that failed, the next is tried so much later, or when it is due if that is earlier.
+const RETRY: Duration = Duration::from_mins(5);
+/// A replica that lacks more entries than this is not in sync.
+const MAX_LAG_ENTRIES: u64 = 1_000;
+/// And one that has not been heard for longer.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
+
+/// What the worker works with.
+pub(crate) struct Schedule {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) source: Arc<BackupSource>,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) depot: Arc<dyn BackupDepot>,
+    pub(crate) cluster_id: String,
+    pub(crate) node_id: u64,
+    pub(crate) every: Duration,
+    pub(crate) keep: usize,
+}
+
+/// Why a scheduled backup was not made or not kept.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    #[error(transparent)]
+    Keep(#[from] BackupError),
+    #[error("the node stops")]
+    Stopped,
+}
+
+/// Makes backups, if there is a schedule, until the token is cancelled.
+pub(crate) async fn run(schedule: Option<Schedule>, stop: CancellationToken) {
+    let Some(schedule) = schedule.map(Arc::new) else { return };
+    metrics::backups_failed(0);
+    // A folder that hangs must not hold up the end.
+    let mut due = tokio::select! {
+        () = stop.cancelled() => return,
+        wait = first_wait(&schedule) => Instant::now() + wait,
+    };
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        if Instant::now() < due || !may_make(&schedule) {
+            continue;
+        }
+        let made = tokio::select! {
+            () = stop.cancelled() => return,
+            made = make(&schedule) => made,
+        };
+        match made {
+            Ok(header) => {
+                info!(index = header.index, size_bytes = header.size_bytes, "a scheduled backup was made");
+                metrics::backup_made(Duration::from_millis(header.made_unix_ms));
+                (failing, due) = (false, Instant::now() + schedule.every);
+            }
+            // Somebody else is given one; there is time.
+            Err(Failed::Make(MakeError::Busy)) => {}
+            Err(error) => {
+                metrics::backups_failed(1);
+                if !failing {
+                    warn!(%error, "a scheduled backup failed; it is tried again, and this is not said again");
+                }
+                (failing, due) = (true, Instant::now() + RETRY.min(schedule.every));
+            }
+        }
+    }
+}
+
+/// Until the first one, as if the node had never been down. A depot that cannot be read shows when one is due.
+async fn first_wait(schedule: &Arc<Schedule>) -> Duration {
+    let own = Arc::clone(schedule);
+    let listed = runtime::blocking(move || own.depot.list()).await;
+    let kept = listed.ok().and_then(Result::ok).unwrap_or_default();
+    let own = kept
+        .iter()
+        .filter_map(|kept| kept.header.as_ref().ok())
+        .filter(|header| header.cluster_id == schedule.cluster_id && header.node_id == schedule.node_id);
+    let Some(latest) = own.map(|header| header.made_unix_ms).max() else { return Duration::ZERO };
+    metrics::backup_made(Duration::from_millis(latest));
+    let age = Duration::from_millis(wall_ms().saturating_sub(latest));
+    schedule.every.saturating_sub(age)
+}
+
+fn may_make(schedule: &Schedule) -> bool {
+    let sound = schedule.alarms.current().iter().all(|alarm| alarm.code != agreement::MISMATCH);
+    let heard = schedule.replica.staleness() <= MAX_SILENCE;
+    sound && heard && is_its_turn(&schedule.replica.status(), Instant::now())
+}
+
+/// A node that follows makes one if it has nearly everything; a leader, which has enough to do, only where nobody else has.
+fn is_its_turn(status: &RaftStatus, now: Instant) -> bool {
+    let near = |has: Option<u64>, of: Option<u64>| has.is_some_and(|has| of.unwrap_or(0) <= has + MAX_LAG_ENTRIES);
+    match status.role {
+        Role::Replica | Role::Learner => status.leader.is_some() && near(status.applied, status.committed),
+        Role::Leader => !status.members.iter().any(|member| {
+            let heard = member.last_contact.is_some_and(|at| now.saturating_duration_since(at) <= MAX_SILENCE);
+            member.node_id != status.node_id && heard && near(member.matched, status.last_log)
+        }),
+        Role::Candidate | Role::Stopped => false,
+    }
+}
+
+async fn make(schedule: &Arc<Schedule>) -> Result<Header, Failed> {
+    let made = schedule.source.make(schedule.source.turn()?).await?;
+    let own = Arc::clone(schedule);
+    let keep = move || {
+        let name = own.depot.store(&made.header, &made.copy.path, &made.copy.digest.sha256)?;
+        let kept = own.depot.list()?;
+        for old in superfluous(&kept, &made.header, own.keep) {
+            own.depot.remove(old)?;
+            info!(name = old, "an old backup was removed");
+        }
+        info!(name, "a backup is kept");
+        Ok(made.header.clone())
+    };
+    runtime::blocking(keep).await.map_err(|_| Failed::Stopped)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Addresses, MemberStatus};
+
+    fn member(node_id: u64, matched: u64, heard: Option<Instant>) -> MemberStatus {
+        let (addresses, matched) = (Addresses::default(), Some(matched));
+        MemberStatus { node_id, addresses, voter: true, matched, last_contact: heard }
+    }
+
+    fn status(role: Role, applied: u64, members: Vec<MemberStatus>) -> RaftStatus {
+        RaftStatus {
+            node_id: 1,
+            role,
+            term: 3,
+            leader: Some(2),
+            quorum_acked: None,
+            own_term_applied: true,
+            last_log: Some(5_000),
+            committed: Some(5_000),
+            applied: Some(applied),
+            snapshot: None,
+            purged: None,
+            joint: false,
+            members,
+        }
+    }
+
+    #[test]
+    fn a_replica_makes_one_and_a_leader_only_if_no_replica_can() {
+        let now = Instant::now();
+        let turn = |status: &RaftStatus| is_its_turn(status, now);
+        assert!(turn(&status(Role::Replica, 4_999, vec![])));
+        assert!(turn(&status(Role::Learner, 4_000, vec![])));
+        assert!(!turn(&status(Role::Replica, 3_999, vec![])), "it lags");
+        assert!(!turn(&RaftStatus { leader: None, ..status(Role::Replica, 5_000, vec![]) }));
+        assert!(!turn(&status(Role::Candidate, 5_000, vec![])));
+        let own = member(1, 5_000, None);
+        let leads = |others: Vec<MemberStatus>| status(Role::Leader, 5_000, [vec![own.clone()], others].concat());
+        assert!(turn(&leads(vec![])), "it is alone");
+        assert!(!turn(&leads(vec![member(2, 4_990, Some(now))])));
+        assert!(turn(&leads(vec![member(2, 3_000, Some(now)), member(3, 5_000, None)])), "they lag, or are away");
+        let silent = now.checked_sub(MAX_SILENCE + Duration::from_secs(1));
+        assert!(silent.is_none() || turn(&leads(vec![member(2, 5_000, silent)])));
+    }
+}

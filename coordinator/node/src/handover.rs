@@ -1,0 +1,307 @@
+//! Who should lead instead of this node: a voter that stands for election and whose own bitcoind is in sync, for the
+//! leader takes spends only on what its own bitcoind says, and whose checks pass.
+//!
+//! A leader whose bitcoind alone is out of sync, or whose checks alone fail (a slow disk, defects), hands over, once, and
+//! then not for a while. Where no other voter is fit either it stays, and refuses new spends only: releases and reads need
+//! none.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::bitcoind::BitcoindWatch;
+use crate::checks::Checks;
+use crate::health;
+use crate::metrics::{self, HandOverReason};
+use crate::peers::{Peers, Report};
+use crate::raft::{RaftStatus, TransferError};
+use crate::replica::Replica;
+
+/// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
+/// why it hands over.
+const WITHIN: Duration = Duration::from_secs(5);
+/// Longest hand-over before the end: requests under way need the rest of the time.
+const BEFORE_THE_END: Duration = Duration::from_secs(2);
+/// How long the others are asked for their bitcoinds where the lead goes anyhow: they answer within milliseconds.
+const ASK_WITHIN: Duration = Duration::from_millis(200);
+
+/// Gives up the lead when this node is not fit for it and another one is.
+pub struct HandOver {
+    replica: Arc<Replica>,
+    bitcoind: Arc<BitcoindWatch>,
+    checks: Arc<Checks>,
+    decision: Decision,
+}
+
+impl HandOver {
+    /// Nothing was handed over yet.
+    pub fn new(
+        replica: Arc<Replica>,
+        bitcoind: Arc<BitcoindWatch>,
+        checks: Arc<Checks>,
+        config: health::Config,
+    ) -> Self {
+        Self { replica, bitcoind, checks, decision: Decision::new(config) }
+    }
+
+    /// Why this node should not lead.
+    fn fault(&self) -> Option<(HandOverReason, String)> {
+        if let Err(why) = self.bitcoind.fit() {
+            return Some((HandOverReason::Bitcoind, why.to_owned()));
+        }
+        self.checks.unfit(Instant::now()).map(|names| (HandOverReason::Check, names))
+    }
+
+    /// To be called every few seconds, with what the others say of themselves now.
+    pub async fn consider(&mut self, reports: &[Report]) {
+        let leads = self.replica.leader_term().is_some();
+        if leads && self.replica.raft().abstains() {
+            return self.hand_on(reports).await;
+        }
+        let fault = self.fault().filter(|_| leads);
+        let Some((reason, fault)) = self.decision.due(fault, Instant::now()) else { return };
+        let Some(to) = best(&self.replica.status(), reports) else { return };
+        self.decision.acted = Some(Instant::now());
+        match self.replica.transfer(Some(to), Instant::now() + WITHIN).await {
+            Ok(leader) => {
+                metrics::handed_over(reason);
+                warn!(why = reason.word(), fault, leader = leader.node_id, "leadership handed over");
+            }
+            Err(error) => {
+                warn!(why = reason.word(), fault, to, %error, "not fit to lead, and leadership was not taken over");
+            }
+        }
+    }
+}
+
+impl HandOver {
+    /// Gives up a lead that this node should not have: it won an election while it was drained, or its state differs from
+    /// what most others have.
+    async fn hand_on(&self, reports: &[Report]) {
+        let status = self.replica.status();
+        let Some(to) = best(&status, reports).or_else(|| willing(&status, reports)) else { return };
+        match self.replica.transfer(Some(to), Instant::now() + WITHIN).await {
+            Ok(leader) => info!(leader = leader.node_id, "leadership handed on: this node should not lead"),
+            Err(error) => warn!(to, %error, "this node should not lead, and leadership was not taken over"),
+        }
+    }
+}
+
+/// When the lead is given up.
+#[derive(Debug)]
+struct Decision {
+    /// How long the fault lasts before that. Judgements of bitcoind, and checks, have a hysteresis of their own.
+    after: Duration,
+    /// Nodes that are fit by turns must not pass the lead to and fro.
+    pause: Duration,
+    /// When this node was first found unfit while it leads.
+    out_since: Option<Instant>,
+    /// When the lead was last given up, or was to be.
+    acted: Option<Instant>,
+}
+
+impl Decision {
+    fn new(config: health::Config) -> Self {
+        Self { after: config.hand_over_after, pause: config.hand_over_pause, out_since: None, acted: None }
+    }
+
+    /// The fault, once it has lasted and there was no hand-over lately.
+    fn due<F>(&mut self, fault: Option<F>, now: Instant) -> Option<F> {
+        let Some(fault) = fault else {
+            self.out_since = None;
+            return None;
+        };
+        let since = *self.out_since.get_or_insert(now);
+        let paused = self.acted.is_some_and(|at| now.saturating_duration_since(at) < self.pause);
+        (!paused && now.saturating_duration_since(since) >= self.after).then_some(fault)
+    }
+}
+
+/// Of the voters with a bitcoind in sync and nothing else against them that would take the lead, the one that has caught
+/// up best, the lowest id of equals.
+fn best(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
+    let is_fit = |report: &Report| report.in_sync_height.is_some() && report.unfit.is_none();
+    furthest(status, reports, |report| !report.abstains && is_fit(report))
+}
+
+/// The same whatever its bitcoind and its checks do.
+fn willing(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
+    furthest(status, reports, |report| !report.abstains)
+}
+
+fn furthest(status: &RaftStatus, reports: &[Report], fits: impl Fn(&Report) -> bool) -> Option<u64> {
+    let fits = |id: u64| reports.iter().any(|report| report.node_id == id && fits(report));
+    let others = status.members.iter().filter(|member| member.voter && member.node_id != status.node_id);
+    others
+        .filter(|member| fits(member.node_id))
+        .max_by_key(|member| (member.matched, u64::MAX - member.node_id))
+        .map(|member| member.node_id)
+}
+
+/// Whom planned work hands over to: of the voters that would take the lead, asked now, one whose bitcoind is in sync
+/// if there is one. `None` leaves it to Raft.
+pub async fn preferred(replica: &Replica, peers: &Peers) -> Option<u64> {
+    let status = replica.status();
+    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
+    best(&status, &reports).or_else(|| willing(&status, &reports))
+}
+
+/// Whether another member says that it stands for no election; one that does not answer may.
+pub async fn abstains(replica: &Replica, peers: &Peers, node_id: u64) -> bool {
+    let mut others = replica.status().others();
+    others.retain(|member| member.node_id == node_id);
+    peers.reports(&others, ASK_WITHIN).await.iter().any(|report| report.abstains)
+}
+
+/// Takes this node out of rotation because an operator says so, and gives up the lead if it has it. Requests go on.
+///
+/// # Errors
+/// [`TransferError`]: nobody else would lead. Then the node is in rotation as before.
+pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Result<(), TransferError> {
+    if replica.is_drained() && !replica.raft().leads() {
+        return Ok(());
+    }
+    let status = replica.status();
+    let votes = status.voters().any(|id| id == status.node_id);
+    let next = preferred(replica, peers).await;
+    if votes && next.is_none() {
+        return Err(TransferError::NoSuchVoter);
+    }
+    let mut undo = Undo(Some(replica));
+    replica.set_drained(true);
+    if replica.raft().leads() {
+        match replica.transfer(next, deadline).await {
+            Ok(leader) => {
+                metrics::handed_over(HandOverReason::Operator);
+                info!(leader = leader.node_id, "leadership handed over: this node is drained");
+            }
+            // Somebody else took over meanwhile.
+            Err(_) if !replica.raft().leads() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    undo.0 = None;
+    Ok(())
+}
+
+/// Puts a node back into rotation whose drain was given up, or whose caller went away meanwhile.
+struct Undo<'a>(Option<&'a Replica>);
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(replica) = self.0 {
+            replica.set_drained(false);
+        }
+    }
+}
+
+/// Hands over because this node stops.
+pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) {
+    if replica.leader_term().is_none() {
+        return;
+    }
+    let deadline = Instant::now() + (within / 2).min(BEFORE_THE_END);
+    let status = replica.status();
+    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
+    let handed = match best(&status, &reports).or_else(|| willing(&status, &reports)) {
+        Some(to) => replica.transfer(Some(to), deadline).await,
+        // One that is drained would refuse, and nobody be asked any more.
+        None if reports.iter().any(|report| report.abstains) => Err(TransferError::NoSuchVoter),
+        None => replica.transfer(None, deadline).await,
+    };
+    match handed {
+        Ok(leader) => {
+            metrics::handed_over(HandOverReason::Stop);
+            info!(leader = leader.node_id, "leadership handed over");
+        }
+        Err(error) => warn!(%error, "leadership could not be handed over; the others elect a leader"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Addresses, MemberStatus, Role};
+
+    fn member(node_id: u64, voter: bool, matched: u64) -> MemberStatus {
+        let addresses = Addresses { control: String::new(), data: String::new() };
+        MemberStatus { node_id, addresses, voter, matched: Some(matched), last_contact: None }
+    }
+
+    fn status() -> RaftStatus {
+        RaftStatus {
+            node_id: 1,
+            role: Role::Leader,
+            term: 1,
+            leader: Some(1),
+            quorum_acked: None,
+            own_term_applied: true,
+            last_log: Some(9),
+            committed: Some(9),
+            applied: Some(9),
+            snapshot: None,
+            purged: None,
+            joint: false,
+            members: vec![member(1, true, 9), member(2, true, 7), member(3, true, 8), member(4, false, 9)],
+        }
+    }
+
+    fn report(node_id: u64, in_sync_height: Option<u32>) -> Report {
+        Report { node_id, in_sync_height, ..Report::default() }
+    }
+
+    #[test]
+    fn the_furthest_voter_whose_bitcoind_is_in_sync_is_the_next_leader() {
+        let all = [report(2, Some(5)), report(3, Some(5)), report(4, Some(5))];
+        assert_eq!(best(&status(), &all), Some(3));
+        assert_eq!(best(&status(), &[report(2, Some(5)), report(3, None), report(4, Some(5))]), Some(2));
+    }
+
+    #[test]
+    fn a_voter_that_stands_for_no_election_is_not_handed_to() {
+        let drained = |node_id| Report { abstains: true, ..report(node_id, Some(5)) };
+        assert_eq!(best(&status(), &[report(2, Some(5)), drained(3)]), Some(2));
+        let reports = [report(2, None), drained(3)];
+        assert_eq!((best(&status(), &reports), willing(&status(), &reports)), (None, Some(2)));
+        assert_eq!(willing(&status(), &[drained(2), drained(3), report(4, None)]), None);
+    }
+
+    #[test]
+    fn where_no_other_voters_bitcoind_is_in_sync_there_is_nobody_to_hand_over_to() {
+        assert_eq!(best(&status(), &[report(2, None), report(4, Some(5))]), None);
+        assert_eq!(best(&status(), &[report(1, Some(5))]), None);
+    }
+
+    #[test]
+    fn a_voter_whose_checks_fail_is_not_handed_the_lead() {
+        let unfit = |node_id| Report { unfit: Some("fsync-latency".to_owned()), ..report(node_id, Some(5)) };
+        assert_eq!(best(&status(), &[report(2, Some(5)), unfit(3)]), Some(2));
+        assert_eq!(best(&status(), &[unfit(2), unfit(3)]), None);
+    }
+
+    const AFTER: Duration = Duration::from_secs(2);
+    const PAUSE: Duration = Duration::from_mins(1);
+
+    fn decision() -> (Decision, Instant) {
+        (Decision { after: AFTER, pause: PAUSE, out_since: None, acted: None }, Instant::now())
+    }
+
+    #[test]
+    fn the_lead_is_given_up_after_a_while_and_then_not_for_a_while() {
+        let (mut decision, start) = decision();
+        assert_eq!(decision.due(Some("TIMEOUT"), start), None);
+        assert_eq!(decision.due(Some("TIMEOUT"), start + AFTER), Some("TIMEOUT"));
+        decision.acted = Some(start + AFTER);
+        assert_eq!(decision.due(Some("TIMEOUT"), start + AFTER + PAUSE / 2), None);
+        assert_eq!(decision.due(Some("TIMEOUT"), start + AFTER + PAUSE), Some("TIMEOUT"));
+    }
+
+    #[test]
+    fn a_bitcoind_that_recovers_begins_anew() {
+        let (mut decision, start) = decision();
+        assert_eq!(decision.due(Some(()), start), None);
+        assert_eq!(decision.due(None::<()>, start + AFTER / 2), None);
+        assert_eq!(decision.due(Some(()), start + AFTER), None);
+    }
+}

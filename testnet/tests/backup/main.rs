@@ -1,0 +1,227 @@
+//! A cluster of real processes is backed up while it pays, goes on paying, is lost as a whole, and a new cluster begins
+//! with the backup beside the same bitcoinds. The blocks decide whether anybody was paid twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod scene;
+mod second;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use onespend_proto::v1::{self, PaymentState, UtxoState};
+use onespend_testnet::cluster::CLUSTER_ID;
+use onespend_testnet::hot::WALLET;
+use serde_json::Value;
+
+use scene::{AMOUNT_SAT, Scene, eventually, onespend, onespend_refuses, order, reason};
+use second::{SECOND_ID, Second};
+
+/// Payments before a backup is asked for, so that it is made under load.
+const WARM: usize = 2;
+/// The load ends at this many, whatever else happens: the wallet has more coins.
+const MAX_LOAD: usize = 20;
+
+/// safety 30: the payment that was ordered after the backup is paid once, whoever orders it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
+    let mut scene = Scene::start().await;
+    for payment_id in ["before-1", "before-2"] {
+        scene.pay(payment_id).await;
+    }
+    scene.settle(&["before-1", "before-2"]).await;
+
+    let (backup, made) = back_up_under_load(&mut scene).await;
+    a_damaged_backup_is_refused(&backup);
+    scene.pay("mined-after").await;
+    scene.all_relayed().await;
+    scene.mine(1);
+    let pending = scene.pay("pending-after").await;
+    scene.all_relayed().await;
+
+    // What signed them remembers them; it lies apart from what is lost.
+    let memory = keep_memory(&mut scene);
+    scene.lose_all_nodes();
+
+    let mut second = Second::prepare(&scene.cluster).unwrap();
+    what_must_not_be_restored_is_refused(&second, &backup);
+    let restored = second.restore(&backup);
+    assert_eq!((&restored["from_cluster"], &restored["from_index"]), (&CLUSTER_ID.into(), &made["index"]));
+    let again = onespend_refuses(&second.restore_args(&backup));
+    assert!(again.contains("is not empty"), "{again}");
+    second.adopt(&memory);
+    second.start(0);
+
+    nothing_is_signed_and_the_rest_works(&second, &pending).await;
+    strangers_are_not_let_in(&scene, &second).await;
+    second.take_in(1);
+    second.take_in(2);
+    second.wait_for_recovery_on_all().await;
+    second.confirm().await;
+
+    what_was_paid_after_the_backup_is_not_signed_again(&second).await;
+    scene.expect("anew");
+    let paid = second.client().create_payment(order("anew")).await.unwrap().payment.unwrap();
+    assert_eq!(paid.attempts[0].fence >> 48, 2, "the epoch went up with the restore and with the word of the operator");
+    scene.settle_with(&second.client(), &["anew"]).await;
+    let before = second.client().create_payment(order("before-1")).await.unwrap().payment.unwrap();
+    assert_eq!(before.state(), PaymentState::Settled, "what the backup knows is known");
+    scene.judge(&second.signer_logs());
+    second.finish();
+    scene.finish();
+}
+
+/// Pays on and on, and makes a backup meanwhile; what the command line says of it.
+async fn back_up_under_load(scene: &mut Scene) -> (PathBuf, Value) {
+    let leader = scene.cluster.find("/primary").map(|index| scene.cluster.nodes()[index].id()).unwrap();
+    let ids: Vec<String> = (0..MAX_LOAD).map(|n| format!("load-{n}")).collect();
+    for payment_id in &ids {
+        scene.expect(payment_id);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let (client, stopped) = (scene.client.clone(), Arc::clone(&stop));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let load = tokio::spawn(async move {
+        for payment_id in ids {
+            if stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            client.create_payment(order(&payment_id)).await.unwrap();
+            tell.send(payment_id).unwrap();
+        }
+    });
+    let mut paid = Vec::new();
+    while paid.len() < WARM {
+        paid.push(told.recv().await.unwrap());
+    }
+    let file = scene.cluster.folder().join("cluster.backup");
+    let out = file.to_str().unwrap();
+    let made = scene.cluster.operate(&["-o", "json", "backup", "create", "--out", out]).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    load.await.unwrap();
+    while let Ok(payment_id) = told.try_recv() {
+        paid.push(payment_id);
+    }
+    scene.paid.extend(paid);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    assert_ne!(made["node_id"], leader, "a replica is asked: {made}");
+    assert_eq!(made["cluster_id"], CLUSTER_ID);
+    assert!(made["payments"].as_u64().unwrap() >= 2 + WARM as u64, "{made}");
+    let refused = scene.cluster.operate(&["backup", "create", "--out", out]).unwrap_err().to_string();
+    assert!(refused.contains("exists already"), "{refused}");
+    let forced = ["-o", "json", "backup", "create", "--force", "--from", &leader.to_string(), "--out", out];
+    let made: Value = serde_json::from_str(&scene.cluster.operate(&forced).unwrap()).unwrap();
+    assert_eq!(made["node_id"], leader);
+    assert!(!file.with_extension("backup.partial").exists());
+    let verified: Value = serde_json::from_str(&onespend(&["-o", "json", "backup", "verify", out])).unwrap();
+    assert_eq!(verified, made);
+    let listed = onespend(&["-o", "json", "backup", "list", scene.cluster.folder().to_str().unwrap()]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(
+        (&listed["backups"][0]["name"], &listed["backups"][0]["index"]),
+        (&"cluster.backup".into(), &made["index"])
+    );
+    (file, made)
+}
+
+/// The command line says which file, and which part.
+fn a_damaged_backup_is_refused(backup: &Path) {
+    let good = std::fs::read(backup).unwrap();
+    let damaged = backup.with_file_name("damaged.backup");
+    for (at, part) in [(3, "beginning"), (60, "header"), (good.len() / 2, "content"), (good.len() - 5, "end")] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&damaged, bytes).unwrap();
+        let refused = onespend_refuses(&["backup", "verify", damaged.to_str().unwrap()]);
+        assert!(refused.contains("damaged.backup") && refused.contains(part), "byte {at}: {refused}");
+    }
+    std::fs::remove_file(&damaged).unwrap();
+}
+
+/// Copies what the primary's signer remembers, once it is stopped: everything was signed there.
+fn keep_memory(scene: &mut Scene) -> PathBuf {
+    let index = scene.cluster.find("/primary").unwrap();
+    for payment_id in ["mined-after", "pending-after"] {
+        assert_eq!(scene.signed_by(index, payment_id), 1, "the primary signed {payment_id}");
+    }
+    let node = scene.cluster.node(index).unwrap();
+    node.kill().unwrap();
+    let kept = scene.cluster.folder().join("memory");
+    std::fs::create_dir(&kept).unwrap();
+    for entry in std::fs::read_dir(scene.cluster.nodes()[index].data_folder()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("signer-") {
+            std::fs::copy(entry.path(), kept.join(entry.file_name())).unwrap();
+        }
+    }
+    kept
+}
+
+fn what_must_not_be_restored_is_refused(second: &Second, backup: &Path) {
+    let same_id = onespend_refuses(&second.restore_args_as_old_cluster(backup));
+    assert!(same_id.contains("a name of its own"), "{same_id}");
+    let many = onespend_refuses(&second.restore_args_with_other_members(backup));
+    assert!(many.contains("the others join it empty"), "{many}");
+    let mut bytes = std::fs::read(backup).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    let damaged = backup.with_file_name("damaged.backup");
+    std::fs::write(&damaged, bytes).unwrap();
+    let refused = onespend_refuses(&second.restore_args(&damaged));
+    assert!(refused.contains("damaged in its content"), "{refused}");
+}
+
+async fn nothing_is_signed_and_the_rest_works(second: &Second, pending: &v1::Payment) {
+    let client = second.client();
+    let refused = eventually("an order is refused for recovery mode", async || {
+        match client.create_payment(order("pending-after")).await {
+            Ok(granted) => panic!("granted: {granted:?}"),
+            Err(error) if error.is("RECOVERY_MODE") => Ok(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    refused.await;
+    let recovery = second.wait_for_comparison().await;
+    assert!(recovery.why.contains("cluster.backup") && recovery.epoch == 1, "{recovery:?}");
+    let selection = v1::Selection { target_sat: AMOUNT_SAT, feerate_sat_vb: 2.0, ..Default::default() };
+    let what = Some(v1::reserve_utxos_request::What::Selection(selection));
+    let reserve = v1::ReserveUtxosRequest { wallet_id: WALLET.to_owned(), what, ..Default::default() };
+    let reserved = client.reserve_utxos(reserve).await.expect("reservations work").reservation.unwrap();
+    assert_eq!(reserved.fence >> 48, 1, "above every fence of the cluster that was lost");
+    let before =
+        client.get_payment(v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: "before-2".to_owned() });
+    assert_eq!(before.await.expect("reads work").payment.unwrap().state(), PaymentState::Settled);
+    // Its transaction is still in the mempools, and not in this state: its coin is nobody's.
+    let spent = pending.attempts[0].inputs[0].clone();
+    let request = v1::ListUtxosRequest { wallet_id: WALLET.to_owned(), page_size: 1000, ..Default::default() };
+    let coins = client.list_utxos(request).await.unwrap().utxos;
+    let coin = coins.iter().find(|coin| coin.outpoint.as_ref() == Some(&spent)).unwrap();
+    assert_eq!(coin.state(), UtxoState::Quarantined, "{coin:?}");
+}
+
+/// Certificates of the old cluster are nothing in the new one.
+async fn strangers_are_not_let_in(scene: &Scene, second: &Second) {
+    let stranger = second.client_with(scene.cluster.client());
+    let request = v1::GetTipRequest::default();
+    stranger.get_tip(request).await.expect_err("the new authority did not issue this certificate");
+}
+
+/// Nobody has told the new cluster of it; what the signer remembers stands between the order and a second payment.
+async fn what_was_paid_after_the_backup_is_not_signed_again(second: &Second) {
+    for payment_id in ["mined-after", "pending-after"] {
+        // The order is taken, because its name is free; the answer may also be that it takes too long.
+        let answer = second.client().create_payment(order(payment_id)).await;
+        let shown = eventually("the payment is there", async || {
+            let request = v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: payment_id.to_owned() };
+            second.client().get_payment(request).await.map_err(|error| format!("{error}; {answer:?}"))
+        });
+        let shown = shown.await.payment.unwrap();
+        assert_eq!(shown.state(), PaymentState::Signing, "{shown:?}");
+    }
+    second.wait_for_log("the signer refuses").await;
+    assert_eq!(second.signed("mined-after") + second.signed("pending-after"), 0);
+    assert_eq!(second.cluster_id().await, SECOND_ID);
+    // Nor is an order under another content taken for it later.
+    let other = v1::CreatePaymentRequest { recipients: vec![scene::recipient("else")], ..order("mined-after") };
+    assert_eq!(reason(second.client().create_payment(other).await), "PAYMENT_ID_REUSED");
+}

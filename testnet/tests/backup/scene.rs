@@ -1,0 +1,230 @@
+//! The cluster that will be lost, its payments, and waiting for what must come.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use bitcoin::hashes::{Hash, hash160};
+use bitcoin::{Amount, ScriptBuf, WPubkeyHash};
+use onespend_proto::client::{Client, ClientError};
+use onespend_proto::v1::recipient::Destination;
+use onespend_proto::v1::{self, PaymentState};
+use onespend_testnet::bitcoind::wait_for_same_tip;
+use onespend_testnet::cluster::{Addresses, Cluster, FINALITY_DEPTH, Folder, Node};
+use onespend_testnet::hot::{self, WALLET};
+use onespend_testnet::oracle::chain::{self, Orders};
+use onespend_testnet::oracle::deaths::Spends;
+use onespend_testnet::oracle::signer_log;
+use onespend_testnet::{grpc, programs};
+
+const NODES: usize = 3;
+const SEED: u64 = 29;
+const COINS: usize = 40;
+const COIN_SAT: u64 = 1_000_000;
+/// What each payment pays.
+pub const AMOUNT_SAT: i64 = 400_000;
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(50);
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Scene {
+    pub cluster: Cluster,
+    pub client: Client,
+    /// Every payment whose transaction should be in a block at the end.
+    pub paid: Vec<String>,
+    orders: Orders,
+    first_height: u32,
+}
+
+impl Scene {
+    /// A cluster with a wallet that has coins.
+    pub async fn start() -> Self {
+        programs::check_all().unwrap();
+        let folder = Folder::temporary("backup").unwrap();
+        let mut cluster = Cluster::start(folder, NODES, SEED, &mut |_| {}).unwrap();
+        let first_height = cluster.bitcoinds()[0].height().unwrap() + 1;
+        hot::prepare(&mut cluster, COINS, Amount::from_sat(COIN_SAT)).await.unwrap();
+        let addresses: Vec<Addresses> = cluster.nodes().iter().map(Node::addresses).collect();
+        let client = following(&addresses, cluster.client());
+        Self { cluster, client, paid: Vec::new(), orders: Orders::default(), first_height }
+    }
+
+    /// The bitcoinds end as well.
+    pub fn finish(self) {
+        self.cluster.finish().unwrap();
+    }
+
+    /// Tells the judge who is paid by a payment.
+    pub fn expect(&mut self, payment_id: &str) {
+        let amount = Amount::from_sat(AMOUNT_SAT.unsigned_abs());
+        self.orders.add(payee(payment_id), payment_id, amount).unwrap();
+    }
+
+    pub async fn pay(&mut self, payment_id: &str) -> v1::Payment {
+        self.expect(payment_id);
+        self.paid.push(payment_id.to_owned());
+        self.client.create_payment(order(payment_id)).await.unwrap().payment.unwrap()
+    }
+
+    /// Mines until these payments are settled.
+    pub async fn settle(&mut self, payment_ids: &[&str]) {
+        let client = self.client.clone();
+        self.settled(&client, payment_ids).await;
+    }
+
+    /// The same by another cluster, of payments that it made.
+    pub async fn settle_with(&mut self, client: &Client, payment_ids: &[&str]) {
+        self.paid.extend(payment_ids.iter().map(|payment_id| (*payment_id).to_owned()));
+        self.settled(client, payment_ids).await;
+    }
+
+    async fn settled(&mut self, client: &Client, payment_ids: &[&str]) {
+        eventually("the payments settle", async || {
+            for payment_id in payment_ids {
+                let request =
+                    v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: (*payment_id).to_owned() };
+                let found = client.get_payment(request).await.map_err(|error| error.to_string())?.payment.unwrap();
+                if found.state() != PaymentState::Settled {
+                    self.mine(1);
+                    return Err(format!("{found:?}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    pub fn mine(&mut self, blocks: u32) {
+        let (funds, bitcoind) = self.cluster.funds().unwrap();
+        let script = funds.script().clone();
+        bitcoind.mine(blocks, &script).unwrap();
+        wait_for_same_tip(self.cluster.bitcoinds()).unwrap();
+    }
+
+    /// Waits until every payment was taken by a bitcoind, and all mempools hold the same: so the one that mines has it.
+    pub async fn all_relayed(&self) {
+        use PaymentState::{Broadcast, Confirming, Settled};
+        eventually("every payment is relayed", async || {
+            for payment_id in &self.paid {
+                let request = v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: payment_id.clone() };
+                let found = self.client.get_payment(request).await.map_err(|error| error.to_string())?.payment.unwrap();
+                if !matches!(found.state(), Broadcast | Confirming | Settled) {
+                    return Err(format!("{found:?}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+        eventually("the mempools hold the same", async || {
+            let mut pools = Vec::new();
+            for bitcoind in self.cluster.bitcoinds() {
+                let mut pool: Vec<String> =
+                    bitcoind.call("getrawmempool", &[]).map_err(|error| format!("{error:#}"))?;
+                pool.sort_unstable();
+                pools.push(pool);
+            }
+            if pools.iter().all(|pool| *pool == pools[0]) { Ok(()) } else { Err(format!("{pools:?}")) }
+        })
+        .await;
+    }
+
+    /// How often a node's signer signed for a payment.
+    pub fn signed_by(&self, index: usize, payment_id: &str) -> usize {
+        signed(&self.cluster.nodes()[index].signer_log(), payment_id)
+    }
+
+    /// Power goes, and the disks with it.
+    pub fn lose_all_nodes(&mut self) {
+        for index in 0..NODES {
+            let node = self.cluster.node(index).unwrap();
+            node.kill().unwrap();
+            std::fs::remove_dir_all(node.data_folder()).unwrap();
+        }
+    }
+
+    /// The blocks: everybody who should be is paid, once and exactly, and nobody else is; and no signer of either cluster
+    /// signed a coin away twice.
+    pub fn judge(&self, signer_logs: &[PathBuf]) {
+        let depth = usize::try_from(FINALITY_DEPTH).unwrap();
+        let blocks = chain::read_blocks(&self.cluster.bitcoinds()[0], self.first_height).unwrap();
+        let verdict = chain::judge(&blocks, &self.orders, depth);
+        assert!(verdict.is_clean(), "{verdict:?}");
+        let mut paid: Vec<&str> = self.paid.iter().map(String::as_str).collect();
+        paid.sort_unstable();
+        assert_eq!(verdict.settled.iter().map(String::as_str).collect::<Vec<_>>(), paid, "settled by the blocks");
+        let own = self.cluster.nodes().iter().map(Node::signer_log);
+        let logs = own.chain(signer_logs.iter().cloned()).filter(|log| log.exists());
+        let signatures: Vec<_> = logs.flat_map(|log| signer_log::read(&log).unwrap()).collect();
+        let signers = signer_log::judge(&signatures, &Spends::read(&blocks, depth, |_| 0));
+        assert!(signers.is_clean(), "{signers:?}");
+    }
+}
+
+pub fn following(addresses: &[Addresses], credentials: &onespend_testnet::cluster::Credentials) -> Client {
+    grpc::following_client(addresses, credentials).unwrap().with_deadline(CALL_DEADLINE)
+}
+
+/// How often a payment stands in a signer's log, which may not be there yet.
+pub fn signed(log: &std::path::Path, payment_id: &str) -> usize {
+    let all = if log.exists() { signer_log::read(log).unwrap() } else { Vec::new() };
+    all.iter().filter(|one| one.payment_id == payment_id).count()
+}
+
+pub fn order(payment_id: &str) -> v1::CreatePaymentRequest {
+    v1::CreatePaymentRequest {
+        wallet_id: WALLET.to_owned(),
+        payment_id: payment_id.to_owned(),
+        recipients: vec![recipient(payment_id)],
+        fee: Some(v1::create_payment_request::Fee::FeerateSatVb(2.0)),
+        ..Default::default()
+    }
+}
+
+/// Who is paid by a payment: nobody else is.
+fn payee(payment_id: &str) -> ScriptBuf {
+    ScriptBuf::new_p2wpkh(&WPubkeyHash::from_raw_hash(hash160::Hash::hash(payment_id.as_bytes())))
+}
+
+pub fn recipient(payment_id: &str) -> v1::Recipient {
+    let script = payee(payment_id).to_bytes().into();
+    v1::Recipient { amount_sat: AMOUNT_SAT, destination: Some(Destination::Script(script)) }
+}
+
+/// The reason of a refusal.
+pub fn reason<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> String {
+    match answer {
+        Err(ClientError::Rejected(rejection)) => rejection.reason,
+        other => panic!("refused, wanted; got {other:?}"),
+    }
+}
+
+/// What the command line says.
+pub fn onespend<S: AsRef<str> + std::fmt::Debug>(args: &[S]) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it says when it refuses.
+pub fn onespend_refuses<S: AsRef<str> + std::fmt::Debug>(args: &[S]) -> String {
+    let output = run(args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn run<S: AsRef<str>>(args: &[S]) -> Output {
+    Command::new(programs::onespend().unwrap()).args(args.iter().map(AsRef::as_ref)).output().unwrap()
+}
+
+/// Looks again and again until there is something to see; else says what is missing.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(seen) => return seen,
+            Err(why) => assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}: {why}"),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
