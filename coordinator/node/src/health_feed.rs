@@ -123,6 +123,7 @@ fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
         }),
         last_quorum_ack: status.quorum_acked,
         leader_contact: feed.replica.raft().leader_heard_at(),
+        caught_up: feed.replica.raft().caught_up_at(),
         own_term_applied: feed.replica.leader_term().is_some(),
         committed_index: committed,
         applied_index: applied,

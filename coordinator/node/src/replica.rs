@@ -131,12 +131,15 @@ impl Replica {
         self.raft.all_decided(deadline.into()).await
     }
 
-    /// How old this node's state may be: the time since a quorum acknowledged it as leader, or since it last had
-    /// everything that its leader knew to be committed.
-    pub fn staleness(&self) -> Duration {
-        let status = self.raft.status();
-        let fresh = if self.leader_term().is_some() { status.quorum_acked } else { self.raft.caught_up_at() };
-        fresh.map_or(Duration::MAX, |at| runtime::now().into_std().saturating_duration_since(at))
+    /// How old this node's state may be: the time since [`Self::fresh_at`]; `None` if that is not known.
+    pub fn staleness(&self) -> Option<Duration> {
+        self.fresh_at().map(|at| runtime::now().into_std().saturating_duration_since(at))
+    }
+
+    /// When a quorum last acknowledged this node as leader, or when it last had everything that its leader knew to be
+    /// committed; `None` if it has not been so yet.
+    pub fn fresh_at(&self) -> Option<Instant> {
+        if self.leader_term().is_some() { self.raft.status().quorum_acked } else { self.raft.caught_up_at() }
     }
 
     /// The applied index, as it moves.

@@ -147,13 +147,23 @@ impl Chain {
         self.bitcoinds.iter().zip(&self.faulty).filter(|(_, faulty)| !**faulty).map(|(caller, _)| caller).collect()
     }
 
+    /// Those without faults that have the longest chain there ever was, and its height. One that was hit by a fault until
+    /// now may be behind, on blocks that a reorganisation has replaced meanwhile: a block mined on those would make a
+    /// deeper reorganisation of it than anybody asked for.
+    fn longest(&self) -> Result<(u32, Vec<Caller>)> {
+        let heights = self.sound().into_iter().filter_map(|one| Some((one.call::<u32>("getblockcount", &[]).ok()?, one)));
+        let heights: Vec<_> = heights.collect();
+        let tip = heights.iter().map(|(height, _)| *height).max().context("every bitcoind is faulty")?;
+        ensure!(tip >= self.chronicle.highest(), "no bitcoind has more than {tip} blocks");
+        Ok((tip, heights.into_iter().filter(|(height, _)| *height == tip).map(|(_, one)| one.clone()).collect()))
+    }
+
     /// Mines one block, each time on the next of them.
     fn mine_next(&mut self) -> Result<()> {
-        self.wait_until_spread(); // one that was hit by a fault until now may be behind
+        self.wait_until_spread();
         self.next = self.next.wrapping_add(1);
-        let sound = self.sound();
-        let miner = sound.get(self.next.checked_rem(sound.len()).unwrap_or(0)).context("every bitcoind is faulty")?;
-        let miner = (*miner).clone();
+        let (_, longest) = self.longest()?;
+        let miner = longest.get(self.next % longest.len()).context("every bitcoind is faulty")?;
         self.chronicle.expect();
         miner.call::<Value>("generatetoaddress", &[json!(1), json!(self.address.to_string())])?;
         self.chronicle.made(miner.call("getblockcount", &[])?, RPC_TIMEOUT);
@@ -163,17 +173,14 @@ impl Chain {
 
     /// A chain that is shorter than one that was seen would say of what is final that it is not.
     fn follow(&mut self) -> Result<()> {
-        let tips = self.sound().into_iter().filter_map(|one| Some((one.call::<u32>("getblockcount", &[]).ok()?, one)));
-        let (tip, longest) = tips.max_by_key(|(tip, _)| *tip).context("every bitcoind is faulty")?;
-        let longest = longest.clone();
-        ensure!(tip >= self.chronicle.highest(), "no bitcoind has more than {tip} blocks");
-        self.chronicle.follow(tip, &longest)
+        let (tip, longest) = self.longest()?;
+        self.chronicle.follow(tip, longest.first().context("every bitcoind is faulty")?)
     }
 
     fn reorganise(&mut self, depth: u32, empty: bool) -> Result<()> {
         self.wait_until_spread(); // else blocks would be taken back that some have not seen
-        let miner = (*self.sound().first().context("every bitcoind is faulty")?).clone();
-        let tip: u32 = miner.call("getblockcount", &[])?;
+        let (tip, longest) = self.longest()?;
+        let miner = longest.first().context("every bitcoind is faulty")?;
         ensure!(tip > depth, "there are only {tip} blocks");
         let first: BlockHash = miner.call("getblockhash", &[json!(tip + 1 - depth)])?;
         miner.call::<Value>("invalidateblock", &[json!(first)])?;
@@ -181,14 +188,14 @@ impl Chain {
         self.chronicle.expect();
         if empty {
             for _ in 0..depth {
-                insist(&miner, "generateblock", &[address.clone(), json!([])])?;
+                insist(miner, "generateblock", &[address.clone(), json!([])])?;
             }
         } else {
             for _ in 0..depth {
-                insist(&miner, "generatetoaddress", &[json!(1), address.clone()])?;
+                insist(miner, "generatetoaddress", &[json!(1), address.clone()])?;
             }
         }
-        insist(&miner, "generatetoaddress", &[json!(1), address])?;
+        insist(miner, "generatetoaddress", &[json!(1), address])?;
         self.chronicle.made(miner.call("getblockcount", &[])?, RPC_TIMEOUT);
         // The new chain is longer, so the old one stays behind without being forbidden.
         miner.call::<Value>("reconsiderblock", &[json!(first)])?;

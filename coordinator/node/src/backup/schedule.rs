@@ -105,7 +105,7 @@ async fn first_wait(schedule: &Arc<Schedule>) -> Duration {
 
 fn may_make(schedule: &Schedule) -> bool {
     let sound = schedule.alarms.current().iter().all(|alarm| alarm.code != agreement::MISMATCH);
-    let heard = schedule.replica.staleness() <= MAX_SILENCE;
+    let heard = schedule.replica.staleness().is_some_and(|age| age <= MAX_SILENCE);
     sound && heard && is_its_turn(&schedule.replica.status(), Instant::now())
 }
 

@@ -40,13 +40,10 @@ pub(crate) async fn confirm(api: &Api, bound: Option<Duration>, deadline: Instan
         }
         Some(bound) => {
             let staleness = api.replica.staleness();
-            if staleness > bound {
-                return Err(too_stale(staleness, bound));
-            }
-            staleness
+            staleness.filter(|staleness| *staleness <= bound).ok_or_else(|| too_stale(staleness, bound))?
         }
     };
-    Ok(info(api, staleness))
+    Ok(info(api, Some(staleness)))
 }
 
 /// Whether this may be answered from a state that is old. What it lacks may exist: that there is nothing is said of the
@@ -60,14 +57,15 @@ pub(super) fn unconfirmed(api: &Api) -> v1::ReadInfo {
     info(api, api.replica.staleness())
 }
 
-fn info(api: &Api, staleness: Duration) -> v1::ReadInfo {
+fn info(api: &Api, staleness: Option<Duration>) -> v1::ReadInfo {
     let applied_index = api.replica.read(|state| state.applied().0);
-    v1::ReadInfo { applied_index, staleness_ms: whole_ms(staleness), served_by: api.settings.node_id }
+    let staleness_ms = staleness.map_or(u64::MAX, whole_ms);
+    v1::ReadInfo { applied_index, staleness_ms, served_by: api.settings.node_id }
 }
 
-/// This node is older than may be.
-pub(super) fn too_stale(staleness: Duration, bound: Duration) -> Status {
-    status::too_stale(whole_ms(staleness), whole_ms(bound))
+/// This node is older than may be, or does not know how old it is.
+pub(super) fn too_stale(staleness: Option<Duration>, bound: Duration) -> Status {
+    status::too_stale(staleness.map(whole_ms), whole_ms(bound))
 }
 
 fn whole_ms(duration: Duration) -> u64 {

@@ -130,9 +130,13 @@ pub(crate) fn unread(why: &str) -> Status {
 }
 
 /// This node is older than the read allows.
-pub(crate) fn too_stale(staleness_ms: u64, bound_ms: u64) -> Status {
-    let message = format!("this node is {staleness_ms} ms behind its leader; the read allows {bound_ms} ms");
-    refuse(Code::Unavailable, ErrorReason::TooStale, message, vec![("staleness_ms", staleness_ms.to_string())])
+pub(crate) fn too_stale(staleness_ms: Option<u64>, bound_ms: u64) -> Status {
+    let (behind, metadata) = match staleness_ms {
+        Some(ms) => (format!("is {ms} ms behind its leader"), vec![("staleness_ms", ms.to_string())]),
+        None => ("does not know yet how far it is behind its leader".to_owned(), vec![]),
+    };
+    let message = format!("this node {behind}; the read allows {bound_ms} ms");
+    refuse(Code::Unavailable, ErrorReason::TooStale, message, metadata)
 }
 
 /// Too much at once.

@@ -86,21 +86,19 @@ impl Freshness {
     /// Refuses what a node may not tell that has been cut off for long: its caller goes elsewhere.
     fn begin(api: &Api) -> Result<Self, Status> {
         let bound = MIN_STALENESS.max(STALENESS_ELECTIONS * api.replica.raft().election_timeout());
-        let staleness = api.replica.staleness();
-        if staleness > bound {
-            return Err(reads::too_stale(staleness, bound));
-        }
-        let now = runtime::now().into_std();
-        Ok(Self { bound, fresh_at: now.checked_sub(staleness).unwrap_or(now) })
+        let (fresh_at, staleness) = (api.replica.fresh_at(), api.replica.staleness());
+        let young = staleness.is_some_and(|staleness| staleness <= bound);
+        let fresh_at = fresh_at.filter(|_| young).ok_or_else(|| reads::too_stale(staleness, bound))?;
+        Ok(Self { bound, fresh_at })
     }
 
-    /// Takes in how old the state is now. A leader that was just deposed does not know how fresh it is until it has
+    /// Takes in when the state is known to have been fresh. A leader that was just deposed does not know how fresh it is until it has
     /// heard of the next one, so the latest moment that is known of counts.
-    pub(super) fn renew(&mut self, staleness: Duration, now: Instant) -> Result<(), Status> {
-        self.fresh_at = now.checked_sub(staleness).map_or(self.fresh_at, |at| at.max(self.fresh_at));
+    pub(super) fn renew(&mut self, fresh_at: Option<Instant>, now: Instant) -> Result<(), Status> {
+        self.fresh_at = fresh_at.map_or(self.fresh_at, |at| at.max(self.fresh_at));
         let age = now.saturating_duration_since(self.fresh_at);
         if age > self.bound {
-            return Err(reads::too_stale(age, self.bound));
+            return Err(reads::too_stale(Some(age), self.bound));
         }
         Ok(())
     }
@@ -120,7 +118,7 @@ async fn tell<F: Follow>(
     loop {
         // Nothing of a state that most others contradict is told; the caller resumes on another node (safety 31). Nor
         // does it wait at a node that hears of no changes.
-        let fresh = freshness.renew(api.replica.staleness(), runtime::now().into_std());
+        let fresh = freshness.renew(api.replica.fresh_at(), runtime::now().into_std());
         if let Err(why) = api.demand_sound_state().and(fresh) {
             return why;
         }

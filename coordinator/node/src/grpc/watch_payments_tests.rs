@@ -196,11 +196,8 @@ fn is_too_stale(refused: Result<(), Status>) -> bool {
 fn a_replica_that_is_cut_off_ends_its_streams_at_the_bound() {
     let (bound, fresh_at) = (Duration::from_secs(15), Instant::now());
     let mut freshness = Freshness { bound, fresh_at };
-    let cut_off_for = |length: Duration| (length, fresh_at + length);
-    let (staleness, now) = cut_off_for(bound);
-    assert!(freshness.renew(staleness, now).is_ok());
-    let (staleness, now) = cut_off_for(bound + Duration::from_millis(1));
-    assert!(is_too_stale(freshness.renew(staleness, now)));
+    assert!(freshness.renew(Some(fresh_at), fresh_at + bound).is_ok());
+    assert!(is_too_stale(freshness.renew(Some(fresh_at), fresh_at + bound + Duration::from_millis(1))));
 }
 
 /// Who led does not know how fresh it is until it has heard of the next leader.
@@ -208,11 +205,11 @@ fn a_replica_that_is_cut_off_ends_its_streams_at_the_bound() {
 fn an_election_ends_no_stream_unless_it_has_no_end() {
     let (bound, begun) = (Duration::from_secs(15), Instant::now());
     let mut freshness = Freshness { bound, fresh_at: begun };
-    assert!(freshness.renew(Duration::MAX, begun + Duration::from_secs(14)).is_ok());
+    assert!(freshness.renew(None, begun + Duration::from_secs(14)).is_ok());
     let elected = begun + Duration::from_mins(1);
-    assert!(is_too_stale(freshness.renew(Duration::MAX, elected)));
-    assert!(freshness.renew(Duration::from_millis(50), elected).is_ok());
-    assert!(freshness.renew(Duration::MAX, elected + Duration::from_secs(14)).is_ok());
+    assert!(is_too_stale(freshness.renew(None, elected)));
+    assert!(freshness.renew(elected.checked_sub(Duration::from_millis(50)), elected).is_ok());
+    assert!(freshness.renew(None, elected + Duration::from_secs(14)).is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,7 +238,7 @@ async fn a_node_that_stops_says_so_to_those_who_watch() {
 async fn a_cluster_of_one_is_never_stale() {
     let folder = tempfile::TempDir::new().unwrap();
     let replica = specimen::leader(&folder).await;
-    assert!(replica.staleness() < Duration::from_secs(5), "{:?}", replica.staleness());
+    assert!(replica.staleness().is_some_and(|age| age < Duration::from_secs(5)), "{:?}", replica.staleness());
 }
 
 /// GetNodeViews waits for no quorum, so it must not look as if it had.

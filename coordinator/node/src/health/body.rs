@@ -67,6 +67,7 @@ pub(crate) fn status(snapshot: &Snapshot, stale: bool, now: Instant) -> Value {
         "leader": snapshot.leader.as_ref().map(leader),
         "last_quorum_ack_age_ms": age(snapshot.last_quorum_ack),
         "leader_contact_age_ms": age(snapshot.leader_contact),
+        "caught_up_age_ms": age(snapshot.caught_up),
         "own_term_applied": snapshot.own_term_applied,
         "committed_index": snapshot.committed_index,
         "applied_index": snapshot.applied_index,

@@ -150,6 +150,9 @@ pub struct Snapshot {
     pub last_quorum_ack: Option<Instant>,
     /// As follower or learner: when the leader was last heard.
     pub leader_contact: Option<Instant>,
+    /// As follower or learner: when it last had all that its leader knew to be committed; how old its reads are is
+    /// counted from here.
+    pub caught_up: Option<Instant>,
     /// As leader: an entry of its own term has been applied, so its state is current.
     pub own_term_applied: bool,
     /// Last log index known to be committed.
@@ -192,6 +195,7 @@ impl Snapshot {
             leader: None,
             last_quorum_ack: None,
             leader_contact: None,
+            caught_up: None,
             own_term_applied: false,
             committed_index: 0,
             applied_index: 0,

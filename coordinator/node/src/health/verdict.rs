@@ -203,7 +203,7 @@ impl Moment<'_> {
             let acknowledged = self.snapshot.last_quorum_ack;
             need(self.within(acknowledged, self.limits.leader_contact), Reason::QuorumLost)?;
         } else {
-            self.hears_a_leader()?;
+            self.follows()?;
         }
         self.applied(self.limits.max_lag_entries)
     }
@@ -219,7 +219,7 @@ impl Moment<'_> {
     fn replica(&self, max_lag_entries: u64) -> Result<(), Reason> {
         self.serving()?;
         need(self.snapshot.role != Role::Leader, Reason::IsLeader)?;
-        self.hears_a_leader()?;
+        self.follows()?;
         self.applied(max_lag_entries)?;
         self.checked_for_traffic()
     }
@@ -228,9 +228,12 @@ impl Moment<'_> {
         need(self.snapshot.fit_for_traffic, Reason::CheckFailed)
     }
 
-    fn hears_a_leader(&self) -> Result<(), Reason> {
+    /// It hears a leader, and has once had all that this leader or an earlier one had committed: before, it can say of no
+    /// read how old it is.
+    fn follows(&self) -> Result<(), Reason> {
         let heard = self.within(self.snapshot.leader_contact, self.limits.leader_contact);
-        need(self.snapshot.leader.is_some() && heard, Reason::NoLeader)
+        need(self.snapshot.leader.is_some() && heard, Reason::NoLeader)?;
+        need(self.snapshot.caught_up.is_some(), Reason::AppliedLag)
     }
 
     fn applied(&self, most: u64) -> Result<(), Reason> {

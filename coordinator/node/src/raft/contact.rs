@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Accepted appends that wait until this node has applied up to their commit index; the oldest go first.
+/// Accepted appends that wait until this node has applied up to their commit index, at most. While there are so many, later
+/// ones are not noted: to forget the oldest instead would leave a node that is far behind without any that it reaches.
 const MAX_PENDING: usize = 256;
 
 /// What was heard. Cheap to clone.
@@ -24,10 +25,9 @@ impl Contact {
     pub(crate) fn accepted(&self, at: Instant, commit: u64) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.last = heard.last.max(Some(at));
-        if heard.pending.len() == MAX_PENDING {
-            heard.pending.pop_front();
+        if heard.pending.len() < MAX_PENDING {
+            heard.pending.push_back((at, commit));
         }
-        heard.pending.push_back((at, commit));
     }
 
     /// When a leader was last heard.
@@ -64,5 +64,18 @@ mod tests {
         assert_eq!(contact.caught_up_at(11), Some(first));
         assert_eq!(contact.caught_up_at(12), Some(second));
         assert_eq!(contact.caught_up_at(12), Some(second));
+    }
+
+    #[test]
+    fn a_node_that_is_behind_under_steady_load_still_learns_its_age() {
+        let (contact, begun) = (Contact::default(), Instant::now());
+        let at = |append: u64| begun + Duration::from_millis(append);
+        // It applies what was committed 2000 appends ago, which is more than are remembered.
+        let mut known = None;
+        for append in 1..=10_000 {
+            contact.accepted(at(append), append);
+            known = contact.caught_up_at(append.saturating_sub(2000));
+        }
+        assert!(known.is_some_and(|known| known >= at(5000)), "{:?}", known.map(|known| known - begun));
     }
 }

@@ -8,7 +8,7 @@ use onespend_adapters::backup::{Header, Kept};
 use serde::Serialize;
 
 use crate::backup::Contents;
-use crate::cli::format::{ago, grouped};
+use crate::cli::format::{ago, counted, grouped};
 use crate::cli::output::Show;
 use crate::cli::table::{self, Column};
 
@@ -54,7 +54,7 @@ pub struct Summary {
     network: Option<String>,
     /// The block up to which it has followed the chain.
     tip_height: Option<u32>,
-    wallets: u64,
+    wallets: usize,
     coins: usize,
     payments: usize,
     /// Those that are not settled.
@@ -74,7 +74,7 @@ impl Summary {
             content_bytes: contents.header.size_bytes,
             network: state.network().ok().map(|network| network.to_string()),
             tip_height: state.tip().ok().map(|tip| tip.height.0),
-            wallets: state.wallet_count(),
+            wallets: state.wallets().count(),
             coins: state.utxos().count(),
             payments: state.payment_count(),
             open_payments: state.open_payments().len(),
@@ -108,10 +108,14 @@ impl Show for Summary {
 
 impl Summary {
     fn counts(&self) -> String {
-        let Self { wallets, coins, payments, open_payments, reservations, .. } = self;
+        let some = |number: usize, one: &str| counted(number, one, &format!("{one}s"));
         format!(
-            "{wallets} wallets, {coins} coins, {payments} payments ({open_payments} not settled), {reservations} \
-             reservations"
+            "{}, {}, {} ({} not settled), {}",
+            some(self.wallets, "wallet"),
+            some(self.coins, "coin"),
+            some(self.payments, "payment"),
+            self.open_payments,
+            some(self.reservations, "reservation"),
         )
     }
 }
