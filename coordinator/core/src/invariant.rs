@@ -139,13 +139,16 @@ fn check_payment(state: &State, key: &PaymentKey, payment: &Payment) -> Result<(
     Ok(())
 }
 
-/// 24: what a live attempt spends, and is in no block, is the change of a live attempt or was in a block before.
+/// 24: what a live attempt spends, and is in no block, is no output of a dead attempt of the same wallet: both end at once.
+/// Another wallet's payment may be dead earlier, by a lesser finality depth.
 fn check_unconfirmed(state: &State) -> Result<(), Violation> {
     for (key, payment) in state.payments() {
         for (number, attempt) in payment.numbered().filter(|(_, attempt)| attempt.end.is_none()) {
             let lost = attempt.inputs().find(|outpoint| {
                 let in_no_block = state.utxo(outpoint).is_none_or(|utxo| utxo.height.is_none());
-                in_no_block && state.attempt_of(outpoint.txid).is_some_and(|(_, _, parent)| !parent.is_live())
+                let of_dead =
+                    |(parent, _, made): (&PaymentKey, _, &Attempt)| parent.wallet == key.wallet && !made.is_live();
+                in_no_block && state.attempt_of(outpoint.txid).is_some_and(of_dead)
             });
             if let Some(outpoint) = lost {
                 return broken(24, format!("attempt {number} of {key} spends {outpoint} of a dead attempt"));

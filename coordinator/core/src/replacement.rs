@@ -38,7 +38,7 @@ pub(crate) fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<
     };
     let in_block = payment.numbered().max_by_key(|(_, attempt)| at(attempt)).filter(|(_, attempt)| at(attempt) > 0);
     if let Some((attempt, found)) = in_block {
-        return Err(Rejection::PaymentUnresolved { attempt, txid: found.txid().to_string() });
+        return Err(unresolved(attempt, found.txid()));
     }
     if let Some((outpoint, payment)) = unconfirmed::descendant(state, payment) {
         return Err(Rejection::HasDescendants { outpoint, payment });
@@ -54,19 +54,35 @@ pub(crate) fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<
 /// # Errors
 /// [`Rejection::PaymentUnresolved`] with the transaction to look at.
 pub fn check_ends(state: &State, payment: &Payment) -> Result<(), Rejection> {
-    let unresolved = |attempt, txid: Txid| Err(Rejection::PaymentUnresolved { attempt, txid: txid.to_string() });
     let live = payment.live_attempt();
     if payment.undone.is_some()
         && let Some((number, attempt)) = live.or_else(|| payment.numbered().next_back())
     {
-        return unresolved(number, attempt.txid());
+        return Err(unresolved(number, attempt.txid()));
     }
-    let older = |(_, attempt): &(AttemptNo, &Attempt)| attempt.fence.epoch() < state.epoch();
-    match payment.numbered().find(older).filter(|_| live.is_none()) {
-        Some((number, Attempt { end: Some(AttemptEnd::Dead(by)), .. })) => unresolved(number, *by),
-        Some((number, attempt)) => unresolved(number, attempt.txid()),
+    if live.is_some() { Ok(()) } else { check_epoch(state, payment) }
+}
+
+/// The same, and no further attempt where all that still live may have been given up after the backup, without a trace, and
+/// the payment been ordered anew with another anchor: they are not signed, and their signer can give up such (safety 30).
+pub(crate) fn check_further(state: &State, key: &PaymentKey, payment: &Payment) -> Result<(), Rejection> {
+    check_ends(state, payment)?;
+    let is_signed = |attempt: &Attempt| attempt.is_live() && attempt.signed.is_some();
+    let fenced = state.wallet(&key.wallet)?.fence_key.is_some();
+    if fenced && !payment.attempts.iter().any(is_signed) { check_epoch(state, payment) } else { Ok(()) }
+}
+
+/// Whether all attempts are of this epoch.
+fn check_epoch(state: &State, payment: &Payment) -> Result<(), Rejection> {
+    match payment.numbered().find(|(_, attempt)| attempt.fence.epoch() < state.epoch()) {
+        Some((number, Attempt { end: Some(AttemptEnd::Dead(by)), .. })) => Err(unresolved(number, *by)),
+        Some((number, attempt)) => Err(unresolved(number, attempt.txid())),
         None => Ok(()),
     }
+}
+
+fn unresolved(attempt: AttemptNo, txid: Txid) -> Rejection {
+    Rejection::PaymentUnresolved { attempt, txid: txid.to_string() }
 }
 
 /// safety 8.
@@ -170,7 +186,7 @@ fn newest<'a>(state: &'a State, ctx: &Context, command: &Replace) -> Result<(&'a
     state.wallet(&command.key.wallet)?;
     let payment = state.payment(&command.key).ok_or(Rejection::PaymentUnknown)?;
     check_owner(ctx, payment)?;
-    check_ends(state, payment)?;
+    check_further(state, &command.key, payment)?;
     let Some(payment) = replaced(state, &command.key)? else {
         let why = "every attempt is dead: order the payment again under its id".to_owned();
         return Err(Rejection::NotReplaceable { why });
@@ -229,6 +245,8 @@ pub(crate) fn by_child(state: &mut State, ctx: &Context, command: &BumpByChild) 
     if let Some(known) = known_child(state, ctx, &key, command)? {
         return Ok(known);
     }
+    // A child pays for one of two transactions that may both confirm, where an end was undone.
+    check_ends(state, parent_payment)?;
     let wallet = signable_wallet(state, &key)?;
     let parent = parent(state, parent_payment, command.parent)?;
     let (Some(outpoint), Some(change)) = (unconfirmed::change_of(parent), &parent.change) else {

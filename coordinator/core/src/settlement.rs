@@ -64,17 +64,27 @@ fn input_spend(state: &State, attempt: &Attempt) -> Option<(Txid, Height, bool)>
         .min_by_key(|(_, height, own)| (*own, *height))
 }
 
-/// The transaction that killed one of this attempt's parents, whose change it spends: then its coin never will be.
+/// The transaction that killed one of this attempt's parents, an output of which it spends: then its coin never will be. The
+/// parent may be of a wallet with a lesser finality depth, whose word does not count for this one.
 fn killed_parent(state: &State, attempt: &Attempt) -> Option<Txid> {
-    attempt.inputs().find_map(|outpoint| {
-        if state.utxo(&outpoint).is_some_and(|utxo| utxo.height.is_some()) {
-            return None;
-        }
-        match state.attempt_of(outpoint.txid)?.2.end {
-            Some(AttemptEnd::Dead(by)) => Some(by),
-            _ => None,
-        }
+    parents(state, attempt).find_map(|parent| {
+        let Some(AttemptEnd::Dead(by)) = parent.end else { return None };
+        // A spend that is not there any more is deeper than any finality depth.
+        killed_at(state, parent, by).is_none_or(|height| is_final(state, attempt, height)).then_some(by)
     })
+}
+
+/// The attempts that made coins which this one spends, and which are in no block.
+fn parents<'a>(state: &'a State, attempt: &'a Attempt) -> impl Iterator<Item = &'a Attempt> {
+    let waits = |outpoint: &OutPoint| state.utxo(outpoint).is_none_or(|utxo| utxo.height.is_none());
+    attempt.inputs().filter(waits).filter_map(|outpoint| Some(state.attempt_of(outpoint.txid)?.2))
+}
+
+/// The height of the transaction that killed an attempt: it spends one of its coins, or of a parent's.
+fn killed_at(state: &State, attempt: &Attempt, by: Txid) -> Option<Height> {
+    let spends = attempt.inputs().filter_map(|outpoint| state.utxo(&outpoint)?.spent.as_ref());
+    let own = spends.filter(|spend| spend.txid == by).map(|spend| spend.height).next();
+    own.or_else(|| parents(state, attempt).find_map(|parent| killed_at(state, parent, by)))
 }
 
 /// After a block: settles what reached finality depth, and frees what only dead attempts would spend (safety 6).
@@ -190,11 +200,8 @@ fn expose_again(state: &mut State, key: &PaymentKey, outpoint: &OutPoint) {
 /// whichever wallet it is.
 fn forget_dead_change(state: &mut State, key: &PaymentKey) -> BTreeSet<PaymentKey> {
     let Some(payment) = state.payment(key) else { return BTreeSet::new() };
-    let outputs = |attempt: &Attempt| {
-        let (txid, outputs) = (attempt.txid(), attempt.transaction.output.len());
-        (0..outputs).filter_map(move |vout| Some(OutPoint { txid, vout: u32::try_from(vout).ok()? }))
-    };
-    let dead: Vec<OutPoint> = payment.attempts.iter().filter(|attempt| !attempt.is_live()).flat_map(outputs).collect();
+    let dead = payment.attempts.iter().filter(|attempt| !attempt.is_live());
+    let dead: Vec<OutPoint> = dead.flat_map(unconfirmed::outputs).collect();
     let mut children = BTreeSet::new();
     for outpoint in dead {
         forget_if_dead(state, &outpoint);

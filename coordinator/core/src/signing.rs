@@ -67,7 +67,7 @@ pub(crate) fn grant(
     proposal: Proposal<'_>,
 ) -> Result<Outcome, Rejection> {
     if let Some(payment) = state.payment(key) {
-        replacement::check_ends(state, payment)?;
+        replacement::check_further(state, key, payment)?;
     }
     let leaving_sat = proposal.leaving_sat(state.payment(key));
     spending::check(state, &key.wallet, ctx.now, leaving_sat)?;

@@ -81,7 +81,7 @@ fn is_newest_change(state: &State, outpoint: &OutPoint) -> bool {
         && attempt_state(state, attempt) == AttemptState::Broadcast
 }
 
-/// Coins of a wallet that [`is_spendable`] allows and nobody claims, for the leader's selection.
+/// Coins of a wallet that [`is_spendable`] allows and nobody claims. Selection takes none of them: they are reserved by name.
 pub fn spendable_change(state: &State, wallet: &WalletId) -> Vec<(OutPoint, u64)> {
     let open = state.open_payments().into_iter().filter(|key| key.wallet == *wallet);
     let change = open.filter_map(|key| {
@@ -94,14 +94,20 @@ pub fn spendable_change(state: &State, wallet: &WalletId) -> Vec<(OutPoint, u64)
     change.collect()
 }
 
-/// Another payment that may be signed and spends the change of a live attempt.
+/// Another payment that may be signed and spends an output of a live attempt: its change, or, where a block that had the
+/// attempt was taken away, whatever it paid to a wallet here.
 pub(crate) fn descendant(state: &State, payment: &Payment) -> Option<(OutPoint, PaymentId)> {
     let live = payment.attempts.iter().filter(|attempt| attempt.end.is_none());
-    let changes = live.filter_map(change_of);
-    changes.into_iter().find_map(|outpoint| match &state.utxo(&outpoint)?.claim {
+    live.flat_map(outputs).find_map(|outpoint| match &state.utxo(&outpoint)?.claim {
         Claim::Exposed(child) => Some((outpoint, child.clone())),
         Claim::Free | Claim::Reserved(_) | Claim::Quarantined => None,
     })
+}
+
+/// The outpoints that an attempt makes.
+pub(crate) fn outputs(attempt: &Attempt) -> impl Iterator<Item = OutPoint> + use<> {
+    let (txid, outputs) = (attempt.txid(), attempt.transaction.output.len());
+    (0..outputs).filter_map(move |vout| Some(OutPoint { txid, vout: u32::try_from(vout).ok()? }))
 }
 
 /// Checks that a transaction does not make the transactions that hang together in a mempool too many or too large.

@@ -38,6 +38,7 @@ scenarios! {
     a_foreign_spend_makes_an_attempt_dead_only_at_depth_k,
     a_new_anchor_only_when_every_attempt_is_dead,
     a_payment_id_binds_its_content_for_ever,
+    a_payment_of_another_wallet_takes_one_along_only_at_its_own_depth,
     a_payment_replaced_after_the_backup_is_not_paid_again,
     a_payment_settles_at_depth_k,
     a_payment_that_ended_before_the_backup_is_not_ordered_again,

@@ -386,8 +386,8 @@ impl Oracle {
             let shared = other.inputs.iter().any(|outpoint| inputs.contains(outpoint));
             assert!(!shared, "{key} spends a coin of {}", other.key);
         }
-        for replaced in own.iter().filter_map(|attempt| attempt.change) {
-            let child = live().find(|a| a.key != *key && a.inputs.contains(&replaced.0));
+        for replaced in &own {
+            let child = live().find(|a| a.key != *key && a.inputs.iter().any(|input| input.txid == replaced.txid));
             assert!(child.is_none(), "safety 24: a descendant would lose its coin");
         }
     }

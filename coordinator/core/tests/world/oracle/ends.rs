@@ -88,7 +88,8 @@ impl Oracle {
             let parents = self.attempts.iter().filter(|parent| parent.txid == input.txid);
             let parent = parents.max_by_key(|parent| parent.is_live())?;
             match parent.end {
-                Some(End::Dead { by }) => Some(by),
+                // Final for the parent's wallet need not be final for this one. A block that went out of sight is.
+                Some(End::Dead { by }) if chain.depth(by) >= depth => Some(by),
                 _ => None,
             }
         });
