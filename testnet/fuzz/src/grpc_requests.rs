@@ -329,6 +329,8 @@ fn peers() -> Vec<Vec<u8>> {
         prev_log_id: log_id(9),
         entries: entries.collect(),
         leader_commit: log_id(8),
+        heard_moment: 1 << 40,
+        quorum_age_us: 40_000,
     };
     let stored = peer::StoredMembership { log_id: log_id(1), membership: Some(membership) };
     let header = peer::SnapshotHeader {

@@ -31,24 +31,37 @@ impl Sent {
 
 /// The latest append that each node has answered. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Acks(Arc<Mutex<BTreeMap<NodeId, Sent>>>);
+pub(crate) struct Acks(Arc<Mutex<BTreeMap<NodeId, Answered>>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    sent: Sent,
+    /// What the node's clock showed in its answer; see [`super::contact::MomentClock`].
+    moment: u64,
+}
 
 impl Acks {
     /// Takes note of an answer. One that says that there is a higher term is none to a leader.
-    pub(crate) fn note(&self, node: NodeId, sent: Sent, answer: &StreamAppendResult<TypeConfig>) {
+    pub(crate) fn note(&self, node: NodeId, sent: Sent, answer: &StreamAppendResult<TypeConfig>, moment: u64) {
         if matches!(answer, Err(StreamAppendError::HigherVote(_))) {
             return;
         }
+        let answered = Answered { sent, moment };
         let mut acks = self.lock();
-        let known = acks.entry(node).or_insert(sent);
-        if (sent.term, sent.at) > (known.term, known.at) {
-            *known = sent;
+        let known = acks.entry(node).or_insert(answered);
+        if (sent.term, sent.at) > (known.sent.term, known.sent.at) {
+            *known = answered;
         }
     }
 
     /// When the latest append of the leader of that term was sent that the node has answered.
     pub(crate) fn of(&self, node: NodeId, term: u64) -> Option<Instant> {
-        self.lock().get(&node).filter(|sent| sent.term == term).map(|sent| sent.at)
+        self.lock().get(&node).filter(|known| known.sent.term == term).map(|known| known.sent.at)
+    }
+
+    /// What the node's clock showed in its latest answer; 0 if there was none.
+    pub(crate) fn moment(&self, node: NodeId) -> u64 {
+        self.lock().get(&node).map_or(0, |known| known.moment)
     }
 
     /// The latest moment such that a majority of each of the sets of voters has answered what was sent then or later, by the
@@ -64,7 +77,7 @@ impl Acks {
         sets.iter().map(majority).min().flatten()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Sent>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Answered>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,7 +127,7 @@ mod tests {
     fn a_quorum_is_as_old_as_the_oldest_answer_that_it_needs() {
         let (acks, first) = (Acks::default(), a_while_ago());
         let at = |ms| first + Duration::from_millis(ms);
-        let note = |node, ms| acks.note(node, Sent { term: 2, at: at(ms) }, &Ok(None));
+        let note = |node, ms| acks.note(node, Sent { term: 2, at: at(ms) }, &Ok(None), 0);
         assert_eq!(acks.quorum(1, 2, &sets(&[&[1, 2, 3]])), None);
         note(2, 10);
         assert_eq!(acks.quorum(1, 2, &sets(&[&[1, 2, 3]])), Some(at(10)));
@@ -132,12 +145,12 @@ mod tests {
     fn answers_to_the_leader_of_another_term_count_for_nothing() {
         let (acks, at) = (Acks::default(), Instant::now());
         let later = at + Duration::from_secs(1);
-        acks.note(2, Sent { term: 2, at }, &Ok(None));
+        acks.note(2, Sent { term: 2, at }, &Ok(None), 0);
         assert_eq!(acks.quorum(1, 3, &sets(&[&[1, 2, 3]])), None);
-        acks.note(2, Sent { term: 3, at }, &Err(StreamAppendError::HigherVote(Vote::new(4, 2))));
+        acks.note(2, Sent { term: 3, at }, &Err(StreamAppendError::HigherVote(Vote::new(4, 2))), 0);
         assert_eq!(acks.of(2, 3), None, "it has another leader");
-        acks.note(2, Sent { term: 3, at }, &Ok(None));
-        acks.note(2, Sent { term: 2, at: later }, &Ok(None));
+        acks.note(2, Sent { term: 3, at }, &Ok(None), 0);
+        acks.note(2, Sent { term: 2, at: later }, &Ok(None), 0);
         assert_eq!((acks.of(2, 3), acks.of(2, 2)), (Some(at), None));
     }
 
@@ -148,10 +161,10 @@ mod tests {
         let after = before + Duration::from_secs(9);
         unanswered.push(Sent { term: 2, at: before });
         unanswered.push(Sent { term: 2, at: after });
-        acks.note(2, unanswered.pop().unwrap(), &Ok(None));
+        acks.note(2, unanswered.pop().unwrap(), &Ok(None), 0);
         assert_eq!(acks.quorum(1, 2, &sets(&[&[1, 2, 3]])), Some(before));
         assert!(!unanswered.is_empty());
-        acks.note(2, unanswered.pop().unwrap(), &Ok(None));
+        acks.note(2, unanswered.pop().unwrap(), &Ok(None), 0);
         assert_eq!(acks.quorum(1, 2, &sets(&[&[1, 2, 3]])), Some(after));
         assert!(unanswered.is_empty() && unanswered.pop().is_none());
     }

@@ -93,8 +93,9 @@ impl Answers {
 
     fn take(&mut self, answer: AppendStreamResponse) -> AppendAnswer {
         let sent = self.unanswered.pop().ok_or_else(|| failed("an answer to nothing"))?;
+        let moment = answer.moment;
         let answer = read(answer)?;
-        self.acks.note(self.from, sent, &answer);
+        self.acks.note(self.from, sent, &answer, moment);
         Ok(answer)
     }
 
@@ -120,10 +121,21 @@ impl HeartbeatLink {
         Ok(Self { requests, answers: start(stub, letterhead, ReceiverStream::new(queue)).await? })
     }
 
-    pub(crate) async fn ask(&mut self, request: AppendStreamRequest) -> AppendAnswer {
+    /// The answer, and what the clock of who gave it showed then.
+    pub(crate) async fn ask(&mut self, request: AppendStreamRequest) -> (AppendAnswer, u64) {
+        match self.exchange(request).await {
+            Ok(answer) => {
+                let moment = answer.moment;
+                (read(answer), moment)
+            }
+            Err(error) => (Err(error), 0),
+        }
+    }
+
+    async fn exchange(&mut self, request: AppendStreamRequest) -> Result<AppendStreamResponse, RpcError> {
         self.requests.send(request).await.map_err(|_| failed("the stream is closed"))?;
         match self.answers.message().await {
-            Ok(Some(answer)) => read(answer),
+            Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(failed("the stream is closed")),
             Err(status) => Err(failed(status)),
         }

@@ -4,7 +4,8 @@
 //! makes openraft pause before it tries again.
 
 use std::future::Future;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, stream};
 use onespend_proto::CLUSTER_METADATA_KEY;
@@ -29,6 +30,7 @@ use super::reach::Reach;
 use super::snapshot_send;
 use super::types::{Addresses, NodeId, Snapshot, SnapshotFile, TypeConfig, Vote};
 use super::wire as convert;
+use crate::runtime;
 
 /// Metadata key that says which node a message is meant for. Were an address wrong, one node could otherwise answer, and
 /// vote, in the place of another.
@@ -57,7 +59,11 @@ pub(crate) struct Network {
     channels: Channels,
     reach: Reach,
     acks: Acks,
+    quorum: QuorumAcked,
 }
+
+/// When a quorum last acknowledged this node as leader; told once Raft is there.
+pub(crate) type QuorumAcked = Arc<OnceLock<Box<dyn Fn() -> Option<Instant> + Send + Sync>>>;
 
 impl Network {
     /// `cluster_id` is the cluster's name as configured, plain ASCII.
@@ -66,15 +72,17 @@ impl Network {
         channels: Channels,
         acquaintance: Acquaintance,
         acks: Acks,
+        quorum: QuorumAcked,
     ) -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
-        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels, reach: Reach::default(), acks })
+        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels, reach: Reach::default(), acks, quorum })
     }
 
     fn client(&self, target: NodeId, at: &Addresses, lane: Lane) -> PeerClient {
         let (cluster, acquaintance) = (self.cluster.clone(), self.acquaintance.clone());
         let letterhead = Letterhead { cluster, target, acquaintance };
         let (channels, reach, acks) = (self.channels.clone(), self.reach.clone(), self.acks.clone());
-        PeerClient { channels, at: at.clone(), lane, letterhead, reach, acks, heartbeats: None }
+        let quorum = Arc::clone(&self.quorum);
+        PeerClient { channels, at: at.clone(), lane, letterhead, reach, acks, quorum, heartbeats: None }
     }
 }
 
@@ -130,6 +138,7 @@ pub(crate) struct PeerClient {
     letterhead: Letterhead,
     reach: Reach,
     acks: Acks,
+    quorum: QuorumAcked,
     /// Open between heartbeats.
     heartbeats: Option<HeartbeatLink>,
 }
@@ -142,17 +151,28 @@ impl PeerClient {
     /// Takes the link out while it is used: a caller that stops waiting drops it, and an answer that comes too late is
     /// never taken for the answer to a later heartbeat.
     async fn heartbeat(&mut self, request: AppendEntriesRequest<TypeConfig>) -> AppendAnswer {
+        // Both before the link is opened, which may take long: they speak of the request as it is now.
+        let (sent, message) = (Sent::now(&request), self.dated(request));
         let mut link = match self.heartbeats.take() {
             Some(link) => link,
             None => HeartbeatLink::open(self.stub(Lane::Urgent)?, &self.letterhead).await?,
         };
-        let sent = Sent::now(&request);
-        let answer = link.ask(convert::append_request(request)).await?;
-        self.acks.note(self.letterhead.target, sent, &answer);
+        let (answer, moment) = link.ask(message).await;
+        let answer = answer?;
+        self.acks.note(self.letterhead.target, sent, &answer, moment);
         if answer.is_ok() {
             self.heartbeats = Some(link);
         }
         Ok(answer)
+    }
+
+    /// The heartbeat, and how new it is, where that is known.
+    fn dated(&self, request: AppendEntriesRequest<TypeConfig>) -> wire::AppendStreamRequest {
+        let message = convert::append_request(request);
+        let Some(acked) = self.quorum.get().and_then(|quorum_acked| quorum_acked()) else { return message };
+        let age = runtime::now().into_std().saturating_duration_since(acked);
+        let quorum_age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        wire::AppendStreamRequest { heard_moment: self.acks.moment(self.letterhead.target), quorum_age_us, ..message }
     }
 
     async fn ballot<R>(

@@ -23,12 +23,12 @@ use super::lag::AppendTimes;
 use super::leadership::{self, Leadership};
 use super::linearizable::{self, ReadError};
 use super::log_store::RaftLog;
-use super::network::Network;
+use super::network::{Network, QuorumAcked};
 use super::observer::RaftObserver;
 use super::peer_service::{NodeView, PeerIdentity, PeerService};
 use super::propose::Proposer;
 use super::state_machine::StateMachine;
-use super::status::{RaftStatus, Role};
+use super::status::{RaftStatus, Role, quorum_acked};
 use super::types::{Addresses, NodeId, Raft, SnapshotFile, TypeConfig};
 use super::view::StateView;
 use crate::runtime;
@@ -134,9 +134,14 @@ impl RaftNode {
         let unnameable = || StartError::ClusterId(parts.cluster_id.clone());
         let acquaintance = Acquaintance::new(&parts.instance, parts.peers.clone()).map_err(|_| unnameable())?;
         let (channels, acks) = (Channels::new(parts.tls.clone()), Acks::default());
-        let network = Network::new(&parts.cluster_id, channels.clone(), acquaintance.clone(), acks.clone());
+        let quorum = QuorumAcked::default();
+        let network =
+            Network::new(&parts.cluster_id, channels.clone(), acquaintance.clone(), acks.clone(), Arc::clone(&quorum));
         let network = network.map_err(|_| unnameable())?;
-        let node = Self::start_over(parts, network, acquaintance, acks).await?;
+        let node = Self::start_over(parts, network, acquaintance, acks.clone()).await?;
+        let metrics = node.0.raft.metrics();
+        // Shorter than a copy of the metrics takes, though it holds up Raft.
+        let _set_once = quorum.set(Box::new(move || quorum_acked(&metrics.borrow_watched(), &acks)));
         runtime::spawn(follow_members(node.0.raft.clone(), channels, node.0.acquaintance.clone()));
         Ok(node)
     }
@@ -179,7 +184,7 @@ impl RaftNode {
             proposer,
             leadership,
             store_failure,
-            contact: Contact::default(),
+            contact: Contact::new(),
             acks,
             acquaintance,
             abstentions: Abstentions::default(),

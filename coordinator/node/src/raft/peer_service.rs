@@ -147,14 +147,15 @@ impl RaftService for PeerService {
         let sender = self.peer(&request)?;
         // Answers come in the order of the appends.
         let waiting = Arc::new(Mutex::new(VecDeque::new()));
-        let (arrived, contact) = (Arc::clone(&waiting), self.contact.clone());
+        let (arrived, contact, clock) = (Arc::clone(&waiting), self.contact.clone(), self.contact.clock());
         // The stream ends at the first message that is not as it should be; the leader opens another one.
         let appends = request.into_inner().scan((), move |(), message| {
             let read = message.map_err(|status| status.to_string()).and_then(|message| {
+                let fresh = clock.fresh_at(&message);
                 let append = wire::read_append_request(message).map_err(|error| error.to_string())?;
                 sender.may_show(&append.vote).map_err(|status| status.message().to_owned())?;
                 let committed = append.leader_commit.map_or(0, |id| id.index);
-                arrived.lock().unwrap_or_else(PoisonError::into_inner).push_back((Instant::now(), committed));
+                arrived.lock().unwrap_or_else(PoisonError::into_inner).push_back((Instant::now(), fresh, committed));
                 Ok(append)
             });
             if let Err(why) = &read {
@@ -166,10 +167,11 @@ impl RaftService for PeerService {
         let answers = answers
             .map(move |answer| {
                 let append = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                if let (Some((at, committed)), Ok(Ok(_))) = (append, &answer) {
-                    contact.accepted(at, committed);
+                if let (Some((at, fresh, committed)), Ok(Ok(_))) = (append, &answer) {
+                    contact.accepted(at, fresh, committed);
                 }
-                answer.map(|result| wire::append_result(&result)).map_err(|fatal| stopped(&fatal))
+                let signed = |result| AppendStreamResponse { moment: clock.shows(), ..wire::append_result(&result) };
+                answer.map(signed).map_err(|fatal| stopped(&fatal))
             })
             .take_until(self.stopping.clone().cancelled_owned());
         let answers: Answers = Box::pin(answers);

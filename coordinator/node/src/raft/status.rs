@@ -113,7 +113,8 @@ impl RaftStatus {
     }
 }
 
-fn quorum_acked(metrics: &RaftMetrics<TypeConfig>, acks: &Acks) -> Option<Instant> {
+/// When a quorum last acknowledged this node as leader.
+pub(crate) fn quorum_acked(metrics: &RaftMetrics<TypeConfig>, acks: &Acks) -> Option<Instant> {
     if metrics.state != ServerState::Leader {
         return None;
     }

@@ -89,6 +89,8 @@ pub(crate) fn append_request(request: AppendEntriesRequest<TypeConfig>) -> wire:
         prev_log_id: request.prev_log_id.map(log_id),
         entries: request.entries.into_iter().map(entry).collect(),
         leader_commit: request.leader_commit.map(log_id),
+        heard_moment: 0,
+        quorum_age_us: 0,
     }
 }
 
@@ -110,7 +112,7 @@ pub(crate) fn append_result(result: &StreamAppendResult<TypeConfig>) -> wire::Ap
         Err(StreamAppendError::Conflict(at)) => Wire::Conflict(log_id(*at)),
         Err(StreamAppendError::HigherVote(higher)) => Wire::HigherVote(vote(higher)),
     };
-    wire::AppendStreamResponse { result: Some(result) }
+    wire::AppendStreamResponse { result: Some(result), moment: 0 }
 }
 
 pub(crate) fn read_append_result(response: wire::AppendStreamResponse) -> Read<StreamAppendResult<TypeConfig>> {

@@ -173,7 +173,7 @@ impl Client {
         let message = wire::append_request(request);
         let answer = self.call(SILENCE, move |party| take_append(party, message.clone()).boxed()).await;
         let answer = wire::read_append_result(answer.map_err(failed)?).map_err(failed)?;
-        self.acks.note(self.to, sent, &answer);
+        self.acks.note(self.to, sent, &answer, 0);
         Ok(answer)
     }
 }
