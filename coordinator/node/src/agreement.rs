@@ -18,7 +18,7 @@ use crate::bitcoind::BitcoindWatch;
 use crate::feature_level;
 use crate::handover::HandOver;
 use crate::health::Beat;
-use crate::peers::{self, Peers};
+use crate::peers::{self, Peers, Report};
 use crate::raft::{Abstention, HashAt, RaftNode};
 use crate::replica::Replica;
 
@@ -90,6 +90,7 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         if let Some(highest) = reports.iter().filter_map(|report| report.in_sync_height).max() {
             bitcoind.hear_of_height(highest, Instant::now());
         }
+        bitcoind.hear_of_fork(most_differ(&reports), Instant::now());
         feature_level::consider(&replica, &reports).await;
         finish_change(&replica).await;
         let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
@@ -119,6 +120,14 @@ async fn finish_change(replica: &Replica) {
     }
 }
 
+/// Whether more of the other nodes' bitcoinds have other blocks than the log than there are that follow it, with this
+/// node's own among these.
+fn most_differ(reports: &[Report]) -> bool {
+    let forked = reports.iter().filter(|report| report.forked).count();
+    let following = reports.iter().filter(|report| report.in_sync_height.is_some()).count();
+    forked > following + 1
+}
+
 /// The first index at which more nodes contradict our hash than hold it, this node included.
 fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     ours.iter().find_map(|own| {
@@ -139,6 +148,17 @@ mod tests {
 
     fn at(index: u64, byte: u8) -> HashAt {
         HashAt { index: LogIndex(index), hash: [byte; 32] }
+    }
+
+    #[test]
+    fn most_bitcoinds_are_on_another_branch_only_if_they_outnumber_those_on_the_logs() {
+        let forked = || Report { forked: true, ..Report::default() };
+        let following = || Report { in_sync_height: Some(7), ..Report::default() };
+        assert!(most_differ(&[forked(), forked()]));
+        assert!(!most_differ(&[forked()]), "one against one");
+        assert!(!most_differ(&[forked(), forked(), following()]));
+        assert!(most_differ(&[forked(), forked(), forked(), following()]));
+        assert!(!most_differ(&[Report::default(), Report::default()]), "they cannot say");
     }
 
     /// safety 31.

@@ -61,7 +61,9 @@ impl HandOver {
         }
         let fault = self.fault().filter(|_| leads);
         let Some((reason, fault)) = self.decision.due(fault, Instant::now()) else { return };
-        let Some(to) = best(&self.replica.status(), reports) else { return };
+        let status = self.replica.status();
+        let elsewhere = || self.bitcoind.is_outnumbered().then(|| on_the_other_branch(&status, reports)).flatten();
+        let Some(to) = best(&status, reports).or_else(elsewhere) else { return };
         self.decision.acted = Some(Instant::now());
         match self.replica.transfer(Some(to), Instant::now() + WITHIN).await {
             Ok(leader) => {
@@ -123,6 +125,11 @@ impl Decision {
 fn best(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
     let is_fit = |report: &Report| report.in_sync_height.is_some() && report.unfit.is_none();
     furthest(status, reports, |report| !report.abstains && is_fit(report))
+}
+
+/// Of the voters whose bitcoind is not on the branch that the log follows; for a leader that is alone with that.
+fn on_the_other_branch(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
+    furthest(status, reports, |report| !report.abstains && report.forked && report.unfit.is_none())
 }
 
 /// The same whatever its bitcoind and its checks do.
@@ -271,6 +278,14 @@ mod tests {
     fn where_no_other_voters_bitcoind_is_in_sync_there_is_nobody_to_hand_over_to() {
         assert_eq!(best(&status(), &[report(2, None), report(4, Some(5))]), None);
         assert_eq!(best(&status(), &[report(1, Some(5))]), None);
+    }
+
+    #[test]
+    fn a_leader_alone_on_its_branch_hands_over_to_one_on_the_other() {
+        let forked = |node_id| Report { forked: true, ..report(node_id, None) };
+        let reports = [forked(2), forked(3), report(4, Some(5))];
+        assert_eq!((best(&status(), &reports), on_the_other_branch(&status(), &reports)), (None, Some(3)));
+        assert_eq!(on_the_other_branch(&status(), &[report(2, None), report(3, Some(5))]), None);
     }
 
     #[test]

@@ -106,6 +106,7 @@ fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
     let leads = status.role == raft::Role::Leader;
     metrics::leadership(status.term, leads);
     feed.heartbeat.leads(leads);
+    feed.bitcoind.lead(leads);
     let checks = feed.checks.views(taken_at);
     for check in &checks {
         metrics::check_failing(&check.name, check.purpose, !check.passes);

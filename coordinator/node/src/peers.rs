@@ -30,6 +30,8 @@ pub struct Report {
     /// Height of its bitcoind's tip, if it calls that bitcoind in sync: one on a fork, on another chain or without
     /// peers says nothing about how far the cluster's chain is.
     pub in_sync_height: Option<u32>,
+    /// Whether its bitcoind has other blocks than the log, several deep.
+    pub forked: bool,
     /// The highest feature level that it knows.
     pub feature_level: u32,
     /// Why it should not lead, if something but its bitcoind speaks against that.
@@ -47,6 +49,7 @@ fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
     Report {
         node_id,
         hashes: answer.state_hashes.iter().filter_map(hash).collect(),
+        forked: bitcoind.is_some_and(|bitcoind| bitcoind.state() == v1::BitcoindState::Forked),
         in_sync_height: in_sync.and_then(|bitcoind| bitcoind.tip.as_ref()).map(|tip| tip.height),
         feature_level: answer.feature_level,
         unfit: Some(answer.unfit.clone()).filter(|why| !why.is_empty()),

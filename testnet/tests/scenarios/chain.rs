@@ -62,6 +62,54 @@ async fn a_leader_whose_bitcoind_is_on_another_fork_takes_no_spends_and_frees_no
     scene.finish().await;
 }
 
+/// safety 8, 17: the same several blocks deep, where each side calls the other one a fork. The log is the leader's own view,
+/// so only the others tell that it is alone: it follows its branch no further, and one of them leads on theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_alone_on_a_deep_fork_hands_over_to_the_branch_of_the_others() {
+    let mut scene = Scene::start(Stage { name: "deep-fork", coins: 4, keys: KEYS, ..Stage::default() }).await;
+    let leader = scene.primary();
+    let [next, last] = Scene::others(leader)[..] else { panic!("three nodes") };
+    let first = scene.pay("forked", 1.0).await;
+    let payment = scene.bump("forked", 5.0).await.unwrap().payment.unwrap();
+    scene.in_every_mempool(&payment.txid, Some(&first.txid)).await;
+    let [first, second] = [signed(&payment.attempts[0]), signed(&payment.attempts[1])];
+
+    let bitcoinds = scene.cluster.bitcoinds();
+    bitcoinds[leader].set_network(false).unwrap();
+    eventually("it has no peers", async || {
+        let peers: u32 = bitcoinds[leader].call("getconnectioncount", &[]).unwrap();
+        need(peers == 0, || format!("{peers}"))
+    })
+    .await;
+    // As many as the log takes without a word of the others: two more would only be behind theirs.
+    generate(&bitcoinds[leader], &[&first]);
+    generate(&bitcoinds[leader], &[]);
+    generate(&bitcoinds[leader], &[]);
+    confirms(&scene, &payment, 0).await;
+    generate(&bitcoinds[next], &[&second]);
+    for _ in 0..4 {
+        generate(&bitcoinds[next], &[]);
+    }
+    let theirs = bitcoinds[next].tip().unwrap();
+    eventually("the others agree", async || need(bitcoinds[last].tip().unwrap() == theirs, String::new)).await;
+
+    eventually("one of the others leads", async || {
+        let primaries: Vec<usize> = (0..NODES).filter(|index| scene.says(*index, "/primary")).collect();
+        need(matches!(primaries[..], [one] if one != leader), || format!("{primaries:?}"))
+    })
+    .await;
+    confirms(&scene, &payment, 1).await;
+    let paid = scene.pay("on-theirs", 2.0).await;
+    generate(&scene.cluster.bitcoinds()[next], &[&signed(&paid.attempts[0])]);
+
+    scene.cluster.bitcoinds()[leader].set_network(true).unwrap();
+    wait_for_same_tip(scene.cluster.bitcoinds()).unwrap();
+    eventually("it is fit to lead again", async || need(scene.says(leader, "/bitcoind"), String::new)).await;
+    scene.settle_and_judge(&["forked", "on-theirs"]).await;
+    assert_eq!(scene.payment("forked").await.txid, payment.txid);
+    scene.finish().await;
+}
+
 /// safety 9, 13: every node's bitcoind down. What was granted is signed, no new spend is, a new leader knows as much,
 /// and when the bitcoinds come back, with empty mempools, everything that was promised is paid, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

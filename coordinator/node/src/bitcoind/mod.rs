@@ -82,6 +82,8 @@ struct Heard {
     view: Option<ChainView>,
     answered: Option<Instant>,
     error: Option<String>,
+    /// Whether it has other blocks than the log.
+    leaves_log: bool,
     fees: fees::Fees,
 }
 
@@ -97,6 +99,9 @@ pub struct BitcoindWatch {
     heard: ArcSwap<Heard>,
     /// The highest tip of the other nodes' bitcoinds, and when it was heard of.
     others: ArcSwapOption<(u32, Instant)>,
+    /// When it was last heard that most bitcoinds of the cluster have other blocks than the log.
+    contradicted: ArcSwapOption<Instant>,
+    leads: AtomicBool,
     tips: watch::Sender<Option<TipRef>>,
     stop: AtomicBool,
 }
@@ -116,6 +121,8 @@ impl BitcoindWatch {
             longest_silence,
             heard: ArcSwap::default(),
             others: ArcSwapOption::empty(),
+            contradicted: ArcSwapOption::empty(),
+            leads: AtomicBool::new(false),
             tips: watch::channel(None).0,
             stop: AtomicBool::new(false),
         })
@@ -153,6 +160,26 @@ impl BitcoindWatch {
         (now.saturating_duration_since(at) <= HEIGHT_MAX_AGE).then_some(highest)
     }
 
+    /// Takes in whether most bitcoinds of the cluster have other blocks than the log, as heard at `at`.
+    pub fn hear_of_fork(&self, most_differ: bool, at: Instant) {
+        self.contradicted.store(most_differ.then(|| Arc::new(at)));
+    }
+
+    /// Whether most bitcoinds of the cluster contradict this one, which has the blocks that the log has. The log is the
+    /// leader's own view, so it does not tell a leader that it is alone on a branch.
+    pub fn is_outnumbered(&self) -> bool {
+        !self.heard.load().leaves_log && self.most_differ(Instant::now())
+    }
+
+    fn most_differ(&self, now: Instant) -> bool {
+        self.contradicted.load().as_ref().is_some_and(|at| now.saturating_duration_since(**at) <= HEIGHT_MAX_AGE)
+    }
+
+    /// Whether this node leads, and so brings the blocks of this bitcoind into the log.
+    pub fn lead(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
+    }
+
     /// The tips of this node's bitcoind as they come.
     pub fn tips(&self) -> watch::Receiver<Option<TipRef>> {
         self.tips.subscribe()
@@ -187,16 +214,24 @@ impl BitcoindWatch {
     /// follow the chain, and coins must not be given out on an old view of it.
     fn log_lag(&self, heard: &Heard) -> Option<u32> {
         let height = heard.view.as_ref()?.tip.height;
-        let mut logged = None;
-        (self.read)(&mut |state| logged = state.tip().ok().map(|tip| tip.height.0));
-        let lag = height.saturating_sub(logged?);
+        let lag = height.saturating_sub(self.logged_height()?);
         (lag > self.rules.max_lag_blocks).then_some(lag)
     }
 
+    fn logged_height(&self) -> Option<u32> {
+        let mut logged = None;
+        (self.read)(&mut |state| logged = state.tip().ok().map(|tip| tip.height.0));
+        logged
+    }
+
     /// Whether its blocks may go into the log: it answers, on the right chain, past its first download. A fork is
-    /// for the log to follow or not.
+    /// for the log to follow or not; but a branch that most others are not on is followed no further, for depth on it
+    /// means nothing.
     pub fn may_follow(&self) -> bool {
         use crate::health::bitcoind_sync::SyncReason as Reason;
+        if self.is_outnumbered() {
+            return false;
+        }
         !matches!(
             self.heard.load().judgement.reason,
             Some(

@@ -1,6 +1,7 @@
 //! One probe of bitcoind: facts, compared with the chain that the log follows and with the other nodes' tips. The log
 //! alone is no measure of being behind: a leader writes it from this very bitcoind.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bitcoin::{BlockHash, Network};
@@ -24,7 +25,12 @@ impl BitcoindWatch {
             Ok(view) => {
                 self.publish(view.tip);
                 let (fork_depth, logged) = self.fork_depth(&view, beat);
-                let facts = facts(&view, fork_depth);
+                heard.leaves_log = fork_depth > 0;
+                let outnumbered = fork_depth == 0 && self.most_differ(now);
+                let fork_depth = if outnumbered { FORK_DEPTH } else { fork_depth };
+                let leads = self.leads.load(Ordering::Relaxed);
+                let log_lag = logged.filter(|_| leads).map_or(0, |logged| view.tip.height.saturating_sub(logged));
+                let facts = facts(&view, fork_depth, log_lag);
                 heard.answered = Some(now);
                 heard.error = None;
                 warn_of_version(heard.view.as_ref(), &view);
@@ -82,7 +88,7 @@ fn warn_of_version(before: Option<&ChainView>, view: &ChainView) {
     }
 }
 
-fn facts(view: &ChainView, fork_depth: u32) -> ProbeFacts {
+fn facts(view: &ChainView, fork_depth: u32, log_lag: u32) -> ProbeFacts {
     let now = crate::clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     ProbeFacts {
         chain: chain_name(view.network).to_owned(),
@@ -93,6 +99,7 @@ fn facts(view: &ChainView, fork_depth: u32) -> ProbeFacts {
         peers: view.peers,
         tip_age: now.saturating_sub(Duration::from_secs(view.tip_time_s)),
         fork_depth,
+        log_lag,
     }
 }
 
@@ -165,6 +172,23 @@ mod tests {
         watch.hear_of_height(13, Instant::now());
         assert_eq!(judge(&watch, &mut heard), Some(SyncReason::BehindCluster));
         assert_eq!(heard.judgement.lag_blocks, Some(3));
+    }
+
+    /// The log has this very bitcoind's blocks, so only the others can tell.
+    #[test]
+    fn a_bitcoind_that_most_others_contradict_is_on_a_fork_and_is_followed_no_further() {
+        let (watch, mut heard) = watch();
+        watch.heard.store(Arc::new(heard.clone()));
+        assert!(watch.may_follow());
+        watch.hear_of_fork(true, Instant::now());
+        watch.probe(&mut heard, &mut || ());
+        assert_eq!(heard.judgement.reason, Some(SyncReason::Fork), "at once");
+        assert!(watch.is_outnumbered() && !watch.may_follow());
+        // One that goes over to what the others have, away from the log, is followed there.
+        watch.heard.store(Arc::new(Heard { leaves_log: true, ..heard.clone() }));
+        assert!(!watch.is_outnumbered() && watch.may_follow());
+        watch.hear_of_fork(false, Instant::now());
+        assert_eq!(judge(&watch, &mut heard), None);
     }
 
     #[test]

@@ -43,9 +43,12 @@ fn state(in_sync: bool, reason: Option<SyncReason>) -> BitcoindState {
         Some(SyncReason::NotProbed | SyncReason::Starting) => BitcoindState::Starting,
         Some(SyncReason::Unauthorized | SyncReason::Timeout | SyncReason::Unreachable) => BitcoindState::Unreachable,
         Some(SyncReason::WrongChain | SyncReason::WrongGenesis) => BitcoindState::WrongChain,
-        Some(SyncReason::InitialBlockDownload | SyncReason::BehindHeaders | SyncReason::BehindCluster) => {
-            BitcoindState::Behind
-        }
+        Some(
+            SyncReason::InitialBlockDownload
+            | SyncReason::BehindHeaders
+            | SyncReason::BehindCluster
+            | SyncReason::LogBehind,
+        ) => BitcoindState::Behind,
         Some(SyncReason::TooFewPeers) => BitcoindState::FewPeers,
         Some(SyncReason::Fork) => BitcoindState::Forked,
         Some(SyncReason::TipOld) => BitcoindState::TipOld,

@@ -52,6 +52,8 @@ pub struct ProbeFacts {
     pub tip_age: Duration,
     /// Blocks of its chain that are not on the cluster's; 0 if it agrees or is merely behind.
     pub fork_depth: u32,
+    /// As leader: blocks of it that the log lacks, although the leader brings them there at once.
+    pub log_lag: u32,
 }
 
 /// Why a probe got no facts.
@@ -94,6 +96,8 @@ pub enum SyncReason {
     TooFewPeers,
     /// It follows another branch than the cluster.
     Fork,
+    /// The leader cannot bring its blocks into the log.
+    LogBehind,
     /// Its last block is suspiciously old.
     TipOld,
 }
@@ -114,6 +118,7 @@ impl SyncReason {
             Self::BehindCluster => "BEHIND_CLUSTER",
             Self::TooFewPeers => "TOO_FEW_PEERS",
             Self::Fork => "FORK",
+            Self::LogBehind => "LOG_BEHIND",
             Self::TipOld => "TIP_OLD",
         }
     }
@@ -254,6 +259,7 @@ fn fault(facts: &ProbeFacts, highest: Option<u32>, rules: &Rules) -> Option<Sync
         (facts.initial_block_download && !regtest, SyncReason::InitialBlockDownload),
         (behind(facts.headers), SyncReason::BehindHeaders),
         (highest.is_some_and(behind), SyncReason::BehindCluster),
+        (facts.log_lag > rules.max_lag_blocks, SyncReason::LogBehind),
         (!regtest && facts.peers < rules.min_peers, SyncReason::TooFewPeers),
         (!regtest && facts.tip_age > MAX_TIP_AGE, SyncReason::TipOld),
     ];

@@ -25,6 +25,7 @@ fn good() -> ProbeFacts {
         peers: 8,
         tip_age: Duration::from_mins(10),
         fork_depth: 0,
+        log_lag: 0,
     }
 }
 
@@ -66,6 +67,7 @@ fn every_fact_counts() {
         (|f| f.chain = "test".to_owned(), SyncReason::WrongChain),
         (|f| f.genesis = "h".to_owned(), SyncReason::WrongGenesis),
         (|f| f.fork_depth = 2, SyncReason::Fork),
+        (|f| f.log_lag = 3, SyncReason::LogBehind),
         (|f| f.initial_block_download = true, SyncReason::InitialBlockDownload),
         (|f| f.headers = 1_003, SyncReason::BehindHeaders),
         (|f| (f.blocks, f.headers) = (997, 997), SyncReason::BehindCluster),

@@ -18,6 +18,8 @@ pub(crate) fn connect(
     covered: Covered,
     state: &State,
 ) -> Command {
+    // A coin that was followed by its outpoint stays in that wallet, also where a wallet with its script came later.
+    received.retain(|output| state.utxo(&output.outpoint).is_none_or(|known| known.wallet == output.wallet));
     received.extend(returned(block, at.height, state));
     let fresh: HashSet<OutPoint> = received.iter().map(|output| output.outpoint).collect();
     let mut spent = Vec::new();
