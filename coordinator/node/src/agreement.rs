@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onespend_adapters::store::sqlite::DifferingMark;
+use onespend_core::command::BlockRef;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::alarms::Alarms;
-use crate::bitcoind::BitcoindWatch;
+use crate::bitcoind::{BitcoindWatch, has_block};
 use crate::feature_level;
 use crate::handover::HandOver;
 use crate::health::Beat;
@@ -90,7 +91,8 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         if let Some(highest) = reports.iter().filter_map(|report| report.in_sync_height).max() {
             bitcoind.hear_of_height(highest, Instant::now());
         }
-        bitcoind.hear_of_fork(most_differ(&reports), Instant::now());
+        let contradicted = replica.read(|state| contradicted(&reports, |block| has_block(state, block)));
+        bitcoind.hear_of_fork(contradicted, Instant::now());
         feature_level::consider(&replica, &reports).await;
         finish_change(&replica).await;
         let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
@@ -120,12 +122,14 @@ async fn finish_change(replica: &Replica) {
     }
 }
 
-/// Whether more of the other nodes' bitcoinds have other blocks than the log than there are that follow it, with this
-/// node's own among these.
-fn most_differ(reports: &[Report]) -> bool {
-    let forked = reports.iter().filter(|report| report.forked).count();
+/// A block of the log, if more of the other nodes' bitcoinds are on a fork against the log as it is now than there are that
+/// follow it, with this node's own among these.
+fn contradicted(reports: &[Report], in_log: impl Fn(BlockRef) -> bool) -> Option<BlockRef> {
+    let contradicting = reports.iter().filter_map(|report| report.contradicts).filter(|block| in_log(*block));
+    let blocks: Vec<BlockRef> = contradicting.collect();
     let following = reports.iter().filter(|report| report.in_sync_height.is_some()).count();
-    forked > following + 1
+    // The lowest: it is there for as long as any of them is.
+    blocks.iter().min_by_key(|block| block.height).copied().filter(|_| blocks.len() > following + 1)
 }
 
 /// The first index at which more nodes contradict our hash than hold it, this node included.
@@ -142,7 +146,9 @@ fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use onespend_core::ids::LogIndex;
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+    use onespend_core::ids::{Height, LogIndex};
 
     use super::*;
 
@@ -151,14 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn most_bitcoinds_are_on_another_branch_only_if_they_outnumber_those_on_the_logs() {
-        let forked = || Report { forked: true, ..Report::default() };
+    fn most_bitcoinds_contradict_the_log_only_if_they_outnumber_those_that_follow_it() {
+        let block = |height| BlockRef { height: Height(height), hash: BlockHash::from_byte_array([1; 32]) };
+        let forked = |height| Report { contradicts: Some(block(height)), ..Report::default() };
         let following = || Report { in_sync_height: Some(7), ..Report::default() };
-        assert!(most_differ(&[forked(), forked()]));
-        assert!(!most_differ(&[forked()]), "one against one");
-        assert!(!most_differ(&[forked(), forked(), following()]));
-        assert!(most_differ(&[forked(), forked(), forked(), following()]));
-        assert!(!most_differ(&[Report::default(), Report::default()]), "they cannot say");
+        let judged = |reports: &[Report]| contradicted(reports, |block| block.height.0 < 9);
+        assert_eq!(judged(&[forked(8), forked(7)]), Some(block(7)));
+        assert_eq!(judged(&[forked(8)]), None, "one against one");
+        assert_eq!(judged(&[forked(8), forked(7), following()]), None);
+        assert_eq!(judged(&[forked(8), forked(8), forked(7), following()]), Some(block(7)));
+        assert_eq!(judged(&[forked(9), forked(9)]), None, "of a branch that the log has left");
+        assert_eq!(judged(&[Report::default(), Report::default()]), None, "they cannot say");
     }
 
     /// safety 31.

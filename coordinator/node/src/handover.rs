@@ -129,7 +129,7 @@ fn best(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
 
 /// Of the voters whose bitcoind is not on the branch that the log follows; for a leader that is alone with that.
 fn on_the_other_branch(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
-    furthest(status, reports, |report| !report.abstains && report.forked && report.unfit.is_none())
+    furthest(status, reports, |report| !report.abstains && report.contradicts.is_some() && report.unfit.is_none())
 }
 
 /// The same whatever its bitcoind and its checks do.
@@ -228,6 +228,11 @@ pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) 
 
 #[cfg(test)]
 mod tests {
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+    use onespend_core::command::BlockRef;
+    use onespend_core::ids::Height;
+
     use super::*;
     use crate::raft::{Addresses, MemberStatus, Role};
 
@@ -282,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_leader_alone_on_its_branch_hands_over_to_one_on_the_other() {
-        let forked = |node_id| Report { forked: true, ..report(node_id, None) };
+        let block = BlockRef { height: Height(5), hash: BlockHash::from_byte_array([1; 32]) };
+        let forked = |node_id| Report { contradicts: Some(block), ..report(node_id, None) };
         let reports = [forked(2), forked(3), report(4, Some(5))];
         assert_eq!((best(&status(), &reports), on_the_other_branch(&status(), &reports)), (None, Some(3)));
         assert_eq!(on_the_other_branch(&status(), &[report(2, None), report(3, Some(5))]), None);

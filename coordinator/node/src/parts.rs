@@ -231,6 +231,11 @@ pub(crate) fn node_view(api: &Arc<Api>, checks: &Arc<Checks>) -> NodeView {
             unfit: unfit(&api, &checks).unwrap_or_default(),
             abstains: api.replica.raft().abstains(),
             removed: api.replica.raft().removed(),
+            contradicts: api.bitcoind.contradicts().map(|block| v1::BlockRef {
+                height: block.height.0,
+                hash: block.hash.to_string(),
+                time: None,
+            }),
         }
     })
 }

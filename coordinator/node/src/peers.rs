@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use onespend_core::ids::LogIndex;
+use onespend_core::command::BlockRef;
+use onespend_core::ids::{Height, LogIndex};
 use onespend_proto::CLUSTER_METADATA_KEY;
 use onespend_proto::peer::v1::raft_service_client::RaftServiceClient;
 use onespend_proto::peer::v1::{GetNodeViewRequest, GetNodeViewResponse};
@@ -30,8 +31,8 @@ pub struct Report {
     /// Height of its bitcoind's tip, if it calls that bitcoind in sync: one on a fork, on another chain or without
     /// peers says nothing about how far the cluster's chain is.
     pub in_sync_height: Option<u32>,
-    /// Whether its bitcoind has other blocks than the log, several deep.
-    pub forked: bool,
+    /// The highest block of the log that its bitcoind has another one for, if it is on a fork several blocks deep.
+    pub contradicts: Option<BlockRef>,
     /// The highest feature level that it knows.
     pub feature_level: u32,
     /// Why it should not lead, if something but its bitcoind speaks against that.
@@ -49,7 +50,11 @@ fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
     Report {
         node_id,
         hashes: answer.state_hashes.iter().filter_map(hash).collect(),
-        forked: bitcoind.is_some_and(|bitcoind| bitcoind.state() == v1::BitcoindState::Forked),
+        contradicts: answer
+            .contradicts
+            .as_ref()
+            .filter(|_| bitcoind.is_some_and(|bitcoind| bitcoind.state() == v1::BitcoindState::Forked))
+            .and_then(|block| Some(BlockRef { height: Height(block.height), hash: block.hash.parse().ok()? })),
         in_sync_height: in_sync.and_then(|bitcoind| bitcoind.tip.as_ref()).map(|tip| tip.height),
         feature_level: answer.feature_level,
         unfit: Some(answer.unfit.clone()).filter(|why| !why.is_empty()),

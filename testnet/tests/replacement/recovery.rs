@@ -102,14 +102,7 @@ pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_rememb
         copy_but_for_memories(folder, &copies.path().join(copy));
     }
     start_all(scene);
-    let signed_by = scene.cluster.wait_for_primary(Duration::from_mins(1)).unwrap();
-    // The log must be behind the signer's memory still when that node leads again: elections write entries as well.
-    for _ in 0..LOST_ENTRIES {
-        let request = v1::NewAddressRequest { wallet_id: WALLET.to_owned(), ..Default::default() };
-        scene.client.new_address(request).await.unwrap();
-    }
-    let lost = scene.pay(WALLET, "lost", 2.0).await;
-    scene.in_every_mempool(&lost.txid, None).await;
+    let (signed_by, lost) = pay_what_will_be_lost(scene).await;
 
     stop_all(scene);
     for (folder, copy) in folders.iter().zip(["1", "2", "3"]) {
@@ -142,6 +135,24 @@ pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_rememb
     let after = scene.pay(WALLET, "after", 2.0).await;
     scene.in_every_mempool(&after.txid, None).await; // else the blocks that are mined next may lack it
     scene.mine_until(WALLET, "after", PaymentState::Settled).await;
+}
+
+/// The payment, and the node that signed it: the one that led before and after.
+async fn pay_what_will_be_lost(scene: &mut Scene) -> (usize, v1::Payment) {
+    for round in 0.. {
+        let before = scene.cluster.wait_for_primary(Duration::from_mins(1)).unwrap();
+        // The log must be behind the signer's memory still when that node leads again: elections write entries as well.
+        for _ in 0..LOST_ENTRIES {
+            let request = v1::NewAddressRequest { wallet_id: WALLET.to_owned(), ..Default::default() };
+            scene.client.new_address(request).await.unwrap();
+        }
+        let lost = scene.pay(WALLET, &format!("lost-{round}"), 2.0).await;
+        scene.in_every_mempool(&lost.txid, None).await;
+        if scene.cluster.wait_for_primary(Duration::from_mins(1)).unwrap() == before {
+            return (before, lost);
+        }
+    }
+    unreachable!("it ends once nobody else is elected meanwhile")
 }
 
 fn data_folders(scene: &Scene) -> Vec<PathBuf> {

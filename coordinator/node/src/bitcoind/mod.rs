@@ -25,6 +25,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network};
 use onespend_adapters::chain::{Chain, ChainError, ChainView, TipRef};
+use onespend_core::command::BlockRef;
 use onespend_core::state::State;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -75,6 +76,11 @@ impl Settings {
     }
 }
 
+/// Whether a block is in the chain that the log follows.
+pub fn has_block(state: &State, block: BlockRef) -> bool {
+    state.block(block.height).is_some_and(|record| record.hash == block.hash)
+}
+
 /// What was last heard.
 #[derive(Debug, Clone, Default)]
 struct Heard {
@@ -82,8 +88,8 @@ struct Heard {
     view: Option<ChainView>,
     answered: Option<Instant>,
     error: Option<String>,
-    /// Whether it has other blocks than the log.
-    leaves_log: bool,
+    /// The highest block of the log that it has another one for.
+    contradicts: Option<BlockRef>,
     fees: fees::Fees,
 }
 
@@ -99,8 +105,8 @@ pub struct BitcoindWatch {
     heard: ArcSwap<Heard>,
     /// The highest tip of the other nodes' bitcoinds, and when it was heard of.
     others: ArcSwapOption<(u32, Instant)>,
-    /// When it was last heard that most bitcoinds of the cluster have other blocks than the log.
-    contradicted: ArcSwapOption<Instant>,
+    /// A block of the log that most bitcoinds of the cluster have another one for, and when that was heard.
+    contradicted: ArcSwapOption<(BlockRef, Instant)>,
     leads: AtomicBool,
     tips: watch::Sender<Option<TipRef>>,
     stop: AtomicBool,
@@ -160,19 +166,29 @@ impl BitcoindWatch {
         (now.saturating_duration_since(at) <= HEIGHT_MAX_AGE).then_some(highest)
     }
 
-    /// Takes in whether most bitcoinds of the cluster have other blocks than the log, as heard at `at`.
-    pub fn hear_of_fork(&self, most_differ: bool, at: Instant) {
-        self.contradicted.store(most_differ.then(|| Arc::new(at)));
+    /// Takes in a block of the log that most bitcoinds of the cluster have another one for, as heard at `at`.
+    pub fn hear_of_fork(&self, contradicted: Option<BlockRef>, at: Instant) {
+        self.contradicted.store(contradicted.map(|block| Arc::new((block, at))));
+    }
+
+    /// The highest block of the log that this bitcoind has another one for, as it was last probed.
+    pub fn contradicts(&self) -> Option<BlockRef> {
+        self.heard.load().contradicts
     }
 
     /// Whether most bitcoinds of the cluster contradict this one, which has the blocks that the log has. The log is the
     /// leader's own view, so it does not tell a leader that it is alone on a branch.
     pub fn is_outnumbered(&self) -> bool {
-        !self.heard.load().leaves_log && self.most_differ(Instant::now())
+        self.contradicts().is_none() && self.most_differ(Instant::now())
     }
 
+    /// Once the log has gone over to another branch, what was said of the one before counts no more.
     fn most_differ(&self, now: Instant) -> bool {
-        self.contradicted.load().as_ref().is_some_and(|at| now.saturating_duration_since(**at) <= HEIGHT_MAX_AGE)
+        let Some(contradicted) = self.contradicted.load_full() else { return false };
+        let (block, at) = *contradicted;
+        let mut in_log = false;
+        (self.read)(&mut |state| in_log = has_block(state, block));
+        in_log && now.saturating_duration_since(at) <= HEIGHT_MAX_AGE
     }
 
     /// Whether this node leads, and so brings the blocks of this bitcoind into the log.

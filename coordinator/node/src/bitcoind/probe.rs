@@ -4,8 +4,9 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use bitcoin::{BlockHash, Network};
+use bitcoin::Network;
 use onespend_adapters::chain::{ChainError, ChainView};
+use onespend_core::command::BlockRef;
 use onespend_core::ids::Height;
 use tracing::warn;
 
@@ -24,13 +25,13 @@ impl BitcoindWatch {
         let (facts, logged) = match probed {
             Ok(view) => {
                 self.publish(view.tip);
-                let (fork_depth, logged) = self.fork_depth(&view, beat);
-                heard.leaves_log = fork_depth > 0;
-                let outnumbered = fork_depth == 0 && self.most_differ(now);
-                let fork_depth = if outnumbered { FORK_DEPTH } else { fork_depth };
+                let (fork, logged) = self.fork(&view, beat);
+                heard.contradicts = fork.first().copied();
+                let outnumbered = fork.is_empty() && self.most_differ(now);
                 let leads = self.leads.load(Ordering::Relaxed);
                 let log_lag = logged.filter(|_| leads).map_or(0, |logged| view.tip.height.saturating_sub(logged));
-                let facts = facts(&view, fork_depth, log_lag);
+                let fork_depth = if outnumbered { FORK_DEPTH } else { u32::try_from(fork.len()).unwrap_or(u32::MAX) };
+                let facts = ProbeFacts { fork_depth, log_lag, ..facts(&view) };
                 heard.answered = Some(now);
                 heard.error = None;
                 warn_of_version(heard.view.as_ref(), &view);
@@ -39,7 +40,7 @@ impl BitcoindWatch {
             }
             Err(error) => {
                 heard.error = Some(error.to_string());
-                (Err(failure(&error)), self.logged().0)
+                (Err(failure(&error)), self.logged(0).0)
             }
         };
         let highest = logged.max(self.height_of_others(now));
@@ -48,36 +49,33 @@ impl BitcoindWatch {
         answered
     }
 
-    /// Height of the log's tip, and the hashes of its last blocks, highest first.
-    fn logged(&self) -> (Option<u32>, Vec<(u32, BlockHash)>) {
+    /// Height of the log's tip, and its newest blocks up to a height, highest first.
+    fn logged(&self, up_to: u32) -> (Option<u32>, Vec<BlockRef>) {
         let mut found = (None, Vec::new());
         (self.read)(&mut |state| {
             let Ok(tip) = state.tip() else { return };
-            let lowest = tip.height.0.saturating_sub(FORK_DEPTH);
-            let blocks = (lowest..=tip.height.0).rev();
-            let hashes = blocks.filter_map(|height| Some((height, state.block(Height(height))?.hash))).collect();
-            found = (Some(tip.height.0), hashes);
+            let highest = tip.height.0.min(up_to);
+            let heights = (highest.saturating_sub(FORK_DEPTH)..=highest).rev().map(Height);
+            let blocks = heights.filter_map(|height| Some(BlockRef { height, hash: state.block(height)?.hash }));
+            found = (Some(tip.height.0), blocks.collect());
         });
         found
     }
 
-    /// How many of the log's newest blocks this bitcoind has other blocks for, up to [`FORK_DEPTH`], and the height
-    /// of the log. Blocks that it does not have yet are lag, not a fork.
-    fn fork_depth(&self, view: &ChainView, beat: &mut dyn FnMut()) -> (u32, Option<u32>) {
-        let (tip, blocks) = self.logged();
-        let mut depth = 0;
-        for (height, hash) in blocks {
-            if height > view.tip.height {
-                continue;
-            }
-            let asked = self.chain.block_hash_at(height);
+    /// Which of the log's newest blocks this bitcoind has other blocks for, highest first, at most one more than
+    /// [`FORK_DEPTH`]; and the height of the log. Blocks that it does not have yet are lag, not a fork.
+    fn fork(&self, view: &ChainView, beat: &mut dyn FnMut()) -> (Vec<BlockRef>, Option<u32>) {
+        let (tip, blocks) = self.logged(view.tip.height);
+        let mut fork = Vec::new();
+        for block in blocks {
+            let asked = self.chain.block_hash_at(block.height.0);
             beat();
             match asked {
-                Ok(Some(theirs)) if theirs != hash => depth += 1,
+                Ok(Some(theirs)) if theirs != block.hash => fork.push(block),
                 Ok(_) | Err(_) => break,
             }
         }
-        (depth, tip)
+        (fork, tip)
     }
 }
 
@@ -88,7 +86,7 @@ fn warn_of_version(before: Option<&ChainView>, view: &ChainView) {
     }
 }
 
-fn facts(view: &ChainView, fork_depth: u32, log_lag: u32) -> ProbeFacts {
+fn facts(view: &ChainView) -> ProbeFacts {
     let now = crate::clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     ProbeFacts {
         chain: chain_name(view.network).to_owned(),
@@ -98,8 +96,8 @@ fn facts(view: &ChainView, fork_depth: u32, log_lag: u32) -> ProbeFacts {
         headers: view.headers,
         peers: view.peers,
         tip_age: now.saturating_sub(Duration::from_secs(view.tip_time_s)),
-        fork_depth,
-        log_lag,
+        fork_depth: 0,
+        log_lag: 0,
     }
 }
 
@@ -119,23 +117,29 @@ fn failure(error: &ChainError) -> ProbeFailure {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
     use bitcoin::blockdata::constants::genesis_block;
-    use bitcoin::{Network, ScriptBuf};
+    use bitcoin::hashes::Hash;
+    use bitcoin::{BlockHash, Network, ScriptBuf};
+    use onespend_adapters::chain::Chain;
     use onespend_adapters::chain::fake::{FakeChain, Fault};
+    use onespend_core::command::Command;
+    use onespend_core::state::State;
 
     use super::*;
-    use crate::bitcoind::{HEIGHT_MAX_AGE, Settings};
+    use crate::bitcoind::{HEIGHT_MAX_AGE, ReadState, Settings};
     use crate::health::bitcoind_sync::{LEAVE_AFTER, Rules, SyncReason};
+    use crate::raft::{Position, StateView};
+    use crate::specimen::accept;
 
     /// A watch over a chain of ten blocks, with a log that has none yet, as after it has judged once.
     fn watch() -> (Arc<BitcoindWatch>, Heard) {
         watch_over(FakeChain::new())
     }
 
-    fn watch_over(chain: FakeChain) -> (Arc<BitcoindWatch>, Heard) {
-        chain.mine(10, &ScriptBuf::new());
+    fn settings() -> Settings {
         let rules = Rules {
             chain: chain_name(Network::Regtest).to_owned(),
             genesis: genesis_block(Network::Regtest).block_hash().to_string(),
@@ -143,13 +147,12 @@ mod tests {
             min_peers: 0,
             max_silence: Duration::from_secs(14),
         };
-        let settings = Settings {
-            network: Network::Regtest,
-            rules,
-            poll: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-        };
-        let watch = BitcoindWatch::new(Arc::new(chain), Arc::new(|_| ()), settings);
+        Settings { network: Network::Regtest, rules, poll: Duration::from_secs(1), timeout: Duration::from_secs(1) }
+    }
+
+    fn watch_over(chain: FakeChain) -> (Arc<BitcoindWatch>, Heard) {
+        chain.mine(10, &ScriptBuf::new());
+        let watch = BitcoindWatch::new(Arc::new(chain), Arc::new(|_| ()), settings());
         let mut heard = Heard::default();
         assert!(watch.probe(&mut heard, &mut || ()));
         assert_eq!(heard.judgement.reason, None);
@@ -174,21 +177,56 @@ mod tests {
         assert_eq!(heard.judgement.lag_blocks, Some(3));
     }
 
-    /// The log has this very bitcoind's blocks, so only the others can tell.
+    /// A watch whose log has the chain's blocks from below the tip on.
+    fn watch_that_follows() -> (FakeChain, StateView, Arc<BitcoindWatch>, Heard) {
+        let (chain, view) = (FakeChain::new(), StateView::new(State::default(), Position::default()));
+        chain.mine(10, &ScriptBuf::new());
+        let hash = |height| chain.block_hash_at(height).unwrap().unwrap();
+        let tip = BlockRef { height: Height(5), hash: hash(5) };
+        accept(&view, Command::Start { network: Network::Regtest, tip });
+        for height in 6..=10 {
+            accept(&view, next_block(BlockRef { height: Height(height), hash: hash(height) }, hash(height - 1)));
+        }
+        let read = view.clone();
+        let read: ReadState = Arc::new(move |look: &mut dyn FnMut(&State)| read.read(|state| look(state)));
+        let watch = BitcoindWatch::new(Arc::new(chain.clone()), read, settings());
+        let mut heard = Heard::default();
+        watch.probe(&mut heard, &mut || ());
+        assert_eq!(heard.judgement.reason, None);
+        watch.heard.store(Arc::new(heard.clone()));
+        (chain, view, watch, heard)
+    }
+
+    fn next_block(block: BlockRef, previous: BlockHash) -> Command {
+        Command::ConnectBlock { block, previous, received: vec![], spent: vec![], wallets: 0, followed: None }
+    }
+
+    /// The log has this very bitcoind's blocks, so only the others can tell; and what they said of a branch that the log has
+    /// left says nothing of the next.
     #[test]
     fn a_bitcoind_that_most_others_contradict_is_on_a_fork_and_is_followed_no_further() {
-        let (watch, mut heard) = watch();
-        watch.heard.store(Arc::new(heard.clone()));
+        let (chain, view, watch, mut heard) = watch_that_follows();
         assert!(watch.may_follow());
-        watch.hear_of_fork(true, Instant::now());
+        let tip = view.read(|state| state.tip().unwrap());
+        watch.hear_of_fork(Some(tip), Instant::now());
         watch.probe(&mut heard, &mut || ());
         assert_eq!(heard.judgement.reason, Some(SyncReason::Fork), "at once");
         assert!(watch.is_outnumbered() && !watch.may_follow());
-        // One that goes over to what the others have, away from the log, is followed there.
-        watch.heard.store(Arc::new(Heard { leaves_log: true, ..heard.clone() }));
+        let below = chain.block_hash_at(9).unwrap().unwrap();
+        accept(&view, Command::DisconnectBlock { block: tip });
+        accept(&view, next_block(BlockRef { height: Height(10), hash: BlockHash::from_byte_array([7; 32]) }, below));
         assert!(!watch.is_outnumbered() && watch.may_follow());
-        watch.hear_of_fork(false, Instant::now());
-        assert_eq!(judge(&watch, &mut heard), None);
+    }
+
+    /// One that is behind the log is compared at its own height: its branch may be the shorter one.
+    #[test]
+    fn a_bitcoind_on_a_shorter_branch_than_the_log_is_on_a_fork() {
+        let (chain, _view, watch, mut heard) = watch_that_follows();
+        chain.invalidate(chain.block_hash_at(7).unwrap().unwrap());
+        chain.mine(2, &ScriptBuf::from_bytes(vec![0x51]));
+        watch.probe(&mut heard, &mut || ());
+        assert_eq!(heard.judgement.reason, Some(SyncReason::Fork));
+        assert_eq!(heard.contradicts.map(|block| block.height), Some(Height(8)));
     }
 
     #[test]

@@ -113,12 +113,13 @@ mod tests {
     use bitcoin::block::{Header, Version};
     use bitcoin::hashes::Hash;
     use bitcoin::{Amount, CompactTarget, Transaction, TxMerkleNode, TxOut, transaction};
+    use onespend_core::command::{RegisterOutpoints, RegisterWallet};
     use onespend_core::outcome::{Outcome, Rejection};
-    use onespend_core::wallet::Keychain;
+    use onespend_core::wallet::{Keychain, SignerRef};
 
     use super::*;
     use crate::raft::StateView;
-    use crate::specimen::{TIP, accept, apply_to, register, script, started, tip};
+    use crate::specimen::{TIP, accept, apply_to, register, script, started, tip, wallet};
 
     /// The block on top of the specimen's tip, which pays to these wallets.
     fn paying_to(wallets: &[&str]) -> Block {
@@ -163,5 +164,33 @@ mod tests {
         let covered = scripts.cover(&view);
         accept(&view, search(&block, covered, &scripts, &view));
         assert_eq!(view.read(|state| state.utxos().count()), 2);
+    }
+
+    /// A reorganisation brings it a second time, when a wallet that was registered after it has its script.
+    #[test]
+    fn a_coin_that_was_registered_by_its_outpoint_stays_in_its_wallet() {
+        let (view, scripts) = (started(), SharedScripts::default());
+        let Command::RegisterWallet(with_script) = register("late", &[]) else { panic!("it registers") };
+        let single = RegisterWallet { wallet: wallet("single"), descriptor: String::new(), ..with_script };
+        accept(&view, Command::RegisterWallet(RegisterWallet { signer: SignerRef::WatchOnly, ..single }));
+        let block = paying_to(&["late"]);
+        let coin = Received {
+            outpoint: OutPoint { txid: block.txdata[0].compute_txid(), vout: 0 },
+            wallet: wallet("single"),
+            value_sat: 70_000,
+            script: script("late", Keychain::External, 3),
+            keychain: Keychain::External,
+            index: 0,
+            coinbase: false,
+            height: Height(TIP),
+        };
+        let registered = RegisterOutpoints { wallet: wallet("single"), basis: tip(), found: vec![coin] };
+        accept(&view, Command::RegisterOutpoints(registered));
+        accept(&view, register("late", &[]));
+        let covered = scripts.cover(&view);
+        let Command::ConnectBlock { received, .. } = search(&block, covered, &scripts, &view) else {
+            panic!("a block")
+        };
+        assert_eq!(received, []);
     }
 }
