@@ -245,10 +245,12 @@ pub(crate) fn by_child(state: &mut State, ctx: &Context, command: &BumpByChild) 
     if let Some(known) = known_child(state, ctx, &key, command)? {
         return Ok(known);
     }
-    // A child pays for one of two transactions that may both confirm, where an end was undone.
-    check_ends(state, parent_payment)?;
     let wallet = signable_wallet(state, &key)?;
     let parent = parent(state, parent_payment, command.parent)?;
+    if parent_payment.has_rival(parent) {
+        // It would pay for one of two transactions that may both confirm.
+        return Err(unresolved(command.parent, parent.txid()));
+    }
     let (Some(outpoint), Some(change)) = (unconfirmed::change_of(parent), &parent.change) else {
         return Err(Rejection::NotReplaceable { why: "the attempt has no change that a child could spend".to_owned() });
     };

@@ -75,8 +75,10 @@ pub fn is_spendable(state: &State, outpoint: &OutPoint, utxo: &Utxo) -> bool {
 
 fn is_newest_change(state: &State, outpoint: &OutPoint) -> bool {
     let Some((key, number, attempt)) = state.attempt_of(outpoint.txid) else { return false };
-    let newest = state.payment(key).and_then(Payment::live_attempt).map(|(newest, _)| newest);
-    newest == Some(number)
+    let Some(payment) = state.payment(key) else { return false };
+    // Whoever spends it pays for its transaction, and that may not be one of two that may both confirm.
+    payment.live_attempt().is_some_and(|(newest, _)| newest == number)
+        && !payment.has_rival(attempt)
         && change_of(attempt) == Some(*outpoint)
         && attempt_state(state, attempt) == AttemptState::Broadcast
 }

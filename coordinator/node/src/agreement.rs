@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::alarms::Alarms;
-use crate::bitcoind::{BitcoindWatch, has_block};
+use crate::bitcoind::BitcoindWatch;
 use crate::feature_level;
 use crate::handover::HandOver;
 use crate::health::Beat;
-use crate::peers::{self, Peers, Report};
+use crate::peers::{self, Fork, Peers, Report};
 use crate::raft::{Abstention, HashAt, RaftNode};
 use crate::replica::Replica;
 
@@ -91,7 +91,7 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         if let Some(highest) = reports.iter().filter_map(|report| report.in_sync_height).max() {
             bitcoind.hear_of_height(highest, Instant::now());
         }
-        let contradicted = replica.read(|state| contradicted(&reports, |block| has_block(state, block)));
+        let contradicted = replica.read(|state| contradicted(&reports, |fork| fork.contradicts(state)));
         bitcoind.hear_of_fork(contradicted, Instant::now());
         feature_level::consider(&replica, &reports).await;
         finish_change(&replica).await;
@@ -122,12 +122,12 @@ async fn finish_change(replica: &Replica) {
     }
 }
 
-/// A block of the log, if more of the other nodes' bitcoinds are on a fork against the log as it is now than there are that
-/// follow it, with this node's own among these.
-fn contradicted(reports: &[Report], in_log: impl Fn(BlockRef) -> bool) -> Option<BlockRef> {
-    let contradicting = reports.iter().filter_map(|report| report.contradicts).filter(|block| in_log(*block));
-    let blocks: Vec<BlockRef> = contradicting.collect();
-    let following = reports.iter().filter(|report| report.in_sync_height.is_some()).count();
+/// A block of the log, if more of the other nodes' bitcoinds contradict the log as it is now than there are that follow it,
+/// with this node's own among these. `contradicts` tells which block of the log it is that one contradicts.
+fn contradicted(reports: &[Report], contradicts: impl Fn(Fork) -> Option<BlockRef>) -> Option<BlockRef> {
+    let blocks: Vec<BlockRef> = reports.iter().filter_map(|report| report.fork.and_then(&contradicts)).collect();
+    let follows = |report: &&Report| report.in_sync_height.is_some() || report.fork == Some(Fork::WithLog);
+    let following = reports.iter().filter(follows).count();
     // The lowest: it is there for as long as any of them is.
     blocks.iter().min_by_key(|block| block.height).copied().filter(|_| blocks.len() > following + 1)
 }
@@ -159,12 +159,20 @@ mod tests {
     #[test]
     fn most_bitcoinds_contradict_the_log_only_if_they_outnumber_those_that_follow_it() {
         let block = |height| BlockRef { height: Height(height), hash: BlockHash::from_byte_array([1; 32]) };
-        let forked = |height| Report { contradicts: Some(block(height)), ..Report::default() };
+        let forked =
+            |height| Report { fork: Some(Fork::FromLog { block: block(height), tip: 9 }), ..Report::default() };
         let following = || Report { in_sync_height: Some(7), ..Report::default() };
-        let judged = |reports: &[Report]| contradicted(reports, |block| block.height.0 < 9);
+        let outnumbered = || Report { fork: Some(Fork::WithLog), ..Report::default() };
+        let judged = |reports: &[Report]| {
+            contradicted(reports, |fork| match fork {
+                Fork::FromLog { block, .. } => Some(block).filter(|block| block.height.0 < 9),
+                Fork::WithLog => None,
+            })
+        };
         assert_eq!(judged(&[forked(8), forked(7)]), Some(block(7)));
         assert_eq!(judged(&[forked(8)]), None, "one against one");
         assert_eq!(judged(&[forked(8), forked(7), following()]), None);
+        assert_eq!(judged(&[forked(8), forked(7), outnumbered(), outnumbered()]), None, "they follow the log as well");
         assert_eq!(judged(&[forked(8), forked(8), forked(7), following()]), Some(block(7)));
         assert_eq!(judged(&[forked(9), forked(9)]), None, "of a branch that the log has left");
         assert_eq!(judged(&[Report::default(), Report::default()]), None, "they cannot say");

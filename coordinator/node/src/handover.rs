@@ -14,7 +14,7 @@ use crate::bitcoind::BitcoindWatch;
 use crate::checks::Checks;
 use crate::health;
 use crate::metrics::{self, HandOverReason};
-use crate::peers::{Peers, Report};
+use crate::peers::{Fork, Peers, Report};
 use crate::raft::{RaftStatus, TransferError};
 use crate::replica::Replica;
 
@@ -47,7 +47,10 @@ impl HandOver {
 
     /// Why this node should not lead.
     fn fault(&self) -> Option<(HandOverReason, String)> {
-        if let Err(why) = self.bitcoind.fit() {
+        // A log that catches up would have to begin anew.
+        if let Err(why) = self.bitcoind.fit()
+            && !self.bitcoind.is_catching_up()
+        {
             return Some((HandOverReason::Bitcoind, why.to_owned()));
         }
         self.checks.unfit(Instant::now()).map(|names| (HandOverReason::Check, names))
@@ -62,7 +65,9 @@ impl HandOver {
         let fault = self.fault().filter(|_| leads);
         let Some((reason, fault)) = self.decision.due(fault, Instant::now()) else { return };
         let status = self.replica.status();
-        let elsewhere = || self.bitcoind.is_outnumbered().then(|| on_the_other_branch(&status, reports)).flatten();
+        let contradicts = |fork: Fork| self.replica.read(|state| fork.contradicts(state)).is_some();
+        let elsewhere =
+            || self.bitcoind.is_outnumbered().then(|| on_the_other_branch(&status, reports, contradicts)).flatten();
         let Some(to) = best(&status, reports).or_else(elsewhere) else { return };
         self.decision.acted = Some(Instant::now());
         match self.replica.transfer(Some(to), Instant::now() + WITHIN).await {
@@ -128,8 +133,10 @@ fn best(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
 }
 
 /// Of the voters whose bitcoind is not on the branch that the log follows; for a leader that is alone with that.
-fn on_the_other_branch(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
-    furthest(status, reports, |report| !report.abstains && report.contradicts.is_some() && report.unfit.is_none())
+fn on_the_other_branch(status: &RaftStatus, reports: &[Report], contradicts: impl Fn(Fork) -> bool) -> Option<u64> {
+    furthest(status, reports, |report| {
+        !report.abstains && report.unfit.is_none() && report.fork.is_some_and(&contradicts)
+    })
 }
 
 /// The same whatever its bitcoind and its checks do.
@@ -287,11 +294,18 @@ mod tests {
 
     #[test]
     fn a_leader_alone_on_its_branch_hands_over_to_one_on_the_other() {
-        let block = BlockRef { height: Height(5), hash: BlockHash::from_byte_array([1; 32]) };
-        let forked = |node_id| Report { contradicts: Some(block), ..report(node_id, None) };
-        let reports = [forked(2), forked(3), report(4, Some(5))];
-        assert_eq!((best(&status(), &reports), on_the_other_branch(&status(), &reports)), (None, Some(3)));
-        assert_eq!(on_the_other_branch(&status(), &[report(2, None), report(3, Some(5))]), None);
+        let block = |height| BlockRef { height: Height(height), hash: BlockHash::from_byte_array([1; 32]) };
+        let forked = |node_id, height| {
+            let fork = Some(Fork::FromLog { block: block(height), tip: height + 2 });
+            Report { fork, ..report(node_id, None) }
+        };
+        let next = |reports: &[Report]| {
+            on_the_other_branch(&status(), reports, |fork| matches!(fork, Fork::FromLog { tip, .. } if tip > 6))
+        };
+        let reports = [forked(2, 5), forked(3, 5), report(4, Some(5))];
+        assert_eq!((best(&status(), &reports), next(&reports)), (None, Some(3)));
+        assert_eq!(next(&[forked(2, 5), forked(3, 4)]), Some(2), "the branch of the other is too short to be followed");
+        assert_eq!(next(&[report(2, None), report(3, Some(5))]), None);
     }
 
     #[test]

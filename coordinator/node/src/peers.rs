@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use onespend_core::command::BlockRef;
 use onespend_core::ids::{Height, LogIndex};
+use onespend_core::state::State;
 use onespend_proto::CLUSTER_METADATA_KEY;
 use onespend_proto::peer::v1::raft_service_client::RaftServiceClient;
 use onespend_proto::peer::v1::{GetNodeViewRequest, GetNodeViewResponse};
@@ -15,6 +16,7 @@ use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
+use crate::bitcoind::has_block;
 use crate::dial;
 use crate::raft::{HashAt, MemberStatus, TARGET_METADATA_KEY};
 
@@ -31,8 +33,8 @@ pub struct Report {
     /// Height of its bitcoind's tip, if it calls that bitcoind in sync: one on a fork, on another chain or without
     /// peers says nothing about how far the cluster's chain is.
     pub in_sync_height: Option<u32>,
-    /// The highest block of the log that its bitcoind has another one for, if it is on a fork several blocks deep.
-    pub contradicts: Option<BlockRef>,
+    /// Whether its bitcoind is on a fork several blocks deep, and against what.
+    pub fork: Option<Fork>,
     /// The highest feature level that it knows.
     pub feature_level: u32,
     /// Why it should not lead, if something but its bitcoind speaks against that.
@@ -43,6 +45,30 @@ pub struct Report {
     pub removed: Vec<u64>,
 }
 
+/// How a bitcoind is on a fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// Against the log: it has another block than this one, which is the highest such.
+    FromLog {
+        /// The log's block.
+        block: BlockRef,
+        /// Height of its own tip.
+        tip: u32,
+    },
+    /// With the log, against most other bitcoinds.
+    WithLog,
+}
+
+impl Fork {
+    /// The log's block that it has another one for, if the log still has it and its branch is as long as the log: what is
+    /// behind may be about to follow, and could not be followed.
+    pub fn contradicts(self, log: &State) -> Option<BlockRef> {
+        let Self::FromLog { block, tip } = self else { return None };
+        let as_long = log.tip().is_ok_and(|logged| tip >= logged.height.0);
+        Some(block).filter(|block| as_long && has_block(log, *block))
+    }
+}
+
 fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
     let hash = |at: &v1::StateHash| Some(HashAt { index: LogIndex(at.index), hash: at.hash.as_ref().try_into().ok()? });
     let bitcoind = answer.view.as_ref().and_then(|view| view.bitcoind.as_ref());
@@ -50,11 +76,14 @@ fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
     Report {
         node_id,
         hashes: answer.state_hashes.iter().filter_map(hash).collect(),
-        contradicts: answer
-            .contradicts
-            .as_ref()
-            .filter(|_| bitcoind.is_some_and(|bitcoind| bitcoind.state() == v1::BitcoindState::Forked))
-            .and_then(|block| Some(BlockRef { height: Height(block.height), hash: block.hash.parse().ok()? })),
+        fork: bitcoind.filter(|bitcoind| bitcoind.state() == v1::BitcoindState::Forked).map(|bitcoind| {
+            let block = answer
+                .contradicts
+                .as_ref()
+                .and_then(|block| Some(BlockRef { height: Height(block.height), hash: block.hash.parse().ok()? }));
+            let tip = bitcoind.tip.as_ref().map_or(0, |tip| tip.height);
+            block.map_or(Fork::WithLog, |block| Fork::FromLog { block, tip })
+        }),
         in_sync_height: in_sync.and_then(|bitcoind| bitcoind.tip.as_ref()).map(|tip| tip.height),
         feature_level: answer.feature_level,
         unfit: Some(answer.unfit.clone()).filter(|why| !why.is_empty()),

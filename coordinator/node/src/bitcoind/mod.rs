@@ -34,7 +34,7 @@ pub use fees::NoEstimate;
 pub use outpoints::LookupError;
 
 use crate::health::Progress;
-use crate::health::bitcoind_sync::{Judgement, Rules};
+use crate::health::bitcoind_sync::{Judgement, Rules, SyncReason};
 
 /// How long one wait for a new tip lasts at most.
 const TIP_WAIT: Duration = Duration::from_secs(10);
@@ -90,6 +90,10 @@ struct Heard {
     error: Option<String>,
     /// The highest block of the log that it has another one for.
     contradicts: Option<BlockRef>,
+    /// Height of the log.
+    logged: Option<u32>,
+    /// Whether the log was higher than at the probe before.
+    log_grows: bool,
     fees: fees::Fees,
 }
 
@@ -226,6 +230,12 @@ impl BitcoindWatch {
         Err(heard.judgement.reason.map_or("NOT_PROBED", |reason| reason.word()))
     }
 
+    /// Whether nothing is wrong but that the log has more blocks to take in, and it takes them in.
+    pub fn is_catching_up(&self) -> bool {
+        let heard = self.heard.load();
+        heard.judgement.reason == Some(SyncReason::LogBehind) && heard.log_grows
+    }
+
     /// Blocks that the log lacks of what this bitcoind has, when they are more than a moment's worth: the leader cannot
     /// follow the chain, and coins must not be given out on an old view of it.
     fn log_lag(&self, heard: &Heard) -> Option<u32> {
@@ -244,7 +254,7 @@ impl BitcoindWatch {
     /// for the log to follow or not; but a branch that most others are not on is followed no further, for depth on it
     /// means nothing.
     pub fn may_follow(&self) -> bool {
-        use crate::health::bitcoind_sync::SyncReason as Reason;
+        use SyncReason as Reason;
         if self.is_outnumbered() {
             return false;
         }

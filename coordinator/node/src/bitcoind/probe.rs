@@ -27,6 +27,8 @@ impl BitcoindWatch {
                 self.publish(view.tip);
                 let (fork, logged) = self.fork(&view, beat);
                 heard.contradicts = fork.first().copied();
+                heard.log_grows = logged > heard.logged;
+                heard.logged = logged;
                 let outnumbered = fork.is_empty() && self.most_differ(now);
                 let leads = self.leads.load(Ordering::Relaxed);
                 let log_lag = logged.filter(|_| leads).map_or(0, |logged| view.tip.height.saturating_sub(logged));
@@ -216,6 +218,23 @@ mod tests {
         accept(&view, Command::DisconnectBlock { block: tip });
         accept(&view, next_block(BlockRef { height: Height(10), hash: BlockHash::from_byte_array([7; 32]) }, below));
         assert!(!watch.is_outnumbered() && watch.may_follow());
+    }
+
+    /// Only a leader's log should have each of its blocks at once.
+    #[test]
+    fn a_leader_whose_log_does_not_take_the_blocks_is_behind_and_one_that_takes_them_in_catches_up() {
+        let (chain, view, watch, mut heard) = watch_that_follows();
+        chain.mine(5, &ScriptBuf::new());
+        assert_eq!(judge(&watch, &mut heard), None);
+        watch.lead(true);
+        assert_eq!(judge(&watch, &mut heard), Some(SyncReason::LogBehind));
+        watch.heard.store(Arc::new(heard.clone()));
+        assert!(watch.fit().is_err() && !watch.is_catching_up());
+        let hash = |height| chain.block_hash_at(height).unwrap().unwrap();
+        accept(&view, next_block(BlockRef { height: Height(11), hash: hash(11) }, hash(10)));
+        watch.probe(&mut heard, &mut || ());
+        watch.heard.store(Arc::new(heard));
+        assert!(watch.fit().is_err() && watch.is_catching_up());
     }
 
     /// One that is behind the log is compared at its own height: its branch may be the shorter one.

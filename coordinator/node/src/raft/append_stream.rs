@@ -12,6 +12,7 @@ use tonic::Streaming;
 
 use super::acks::{Acks, Sent, Unanswered};
 use super::channels::{CONNECT_TIMEOUT, PeerStub};
+use super::dating::Dating;
 use super::network::{AppendAnswer, Letterhead, RpcError, failed};
 use super::types::{NodeId, TypeConfig};
 use super::wire;
@@ -40,7 +41,7 @@ where
 pub(crate) async fn open<S>(
     stub: PeerStub,
     letterhead: &Letterhead,
-    acks: Acks,
+    dating: Dating,
     mut input: S,
 ) -> Result<BoxStream<'static, AppendAnswer>, RpcError>
 where
@@ -49,12 +50,14 @@ where
     // openraft makes its pause after a failure where it hands out the next request. A stream that is opened before that
     // would fail again at once, thousands of times a second.
     let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
-    let unanswered = Unanswered::default();
+    let (unanswered, acks) = (Unanswered::default(), dating.acks.clone());
     let sent = unanswered.clone();
-    let requests = stream::iter([first]).chain(input).map(move |request| {
+    let message = move |request| {
         sent.push(Sent::now(&request));
-        wire::append_request(request)
-    });
+        dating.message(request)
+    };
+    // The first one before the stream is opened, which may take long.
+    let requests = stream::iter([message(first)]).chain(input.map(message));
     let answers = start(stub, letterhead, requests).await?;
     let answers = Answers { incoming: answers, from: letterhead.target(), unanswered, acks };
     Ok(stream::unfold(Some(answers), |answers| async move {

@@ -10,7 +10,7 @@ use onespend_proto::peer::v1::AppendStreamRequest;
 
 use crate::runtime;
 
-/// Heartbeats that wait until this node has applied up to their commit index, at most. While there are so many, later ones
+/// Appends that wait until this node has applied up to their commit index, at most. While there are so many, later ones
 /// are not noted: to forget the oldest instead would leave a node that is far behind without any that it reaches.
 const MAX_PENDING: usize = 256;
 
@@ -89,13 +89,12 @@ impl MomentClock {
         self.first.saturating_add(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// The moment up to which a heartbeat's commit index is complete; `None` if it does not say, or speaks to a process
+    /// The moment up to which an append's commit index is complete; `None` if it does not say, or speaks to a process
     /// before this one.
-    pub(crate) fn fresh_at(self, heartbeat: &AppendStreamRequest) -> Option<Instant> {
-        let since =
-            heartbeat.heard_moment.checked_sub(self.first).filter(|_| heartbeat.heard_moment <= self.shows())?;
+    pub(crate) fn fresh_at(self, append: &AppendStreamRequest) -> Option<Instant> {
+        let since = append.heard_moment.checked_sub(self.first).filter(|_| append.heard_moment <= self.shows())?;
         let answered = self.began.checked_add(Duration::from_micros(since))?;
-        answered.checked_sub(Duration::from_micros(heartbeat.quorum_age_us))
+        answered.checked_sub(Duration::from_micros(append.quorum_age_us))
     }
 }
 

@@ -10,7 +10,7 @@
 //! | `state_machine`, `view` | applying entries; the state and its news, for reading |
 //! | `founding` | copies of the state, and a cluster that begins with one |
 //! | `log_store`, `codec`, `lag` | the log; stored forms; how long entries take |
-//! | `contact`, `acks` | when a leader was last heard; when the others were sent what they answered |
+//! | `contact`, `acks`, `dating` | when a leader was last heard; when the others were sent what they answered; how new it is |
 //! | `acquaintance` | whether a node is who it was |
 //! | `network`, `channels`, `append_stream`, `snapshot_send` | to other nodes |
 //! | `peer_service`, `snapshot_receive` | from other nodes |
@@ -26,6 +26,7 @@ mod channels;
 mod codec;
 mod config;
 mod contact;
+mod dating;
 mod founding;
 pub(crate) mod intake;
 mod lag;

@@ -4,8 +4,8 @@
 //! makes openraft pause before it tries again.
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use onespend_proto::CLUSTER_METADATA_KEY;
@@ -26,11 +26,11 @@ use super::acks::{Acks, Sent};
 use super::acquaintance::{Acquaintance, Refused};
 use super::append_stream::{self, HeartbeatLink};
 use super::channels::{Channels, Lane, PeerStub};
+use super::dating::{Dating, QuorumAcked};
 use super::reach::Reach;
 use super::snapshot_send;
 use super::types::{Addresses, NodeId, Snapshot, SnapshotFile, TypeConfig, Vote};
 use super::wire as convert;
-use crate::runtime;
 
 /// Metadata key that says which node a message is meant for. Were an address wrong, one node could otherwise answer, and
 /// vote, in the place of another.
@@ -61,9 +61,6 @@ pub(crate) struct Network {
     acks: Acks,
     quorum: QuorumAcked,
 }
-
-/// When a quorum last acknowledged this node as leader; told once Raft is there.
-pub(crate) type QuorumAcked = Arc<OnceLock<Box<dyn Fn() -> Option<Instant> + Send + Sync>>>;
 
 impl Network {
     /// `cluster_id` is the cluster's name as configured, plain ASCII.
@@ -152,7 +149,7 @@ impl PeerClient {
     /// never taken for the answer to a later heartbeat.
     async fn heartbeat(&mut self, request: AppendEntriesRequest<TypeConfig>) -> AppendAnswer {
         // Both before the link is opened, which may take long: they speak of the request as it is now.
-        let (sent, message) = (Sent::now(&request), self.dated(request));
+        let (sent, message) = (Sent::now(&request), self.dating().message(request));
         let mut link = match self.heartbeats.take() {
             Some(link) => link,
             None => HeartbeatLink::open(self.stub(Lane::Urgent)?, &self.letterhead).await?,
@@ -166,13 +163,8 @@ impl PeerClient {
         Ok(answer)
     }
 
-    /// The heartbeat, and how new it is, where that is known.
-    fn dated(&self, request: AppendEntriesRequest<TypeConfig>) -> wire::AppendStreamRequest {
-        let message = convert::append_request(request);
-        let Some(acked) = self.quorum.get().and_then(|quorum_acked| quorum_acked()) else { return message };
-        let age = runtime::now().into_std().saturating_duration_since(acked);
-        let quorum_age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-        wire::AppendStreamRequest { heard_moment: self.acks.moment(self.letterhead.target), quorum_age_us, ..message }
+    fn dating(&self) -> Dating {
+        Dating { to: self.letterhead.target, acks: self.acks.clone(), quorum: Arc::clone(&self.quorum) }
     }
 
     async fn ballot<R>(
@@ -199,7 +191,7 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
     {
         Box::pin(async move {
             if self.lane != Lane::Urgent {
-                return append_stream::open(self.stub(self.lane)?, &self.letterhead, self.acks.clone(), input).await;
+                return append_stream::open(self.stub(self.lane)?, &self.letterhead, self.dating(), input).await;
             }
             let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
             let pending = self.reach.ask(self.letterhead.target);
