@@ -72,6 +72,7 @@ impl Cluster {
             cookie_file: bitcoind.cookie_file(),
             program: programs::onespend()?,
             variables: Vec::new(),
+            sections: String::new(),
         };
         self.nodes.push(Node::start(config, &self.wallet, &Processes::default())?);
         Ok(index)

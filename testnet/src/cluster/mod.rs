@@ -310,6 +310,7 @@ fn start_nodes(
             cookie_file: bitcoind.cookie_file(),
             program: setup.program.clone(),
             variables: setup.variables.clone(),
+            sections: String::new(),
         };
         nodes.push(Node::start(config, wallet, &processes)?);
     }

@@ -67,6 +67,8 @@ pub struct NodeConfig {
     pub program: PathBuf,
     /// What is in its environment beside that of the harness.
     pub variables: Vec<(String, String)>,
+    /// What its file has besides, as whole sections of TOML.
+    pub sections: String,
 }
 
 impl NodeConfig {
@@ -101,7 +103,7 @@ impl NodeConfig {
 
     /// The whole file. Paths are TOML literals: the harness makes them, and none has a quote in it.
     fn text(&self) -> String {
-        let (id, join, peers) = (self.id, self.join, self.sections_of_peers());
+        let (id, join, peers, sections) = (self.id, self.join, self.sections_of_peers(), &self.sections);
         let (folder, pki) = (self.folder(), self.root.join("pki"));
         let (folder, pki) = (folder.display(), pki.display());
         format!(
@@ -136,7 +138,7 @@ name = '{SIGNER}'
 kind = 'software'
 file = '{folder}/hot.xprv'
 audit_log = '{folder}/signer.log'
-",
+{sections}",
             data = self.listen.data,
             control = self.listen.control,
             health = self.listen.health,
@@ -202,6 +204,18 @@ impl Node {
             *own = to;
         }
         self.advertised = self.config.advertised()?;
+        self.write_config()?;
+        self.restart()
+    }
+
+    /// Stops it and starts it again with its disk and with these sections in its file, instead of those that it was given
+    /// before.
+    ///
+    /// # Errors
+    /// It cannot be signalled, its file cannot be written, or its program cannot be started.
+    pub fn reconfigure(&mut self, sections: &str) -> Result<()> {
+        self.stop()?;
+        sections.clone_into(&mut self.config.sections);
         self.write_config()?;
         self.restart()
     }
@@ -348,6 +362,7 @@ mod tests {
             cookie_file: cookie_file.clone(),
             program: PathBuf::from("onespend"),
             variables: Vec::new(),
+            sections: "\n[[checks]]\nname = 'more'\n".to_owned(),
         };
         let parsed: toml::Table = config.text().parse().unwrap();
         assert_eq!(parsed["node"]["id"].as_integer(), Some(2));
@@ -357,6 +372,7 @@ mod tests {
         assert_eq!(parsed["tls"]["key"].as_str().unwrap(), "/tmp/a cluster/pki/node-2.key");
         assert_eq!(parsed["bitcoind"]["cookie_file"].as_str().unwrap(), cookie_file.to_str().unwrap());
         assert_eq!(parsed["signers"][0]["audit_log"].as_str().unwrap(), "/tmp/a cluster/node-2/signer.log");
+        assert_eq!(parsed["checks"][0]["name"].as_str(), Some("more"));
 
         (config.id, config.join) = (7, true);
         let joining: toml::Table = config.text().parse().unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod bystander;
+mod custom_checks;
 mod divergence;
 mod drain;
 mod footprint;

@@ -1,21 +1,21 @@
 //! Asks a gRPC server for its health (`grpc.health.v1`), without TLS, over a connection each time.
 
-use std::time::Duration;
-
+use hyper_util::client::legacy::connect::HttpConnector;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::resolver::Resolver;
 use super::{Look, chain};
 
 /// Asks once; the caller bounds the time.
-pub(super) async fn look(url: &str, service: &str, within: Duration) -> Look {
+pub(super) async fn look(url: &str, service: &str, resolver: Resolver) -> Look {
     let endpoint = match Endpoint::from_shared(url.to_owned()) {
-        Ok(endpoint) => endpoint.connect_timeout(within).timeout(within),
+        Ok(endpoint) => endpoint,
         Err(error) => return Look::bad(&error.to_string()),
     };
-    let channel = match endpoint.connect().await {
+    let channel = match endpoint.connect_with_connector(HttpConnector::new_with_resolver(resolver)).await {
         Ok(channel) => channel,
         Err(error) => return Look::bad(&chain(&error)),
     };
@@ -38,7 +38,9 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(30);
+    async fn ask(url: &str, service: &str) -> Look {
+        look(url, service, Resolver::new()).await
+    }
 
     #[tokio::test]
     async fn only_serving_is_good() {
@@ -48,9 +50,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
-        assert_eq!(look(&url, "up", LONG).await, Look::good("SERVING"));
-        assert_eq!(look(&url, "down", LONG).await, Look::bad("NOT_SERVING"));
-        let unknown = look(&url, "other", LONG).await;
+        assert_eq!(ask(&url, "up").await, Look::good("SERVING"));
+        assert_eq!(ask(&url, "down").await, Look::bad("NOT_SERVING"));
+        let unknown = ask(&url, "other").await;
         assert!(!unknown.good && unknown.value.contains("NotFound"), "{unknown:?}");
     }
 
@@ -59,6 +61,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        assert!(!look(&url, "", LONG).await.good);
+        assert!(!ask(&url, "").await.good);
     }
 }

@@ -6,20 +6,22 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use super::resolver::Resolver;
 use super::{Look, chain};
 
 /// One URL.
 #[derive(Debug)]
 pub(super) struct Url {
-    client: Client<HttpConnector, Body>,
+    client: Client<HttpConnector<Resolver>, Body>,
     address: String,
     status: u16,
 }
 
 impl Url {
     /// `status` is the one that it must answer with.
-    pub(super) fn new(url: String, status: u16) -> Self {
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    pub(super) fn new(url: String, status: u16, resolver: Resolver) -> Self {
+        let connector = HttpConnector::new_with_resolver(resolver);
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self { client, address: url, status }
     }
 
@@ -66,13 +68,19 @@ mod tests {
         format!("http://{address}/livez?x=1")
     }
 
+    async fn look(url: String, status: u16) -> Look {
+        Url::new(url, status, Resolver::new()).look().await
+    }
+
     #[tokio::test]
     async fn the_status_decides() {
         let ok = server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-        assert_eq!(Url::new(ok.clone(), 200).look().await, Look::good("status 200"));
-        assert_eq!(Url::new(ok, 204).look().await, Look::bad("status 200"));
+        assert_eq!(look(ok.clone(), 200).await, Look::good("status 200"));
+        assert_eq!(look(ok.clone(), 204).await, Look::bad("status 200"));
+        let by_name = ok.replace("127.0.0.1", "localhost");
+        assert_eq!(look(by_name, 200).await, Look::good("status 200"));
         let moved = server("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n").await;
-        assert_eq!(Url::new(moved, 302).look().await, Look::good("status 302"), "it is not followed");
+        assert_eq!(look(moved, 302).await, Look::good("status 302"), "it is not followed");
     }
 
     #[tokio::test]
@@ -80,9 +88,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gone = format!("http://{}/", listener.local_addr().unwrap());
         drop(listener);
-        let look = Url::new(gone, 200).look().await;
-        assert!(!look.good && !look.value.is_empty(), "{look:?}");
+        let refused = look(gone, 200).await;
+        assert!(!refused.good && !refused.value.is_empty(), "{refused:?}");
         let nonsense = server("nonsense\r\n\r\n").await;
-        assert!(!Url::new(nonsense, 200).look().await.good);
+        assert!(!look(nonsense, 200).await.good);
     }
 }

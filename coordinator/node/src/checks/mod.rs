@@ -12,7 +12,10 @@
 //! | [`built_in`] | looks at this process and its machine |
 //! | [`fsync`] | how long the log's commits take, also the one that hangs |
 //! | `command`, `http`, `grpc_health` | looks at others |
+//! | `resolver` | the host names of others |
+//! | `blocking` | what may hang in the kernel |
 
+mod blocking;
 pub mod built_in;
 mod command;
 pub mod config;
@@ -20,6 +23,7 @@ pub mod fsync;
 mod grpc_health;
 mod http;
 pub mod judgement;
+mod resolver;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,10 +36,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::health::{self, CheckView};
+use blocking::Blocking;
 use built_in::{ErrorRate, Figures};
 use config::{CheckConfig, Purpose, Subject};
 use fsync::FsyncWatch;
 use judgement::{Aggregation, Hysteresis};
+use resolver::Resolver;
 
 /// How much later than it should a look may be, on a machine that is short of CPU, before its check fails by age.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -225,7 +231,8 @@ struct Looker {
     errors: ErrorRate,
     program: command::Program,
     url: http::Url,
-    blocking: Blocking,
+    resolver: Resolver,
+    blocking: Blocking<Look>,
 }
 
 impl Looker {
@@ -236,13 +243,15 @@ impl Looker {
             Some(Subject::Http { url, status }) => (url.clone(), *status),
             _ => (String::new(), 0),
         };
+        let resolver = Resolver::new();
         Self {
             subject,
             figures: Arc::clone(figures),
             reader,
             errors: ErrorRate::start(),
             program: command::Program::new(argv),
-            url: http::Url::new(url, status),
+            url: http::Url::new(url, status, resolver.clone()),
+            resolver,
             blocking: Blocking::default(),
         }
     }
@@ -256,14 +265,16 @@ impl Looker {
             Subject::ErrorRate { max_percent, min_requests } => self.errors.look(*max_percent, *min_requests),
             Subject::DiskFree { min_bytes } => {
                 let (folder, least) = (self.figures.data_dir.clone(), *min_bytes);
-                self.blocking.within(within, move || built_in::disk_free(&folder, least)).await
+                in_time(within, on_a_thread(&mut self.blocking, move || built_in::disk_free(&folder, least))).await
             }
             Subject::Memory { max_bytes } => {
                 let most = *max_bytes;
-                self.blocking.within(within, move || built_in::memory(most)).await
+                in_time(within, on_a_thread(&mut self.blocking, move || built_in::memory(most))).await
             }
             Subject::Http { .. } => in_time(within, self.url.look()).await,
-            Subject::Grpc { url, service } => in_time(within, grpc_health::look(url, service, within)).await,
+            Subject::Grpc { url, service } => {
+                in_time(within, grpc_health::look(url, service, self.resolver.clone())).await
+            }
             Subject::Command { .. } => self.program.look(within).await,
         }
     }
@@ -277,17 +288,9 @@ fn late(within: Duration) -> Look {
     Look::bad(&format!("no answer within {} ms", within.as_millis()))
 }
 
-/// A look that may hang in the kernel, on a thread of the runtime's; never two of one check at a time.
-#[derive(Default)]
-struct Blocking(Option<tokio::task::JoinHandle<Look>>);
-
-impl Blocking {
-    async fn within(&mut self, within: Duration, look: impl FnOnce() -> Look + Send + 'static) -> Look {
-        let under_way = self.0.get_or_insert_with(|| tokio::task::spawn_blocking(look));
-        let Ok(done) = timeout(within, under_way).await else { return late(within) };
-        self.0 = None;
-        done.unwrap_or_else(|error| Look::bad(&error.to_string()))
-    }
+/// A look that may hang in the kernel.
+async fn on_a_thread(blocking: &mut Blocking<Look>, look: impl FnOnce() -> Look + Send + 'static) -> Look {
+    blocking.run(look).await.unwrap_or_else(|error| Look::bad(&error.to_string()))
 }
 
 /// An error with its causes: hyper and tonic keep what matters in them.

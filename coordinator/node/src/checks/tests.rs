@@ -87,12 +87,12 @@ async fn a_look_that_hangs_is_given_up_and_not_begun_a_second_time() {
         Look::good("late")
     };
     let short = Duration::from_millis(20);
-    assert_eq!(blocking.within(short, hangs).await, late(short));
+    assert_eq!(in_time(short, on_a_thread(&mut blocking, hangs)).await, late(short));
     let second = || Look::good("a second one");
-    assert_eq!(blocking.within(short, second).await, late(short), "the first still hangs");
+    assert_eq!(in_time(short, on_a_thread(&mut blocking, second)).await, late(short), "the first still hangs");
     release.send(()).unwrap();
-    assert_eq!(blocking.within(SECOND * 30, second).await, Look::good("late"));
-    assert_eq!(blocking.within(SECOND * 30, second).await, Look::good("a second one"));
+    assert_eq!(in_time(SECOND * 30, on_a_thread(&mut blocking, second)).await, Look::good("late"));
+    assert_eq!(in_time(SECOND * 30, on_a_thread(&mut blocking, second)).await, Look::good("a second one"));
 }
 
 #[tokio::test]

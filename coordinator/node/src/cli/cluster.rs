@@ -143,54 +143,55 @@ impl Show for Rotation {
     }
 }
 
+/// Asks for a change, and shows what is made of one part of the answer, under that part's name.
+macro_rules! change {
+    (
+        $session:ident, $repeat:ident,
+        $client:ident.$method:ident($request:ident { $($field:ident $(: $value:expr)?),* }).$part:ident
+            => $resource:expr
+    ) => {{
+        let request_id = $repeat.id();
+        let request = v1::$request { request_id: request_id.clone(), $($field $(: $value)?),* };
+        let answer = mutation(&request_id, $client.$method(request)).await?;
+        let (applied_index, term, $part) = (answer.applied_index, answer.term, answer.$part);
+        $session.output.show(&Changed { resource: $resource, applied_index, term, request_id })
+    }};
+}
+
 impl Command {
     /// Runs it.
     pub async fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.connection.client(Need::Control)?;
         match self {
             Self::Members => members(&client, session).await,
-            Self::Add { node, control_address, data_address, repeat } => {
-                let request_id = repeat.id();
-                let asked = request_id.clone();
-                let request = v1::AddLearnerRequest { request_id: asked, node_id: node, control_address, data_address };
-                let answer = mutation(&request_id, client.add_learner(request)).await?;
-                show(session, answer.members, answer.applied_index, answer.term, request_id)
-            }
-            Self::Promote { node, repeat } => {
-                let request_id = repeat.id();
-                let request = v1::PromoteLearnerRequest { request_id: request_id.clone(), node_id: node };
-                let answer = mutation(&request_id, client.promote_learner(request)).await?;
-                show(session, answer.members, answer.applied_index, answer.term, request_id)
-            }
-            Self::Remove { node, repeat } => {
-                let request_id = repeat.id();
-                let request = v1::RemoveNodeRequest { request_id: request_id.clone(), node_id: node };
-                let answer = mutation(&request_id, client.remove_node(request)).await?;
-                show(session, answer.members, answer.applied_index, answer.term, request_id)
-            }
-            Self::Move { node, control_address, data_address, repeat } => {
-                let request_id = repeat.id();
-                let asked = request_id.clone();
-                let request = v1::MoveNodeRequest { request_id: asked, node_id: node, control_address, data_address };
-                let answer = mutation(&request_id, client.move_node(request)).await?;
-                show(session, answer.members, answer.applied_index, answer.term, request_id)
-            }
-            Self::Drain { node, repeat } => {
-                let request_id = repeat.id();
-                let request = v1::DrainNodeRequest { request_id: request_id.clone(), node_id: node };
-                let answer = mutation(&request_id, client.drain_node(request)).await?;
-                let resource = Rotation::new(node, true, answer.leader_id);
-                let (applied_index, term) = (answer.applied_index, answer.term);
-                session.output.show(&Changed { resource, applied_index, term, request_id })
-            }
-            Self::Undrain { node, repeat } => {
-                let request_id = repeat.id();
-                let request = v1::UndrainNodeRequest { request_id: request_id.clone(), node_id: node };
-                let answer = mutation(&request_id, client.undrain_node(request)).await?;
-                let resource = Rotation::new(node, false, answer.leader_id);
-                let (applied_index, term) = (answer.applied_index, answer.term);
-                session.output.show(&Changed { resource, applied_index, term, request_id })
-            }
+            Self::Add { node, control_address, data_address, repeat } => change!(
+                session, repeat,
+                client.add_learner(AddLearnerRequest { node_id: node, control_address, data_address }).members
+                    => Members::of_leader(members)
+            ),
+            Self::Promote { node, repeat } => change!(
+                session, repeat,
+                client.promote_learner(PromoteLearnerRequest { node_id: node }).members => Members::of_leader(members)
+            ),
+            Self::Remove { node, repeat } => change!(
+                session, repeat,
+                client.remove_node(RemoveNodeRequest { node_id: node }).members => Members::of_leader(members)
+            ),
+            Self::Move { node, control_address, data_address, repeat } => change!(
+                session, repeat,
+                client.move_node(MoveNodeRequest { node_id: node, control_address, data_address }).members
+                    => Members::of_leader(members)
+            ),
+            Self::Drain { node, repeat } => change!(
+                session, repeat,
+                client.drain_node(DrainNodeRequest { node_id: node }).leader_id
+                    => Rotation::new(node, true, leader_id)
+            ),
+            Self::Undrain { node, repeat } => change!(
+                session, repeat,
+                client.undrain_node(UndrainNodeRequest { node_id: node }).leader_id
+                    => Rotation::new(node, false, leader_id)
+            ),
             Self::History => history(&client, session).await,
             Self::Transfer { to, repeat } => transfer(&client, session, to, repeat.id()).await,
         }
@@ -216,16 +217,6 @@ async fn history(client: &Client, session: &Session) -> Result<(), Failure> {
         Some(error) => Err(Failure::of_read(error)),
         None => Err(nobody(answers)),
     }
-}
-
-fn show(
-    session: &Session,
-    members: Vec<v1::Member>,
-    applied_index: u64,
-    term: u64,
-    request_id: String,
-) -> Result<(), Failure> {
-    session.output.show(&Changed { resource: Members::of_leader(members), applied_index, term, request_id })
 }
 
 /// Names the node even if the person did not: the client repeats what had no answer, and once the lead has moved, the

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use onespend_proto::client::Client;
-use onespend_proto::v1;
+use onespend_proto::v1::{self, ReservationState};
 
 use super::answer::{Changed, Limit, Pages};
 use super::failure::Failure;
 use super::session::{Freshness, Repeat, Session, mutation, present};
-use super::view::reservation::{Reservation, Reservations};
+use super::view::reservation::{Reservation, Reservations, Update};
 use super::{values, words};
 
 #[derive(Debug, Subcommand)]
@@ -65,6 +65,9 @@ pub enum Command {
     },
     /// List reservations in order of their fences
     List(List),
+    /// Print reservations as they are granted, renewed and end, each with the index to resume from; ends when
+    /// --reservation has ended
+    Watch(Watch),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +95,19 @@ pub struct Grant {
 }
 
 #[derive(Debug, Args)]
+pub struct Watch {
+    /// Only of this wallet; reservations that ended are told whatever is named here
+    #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
+    wallet: Option<String>,
+    /// Only this reservation, such as r-1234
+    #[arg(long, value_name = "ID")]
+    reservation: Option<String>,
+    /// Only changes after this log index
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from_index: u64,
+}
+
+#[derive(Debug, Args)]
 pub struct List {
     /// Only of this wallet
     #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
@@ -103,8 +119,8 @@ pub struct List {
     #[arg(long, value_name = "ID")]
     payment_id: Option<String>,
     /// Only in this state; may be repeated [default: active]
-    #[arg(long = "state", value_name = "STATE", value_parser = words::parser::<v1::ReservationState>())]
-    states: Vec<v1::ReservationState>,
+    #[arg(long = "state", value_name = "STATE", value_parser = words::parser::<ReservationState>())]
+    states: Vec<ReservationState>,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
@@ -131,6 +147,7 @@ impl Command {
                 session.output.show(&Reservation::from(read(&client, &reservation, &freshness).await?))
             }
             Self::List(list) => list.run(&client, session).await,
+            Self::Watch(watch) => watch.run(&client, session).await,
         }
     }
 }
@@ -225,6 +242,26 @@ impl List {
             let answer = client.list_reservations(request).await.map_err(Failure::of_read)?;
             if pages.take(answer.reservations, answer.next_page_token) {
                 return session.output.show(&Reservations::new(pages.finish()));
+            }
+        }
+    }
+}
+
+impl Watch {
+    async fn run(self, client: &Client, session: &Session) -> Result<(), Failure> {
+        let one = self.reservation.is_some();
+        let mut watch = client.watch_reservations(v1::WatchReservationsRequest {
+            wallet_id: self.wallet.unwrap_or_default(),
+            reservation_id: self.reservation.unwrap_or_default(),
+            from_index: self.from_index,
+        });
+        loop {
+            let message = watch.next().await.map_err(Failure::of_read)?;
+            let Some(reservation) = message.reservation else { continue };
+            let has_ended = reservation.state() != ReservationState::Active;
+            session.output.show_line(&Update::new(reservation, message.applied_index))?;
+            if one && has_ended {
+                return Ok(());
             }
         }
     }

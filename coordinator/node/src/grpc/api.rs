@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::about::About;
 use super::caller::{self, Caller};
 use super::decide::{Decisions, Draft};
-use super::forward::{Forward, LeaderClients, Passed};
+use super::forward::{Forward, NodeClients, Passed};
 use super::page;
 use super::status;
 use crate::agreement;
@@ -114,7 +114,7 @@ impl Api {
         Req: prost::Message + About + Clone + 'static,
         Run: FnOnce(Arc<Self>, Call, Req) -> RunFuture + Send,
         RunFuture: Future<Output = Result<Res, Status>> + Send,
-        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
+        Pass: FnOnce(NodeClients, Request<Req>) -> PassFuture + Send,
         PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
     {
         let observed = super::observe::start(action, &request);
@@ -122,7 +122,7 @@ impl Api {
         let answer = async {
             let (caller, call) = self.admit(action, &request)?;
             if !self.leads(call.deadline).await {
-                return self.pass_on(&caller, &call, request, pass, Passed::Write).await;
+                return self.pass_on(&caller, &call, request, Passed::Write, pass).await;
             }
             self.demand_sound_state()?;
             run(Arc::clone(self), call, request.into_inner()).await.map(Response::new)
@@ -145,7 +145,7 @@ impl Api {
     where
         Req: prost::Message + About + Clone + 'static,
         Run: Fn(&Self, v1::ReadInfo, &Req) -> Result<Res, Status> + Send,
-        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
+        Pass: FnOnce(NodeClients, Request<Req>) -> PassFuture + Send,
         PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
     {
         let observed = super::observe::start(action, &request);
@@ -160,7 +160,7 @@ impl Api {
                 }
             }
             if !self.leads(call.deadline).await {
-                return self.pass_on(&caller, &call, request, pass, Passed::Read).await;
+                return self.pass_on(&caller, &call, request, Passed::Read, pass).await;
             }
             let info = super::reads::confirm(self, None, call.deadline).await?;
             run(self, info, request.get_ref()).map(Response::new)
@@ -184,7 +184,7 @@ impl Api {
         Req: prost::Message + About + 'static,
         Run: FnOnce(Arc<Self>, Call, Req) -> RunFuture + Send,
         RunFuture: Future<Output = Result<Res, Status>> + Send,
-        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture + Send,
+        Pass: FnOnce(NodeClients, Request<Req>) -> PassFuture + Send,
         PassFuture: Future<Output = Result<Response<Res>, Status>> + Send,
     {
         let observed = super::observe::start(action, &request);
@@ -196,9 +196,7 @@ impl Api {
                 return run(Arc::clone(self), call, request.into_inner()).await.map(Response::new);
             };
             let hint = LeaderHint { node_id: node, addresses: member.addresses, term: 0 };
-            let (clients, request) = (self.forward.to(&hint)?, Forward::dress(request, &caller, call.deadline));
-            let max_bytes = self.settings.max_message_bytes;
-            pass(clients, request).await.map_err(|error| super::forward::answer(error, Passed::ToNode, max_bytes))
+            self.forward.pass(&hint, request, &caller, call.deadline, Passed::ToNode, pass).await
         }
         .instrument(span)
         .await;
@@ -236,26 +234,24 @@ impl Api {
         self.replica.leads_ready(wait).await
     }
 
+    /// Has the leader answer, if one is known and this node passes on at all.
     async fn pass_on<Req, Res, Pass, PassFuture>(
         &self,
         caller: &Caller,
         call: &Call,
         request: Request<Req>,
-        pass: Pass,
         passed: Passed,
+        pass: Pass,
     ) -> Result<Response<Res>, Status>
     where
-        Pass: FnOnce(LeaderClients, Request<Req>) -> PassFuture,
+        Pass: FnOnce(NodeClients, Request<Req>) -> PassFuture,
         PassFuture: Future<Output = Result<Response<Res>, Status>>,
     {
         let hint = self.replica.leader_hint();
         let Some(leader) = hint.as_ref().filter(|_| self.settings.forward_writes && !caller.forwarded) else {
             return Err(status::not_leader(hint.as_ref()));
         };
-        let clients = self.forward.to(leader)?;
-        let request = Forward::dress(request, caller, call.deadline);
-        let max_bytes = self.settings.max_message_bytes;
-        let answer = pass(clients, request).await.map_err(|error| super::forward::answer(error, passed, max_bytes))?;
+        let answer = self.forward.pass(leader, request, caller, call.deadline, passed, pass).await?;
         // Callers go on where the service is: administration is on the control port alone.
         let administers = call.authorized.action().class() == Class::ClusterAdministration;
         let address = if administers { &leader.addresses.control } else { &leader.addresses.data };

@@ -1,5 +1,5 @@
-//! Passing writes on to the leader: the same call on its control port, with this node's certificate and the
-//! caller's name beside it.
+//! Passing requests on, to the leader or to the node that is meant: the same call on its control port, with this node's
+//! certificate and the caller's name beside it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use onespend_proto::v1::reservation_service_client::ReservationServiceClient;
 use onespend_proto::v1::wallet_service_client::WalletServiceClient;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::caller::Caller;
 use super::status;
@@ -28,15 +28,15 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// A connection whose probe is not answered in this time is given up.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections to the nodes that lead or led, by address; made when first needed and kept.
+/// Connections to other nodes, by address; made when first needed and kept.
 pub(crate) struct Forward {
     tls: ClientTlsConfig,
     max_message_bytes: usize,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
-/// The leader's services.
-pub(crate) struct LeaderClients {
+/// The services of another node.
+pub(crate) struct NodeClients {
     pub(crate) wallet: WalletServiceClient<Channel>,
     pub(crate) reservation: ReservationServiceClient<Channel>,
     pub(crate) payment: PaymentServiceClient<Channel>,
@@ -50,14 +50,33 @@ impl Forward {
         Self { tls, max_message_bytes, channels: Mutex::default() }
     }
 
-    /// Clients of the leader's control port.
+    /// Has another node answer a request.
     ///
     /// # Errors
-    /// `NOT_LEADER` with the hint, when the address is no address.
-    pub(crate) fn to(&self, leader: &LeaderHint) -> Result<LeaderClients, Status> {
-        let channel = self.channel(&leader.addresses.control).ok_or_else(|| status::not_leader(Some(leader)))?;
+    /// What it says, or that its answer was lost; `NOT_LEADER` with the hint, when its address is no address.
+    pub(crate) async fn pass<Req, Res, Pass, PassFuture>(
+        &self,
+        to: &LeaderHint,
+        request: Request<Req>,
+        caller: &Caller,
+        deadline: Instant,
+        passed: Passed,
+        pass: Pass,
+    ) -> Result<Response<Res>, Status>
+    where
+        Pass: FnOnce(NodeClients, Request<Req>) -> PassFuture,
+        PassFuture: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let clients = self.clients(to)?;
+        let answered = pass(clients, dress(request, caller, deadline)).await;
+        answered.map_err(|error| answer(error, passed, self.max_message_bytes))
+    }
+
+    /// Clients of a node's control port.
+    fn clients(&self, to: &LeaderHint) -> Result<NodeClients, Status> {
+        let channel = self.channel(&to.addresses.control).ok_or_else(|| status::not_leader(Some(to)))?;
         let limit = self.max_message_bytes;
-        Ok(LeaderClients {
+        Ok(NodeClients {
             wallet: WalletServiceClient::new(channel.clone()).max_decoding_message_size(limit),
             reservation: ReservationServiceClient::new(channel.clone()).max_decoding_message_size(limit),
             payment: PaymentServiceClient::new(channel.clone()).max_decoding_message_size(limit),
@@ -83,18 +102,18 @@ impl Forward {
         channels.insert(address.to_owned(), channel.clone());
         Some(channel)
     }
+}
 
-    /// The request as this node sends it: the caller's name, the trace, and what is left of the deadline.
-    pub(crate) fn dress<Req>(request: Request<Req>, caller: &Caller, deadline: Instant) -> Request<Req> {
-        let mut dressed = Request::new(request.into_inner());
-        // A caller id is printable ASCII, so it always is a metadata value.
-        if let Ok(name) = MetadataValue::try_from(caller.id.as_str()) {
-            dressed.metadata_mut().insert(CALLER_METADATA_KEY, name);
-        }
-        telemetry::inject(dressed.metadata_mut());
-        dressed.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        dressed
+/// The request as this node sends it: the caller's name, the trace, and what is left of the deadline.
+fn dress<Req>(request: Request<Req>, caller: &Caller, deadline: Instant) -> Request<Req> {
+    let mut dressed = Request::new(request.into_inner());
+    // A caller id is printable ASCII, so it always is a metadata value.
+    if let Ok(name) = MetadataValue::try_from(caller.id.as_str()) {
+        dressed.metadata_mut().insert(CALLER_METADATA_KEY, name);
     }
+    telemetry::inject(dressed.metadata_mut());
+    dressed.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    dressed
 }
 
 /// What was passed on.
@@ -135,8 +154,8 @@ impl Passed {
     }
 }
 
-/// The leader's own answer passes through; a broken connection becomes a read or a write without an answer.
-pub(crate) fn answer(error: Status, passed: Passed, max_bytes: usize) -> Status {
+/// The node's own answer passes through; a broken connection becomes a read or a write without an answer.
+fn answer(error: Status, passed: Passed, max_bytes: usize) -> Status {
     if !error.details().is_empty() {
         return error;
     }

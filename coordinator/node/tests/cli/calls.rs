@@ -1,9 +1,9 @@
 //! Wallets, coins and reservations: what is sent, and how answers look.
 
-use onespend_proto::v1;
-use serde_json::json;
+use onespend_proto::v1::{self, ReservationState};
+use serde_json::{Value, json};
 
-use crate::node::{ADDRESS, TXID, utxo, wallet};
+use crate::node::{ADDRESS, Node, TXID, ToldReservations, utxo, wallet};
 use crate::run::{Cluster, with_input};
 
 #[test]
@@ -141,6 +141,55 @@ fn reservations_are_renewed_and_released_with_their_fence() {
     assert!(list.out.contains("1 coin, 150,000 sat"), "{}", list.out);
     assert!(list.lines().iter().all(|line| line.chars().count() <= 100), "{}", list.out);
     assert_eq!(cluster.node.last::<v1::ListReservationsRequest>().states, [v1::ReservationState::Used as i32]);
+}
+
+#[test]
+fn reservations_are_followed_until_the_one_that_was_named_has_ended() {
+    let cluster = Cluster::start();
+    let told = ToldReservations(vec![ReservationState::Active, ReservationState::Released]);
+    cluster.node.answer(told.clone());
+    let watch = ["reserve", "watch", "--reservation", "r-77", "--from-index", "5"];
+    let followed = cluster.run(&watch).code(0);
+    assert_eq!(followed.lines()[0], "6  r-77  active, 9 min 41 s left  1 coin, 150,000 sat");
+    assert!(followed.lines().len() == 2 && followed.lines()[1].starts_with("7  r-77  released"), "{}", followed.out);
+    let asked: v1::WatchReservationsRequest = cluster.node.last();
+    assert_eq!((asked.reservation_id.as_str(), asked.wallet_id.as_str(), asked.from_index), ("r-77", "", 5));
+
+    cluster.node.answer(told);
+    let followed = cluster.run(&[&watch[..], &["--wallet", "hot", "-o", "json"]].concat()).code(0);
+    let lines: Vec<Value> = followed.lines().into_iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "one document per line");
+    assert_eq!((lines[0]["applied_index"].as_u64(), lines[1]["applied_index"].as_u64()), (Some(6), Some(7)));
+    assert_eq!(
+        (&lines[0]["reservation"]["fence"], &lines[1]["reservation"]["state"]),
+        (&json!(77), &json!("released"))
+    );
+    assert_eq!(cluster.node.last::<v1::WatchReservationsRequest>().wallet_id, "hot");
+}
+
+#[test]
+fn following_goes_on_at_another_node_from_where_it_was() {
+    let cluster = Cluster::start();
+    let mut nodes = vec![Node::start(&cluster.authority, 1), Node::start(&cluster.authority, 2)];
+    let states = [ReservationState::Active, ReservationState::Released];
+    for (node, state) in nodes.iter().zip(states) {
+        // More than once: a client that waits for long asks the other one as well.
+        for _ in 0..4 {
+            node.answer(ToldReservations(vec![state]));
+        }
+    }
+    let endpoints = nodes.iter().map(Node::address).collect::<Vec<_>>().join(",");
+    let watch = ["reserve", "watch", "--endpoint", &endpoints, "--from-index", "5", "-o", "json"];
+    let mut watch = cluster.begin_as("client/payouts", &watch);
+    let mut next = || {
+        let json: Value = serde_json::from_str(&watch.next_line()).unwrap();
+        (json["applied_index"].as_u64(), json["reservation"]["state"] == "active")
+    };
+    let (index, is_first) = next();
+    assert_eq!(index, Some(6));
+    drop(nodes.remove(usize::from(!is_first)));
+    assert_eq!(next(), (Some(7), !is_first));
+    assert_eq!(nodes[0].last::<v1::WatchReservationsRequest>().from_index, 6);
 }
 
 #[test]

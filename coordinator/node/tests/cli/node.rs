@@ -282,15 +282,32 @@ impl WalletService for Desk {
     }
 }
 
+/// A stream of these; afterwards it stays open.
+fn told<T: Send + 'static>(messages: impl Iterator<Item = T>) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>> {
+    let messages: Vec<Result<T, Status>> = messages.map(Ok).collect();
+    Box::pin(futures::stream::iter(messages).chain(futures::stream::pending()))
+}
+
+/// What a watch of reservations tells after a mark of progress.
+#[derive(Clone)]
+pub struct ToldReservations(pub Vec<v1::ReservationState>);
+
 #[tonic::async_trait]
 impl ReservationService for Desk {
-    type WatchReservationsStream = futures::stream::Pending<Result<v1::WatchReservationsResponse, Status>>;
+    type WatchReservationsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchReservationsResponse, Status>> + Send>>;
 
     async fn watch_reservations(
         &self,
-        _: Request<v1::WatchReservationsRequest>,
+        request: Request<v1::WatchReservationsRequest>,
     ) -> Result<Response<Self::WatchReservationsStream>, Status> {
-        Ok(Response::new(futures::stream::pending()))
+        let from = request.get_ref().from_index;
+        let ToldReservations(states) = self.take(request, ToldReservations(Vec::new())).await?.into_inner();
+        let mark = v1::WatchReservationsResponse { reservation: None, applied_index: from };
+        let changes = (from + 1..).zip(states).map(|(applied_index, state)| v1::WatchReservationsResponse {
+            reservation: Some(v1::Reservation { state: state.into(), ..reservation() }),
+            applied_index,
+        });
+        Ok(Response::new(told(std::iter::once(mark).chain(changes))))
     }
 
     calls! {
@@ -304,7 +321,7 @@ impl ReservationService for Desk {
     }
 }
 
-/// What a watch tells; afterwards it stays open.
+/// What a watch of payments tells after a mark of progress.
 #[derive(Clone)]
 pub struct Told(pub Vec<v1::PaymentState>);
 
@@ -318,12 +335,12 @@ impl PaymentService for Desk {
     ) -> Result<Response<Self::WatchPaymentsStream>, Status> {
         let from = request.get_ref().from_index;
         let Told(states) = self.take(request, Told(Vec::new())).await?.into_inner();
-        let told = (from + 1..).zip(states).map(|(applied_index, state)| {
-            Ok(v1::WatchPaymentsResponse { payment: Some(payment(state, applied_index)), applied_index })
+        let mark = v1::WatchPaymentsResponse { payment: None, applied_index: from };
+        let changes = (from + 1..).zip(states).map(|(applied_index, state)| v1::WatchPaymentsResponse {
+            payment: Some(payment(state, applied_index)),
+            applied_index,
         });
-        let mark = std::iter::once(Ok(v1::WatchPaymentsResponse { payment: None, applied_index: from }));
-        let told = futures::stream::iter(mark.chain(told.collect::<Vec<_>>()));
-        Ok(Response::new(Box::pin(told.chain(futures::stream::pending()))))
+        Ok(Response::new(told(std::iter::once(mark).chain(changes))))
     }
 
     calls! {

@@ -37,6 +37,8 @@ pub struct Status {
     pub(super) warnings: Vec<String>,
     pub(super) recovery: Option<Recovery>,
     pub(super) leader_age_ms: Option<u64>,
+    pub(super) feature_level: u32,
+    pub(super) known_feature_level: u32,
 }
 
 /// `v1::Member`.
@@ -86,6 +88,8 @@ impl From<v1::GetStatusResponse> for Status {
             warnings: answer.warnings,
             recovery: answer.recovery.map(Recovery::from),
             leader_age_ms: millis(answer.leader_age.as_ref()),
+            feature_level: answer.feature_level,
+            known_feature_level: answer.known_feature_level,
         }
     }
 }

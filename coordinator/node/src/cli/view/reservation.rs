@@ -49,6 +49,17 @@ impl From<v1::Reservation> for Reservation {
 }
 
 impl Reservation {
+    /// One line for following: `r-77  active, 9 min 41 s left  2 coins, 150,000 sat  for order-7`.
+    fn line(&self) -> String {
+        let left = self.left();
+        let state = if left.is_empty() { self.state.to_owned() } else { format!("{}, {left} left", self.state) };
+        let payment = self.payment_id.as_ref().map(|payment| format!("for {payment}"));
+        let mut parts = vec![self.reservation_id.clone(), state, self.holds()];
+        parts.extend(payment);
+        parts.retain(|part| !part.is_empty());
+        parts.join("  ")
+    }
+
     /// One that ended is remembered without its coins.
     fn holds(&self) -> String {
         if self.utxos.is_empty() { String::new() } else { utxo::sum(&self.utxos) }
@@ -121,5 +132,26 @@ impl Show for Reservations {
         let below =
             if self.more { MORE.to_owned() } else { counted(self.reservations.len(), "reservation", "reservations") };
         if self.reservations.is_empty() { list } else { format!("{list}\n{below}") }
+    }
+}
+
+/// `v1::WatchReservationsResponse` with a reservation: one that changed.
+#[derive(Debug, Serialize)]
+pub struct Update {
+    reservation: Reservation,
+    /// What to resume from: `reserve watch --from-index`.
+    applied_index: u64,
+}
+
+impl Update {
+    /// Of a message of the stream.
+    pub fn new(reservation: v1::Reservation, applied_index: u64) -> Self {
+        Self { reservation: reservation.into(), applied_index }
+    }
+}
+
+impl Show for Update {
+    fn text(&self) -> String {
+        format!("{}  {}", self.applied_index, self.reservation.line())
     }
 }

@@ -21,6 +21,8 @@ pub struct Cluster {
     cluster_id: Option<String>,
     network: Option<String>,
     finality_depth: Option<u32>,
+    /// What every member can do; null if no node answered.
+    feature_level: Option<u32>,
     /// The leader that the newest term knows; null if none.
     leader_id: Option<u64>,
     nodes: Vec<Node>,
@@ -67,16 +69,21 @@ impl Cluster {
             warnings.push(TWO_VOTERS.to_owned());
         }
         alarms.extend(differing_hashes(&nodes));
-        Self { cluster_id, network, finality_depth, leader_id, nodes, alarms, warnings }
+        let feature_level = best(&nodes).map(|best| best.feature_level);
+        Self { cluster_id, network, finality_depth, feature_level, leader_id, nodes, alarms, warnings }
     }
 
-    /// The one whose word counts most: the leader if it answered, else the node that is furthest.
     fn best(&self) -> Option<&Status> {
-        let answered = || self.nodes.iter().filter_map(|node| node.status.as_ref());
-        answered()
-            .find(|status| status.role == v1::NodeRole::Leader.word())
-            .or_else(|| answered().max_by_key(|status| status.applied_index))
+        best(&self.nodes)
     }
+}
+
+/// The one whose word counts most: the leader if it answered, else the node that is furthest.
+fn best(nodes: &[Node]) -> Option<&Status> {
+    let answered = || nodes.iter().filter_map(|node| node.status.as_ref());
+    answered()
+        .find(|status| status.role == v1::NodeRole::Leader.word())
+        .or_else(|| answered().max_by_key(|status| status.applied_index))
 }
 
 impl Node {
@@ -99,6 +106,22 @@ fn leader(id: u64, best: &Status) -> String {
         }
     }
     line
+}
+
+/// The cluster's feature level, and what it waits for while some node knows a higher one.
+fn feature_level(level: u32, nodes: &[Node]) -> String {
+    let answered = || nodes.iter().filter_map(|node| node.status.as_ref());
+    if answered().all(|status| status.known_feature_level <= level) {
+        return level.to_string();
+    }
+    let behind: Vec<String> = answered()
+        .filter(|status| status.known_feature_level <= level)
+        .map(|status| format!("node {}", status.node_id))
+        .collect();
+    if behind.is_empty() {
+        return format!("{level}, and rises once every member has said that it knows a higher one");
+    }
+    format!("{level}, until a later version runs on {}", behind.join(", "))
 }
 
 /// Equal indices must have equal hashes (safety.md 31).
@@ -126,6 +149,7 @@ impl Show for Cluster {
             Column::Number("LAG"),
             Column::Text("BITCOIND"),
             Column::Whole("UPTIME"),
+            Column::Number("LEVEL"),
             Column::Text("VERSION"),
         ];
         // Writing to a String cannot fail.
@@ -174,16 +198,17 @@ impl Cluster {
             ("wallets", best.wallets.to_string()),
             ("reservations", counts(&best.reservations)),
             ("payments", counts(&best.payments)),
+            ("feature level", feature_level(best.feature_level, &self.nodes)),
         ])
     }
 
-    fn row(&self, node: &Node) -> [String; 8] {
+    fn row(&self, node: &Node) -> [String; 9] {
         let Some(status) = &node.status else {
             let id =
                 self.best().and_then(|best| best.members.iter().find(|member| member.control_address == node.address));
             let id = id.map_or_else(|| "?".to_owned(), |member| member.node_id.to_string());
             let blank = String::new;
-            return [id, "no answer".to_owned(), blank(), blank(), blank(), blank(), blank(), blank()];
+            return [id, "no answer".to_owned(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
         };
         let committed = self.best().map_or(0, |best| best.committed_index);
         let role = if status.draining { format!("{}, draining", status.role) } else { status.role.to_owned() };
@@ -195,6 +220,7 @@ impl Cluster {
             committed.saturating_sub(status.applied_index).to_string(),
             status.bitcoind.as_ref().map(Bitcoind::line).unwrap_or_default(),
             status.uptime_ms.map(|ms| span(Duration::from_millis(ms))).unwrap_or_default(),
+            status.known_feature_level.to_string(),
             status.version.clone(),
         ]
     }

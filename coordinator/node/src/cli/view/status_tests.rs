@@ -30,6 +30,8 @@ fn answer(id: u64, role: v1::NodeRole, hash: u8) -> v1::GetStatusResponse {
         version: "0.1.0".to_owned(),
         uptime: Some(prost_types::Duration { seconds: 7_500, nanos: 0 }),
         quorum_age: (role == v1::NodeRole::Leader).then_some(prost_types::Duration { seconds: 0, nanos: 12_000_000 }),
+        feature_level: 1,
+        known_feature_level: 1,
         warnings: if id == 2 { vec!["bitcoind is behind".to_owned()] } else { Vec::new() },
         ..Default::default()
     }
@@ -69,6 +71,26 @@ fn the_leader_is_shown_with_its_age_and_a_pair_of_voters_with_a_warning() {
 }
 
 #[test]
+fn a_feature_level_that_could_be_higher_names_the_nodes_that_wait_for_a_later_version() {
+    let knows = |id, level| {
+        let role = if id == 1 { v1::NodeRole::Leader } else { v1::NodeRole::Replica };
+        Ok(v1::GetStatusResponse { known_feature_level: level, ..answer(id, role, 1) })
+    };
+    let line = |cluster: &Cluster| {
+        let text = cluster.text();
+        text.lines().find(|line| line.starts_with("feature level")).unwrap_or_default().to_owned()
+    };
+    let upgraded = asked(vec![knows(1, 2), knows(2, 1), knows(3, 1)]);
+    assert!(line(&upgraded).ends_with("1, until a later version runs on node 2, node 3"), "{}", line(&upgraded));
+    assert!(upgraded.text().lines().all(|line| line.chars().count() <= 100), "{}", upgraded.text());
+    let row = upgraded.text().lines().find(|line| line.trim_start().starts_with("1 ")).unwrap_or_default().to_owned();
+    assert!(row.split_whitespace().rev().take(2).eq(["0.1.0", "2"]), "{row}");
+    let silent = asked(vec![knows(1, 2), knows(2, 2), Err("no route".to_owned())]);
+    assert!(line(&silent).contains("1, and rises once every member"), "{}", line(&silent));
+    assert!(line(&asked(vec![knows(1, 1), knows(2, 1)])).ends_with("  1"));
+}
+
+#[test]
 fn nodes_that_differ_in_their_state_are_an_alarm() {
     let cluster = asked(vec![Ok(answer(1, v1::NodeRole::Leader, 1)), Ok(answer(2, v1::NodeRole::Replica, 2))]);
     assert!(cluster.text().contains("alarm: nodes 1 and 2 differ in their state at index 90"), "{}", cluster.text());
@@ -79,6 +101,8 @@ fn json_has_the_names_of_the_api() {
     let cluster = asked(vec![Ok(answer(1, v1::NodeRole::Leader, 1)), Err("no route".to_owned())]);
     let json = serde_json::to_value(&cluster).unwrap();
     assert_eq!(json["leader_id"], 1);
+    assert_eq!(json["feature_level"], 1);
+    assert_eq!(json["nodes"][0]["status"]["known_feature_level"], 1);
     assert_eq!(json["nodes"][0]["status"]["role"], "leader");
     assert_eq!(json["nodes"][0]["status"]["payments"]["settled"], 200);
     assert_eq!(json["nodes"][0]["status"]["uptime_ms"], 7_500_000);
