@@ -14,6 +14,7 @@ DURATION_S ?=
 RUNS ?=
 COMMANDS ?=
 CARGO_DENY_VERSION := 0.20.2
+CARGO_DEB_VERSION := 3.8.0
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 TESTNET := $(TARGET_DIR)/release/onespend-testnet
 # Shell text, run inside a recipe: the path is known only after setup.
@@ -21,7 +22,7 @@ FIND_BITCOIND := BITCOIND_EXE="$$(testnet/bitcoind.sh)"; export BITCOIND_EXE
 FIND_ENVOY := ONESPEND_ENVOY="$$(testnet/envoy.sh)"; export ONESPEND_ENVOY
 FIND_PYTHON := ONESPEND_PYTHON="$$(testnet/python.sh)"; export ONESPEND_PYTHON
 
-.PHONY: help setup setup-test setup-deny setup-fuzz fuzz simulate model-check build ready build-failpoints build-sabotage demo test lint bench bench-routing bench-failover chaos chaos-selftest up down fmt
+.PHONY: help setup setup-test setup-deny setup-deb setup-fuzz fuzz simulate model-check build ready build-failpoints build-sabotage deb images demo test lint bench bench-routing bench-failover chaos chaos-selftest up down fmt
 
 help: ## list the commands
 	@echo "onespend: no coin spent twice, no payment paid twice"; echo
@@ -37,6 +38,9 @@ setup-test: ## the same, and what only the tests need
 
 setup-deny: ## cargo-deny, with which `make lint` checks licences too; continuous integration has it
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked
+
+setup-deb: ## cargo-deb, with which `make deb` makes the Debian package, and `make test` looks at one
+	@command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --version $(CARGO_DEB_VERSION) --locked
 
 setup-fuzz: ## cargo-fuzz, and what it needs to build
 	@testnet/setup.sh fuzz
@@ -59,6 +63,12 @@ build-failpoints:
 
 build-sabotage:
 	@$(CARGO) build --release --locked --workspace --features onespend/sabotage --bin onespend-sabotage
+
+deb: setup-deb build ## the Debian package of the daemon and command line, in target/debian
+	@docs/deploy/debian/package.sh
+
+images: build ## container images for docs/deploy/container/compose.yaml, from what is built here
+	@docs/deploy/container/images.sh
 
 demo: ready ## a cluster pays 200 payments while its leader is killed; ends with a report
 	@$(FIND_BITCOIND); $(TESTNET) demo --report target/demo/report.json $(ARGS)

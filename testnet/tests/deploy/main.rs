@@ -1,10 +1,13 @@
 //! The files in `docs/deploy`: Prometheus reads them and its tests of the rules pass, alerts and dashboard ask for
-//! metrics that exist and are right when everything is scraped twice, the book has every alert and alarm, and the unit
-//! for systemd fits the daemon.
+//! metrics that exist and are right when everything is scraped twice, the book has every alert and alarm, the unit for
+//! systemd fits the daemon, the Debian package holds what it should, and three nodes work in containers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod catalogue;
+mod containers;
 mod dashboard;
+mod images;
+mod package;
 mod pages;
 mod promql;
 mod rules;
@@ -213,7 +216,7 @@ fn systemd_knows_every_setting_of_the_unit() {
     };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("onespend.service");
-    let here = read(UNIT).replace("ExecStart=/usr/local/bin/onespend", "ExecStart=/bin/true");
+    let here = read(UNIT).replace("ExecStart=/usr/bin/onespend", "ExecStart=/bin/true");
     let here = here.replace("User=onespend", "User=root").replace("Group=onespend", "Group=root");
     let said = |unit: &str| {
         fs::write(&file, unit).unwrap();

@@ -91,6 +91,11 @@ impl Connection {
         Ok(config)
     }
 
+    /// How long a call may take, if it was said.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     fn profile(&self) -> Result<Profile, Failure> {
         let choice = match &self.caller {
             Some(caller) => Choice::Of(caller),

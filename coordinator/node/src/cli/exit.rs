@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// Refused, and not applied; the reason is on stderr. `doctor`: there are warnings.
+    /// Refused, and not applied; the reason is on stderr. `doctor`: there are warnings. `health`: the node says no.
     Refused = 1,
     /// The command line or a configuration is wrong; nothing was sent. `doctor`: there are failures.
     Usage = 2,
@@ -31,7 +31,7 @@ impl Exit {
     fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Refused => "refused, not applied; the reason is on stderr (doctor: warnings)",
+            Self::Refused => "refused, not applied; the reason is on stderr (doctor: warnings; health: no)",
             Self::Usage => "wrong usage or configuration, nothing was sent (doctor: failures)",
             Self::Unknown => "outcome unknown; ask again with the --request-id that stderr names",
             Self::Unreachable => "no node answered, nothing was applied",

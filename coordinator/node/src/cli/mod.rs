@@ -7,6 +7,7 @@
 //! | `pki`, `config_check`, `signer`, `manual` | commands that need no cluster |
 //! | `backup`, `restore` | the cluster's state in a file, and a new cluster out of it |
 //! | `doctor/` | what is wrong with this machine |
+//! | `health` | what one node's health port says |
 //! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `audit`, `recovery`, `cluster` | commands that talk to a cluster |
 //! | `replacement`, `outside`, `fee`, `caps` | parts of those |
 //! | `connection`, `profile`, `session` | how to reach it |
@@ -28,6 +29,7 @@ mod exit;
 mod failure;
 mod fee;
 mod format;
+mod health;
 mod manual;
 mod output;
 mod outside;
@@ -91,6 +93,8 @@ enum Command {
     Signer(signer::Command),
     /// Check this machine: configuration, certificates, disk, ports, bitcoind, clock, peers
     Doctor(doctor::Doctor),
+    /// Ask one node's health port: exits 0 when it says yes, 1 when it says no
+    Health(health::Health),
     /// Show the whole cluster in one screen
     Status(status::Status),
     /// Register and look after wallets
@@ -159,6 +163,7 @@ impl Command {
             Self::Doctor(command) => command.run(output),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
+            Self::Health(command) => with_runtime(command.run(output, session.connection.timeout())),
             Self::Status(command) => with_runtime(command.run(session)),
             Self::Wallet(command) => with_runtime(command.run(session)),
             Self::Utxo(command) => with_runtime(command.run(session)),
