@@ -77,6 +77,22 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// The stores in the folder were being replaced by those of a new cluster, and that was not finished. No node may
+    /// start on what is there.
+    #[error(
+        "{} holds a recovery that was not finished: run `onespend cluster recover` again, with the same configuration",
+        path.display()
+    )]
+    HalfRecovered {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another cluster goes on from the state in the folder. No node may start on what is there.
+    #[error("{} was set aside: another cluster goes on from this state, and no node may", path.display())]
+    Superseded {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Written by a later version of this program.
     #[error("{} has format {found}; this version reads up to format {supported}", path.display())]
     NewerFormat {

@@ -59,6 +59,11 @@ impl PeerBook {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner).get(&node_id).cloned()
     }
 
+    /// The nodes that came with a folder, ascending.
+    pub fn met(&self) -> Vec<u64> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// The nodes that were removed while this one was there, ascending.
     pub fn removed(&self) -> Vec<u64> {
         self.0.removed.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
@@ -140,6 +145,7 @@ mod tests {
         assert_eq!(book.meet(2, "z").unwrap(), Meeting::Stranger { before: "a".to_owned() });
         assert_eq!(book.meet(2, "a").unwrap(), Meeting::Known, "a stranger changes nothing");
         assert_eq!(book.known(4), None);
+        assert_eq!(book.met(), [2, 3]);
     }
 
     #[test]

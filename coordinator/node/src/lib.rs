@@ -16,6 +16,7 @@
 //! | `watchdog` | ends a leader that has stalled |
 //! | `handover`, `history` | who should lead instead of this node; who led |
 //! | [`intake`] | the readers of what comes from outside, for fuzzers |
+//! | `survivor`, `incarnation` | a new cluster from what one node is left with; what every new cluster needs that goes on from a state |
 //! | `restored`, `reorganised` | recovery mode, and how a node learns of it; what a deep reorganisation froze |
 //! | `runtime` | what tasks run on: tokio, or a simulation under test |
 //! | `dial` | connections to other nodes |
@@ -39,6 +40,7 @@ pub mod health;
 mod health_feed;
 mod history;
 pub mod identity;
+mod incarnation;
 pub mod intake;
 mod leader;
 pub mod metrics;
@@ -59,6 +61,7 @@ pub mod shutdown;
 mod simulation;
 #[cfg(test)]
 mod specimen;
+mod survivor;
 pub mod telemetry;
 pub mod tls;
 mod watchdog;

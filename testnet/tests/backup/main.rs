@@ -2,6 +2,7 @@
 //! with the backup beside the same bitcoinds. The blocks decide whether anybody was paid twice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod quorum;
 mod scene;
 mod second;
 
@@ -25,7 +26,7 @@ const MAX_LOAD: usize = 20;
 /// safety 30: the payment that was ordered after the backup is paid once, whoever orders it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
-    let mut scene = Scene::start().await;
+    let mut scene = Scene::start("backup").await;
     for payment_id in ["before-1", "before-2"] {
         scene.pay(payment_id).await;
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, hash160};
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A cluster, while it is its turn.
 pub struct Scene {
     pub cluster: Cluster,
     pub client: Client,
@@ -35,19 +39,21 @@ pub struct Scene {
     pub paid: Vec<String>,
     orders: Orders,
     first_height: u32,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Scene {
     /// A cluster with a wallet that has coins.
-    pub async fn start() -> Self {
+    pub async fn start(name: &str) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         programs::check_all().unwrap();
-        let folder = Folder::temporary("backup").unwrap();
+        let folder = Folder::temporary(name).unwrap();
         let mut cluster = Cluster::start(folder, NODES, SEED, &mut |_| {}).unwrap();
         let first_height = cluster.bitcoinds()[0].height().unwrap() + 1;
         hot::prepare(&mut cluster, COINS, Amount::from_sat(COIN_SAT)).await.unwrap();
         let addresses: Vec<Addresses> = cluster.nodes().iter().map(Node::addresses).collect();
         let client = following(&addresses, cluster.client());
-        Self { cluster, client, paid: Vec::new(), orders: Orders::default(), first_height }
+        Self { cluster, client, paid: Vec::new(), orders: Orders::default(), first_height, _turn: turn }
     }
 
     /// The bitcoinds end as well.
@@ -136,11 +142,33 @@ impl Scene {
 
     /// Power goes, and the disks with it.
     pub fn lose_all_nodes(&mut self) {
-        for index in 0..NODES {
+        self.lose_nodes(0..NODES);
+    }
+
+    /// The same for some.
+    pub fn lose_nodes(&mut self, indices: impl IntoIterator<Item = usize>) {
+        for index in indices {
             let node = self.cluster.node(index).unwrap();
             node.kill().unwrap();
             std::fs::remove_dir_all(node.data_folder()).unwrap();
         }
+    }
+
+    /// Waits until a node has applied all that the others have by now.
+    pub async fn has_all(&self, index: usize) {
+        let addresses: Vec<Addresses> = self.cluster.nodes().iter().map(Node::addresses).collect();
+        let operator = following(&addresses, self.cluster.operator());
+        let mut most = 0;
+        for address in &addresses {
+            let status = operator.get_status_of(&address.control.to_string()).await.unwrap();
+            most = most.max(status.applied_index);
+        }
+        let control = addresses[index].control.to_string();
+        eventually("the node has applied all", async || {
+            let status = operator.get_status_of(&control).await.map_err(|error| error.to_string())?;
+            if status.applied_index >= most { Ok(()) } else { Err(format!("{} of {most}", status.applied_index)) }
+        })
+        .await;
     }
 
     /// The blocks: everybody who should be is paid, once and exactly, and nobody else is; and no signer of either cluster

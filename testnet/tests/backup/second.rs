@@ -1,5 +1,5 @@
-//! The cluster that begins with the backup: nodes of its own, with certificates of its own, beside the bitcoinds of the
-//! cluster that was lost. Made by the command line, as the operations book says.
+//! The cluster that begins with the backup, or with what one node is left with: nodes of its own, with certificates of its
+//! own, beside the bitcoinds of the cluster that was lost. Made by the command line, as the operations book says.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use onespend_proto::client::Client;
 use onespend_proto::v1;
-use onespend_testnet::cluster::{Addresses, CLUSTER_ID, Cluster, Credentials, FINALITY_DEPTH, SIGNER};
+use onespend_testnet::cluster::{Addresses, CLUSTER_ID, Cluster, Credentials, FINALITY_DEPTH, Node, SIGNER};
 use onespend_testnet::process::Process;
 use onespend_testnet::programs;
 use serde_json::Value;
@@ -24,6 +24,9 @@ const STRANGERS_DEADLINE: Duration = Duration::from_secs(3);
 
 pub struct Second {
     folder: PathBuf,
+    ids: [u64; NODES],
+    /// The first node's data folder, where it is one of the old cluster's.
+    survivor: Option<PathBuf>,
     addresses: Vec<Addresses>,
     processes: Vec<Option<Process>>,
     client: Credentials,
@@ -33,6 +36,15 @@ pub struct Second {
 impl Second {
     /// Certificates, configurations and empty folders.
     pub fn prepare(first: &Cluster) -> Result<Self> {
+        Self::of(first, [1, 2, 3], None)
+    }
+
+    /// The same with a node of the old cluster and its data as the first one; the others have ids that are new.
+    pub fn after(first: &Cluster, survivor: &Node) -> Result<Self> {
+        Self::of(first, [survivor.id(), 4, 5], Some(survivor.data_folder()))
+    }
+
+    fn of(first: &Cluster, ids: [u64; NODES], survivor: Option<PathBuf>) -> Result<Self> {
         let folder = first.folder().join("second");
         let pki = folder.join("pki");
         let dir = pki.to_str().unwrap();
@@ -52,9 +64,12 @@ impl Second {
             client: credentials("client-payouts"),
             operator: credentials("operator-alice"),
             folder,
+            ids,
+            survivor,
         };
         for (index, bitcoind) in first.bitcoinds().iter().enumerate() {
-            onespend(&["pki", "issue", "node", &(index + 1).to_string(), "--host", "127.0.0.1", "--dir", dir]);
+            onespend(&["pki", "issue", "node", &ids[index].to_string(), "--host", "127.0.0.1", "--dir", dir]);
+            fs::create_dir_all(second.node(index))?;
             fs::create_dir_all(second.data_folder(index))?;
             first.wallet().write_signer_file(&second.node(index).join("hot.xprv"))?;
             let (url, cookie) = (format!("http://{}", bitcoind.rpc_address()), bitcoind.cookie_file());
@@ -76,7 +91,8 @@ impl Second {
     }
 
     fn data_folder(&self, index: usize) -> PathBuf {
-        self.node(index).join("data")
+        let survivor = self.survivor.clone().filter(|_| index == 0);
+        survivor.unwrap_or_else(|| self.node(index).join("data"))
     }
 
     fn config(&self, index: usize) -> PathBuf {
@@ -89,13 +105,14 @@ impl Second {
 
     /// A configuration file. The first node joins nobody; the others join it.
     fn text(&self, index: usize, cluster: &str, members: &[usize], url: &str, cookie: &Path) -> String {
-        let (id, join) = (index + 1, index > 0);
+        let (id, join) = (self.ids[index], index > 0);
         let (node, pki, cookie) = (self.node(index), self.folder.join("pki"), cookie.display());
-        let (node, pki) = (node.display(), pki.display());
+        let (node, pki, data_dir) = (node.display(), pki.display(), self.data_folder(index));
+        let data_dir = data_dir.display();
         let Addresses { data, control, health, .. } = self.addresses[index];
         let peer = |member: &usize| {
             let Addresses { data, control, .. } = self.addresses[*member];
-            format!("[[peers]]\nid = {}\ncontrol = '{control}'\ndata = '{data}'\n", member + 1)
+            format!("[[peers]]\nid = {}\ncontrol = '{control}'\ndata = '{data}'\n", self.ids[*member])
         };
         let peers: String = members.iter().map(peer).collect();
         format!(
@@ -107,7 +124,7 @@ finality_depth = {FINALITY_DEPTH}
 [node]
 id = {id}
 join = {join}
-data_dir = '{node}/data'
+data_dir = '{data_dir}'
 
 {peers}
 [listen]
@@ -158,18 +175,25 @@ audit_log = '{node}/signer.log'
         serde_json::from_str(&onespend(&args)).unwrap()
     }
 
+    /// What makes of the first node's data this cluster, or looks whether it could.
+    pub fn recover_args(&self, config: &str, how: &str) -> [String; 6] {
+        let config = self.node(0).join(config).display().to_string();
+        ["cluster", "recover", "--from-this-node", "--config", &config, how].map(str::to_owned)
+    }
+
     /// Gives every node what the old cluster's signer remembers: each may lead.
     pub fn adopt(&self, memory: &Path) {
         for index in 0..NODES {
-            self.adopt_on(index, memory);
+            for entry in fs::read_dir(memory).unwrap() {
+                let entry = entry.unwrap();
+                fs::copy(entry.path(), self.data_folder(index).join(entry.file_name())).unwrap();
+            }
+            self.adopt_on(index);
         }
     }
 
-    fn adopt_on(&self, index: usize, memory: &Path) {
-        for entry in fs::read_dir(memory).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), self.data_folder(index).join(entry.file_name())).unwrap();
-        }
+    /// Hands on what lies in the node's data folder.
+    pub fn adopt_on(&self, index: usize) {
         let config = self.config(index).display().to_string();
         let adopt =
             ["signer", "adopt", "--config", &config, "--name", SIGNER, "--from", CLUSTER_ID, "--i-have-checked"];
@@ -188,7 +212,7 @@ audit_log = '{node}/signer.log'
     pub fn take_in(&mut self, index: usize) {
         self.start(index);
         let Addresses { data, control, .. } = self.addresses[index];
-        let (id, control, data) = ((index + 1).to_string(), control.to_string(), data.to_string());
+        let (id, control, data) = (self.ids[index].to_string(), control.to_string(), data.to_string());
         self.insist(&["cluster", "add", &id, "--control-address", &control, "--data-address", &data]);
         self.insist(&["cluster", "promote", &id]);
     }
@@ -201,6 +225,14 @@ audit_log = '{node}/signer.log'
             assert!(std::time::Instant::now() < deadline, "{args:?}: {error:#}");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What the cluster says when a node is to be added that it must not take.
+    pub fn add_refused(&self, id: u64) -> String {
+        let (control, data) = (self.addresses[1].control.to_string(), self.addresses[1].data.to_string());
+        let (id, ports) = (id.to_string(), [self.addresses[0].control]);
+        let args = ["cluster", "add", &id, "--control-address", &control, "--data-address", &data];
+        self.operator.run(&ports, &args).unwrap_err().to_string()
     }
 
     /// Who pays.
@@ -234,11 +266,26 @@ audit_log = '{node}/signer.log'
         let operator = self.operator();
         for address in &self.addresses {
             let control = address.control.to_string();
-            eventually("the node has the restored state", async || {
+            eventually("the node has the state", async || {
                 let status = operator.get_status_of(&control).await.map_err(|error| error.to_string())?;
                 let voters = status.members.iter().filter(|member| member.voter).count();
                 let active = status.recovery.as_ref().is_some_and(|recovery| recovery.active);
                 if active && voters == NODES { Ok(()) } else { Err(format!("{status:?}")) }
+            })
+            .await;
+        }
+    }
+
+    /// Waits until these nodes, and no others, have a vote, and each of them knows.
+    pub async fn wait_for_voters(&self, ids: [u64; NODES]) {
+        let operator = self.operator();
+        for address in &self.addresses {
+            let control = address.control.to_string();
+            eventually("the node knows who votes", async || {
+                let status = operator.get_status_of(&control).await.map_err(|error| error.to_string())?;
+                let voters: Vec<u64> =
+                    status.members.iter().filter(|member| member.voter).map(|member| member.node_id).collect();
+                if voters == ids { Ok(()) } else { Err(format!("{voters:?}")) }
             })
             .await;
         }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::database::{self, Schema};
 use super::log::LOG_SCHEMA;
-use super::restoring;
 use super::state::STATE_SCHEMA;
+use super::{restoring, succession};
 use crate::store::identity::{Identity, check_format};
 use crate::store::{Owner, StoreError, durable};
 
@@ -37,6 +37,7 @@ impl DataFolder {
         make_folder(path)?;
         let lock = take_lock(path)?;
         restoring::refuse_unfinished(path)?;
+        succession::refuse_unfinished(path)?;
         Self::held(path, owner, lock)
     }
 
@@ -112,7 +113,7 @@ pub(super) fn read_identity(folder: &Path) -> Result<Option<Identity>, StoreErro
 }
 
 /// A folder with an identity was complete once: a database that is gone now took votes or state with it.
-fn require_databases(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn require_databases(folder: &Path) -> Result<(), StoreError> {
     for schema in SCHEMAS {
         let path = folder.join(schema.file);
         if !path.exists() {

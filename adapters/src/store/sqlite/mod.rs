@@ -8,6 +8,8 @@
 //! | `identity.json` | whose folder it is; written last when the folder is made | once |
 //! | `copy-*.tmp` | the state at one index, on its way into a backup | removed afterwards, or at the next start |
 //! | `RESTORING` | that a backup is being put into this folder (`restoring.rs`): it belongs to no node yet | once |
+//! | `RECOVERING` | that the stores are being replaced by those of a new cluster (`succession.rs`), and how to go on | once |
+//! | `superseded-<cluster>/` | the stores that were replaced, marked `SUPERSEDED` | once |
 //! | `RESTORED` | whether the folder came out of a backup (`restored.rs`) | once |
 //! | `onespend.lock` | the exclusive lock of the process | |
 
@@ -22,6 +24,7 @@ mod log;
 mod restored;
 mod restoring;
 mod state;
+mod succession;
 
 pub use differing::DifferingMark;
 pub use folder::DataFolder;
@@ -29,3 +32,4 @@ pub use log::{LogOptions, SqliteLog};
 pub use restored::RestoredMark;
 pub use restoring::NewFolder;
 pub use state::{SqliteState, StateCopy, read_copy};
+pub use succession::{StoresCopy, Survivor, resume};

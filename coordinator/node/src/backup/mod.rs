@@ -24,7 +24,7 @@ pub(crate) use restore::{Restored, name_of, restore};
 pub(crate) use schedule::{Schedule, run};
 
 /// The wall clock, in Unix milliseconds.
-fn wall_ms() -> u64 {
+pub(crate) fn wall_ms() -> u64 {
     let since = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,18 +11,35 @@ use serde::Serialize;
 
 use super::answer::Changed;
 use super::connection::Need;
+use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Show;
 use super::session::{Repeat, Session, mutation};
 use super::status::{ask_all, nobody};
+use super::survivor::Recover;
 use super::view::history::History;
 use super::view::members::Members;
+use super::with_runtime;
 
 /// A voter that its leader has not heard for longer is not chosen to lead.
 const MAX_SILENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    Asks(Request),
+    /// Go on from one node after the quorum was lost for good, as a new cluster; works on the folder of a stopped node
+    ///
+    /// Only where most of the voters are lost with their disks: while enough of them can come back, bring them back. The
+    /// configuration must name a new cluster, and this node alone in [[peers]]. Everything in the node's log counts, also
+    /// what is not known to be committed. The node leads alone, in recovery mode: nothing is signed until an operator
+    /// confirms. The other nodes join it empty, under ids that were never used.
+    Recover(Recover),
+}
+
+/// What is asked of a cluster.
+#[derive(Debug, Subcommand)]
+pub enum Request {
     /// List the members: vote, lag, bitcoind, version
     Members,
     /// Let a new node receive the log; it must have an id that was never used, and `join = true`
@@ -160,7 +177,16 @@ macro_rules! change {
 
 impl Command {
     /// Runs it.
-    pub async fn run(self, session: &Session) -> Result<(), Failure> {
+    pub fn run(self, session: &Session) -> Result<Exit, Failure> {
+        match self {
+            Self::Asks(request) => with_runtime(request.run(session)),
+            Self::Recover(command) => command.run(session.output),
+        }
+    }
+}
+
+impl Request {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.connection.client(Need::Control)?;
         match self {
             Self::Members => members(&client, session).await,

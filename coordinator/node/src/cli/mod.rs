@@ -6,6 +6,7 @@
 //! | `serve` | the daemon |
 //! | `pki`, `config_check`, `signer`, `manual` | commands that need no cluster |
 //! | `backup`, `restore` | the cluster's state in a file, and a new cluster out of it |
+//! | `survivor` | `cluster recover`: a new cluster out of what one node is left with |
 //! | `doctor/` | what is wrong with this machine |
 //! | `health` | what one node's health port says |
 //! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `audit`, `recovery`, `cluster` | commands that talk to a cluster |
@@ -47,6 +48,7 @@ mod serve;
 mod session;
 mod signer;
 mod status;
+mod survivor;
 mod table;
 mod utxo;
 mod values;
@@ -174,7 +176,7 @@ impl Command {
             Self::Backup(command) => command.run(session),
             Self::Restore(command) => command.run(output),
             Self::Recovery(command) => command.run(session),
-            Self::Cluster(command) => with_runtime(command.run(session)),
+            Self::Cluster(command) => command.run(session),
         }
     }
 }

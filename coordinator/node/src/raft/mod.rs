@@ -9,12 +9,14 @@
 //! | `transfer`, `abstention`, `membership` | handing over; standing for no election; members |
 //! | `state_machine`, `view` | applying entries; the state and its news, for reading |
 //! | `founding` | copies of the state, and a cluster that begins with one |
+//! | `salvage` | what the stores of a stopped node hold, without a quorum |
 //! | `log_store`, `codec`, `lag` | the log; stored forms; how long entries take |
 //! | `contact`, `acks`, `dating` | when a leader was last heard; when the others were sent what they answered; how new it is |
 //! | `acquaintance` | whether a node is who it was |
 //! | `network`, `channels`, `append_stream`, `snapshot_send` | to other nodes |
 //! | `peer_service`, `snapshot_receive` | from other nodes |
 //! | `intake` | what fuzzers call |
+//! | `specimen` | stores as a crash leaves them, under test only |
 //! | `simulated` | openraft's runtime and network in a simulation, under test only |
 //! | `types`, `wire` | openraft's type parameters; messages between nodes |
 
@@ -42,10 +44,13 @@ mod observer;
 mod peer_service;
 mod propose;
 mod reach;
+mod salvage;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod snapshot_receive;
 mod snapshot_send;
+#[cfg(test)]
+pub(crate) mod specimen;
 mod state_machine;
 mod status;
 #[cfg(test)]
@@ -68,6 +73,7 @@ pub use node::{BootstrapError, RaftFatal, RaftNode, RaftParts, StartError};
 pub use observer::{NoObserver, ProposalEnd, RaftObserver};
 pub use peer_service::{NodeView, PeerIdentity, PeerService};
 pub use propose::{Draft, MAX_PROPOSAL_BYTES, ProposeError, Proposer};
+pub use salvage::{Salvage, SalvagedMember, salvage};
 pub use status::{MemberStatus, RaftStatus, Role};
 pub use transfer::TransferError;
 pub use types::{Addresses, Applied, NodeId};

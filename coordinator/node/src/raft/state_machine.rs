@@ -151,23 +151,25 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError
 
 /// An unknown command stops the node; it is never skipped (safety 32). Decodes before the state is locked.
 fn refuse_unreadable(entries: &[EntryResponder<TypeConfig>]) -> io::Result<()> {
-    for (entry, _) in entries {
-        if let EntryPayload::Normal(proposal) = &entry.payload
-            && let Err(unreadable) = proposal.entry()
-        {
-            let what = format!("log entry {}: {unreadable}", entry.log_id);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        if let EntryPayload::Normal(proposal) = &entry.payload
-            && let Ok(Entry { command: Command::RaiseFeatureLevel { level }, .. }) = proposal.entry()
-        {
-            feature_level::check(*level).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
-        }
-    }
-    Ok(())
+    entries.iter().try_for_each(|(entry, _)| check_readable(entry))
 }
 
-fn apply_one(state: &mut State, entry: &LogEntry, news: &mut News) -> io::Result<Outcome> {
+/// Refuses an entry that this version does not know.
+pub(super) fn check_readable(entry: &LogEntry) -> io::Result<()> {
+    let EntryPayload::Normal(proposal) = &entry.payload else { return Ok(()) };
+    match proposal.entry() {
+        Err(unreadable) => {
+            let what = format!("log entry {}: {unreadable}", entry.log_id);
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
+        Ok(Entry { command: Command::RaiseFeatureLevel { level }, .. }) => {
+            feature_level::check(*level).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+pub(super) fn apply_one(state: &mut State, entry: &LogEntry, news: &mut News) -> io::Result<Outcome> {
     let index = LogIndex(entry.log_id.index);
     let EntryPayload::Normal(proposal) = &entry.payload else {
         skip(state, index);
@@ -197,7 +199,7 @@ pub(super) fn batch(marker: &Marker, rows: Vec<StoredRow>) -> io::Result<RowBatc
 }
 
 /// Reads the whole state back.
-fn load(store: &dyn StateStore) -> io::Result<(State, Marker)> {
+pub(super) fn load(store: &dyn StateStore) -> io::Result<(State, Marker)> {
     let mut state = State::default();
     let mut visit = |row: onespend_adapters::store::Row<'_>| {
         state.load_row(row.table, row.key, row.value).map_err(|unreadable| unreadable.to_string())

@@ -190,7 +190,7 @@ fn what_is_wrong_with_a_backup_is_named() {
 }
 
 /// A configuration that a node could start with, for a new cluster.
-fn config(at: &Path, authority: &Authority, cluster: &str, more: &str) -> PathBuf {
+pub fn config(at: &Path, authority: &Authority, cluster: &str, more: &str) -> PathBuf {
     let (pki, data) = (authority.path().display(), at.join("data"));
     let (file, data) = (at.join("node.toml"), data.display());
     let cookie = at.join("cookie");

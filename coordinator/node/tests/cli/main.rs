@@ -14,3 +14,4 @@ mod payments;
 mod run;
 mod signer;
 mod status;
+mod survivor;

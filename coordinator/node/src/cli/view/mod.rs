@@ -17,6 +17,7 @@ pub mod payment;
 pub mod recovery;
 pub mod reservation;
 pub mod status;
+pub mod survivor;
 pub mod utxo;
 pub mod wallet;
 
