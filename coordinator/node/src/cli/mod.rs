@@ -45,6 +45,7 @@ mod serve;
 mod session;
 mod signer;
 mod status;
+mod storage;
 mod table;
 mod utxo;
 mod values;
