@@ -193,16 +193,16 @@ fn answering(status: &'static str) -> (String, Arc<AtomicUsize>) {
 #[test]
 fn a_refusal_is_final_and_a_fault_of_the_storage_is_tried_again() {
     let (_folder, file) = keys();
-    let list = |endpoint: String| {
-        S3Depot::new(settings(endpoint, "s3://money", file.clone())).list().map(|kept| kept.len()).unwrap_err()
+    let open = |endpoint: String| {
+        S3Depot::new(settings(endpoint, "s3://money", file.clone())).open("a.backup").map(drop).unwrap_err()
     };
     for (status, why, times) in [
         ("403 Forbidden", "does not allow it with these keys", 1),
-        ("404 Not Found", "no such object, bucket or upload", 1),
+        ("404 Not Found", "there is no such object", 1),
         ("500 Internal Server Error", "500", 2),
     ] {
         let (endpoint, asked) = answering(status);
-        let error = list(endpoint).to_string();
+        let error = open(endpoint).to_string();
         assert!(error.contains(why) && error.contains("s3://money"), "{status}: {error}");
         assert_eq!(asked.load(Ordering::SeqCst), times, "{status}: {error}");
         assert!(!error.contains("testing"), "no key is shown: {error}");

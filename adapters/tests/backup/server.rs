@@ -1,10 +1,14 @@
-//! An S3-compatible server on loopback, and plain HTTP past the port. It looks at no signature. It ends with its standard
+//! An S3-compatible server on loopback, and plain HTTP past the port. It verifies no signature. It ends with its standard
 //! input, so also with a test that is killed.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+/// Without a signature it gives nobody an object; with any it gives all.
+const SIGNED: &str =
+    "Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
 /// The server.
 pub struct Server {
@@ -63,7 +67,7 @@ impl Server {
     fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{SIGNED}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             self.port,
             body.len()
         );

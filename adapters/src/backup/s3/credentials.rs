@@ -74,10 +74,10 @@ fn parse(text: &str) -> Result<Keys, String> {
         // The line is not repeated: it may be a secret.
         let (name, value) = line.split_once('=').ok_or_else(|| format!("line {}: no `name = value`", at + 1))?;
         let (name, value) = (name.trim().to_ascii_uppercase(), value.trim());
-        if let Some(nth) = NAMES.iter().position(|known| *known == name) {
-            if found[nth].replace(SecretString::from(value.to_owned())).is_some() {
-                return Err(format!("line {}: {} again", at + 1, name.to_ascii_lowercase()));
-            }
+        if let Some(nth) = NAMES.iter().position(|known| *known == name)
+            && found[nth].replace(SecretString::from(value.to_owned())).is_some()
+        {
+            return Err(format!("line {}: {} again", at + 1, name.to_ascii_lowercase()));
         }
     }
     let [id, secret, token] = found.map(|value| value.filter(|value| !value.expose_secret().is_empty()));
