@@ -24,7 +24,8 @@ if [[ ! -x $home/bin/python ]]; then
     python3 -m venv "$work"
     "$work/bin/python" -m pip install --quiet --no-compile --only-binary :all: --requirement s3-requirements.txt >&2 ||
       { say "pip could not install testnet/s3-requirements.txt (is there a network?)"; exit 1; }
-    "$work/bin/python" -c 'import moto.server, moto.s3.responses' # what it is for
+    "$work/bin/python" -m pip uninstall --quiet --yes setuptools pip >&2 # a quarter of it, and not needed any more
+    "$work/bin/python" -B -c 'import moto.server, moto.s3.responses' # what it is for
     mv -T "$work" "$home"
     trap - EXIT
   fi
