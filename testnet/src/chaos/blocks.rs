@@ -151,8 +151,7 @@ impl Chain {
     /// now may be behind, on blocks that a reorganisation has replaced meanwhile: a block mined on those would make a
     /// deeper reorganisation of it than anybody asked for.
     fn longest(&self) -> Result<(u32, Vec<Caller>)> {
-        let heights =
-            self.sound().into_iter().filter_map(|one| Some((one.call::<u32>("getblockcount", &[]).ok()?, one)));
+        let heights = self.sound().into_iter().filter_map(|one| Some((one.call::<u32>("getblockcount", &[]).ok()?, one)));
         let heights: Vec<_> = heights.collect();
         let tip = heights.iter().map(|(height, _)| *height).max().context("every bitcoind is faulty")?;
         ensure!(tip >= self.chronicle.highest(), "no bitcoind has more than {tip} blocks");

@@ -16,6 +16,7 @@ pub(super) type Opening = Box<dyn FnOnce() -> Result<Backup, BackupError>>;
 
 /// The storage that addresses of the form s3://BUCKET/… are of.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_field_names, reason = "they stand among all other options, and --endpoint is another one")]
 pub struct Storage {
     /// Endpoint of the storage that s3:// is of [default: AWS in the region]
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL", help_heading = "S3-compatible storage")]
