@@ -20,6 +20,7 @@ TESTNET := $(TARGET_DIR)/release/onespend-testnet
 # Shell text, run inside a recipe: the path is known only after setup.
 FIND_BITCOIND := BITCOIND_EXE="$$(testnet/bitcoind.sh)"; export BITCOIND_EXE
 FIND_ENVOY := ONESPEND_ENVOY="$$(testnet/envoy.sh)"; export ONESPEND_ENVOY
+FIND_S3 := ONESPEND_S3_PYTHON="$$(testnet/s3.sh)"; export ONESPEND_S3_PYTHON
 FIND_PYTHON := ONESPEND_PYTHON="$$(testnet/python.sh)"; export ONESPEND_PYTHON
 
 .PHONY: help setup setup-test setup-deny setup-deb setup-fuzz fuzz simulate model-check build ready build-failpoints build-sabotage deb images demo test lint bench bench-routing bench-failover chaos chaos-selftest up down fmt
@@ -114,7 +115,7 @@ lint: ## formatting, clippy and documentation, each with warnings as errors
 	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check bans licenses sources; else echo "NOT CHECKED: banned crates, licences and sources, because cargo-deny is not installed; make setup-deny installs it"; fi
 
 test: setup-test lint build-failpoints ## everything: setup, bitcoind, lint, all tests. What .ci/run calls
-	@$(FIND_BITCOIND); $(FIND_PYTHON); $(FIND_ENVOY); $(CARGO) test --release --locked --workspace --no-fail-fast
+	@$(FIND_BITCOIND); $(FIND_PYTHON); $(FIND_S3); $(FIND_ENVOY); $(CARGO) test --release --locked --workspace --no-fail-fast
 	@$(CARGO) test --release --locked -p onespend-adapters --lib --features failpoints failpoints
 
 fmt: ## format the code

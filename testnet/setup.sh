@@ -2,7 +2,7 @@
 # Makes a Debian or Ubuntu machine ready for `make demo` or `make test`. A second run finds everything and does nothing.
 #
 #   testnet/setup.sh [demo|test|fuzz]      demo (default): what a cluster needs; test: also promtool, Python, curl,
-#                                          nginx and Envoy; fuzz: a compiler, and cargo-fuzz
+#                                          nginx, Envoy and an S3 server; fuzz: a compiler, and cargo-fuzz
 #
 # Never prompts. Installs as root, or with `sudo -n`; otherwise prints the exact line to run and exits 1.
 set -euo pipefail
@@ -99,6 +99,7 @@ fi
 if [[ $scope == test ]]; then
   testnet/python.sh >/dev/null
   testnet/envoy.sh >/dev/null
+  testnet/s3.sh >/dev/null
 fi
 if [[ $scope == fuzz ]] && ! has cargo-fuzz; then
   say "installing cargo-fuzz $cargo_fuzz_version"

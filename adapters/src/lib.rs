@@ -7,5 +7,6 @@ pub mod failpoints;
 pub mod psbt;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
+pub mod secret_file;
 pub mod signer;
 pub mod store;

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use super::{BackupError, Header};
+use super::{Backup, BackupError, Header};
 
 /// What a backup is called that a node made by its schedule.
 pub(super) const SUFFIX: &str = ".backup";
+/// What is added to the name of one that is not whole yet.
+pub(super) const PARTIAL_SUFFIX: &str = ".partial";
 
 /// One file of a depot.
 #[derive(Debug)]
@@ -26,6 +28,12 @@ pub trait BackupDepot: Send + Sync {
     /// # Errors
     /// [`BackupError`]; then there is no backup of that name.
     fn store(&self, header: &Header, content: &Path, content_sum: &[u8; 32]) -> Result<String, BackupError>;
+
+    /// Opens one by its name there.
+    ///
+    /// # Errors
+    /// As [`Backup::open`].
+    fn open(&self, name: &str) -> Result<Backup, BackupError>;
 
     /// Everything there that is called like a backup, by name.
     ///

@@ -35,14 +35,14 @@ impl fmt::Display for Part {
 /// Why a backup cannot be made, read or kept.
 #[derive(Debug, Error)]
 pub enum BackupError {
-    /// The operating system refused.
+    /// The operating system refused, or the storage at an address.
     #[error("cannot {action} {}: {cause}", path.display())]
     Io {
-        /// The file or folder.
+        /// The file or folder, or the address.
         path: PathBuf,
         /// What was tried, as a verb.
         action: &'static str,
-        /// What the operating system said.
+        /// What was said.
         cause: io::Error,
     },
     /// The file does not hold what was written to it, or not all of it.

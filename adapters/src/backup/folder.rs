@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::depot::{SUFFIX, file_name, prefix};
+use super::depot::{PARTIAL_SUFFIX, SUFFIX, file_name, prefix};
 use super::{Backup, BackupDepot, BackupError, BackupWriter, Header, Kept};
 
 const READ_BYTES: usize = 256 * 1024;
@@ -23,7 +23,7 @@ impl FolderDepot {
     fn sweep(&self, header: &Header) -> Result<(), BackupError> {
         let own = prefix(&header.cluster_id, header.node_id);
         for name in self.names()? {
-            if name.starts_with(&own) && name.ends_with(".partial") {
+            if name.starts_with(&own) && name.ends_with(PARTIAL_SUFFIX) {
                 self.remove(&name)?;
             }
         }
@@ -63,6 +63,10 @@ impl BackupDepot for FolderDepot {
         Ok(name)
     }
 
+    fn open(&self, name: &str) -> Result<Backup, BackupError> {
+        Backup::open(&self.0.join(name))
+    }
+
     fn list(&self) -> Result<Vec<Kept>, BackupError> {
         let mut kept = Vec::new();
         for name in self.names()?.into_iter().filter(|name| name.ends_with(SUFFIX)) {
@@ -76,61 +80,5 @@ impl BackupDepot for FolderDepot {
     fn remove(&self, name: &str) -> Result<(), BackupError> {
         let path = self.0.join(name);
         fs::remove_file(&path).map_err(BackupError::io(&path, "remove"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use bitcoin::hashes::{Hash, sha256};
-
-    use super::*;
-
-    fn header(made_unix_ms: u64) -> Header {
-        Header {
-            cluster_id: "demo".to_owned(),
-            node_id: 1,
-            index: 9,
-            term: 2,
-            state_hash: [7; 32],
-            size_bytes: 7,
-            made_unix_ms,
-            version: "1".to_owned(),
-        }
-    }
-
-    fn store(depot: &FolderDepot, content: &Path, made_unix_ms: u64) -> Result<String, BackupError> {
-        depot.store(&header(made_unix_ms), content, &sha256::Hash::hash(b"content").to_byte_array())
-    }
-
-    #[test]
-    fn what_is_stored_is_listed_and_can_be_removed() {
-        let (at, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (depot, content) = (FolderDepot::new(at.path()), from.path().join("content"));
-        fs::write(&content, "content").unwrap();
-        fs::write(at.path().join("onespend-demo-n1-0000000000001-1.backup.partial"), "left by a crash").unwrap();
-        fs::write(at.path().join("somebody-elses.backup.partial"), "stays").unwrap();
-        fs::write(at.path().join("broken.backup"), "stays, and is named").unwrap();
-        let first = store(&depot, &content, 1).unwrap();
-        let second = store(&depot, &content, 2).unwrap();
-        assert!(matches!(store(&depot, &content, 2), Err(BackupError::Exists { .. })));
-        let listed = depot.list().unwrap();
-        let names: Vec<&str> = listed.iter().map(|kept| kept.name.as_str()).collect();
-        assert_eq!(names, ["broken.backup", &first, &second]);
-        assert!(listed[0].header.is_err() && listed[2].header.as_ref().unwrap() == &header(2));
-        depot.remove(&first).unwrap();
-        assert_eq!(depot.names().unwrap(), ["broken.backup", &second, "somebody-elses.backup.partial"]);
-    }
-
-    #[test]
-    fn a_copy_that_is_not_what_was_made_leaves_nothing() {
-        let (at, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (depot, content) = (FolderDepot::new(at.path()), from.path().join("content"));
-        for wrong in ["contend", "conten", "content, and more"] {
-            fs::write(&content, wrong).unwrap();
-            assert!(matches!(store(&depot, &content, 1), Err(BackupError::Damaged { .. })), "{wrong}");
-            assert!(depot.names().unwrap().is_empty(), "{wrong}");
-        }
-        assert!(store(&FolderDepot::new(&at.path().join("not-mounted")), &content, 1).is_err());
     }
 }

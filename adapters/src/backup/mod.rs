@@ -12,16 +12,20 @@
 //! | file | holds |
 //! |---|---|
 //! | `form` | the header and the sums |
+//! | `frame` | what stands around the content, as the content comes |
 //! | `writing`, `reading` | one file, from its beginning to its end |
 //! | `depot` | the port of places that keep backups, and which of them may go |
 //! | `folder` | a depot that is a folder |
+//! | `s3/` | a depot that is a bucket of S3-compatible storage |
 //! | `fault` | what may be wrong |
 
 mod depot;
 mod fault;
 mod folder;
 mod form;
+mod frame;
 mod reading;
+mod s3;
 mod writing;
 
 pub use depot::{BackupDepot, Kept, file_name, superfluous};
@@ -29,4 +33,5 @@ pub use fault::{BackupError, Part};
 pub use folder::FolderDepot;
 pub use form::{FORM_VERSION, Header};
 pub use reading::{Backup, Content};
+pub use s3::{AddressFault, EndpointFault, S3Address, S3Credentials, S3Depot, S3Settings};
 pub use writing::{BackupWriter, Unpublished};

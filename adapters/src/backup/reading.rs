@@ -1,5 +1,6 @@
 //! Reading a backup: nothing of it is believed before its sums are right.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,11 +15,16 @@ use crate::store::sqlite::{StateCopy, read_copy};
 
 const READ_BYTES: usize = 256 * 1024;
 
+/// What a backup is read from.
+pub(super) trait Source: Read + Seek + fmt::Debug + Send {}
+
+impl<T: Read + Seek + fmt::Debug + Send> Source for T {}
+
 /// A backup whose header is known to be whole. Its content is not, before it is read.
 #[derive(Debug)]
 pub struct Backup {
     path: PathBuf,
-    file: File,
+    source: Box<dyn Source>,
     header: Header,
     header_sum: [u8; SUM_BYTES],
     content_at: u64,
@@ -44,15 +50,20 @@ impl Drop for Content {
 }
 
 impl Backup {
-    /// Reads beginning and header, and looks whether the file is as long as they say.
+    /// Reads beginning and header of a file, and looks whether it is as long as they say.
     ///
     /// # Errors
     /// [`BackupError::Damaged`] names the part, [`BackupError::OtherForm`], or what the system said.
     pub fn open(path: &Path) -> Result<Self, BackupError> {
-        let mut file = File::open(path).map_err(BackupError::io(path, "open"))?;
+        let file = File::open(path).map_err(BackupError::io(path, "open"))?;
         let length = file.metadata().map_err(BackupError::io(path, "look at"))?.len();
+        Self::of(path, Box::new(file), length)
+    }
+
+    /// The same, of a source that has so many bytes. `path` is what it is called in messages.
+    pub(super) fn of(path: &Path, mut source: Box<dyn Source>, length: u64) -> Result<Self, BackupError> {
         let mut beginning = [0; BEGINNING_BYTES];
-        take(&mut file, path, Part::Beginning, &mut beginning)?;
+        take(&mut source, path, Part::Beginning, &mut beginning)?;
         let (version, header_bytes) =
             form::read_beginning(&beginning).map_err(|(part, what)| BackupError::damaged(path, part, what))?;
         if version != FORM_VERSION {
@@ -64,15 +75,20 @@ impl Backup {
             return Err(BackupError::damaged(path, Part::Header, what));
         }
         let (mut text, mut sum) = (vec![0; header_bytes], [0; SUM_BYTES]);
-        take(&mut file, path, Part::Header, &mut text)?;
-        take(&mut file, path, Part::Header, &mut sum)?;
+        take(&mut source, path, Part::Header, &mut text)?;
+        take(&mut source, path, Part::Header, &mut sum)?;
         if sha256::Hash::hash(&[&beginning[..], &text].concat()).to_byte_array() != sum {
             return Err(BackupError::damaged(path, Part::Header, "its checksum is another"));
         }
         let header = Header::decode(&text).map_err(|what| BackupError::damaged(path, Part::Header, what))?;
         let content_at = (BEGINNING_BYTES + header_bytes + SUM_BYTES) as u64;
         check_length(path, length, content_at, &header)?;
-        Ok(Self { path: path.to_path_buf(), file, header, header_sum: sum, content_at })
+        Ok(Self { path: path.to_path_buf(), source, header, header_sum: sum, content_at })
+    }
+
+    /// Where it lies: a file, or an address such as `s3://bucket/name`.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whose state it is, and of when.
@@ -117,7 +133,7 @@ impl Backup {
         let mut buffer = vec![0; READ_BYTES];
         while left > 0 {
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES);
-            take(&mut self.file, &self.path, Part::Content, &mut buffer[..wanted])?;
+            take(&mut self.source, &self.path, Part::Content, &mut buffer[..wanted])?;
             sum.input(&buffer[..wanted]);
             sink(&buffer[..wanted])?;
             left -= wanted as u64;
@@ -133,8 +149,8 @@ impl Backup {
     fn read_end(&mut self) -> Result<[u8; SUM_BYTES], BackupError> {
         self.seek(self.content_at.saturating_add(self.header.size_bytes))?;
         let (mut content_sum, mut seal) = ([0; SUM_BYTES], [0; SUM_BYTES]);
-        take(&mut self.file, &self.path, Part::End, &mut content_sum)?;
-        take(&mut self.file, &self.path, Part::End, &mut seal)?;
+        take(&mut self.source, &self.path, Part::End, &mut content_sum)?;
+        take(&mut self.source, &self.path, Part::End, &mut seal)?;
         if form::seal(&self.header_sum, &content_sum) != seal {
             return Err(BackupError::damaged(&self.path, Part::End, "its checksum is another"));
         }
@@ -142,7 +158,7 @@ impl Backup {
     }
 
     fn seek(&mut self, to: u64) -> Result<(), BackupError> {
-        self.file.seek(SeekFrom::Start(to)).map(drop).map_err(BackupError::io(&self.path, "read"))
+        self.source.seek(SeekFrom::Start(to)).map(drop).map_err(BackupError::io(&self.path, "read"))
     }
 }
 
@@ -156,8 +172,8 @@ impl Content {
     }
 }
 
-fn take(file: &mut File, path: &Path, part: Part, buffer: &mut [u8]) -> Result<(), BackupError> {
-    file.read_exact(buffer).map_err(|cause| match cause.kind() {
+fn take(source: &mut dyn Read, path: &Path, part: Part, buffer: &mut [u8]) -> Result<(), BackupError> {
+    source.read_exact(buffer).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::UnexpectedEof => BackupError::damaged(path, part, "the file ends in it"),
         _ => BackupError::io(path, "read")(cause),
     })

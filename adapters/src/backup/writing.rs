@@ -5,20 +5,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use bitcoin::hashes::{Hash, HashEngine, sha256};
-
 use super::fault::{BackupError, Part};
-use super::form::{Header, SUM_BYTES, seal};
+use super::form::{Header, SUM_BYTES};
+use super::frame::Frame;
 use crate::store::{StoreError, durable};
 
 /// A backup that is being written. Dropped before it is finished, it leaves nothing.
 pub struct BackupWriter {
     file: File,
     partial: Partial,
-    header_sum: [u8; SUM_BYTES],
-    sum: sha256::HashEngine,
-    announced_bytes: u64,
-    written_bytes: u64,
+    frame: Frame,
 }
 
 /// A backup that is whole and on the disk, and has not its name yet. Dropped, it leaves nothing.
@@ -68,17 +64,9 @@ impl BackupWriter {
         file.set_len(0).map_err(BackupError::io(&path, "empty"))?;
         let partial = Partial(path);
         let encode = |error: serde_json::Error| BackupError::io(&partial.0, "encode")(io::Error::other(error));
-        let (bytes, header_sum) = header.encode().map_err(encode)?;
-        let mut writer = Self {
-            file,
-            partial,
-            header_sum,
-            sum: sha256::Hash::engine(),
-            announced_bytes: header.size_bytes,
-            written_bytes: 0,
-        };
+        let (frame, bytes) = Frame::begin(header).map_err(encode)?;
+        let mut writer = Self { file, partial, frame };
         writer.put(&bytes)?;
-        writer.put(&header_sum)?;
         Ok(writer)
     }
 
@@ -87,11 +75,8 @@ impl BackupWriter {
     /// # Errors
     /// It is more than was announced, or what the system said.
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), BackupError> {
-        self.written_bytes = self.written_bytes.saturating_add(chunk.len() as u64);
-        if self.written_bytes > self.announced_bytes {
-            return Err(self.size_is_wrong());
-        }
-        self.sum.input(chunk);
+        let damaged = |what| BackupError::damaged(&self.partial.0, Part::Content, what);
+        self.frame.add(chunk).map_err(damaged)?;
         self.put(chunk)
     }
 
@@ -99,28 +84,16 @@ impl BackupWriter {
     ///
     /// # Errors
     /// [`BackupError::Damaged`] when it is not what the source says, or what the system said.
-    pub fn finish(mut self, content_sum: &[u8; 32]) -> Result<Unpublished, BackupError> {
-        if self.written_bytes != self.announced_bytes {
-            return Err(self.size_is_wrong());
-        }
-        let found = sha256::Hash::from_engine(std::mem::take(&mut self.sum)).to_byte_array();
-        if found != *content_sum {
-            let what = "it is not what its source sent";
-            return Err(BackupError::damaged(&self.partial.0, Part::Content, what));
-        }
-        self.put(&found)?;
-        self.put(&seal(&self.header_sum, &found))?;
-        self.file.sync_all().map_err(BackupError::io(&self.partial.0, "sync"))?;
-        Ok(Unpublished { partial: self.partial, _lock: self.file })
+    pub fn finish(self, content_sum: &[u8; SUM_BYTES]) -> Result<Unpublished, BackupError> {
+        let Self { mut file, partial, frame } = self;
+        let end = frame.end(content_sum).map_err(|what| BackupError::damaged(&partial.0, Part::Content, what))?;
+        file.write_all(&end).map_err(BackupError::io(&partial.0, "write"))?;
+        file.sync_all().map_err(BackupError::io(&partial.0, "sync"))?;
+        Ok(Unpublished { partial, _lock: file })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
         self.file.write_all(bytes).map_err(BackupError::io(&self.partial.0, "write"))
-    }
-
-    fn size_is_wrong(&self) -> BackupError {
-        let what = format!("it has {} bytes of {}", self.written_bytes, self.announced_bytes);
-        BackupError::damaged(&self.partial.0, Part::Content, what)
     }
 }
 

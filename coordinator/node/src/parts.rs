@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bitcoin::blockdata::constants::genesis_block;
-use onespend_adapters::backup::FolderDepot;
 use onespend_adapters::chain::{Bitcoind, BitcoindConfig, Chain, ChainError, RpcObserver};
 use onespend_adapters::signer::Signer;
 
@@ -88,12 +87,12 @@ fn signer(section: &SignerConfig, config: &Config) -> anyhow::Result<Arc<dyn Sig
 
 /// What makes backups by itself, if it is told where to.
 pub(crate) fn backup_schedule(config: &Config, api: &Api) -> Option<Schedule> {
-    let folder = config.backup.folder.as_ref()?;
+    let place = config.backup.place.as_ref()?;
     Some(Schedule {
         replica: Arc::clone(&api.replica),
         source: Arc::clone(&api.backups),
         alarms: Arc::clone(&api.alarms),
-        depot: Arc::new(FolderDepot::new(folder)),
+        depot: place.depot(),
         cluster_id: config.cluster.id.clone(),
         node_id: config.node.id,
         every: config.backup.every,

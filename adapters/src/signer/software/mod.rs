@@ -24,8 +24,8 @@ use super::memory::{Memory, Owner};
 use super::seal::seal;
 use super::{Signer, SignerError};
 
+pub use crate::secret_file::MAX_SECRET_BYTES as MAX_SOURCE_BYTES;
 pub use keyring::MAX_DESCRIPTORS;
-pub use source::MAX_SOURCE_BYTES;
 
 /// Signs with keys that it holds in memory.
 #[derive(Debug)]

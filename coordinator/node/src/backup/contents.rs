@@ -36,14 +36,13 @@ pub enum UnusableBackup {
 }
 
 impl Contents {
-    /// Reads a backup and checks everything. `scratch` is a folder with room for its content; the state is in memory
+    /// Reads a backup and checks everything, also one that another machine keeps. `scratch` is a folder with room for its content; the state is in memory
     /// afterwards. `progress` is told how many bytes of how many were read.
     pub(crate) fn read(
-        path: &Path,
+        mut backup: Backup,
         scratch: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, UnusableBackup> {
-        let mut backup = Backup::open(path)?;
         let header = backup.header().clone();
         let content = backup.extract(scratch, &mut |read| progress(read, header.size_bytes))?;
         let mut state = State::default();
@@ -52,7 +51,7 @@ impl Contents {
         })?;
         state.finish_loading();
         contradiction(&header, &copy, &state)
-            .map_err(|what| UnusableBackup::State { path: path.to_path_buf(), what })?;
+            .map_err(|what| UnusableBackup::State { path: backup.path().to_path_buf(), what })?;
         Ok(Self { header, state, content })
     }
 }

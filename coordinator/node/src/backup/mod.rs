@@ -17,7 +17,8 @@ use std::time::UNIX_EPOCH;
 
 use crate::clock;
 
-pub use config::Config;
+pub use config::{Config, Place};
+pub(crate) use config::{DEFAULT_REGION, DEFAULT_RETRIES, DEFAULT_TIMEOUT_MS, check_region};
 pub(crate) use contents::{Contents, UnusableBackup};
 pub(crate) use making::{BackupSource, Made, MakeError, Turn};
 pub(crate) use restore::{Restored, name_of, restore};

@@ -4,9 +4,7 @@ use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use onespend_adapters::backup::{
-    BackupDepot as _, BackupError, BackupWriter, FORM_VERSION, FolderDepot, Header, Unpublished,
-};
+use onespend_adapters::backup::{Backup, BackupError, BackupWriter, FORM_VERSION, Header, S3Address, Unpublished};
 use onespend_proto::client::{BackupStream, Client};
 use onespend_proto::v1::create_backup_response::Part;
 use onespend_proto::v1::{self, BitcoindState, GetStatusResponse, NodeRole};
@@ -18,6 +16,7 @@ use super::output::note;
 use super::progress::Progress;
 use super::session::{Session, present};
 use super::status::{Answer, ask_all, nobody};
+use super::storage::Storage;
 use super::view::backup::{Listed, Summary};
 use super::with_runtime;
 use crate::backup::{Contents, UnusableBackup};
@@ -31,17 +30,21 @@ pub enum Command {
     Create(Create),
     /// Check all of a backup: its sums, every row, and the rules that every state keeps; needs no cluster
     Verify {
-        /// The backup
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        /// The backup: a file, or s3://BUCKET/PREFIX/NAME
+        #[arg(value_name = "BACKUP")]
+        at: PathBuf,
         #[command(flatten)]
         scratch: Scratch,
+        #[command(flatten)]
+        storage: Storage,
     },
-    /// List the files of a folder that end in .backup, by their headers
+    /// List what ends in .backup in a folder or a bucket, by its headers
     List {
-        /// The folder
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
+        /// The folder, or s3://BUCKET/PREFIX
+        #[arg(value_name = "PLACE")]
+        place: PathBuf,
+        #[command(flatten)]
+        storage: Storage,
     },
 }
 
@@ -79,13 +82,16 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<Exit, Failure> {
         match self {
             Self::Create(create) => with_runtime(create.run(session)),
-            Self::Verify { file, scratch } => {
-                let contents = read(&file, &scratch.folder())?;
-                session.output.show(&Summary::of(&file, &contents))?;
+            Self::Verify { at, scratch, storage } => {
+                let contents = read(storage.backup(&at)?, &scratch.folder())?;
+                session.output.show(&Summary::of(&at, &contents))?;
                 Ok(Exit::Done)
             }
-            Self::List { folder } => {
-                let kept = FolderDepot::new(&folder).list().map_err(|error| refused(&error))?;
+            Self::List { place, storage } => {
+                let depot = storage.depot(&place)?;
+                let progress = Progress::start("reading the headers");
+                let kept = depot.list().map_err(|error| refused(&error))?;
+                drop(progress);
                 session.output.show(&Listed::of(kept))?;
                 Ok(Exit::Done)
             }
@@ -94,9 +100,11 @@ impl Command {
 }
 
 /// Reads a backup and checks all of it, in sight of the person.
-pub(super) fn read(file: &Path, scratch: &Path) -> Result<Contents, Failure> {
+pub(super) fn read(open: impl FnOnce() -> Result<Backup, BackupError>, scratch: &Path) -> Result<Contents, Failure> {
     let progress = Progress::start("checking the backup");
-    Contents::read(file, scratch, &mut |done, of| progress.bytes(done, of)).map_err(|error| unusable(&error))
+    let opened = open().map_err(UnusableBackup::File);
+    let read = opened.and_then(|backup| Contents::read(backup, scratch, &mut |done, of| progress.bytes(done, of)));
+    read.map_err(|error| unusable(&error))
 }
 
 fn unusable(error: &UnusableBackup) -> Failure {
@@ -122,6 +130,11 @@ fn refused(error: &BackupError) -> Failure {
 
 impl Create {
     async fn run(self, session: &Session) -> Result<(), Failure> {
+        if self.out.to_str().is_some_and(S3Address::is_meant) {
+            let failure =
+                Failure::usage("--out names a file; a node's schedule makes backups in S3-compatible storage");
+            return Err(failure.remedy("make a file and copy it there, or set [backup] s3_bucket"));
+        }
         if self.out.exists() && !self.force {
             return Err(refused(&BackupError::Exists { path: self.out }));
         }
@@ -139,7 +152,7 @@ impl Create {
                 return Err(Failure::new(Exit::Refused, "interrupted: there is no backup"));
             }
         };
-        let contents = read(made.path(), &self.scratch.folder())?;
+        let contents = read(|| Backup::open(made.path()), &self.scratch.folder())?;
         made.publish(&self.out, self.force).map_err(|error| refused(&error))?;
         session.output.show(&Summary::of(&self.out, &contents))
     }

@@ -48,6 +48,7 @@ mod serve;
 mod session;
 mod signer;
 mod status;
+mod storage;
 mod survivor;
 mod table;
 mod utxo;

@@ -9,6 +9,7 @@ use super::backup::{Scratch, read};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Output, Show};
+use super::storage::Storage;
 use crate::backup::{Restored, name_of, restore};
 use crate::config::{Config, ConfigFaults};
 
@@ -16,14 +17,16 @@ use crate::config::{Config, ConfigFaults};
 /// mode. The configuration must name a new cluster, and this node alone in [[peers]]. The other nodes join it.
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// The backup
-    #[arg(long, value_name = "FILE")]
+    /// The backup: a file, or s3://BUCKET/PREFIX/NAME
+    #[arg(long, value_name = "BACKUP")]
     backup: PathBuf,
     /// The configuration file of the node that gets the state
     #[arg(long, value_name = "FILE", env = "ONESPEND_CONFIG")]
     config: PathBuf,
     #[command(flatten)]
     scratch: Scratch,
+    #[command(flatten)]
+    storage: Storage,
 }
 
 /// What was done.
@@ -52,7 +55,7 @@ impl Restore {
     /// Fills the folder.
     pub fn run(self, output: Output) -> Result<Exit, Failure> {
         let config = Config::load(&self.config).map_err(|faults| refuse_config(&faults))?;
-        let contents = read(&self.backup, &self.scratch.folder())?;
+        let contents = read(self.storage.backup(&self.backup)?, &self.scratch.folder())?;
         let restored = restore(contents, &name_of(&self.backup), &config)
             .map_err(|error| Failure::new(Exit::Refused, format!("nothing can be started from it: {error:#}")))?;
         let Restored { from_cluster, from_index, index, epoch } = restored;

@@ -3,8 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use onespend_adapters::backup::S3Credentials;
+
 use super::reader::Reading;
 use super::{BitcoindLogin, Config, SignerKeys};
+use crate::backup::Place;
 use crate::identity::{Identity, Party};
 use crate::tls;
 
@@ -21,7 +24,7 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
     data_dir(config, reading);
     certificates(config, reading);
     bitcoind(config, reading);
-    backups(config, reading);
+    backups(config, environment, reading);
     for (at, signer) in config.signers.iter().enumerate() {
         match &signer.keys {
             Some(keys @ SignerKeys::File(file)) => {
@@ -52,9 +55,36 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
     }
 }
 
+fn backups(config: &Config, environment: &[(String, String)], reading: &mut Reading) {
+    match &config.backup.place {
+        Some(Place::Folder(folder)) => backup_folder(config, folder, reading),
+        Some(Place::S3(settings)) => storage_keys(&settings.credentials, environment, reading),
+        None => {}
+    }
+}
+
+/// The storage itself is not asked: a node starts also when it cannot be reached.
+fn storage_keys(credentials: &S3Credentials, environment: &[(String, String)], reading: &mut Reading) {
+    let (key, why) = match credentials {
+        S3Credentials::File(file) => {
+            let key = "backup.s3_credentials_file";
+            if !private(key, file, OTHERS_AND_GROUP, reading) {
+                return;
+            }
+            (key, "it needs lines aws_access_key_id = … and aws_secret_access_key = …")
+        }
+        S3Credentials::Environment => {
+            ("backup.s3_bucket", "the keys come from such variables, or from s3_credentials_file")
+        }
+    };
+    let set = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    if let Err(what) = credentials.check(set) {
+        reading.refuse(key, &[], what, why);
+    }
+}
+
 /// The folder must be there, see [`onespend_adapters::backup::FolderDepot::new`].
-fn backups(config: &Config, reading: &mut Reading) {
-    let Some(folder) = &config.backup.folder else { return };
+fn backup_folder(config: &Config, folder: &Path, reading: &mut Reading) {
     if !folder.is_dir() {
         let what = format!("{} is not a folder", folder.display());
         let why = "it is not made, because a disk that should be mounted there may be missing";

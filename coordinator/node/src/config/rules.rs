@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bitcoin::Network;
+use onespend_adapters::backup::{EndpointFault, S3Settings};
 
 use super::reader::Reading;
 use super::{Config, HostPort};
+use crate::backup::Place;
 
 /// Applies every rule that needs no look at a disk.
 pub(crate) fn check(config: &Config, reading: &mut Reading) {
@@ -20,6 +22,7 @@ pub(crate) fn check(config: &Config, reading: &mut Reading) {
     signers(config, reading);
     memories(config, reading);
     checks(config, reading);
+    backups(config, reading);
     shutdown(config, reading);
 }
 
@@ -191,6 +194,23 @@ fn checks(config: &Config, reading: &mut Reading) {
             let why = "answers and metrics tell checks apart by name";
             reading.refuse(&format!("checks[{at}].name"), &[&other], what, why);
         }
+    }
+}
+
+fn backups(config: &Config, reading: &mut Reading) {
+    let Some(Place::S3(settings)) = &config.backup.place else { return };
+    let Some(endpoint) = &settings.endpoint else { return };
+    let (key, others) = ("backup.s3_endpoint", &["backup.s3_allow_http"]);
+    if S3Settings::check_endpoint(endpoint, settings.allow_http) == Err(EndpointFault::Plain) {
+        let what = format!("{endpoint} is not https");
+        let why = "backups would travel unencrypted: set s3_allow_http = true where nobody else can listen";
+        reading.refuse(key, others, what, why);
+    }
+    let near = ["http://127.", "http://[::1]", "http://localhost"];
+    if endpoint.starts_with("http://") && !near.iter().any(|near| endpoint.starts_with(near)) {
+        let what = format!("{endpoint} is not https, and not this machine");
+        let why = "whoever can listen between the two reads every wallet's history";
+        reading.warn(key, others, what, why);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::node::Parts;
 use crate::run::{Authority, Cluster, onespend};
 
 /// The state of a cluster `demo` at log index 81, as the store of node 2 copies it, and its hash.
-fn content() -> (Vec<u8>, [u8; 32]) {
+pub fn content() -> (Vec<u8>, [u8; 32]) {
     let at = tempfile::tempdir().unwrap();
     let folder = DataFolder::open(at.path(), &Owner { cluster_id: "demo".to_owned(), node_id: 2 }).unwrap();
     let store = SqliteState::open(&folder).unwrap();
@@ -37,7 +37,7 @@ fn content() -> (Vec<u8>, [u8; 32]) {
     (fs::read(&copy.path).unwrap(), state.hash())
 }
 
-fn header(content: &[u8], hash: [u8; 32]) -> Header {
+pub fn header(content: &[u8], hash: [u8; 32]) -> Header {
     Header {
         cluster_id: "demo".to_owned(),
         node_id: 2,
@@ -54,7 +54,7 @@ fn sum(content: &[u8]) -> [u8; 32] {
     sha256::Hash::hash(content).to_byte_array()
 }
 
-fn write(path: &Path, header: &Header, content: &[u8]) {
+pub fn write(path: &Path, header: &Header, content: &[u8]) {
     let mut writer = BackupWriter::begin(path, header).unwrap();
     writer.write(content).unwrap();
     writer.finish(&sum(content)).unwrap().publish(path, false).unwrap();

@@ -13,5 +13,10 @@ mod node;
 mod payments;
 mod run;
 mod signer;
+// The server of the adapters' suite, which uses more of it.
+#[allow(dead_code)]
+#[path = "../../../../adapters/tests/backup/server.rs"]
+mod server;
 mod status;
+mod storage;
 mod survivor;

@@ -175,7 +175,7 @@ impl Show for Listed {
                 [line.name.clone(), none(), none(), none(), bytes(line.size_bytes), fault.clone().unwrap_or_default()]
             }
         };
-        table::list(columns, self.backups.iter().map(row), "no files that end in .backup")
+        table::list(columns, self.backups.iter().map(row), "nothing that ends in .backup")
     }
 }
 

@@ -137,3 +137,32 @@ fn a_missing_variable_or_file_is_named() {
     assert_eq!(report.exit_code, EXIT_FAULTS);
     assert!(report.lines[0].contains("absent.toml:1:1: error: cannot be read"), "{report:?}");
 }
+
+#[test]
+fn the_keys_to_a_bucket_must_be_there_and_no_others() {
+    let (folder, file) = folder();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.clone() + "[backup]\ns3_bucket = \"money\"\n").unwrap();
+    let faults = Config::load_with(&file, &[]).unwrap_err().to_string();
+    assert!(faults.contains("backup.s3_bucket: the variable AWS_ACCESS_KEY_ID is not set"), "{faults}");
+    let set = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name.to_owned(), "x".to_owned()));
+    let faults = Config::load_with(&file, &set[..1]).unwrap_err().to_string();
+    assert!(faults.contains("AWS_SECRET_ACCESS_KEY"), "{faults}");
+    Config::load_with(&file, &set).unwrap();
+    assert!(Config::load_text(&file).is_ok(), "which needs no secret");
+
+    fs::write(&file, text + "[backup]\ns3_bucket = \"money\"\ns3_credentials_file = \"keys\"\n").unwrap();
+    let keys = folder.path().join("keys");
+    let refused = |what: &str| {
+        let faults = Config::load_with(&file, &set).unwrap_err().to_string();
+        assert!(faults.contains("backup.s3_credentials_file: ") && faults.contains(what), "{faults}");
+    };
+    refused("No such file");
+    fs::write(&keys, "aws_access_key_id = a\naws_secret_access_key = b\n").unwrap();
+    chmod(folder.path(), "keys", 0o640);
+    refused("chmod 600");
+    chmod(folder.path(), "keys", 0o600);
+    Config::load_with(&file, &[]).unwrap();
+    fs::write(&keys, "aws_access_key_id = a\n").unwrap();
+    refused("aws_secret_access_key is missing");
+}

@@ -184,6 +184,18 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "signers[1].memory",
         "memory of signers[0] already",
     ),
+    ("[tls]", "[backup]\nfolder = \"b\"\ns3_bucket = \"money\"\n[tls]", "backup.folder", "go to one place"),
+    ("[tls]", "[backup]\ns3_prefix = \"a\"\n[tls]", "backup.s3_prefix", "without s3_bucket"),
+    ("[tls]", "[backup]\ns3_endpoint = \"https://a\"\n[tls]", "backup.s3_endpoint", "without s3_bucket"),
+    ("[tls]", "[backup]\ns3_credentials_file = \"c\"\n[tls]", "backup.s3_credentials_file", "without s3_bucket"),
+    ("[tls]", "[backup]\ns3_bucket = \"Money\"\n[tls]", "backup.s3_bucket", "3 to 63"),
+    ("[tls]", "[backup]\ns3_bucket = \"money\"\ns3_prefix = \"/a\"\n[tls]", "backup.s3_prefix", "one /"),
+    ("[tls]", "[backup]\ns3_bucket = \"money\"\ns3_region = \"here & there\"\n[tls]", "backup.s3_region", "1 to 32"),
+    ("[tls]", "[backup]\ns3_bucket = \"money\"\ns3_endpoint = \"a:9\"\n[tls]", "backup.s3_endpoint", "https://"),
+    ("[tls]", "[backup]\ns3_bucket = \"money\"\ns3_endpoint = \"http://a\"\n[tls]", "backup.s3_endpoint", "allow_http"),
+    ("[tls]", "[backup]\ns3_bucket = \"money\"\ns3_endpoint = \"https://a:b@c\"\n[tls]", "backup.s3_endpoint", "user"),
+    ("[tls]", "[backup]\ns3_bucket = \"money\"\ns3_timeout_ms = 999\n[tls]", "backup.s3_timeout_ms", "out of bounds"),
+    ("[tls]", "[backup]\ns3_bucket = \"money\"\ns3_retries = 11\n[tls]", "backup.s3_retries", "out of bounds"),
     ("[tls]", "[log]\nfilter = \"a=b=c\"\n[tls]", "log.filter", "directives"),
     ("[tls]", "[log]\nformat = \"xml\"\n[tls]", "log.format", "human, json"),
     ("[tls]", "[telemetry]\notlp_endpoint = \"https://a:1\"\n[tls]", "telemetry.otlp_endpoint", "http://"),
@@ -306,4 +318,30 @@ mod any_text {
             let _ = parse(&text);
         }
     }
+}
+
+#[test]
+fn backups_go_to_a_folder_or_to_a_bucket_and_http_that_leaves_the_machine_is_warned_of() {
+    use crate::backup::Place;
+    use onespend_adapters::backup::S3Credentials;
+
+    let of = |lines: &str| parse(&format!("{SMALL}[backup]\n{lines}")).unwrap();
+    assert_eq!(of("").backup.place, None);
+    assert_eq!(of("folder = \"b\"").backup.place, Some(Place::Folder("etc/b".into())));
+    let Some(Place::S3(small)) = of("s3_bucket = \"money\"").backup.place else { panic!("no bucket") };
+    assert_eq!((small.place.to_string().as_str(), small.region.as_str()), ("s3://money", "us-east-1"));
+    assert_eq!((small.timeout.as_millis(), small.retries, small.allow_http), (60_000, 3, false));
+    assert_eq!((small.endpoint, small.credentials), (None, S3Credentials::Environment));
+
+    let lines = "s3_bucket = \"money\"\ns3_prefix = \"a/b\"\ns3_credentials_file = \"keys\"\ns3_allow_http = true\n";
+    let near = of(&format!("{lines}s3_endpoint = \"http://127.0.0.1:9000\""));
+    assert_eq!(near.warnings, []);
+    let Some(Place::S3(near)) = near.backup.place else { panic!("no bucket") };
+    assert_eq!(near.place.to_string(), "s3://money/a/b");
+    assert_eq!(near.credentials, S3Credentials::File("etc/keys".into()));
+    let far = of(&format!("{lines}s3_endpoint = \"http://10.0.0.9:9000\""));
+    assert_eq!((far.warnings.len(), far.warnings[0].key.as_str()), (1, "backup.s3_endpoint"));
+    let variable = [("ONESPEND_BACKUP__S3_BUCKET", "other-bucket")];
+    let Some(Place::S3(by_variable)) = parse_with(SMALL, &variable).unwrap().backup.place else { panic!("no bucket") };
+    assert_eq!(by_variable.place.bucket, "other-bucket");
 }

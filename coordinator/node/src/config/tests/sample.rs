@@ -17,7 +17,8 @@ fn documented() -> Vec<Documented> {
     for line in SAMPLE.lines() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
         let word = bare.split(' ').next().unwrap_or_default();
-        let is_key = bare.contains(" = ") && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_key = bare.contains(" = ")
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
         if let Some(name) = line.strip_prefix("[[") {
             section = format!("{}[]", name.trim_end_matches("]]"));
         } else if let Some(name) = line.strip_prefix('[') {
