@@ -45,12 +45,17 @@ pub struct Scene {
 impl Scene {
     /// A cluster with a wallet that has coins.
     pub async fn start(name: &str) -> Self {
+        let mut scene = Self::without_wallet(name);
+        hot::prepare(&mut scene.cluster, COINS, Amount::from_sat(COIN_SAT)).await.unwrap();
+        scene
+    }
+
+    fn without_wallet(name: &str) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         programs::check_all().unwrap();
         let folder = Folder::temporary(name).unwrap();
-        let mut cluster = Cluster::start(folder, NODES, SEED, &mut |_| {}).unwrap();
+        let cluster = Cluster::start(folder, NODES, SEED, &mut |_| {}).unwrap();
         let first_height = cluster.bitcoinds()[0].height().unwrap() + 1;
-        hot::prepare(&mut cluster, COINS, Amount::from_sat(COIN_SAT)).await.unwrap();
         let addresses: Vec<Addresses> = cluster.nodes().iter().map(Node::addresses).collect();
         let client = following(&addresses, cluster.client());
         Self { cluster, client, paid: Vec::new(), orders: Orders::default(), first_height, _turn: turn }
