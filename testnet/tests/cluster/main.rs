@@ -16,7 +16,6 @@ mod membership;
 mod pause;
 mod relocation;
 mod reorganisation;
-mod request_path;
 mod restart;
 mod routing;
 mod scene;
