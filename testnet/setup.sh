@@ -41,6 +41,7 @@ missing_packages() {
   fi
   if [[ $scope == test ]]; then
     has curl || echo curl
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
     has promtool || echo prometheus
     has nginx || echo nginx
     has_nginx_stream || echo libnginx-mod-stream

@@ -49,7 +49,7 @@ pub trait BackupDepot: Send + Sync {
 }
 
 /// What a node's backups begin with.
-pub(super) fn prefix(cluster_id: &str, node_id: u64) -> String {
+fn prefix(cluster_id: &str, node_id: u64) -> String {
     format!("onespend-{cluster_id}-n{node_id}-")
 }
 
@@ -59,9 +59,17 @@ pub fn file_name(header: &Header) -> String {
     format!("{}{made_unix_ms:013}-{index}{SUFFIX}", prefix(cluster_id, *node_id))
 }
 
+/// Whether a name is one that this node gives, as a whole: names of clusters may begin alike.
+pub(super) fn is_named_by(cluster_id: &str, node_id: u64, name: &str) -> bool {
+    let own = name.strip_prefix(&prefix(cluster_id, node_id)).and_then(|rest| rest.strip_suffix(SUFFIX));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    own.and_then(|rest| rest.split_once('-')).is_some_and(|(time, index)| is_number(time) && is_number(index))
+}
+
 /// The backups that may go: of those that `newest` names as its own kind, all but the latest `keep`. One is of that kind
 /// when its header says that the same node of the same cluster made it, and it still has the name that follows from its
-/// header. `newest` was just made and read back; it stays, whatever the clock says.
+/// header. Which is later the log says, whose index only grows; clocks go back and forth. `newest` was just made and read
+/// back; it stays.
 pub fn superfluous<'a>(kept: &'a [Kept], newest: &Header, keep: usize) -> Vec<&'a str> {
     let mut own: Vec<(u64, u64, &str)> = kept
         .iter()
@@ -72,7 +80,7 @@ pub fn superfluous<'a>(kept: &'a [Kept], newest: &Header, keep: usize) -> Vec<&'
                 && file_name(header) == *name
                 && *header != newest
         })
-        .map(|(header, name)| (header.made_unix_ms, header.index, name))
+        .map(|(header, name)| (header.index, header.made_unix_ms, name))
         .collect();
     own.sort_unstable();
     own.into_iter().rev().skip(keep.saturating_sub(1)).map(|(_, _, name)| name).collect()
@@ -115,10 +123,28 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_stays_also_when_the_clock_went_back() {
-        let all: Vec<Kept> = [1, 7, 8, 9].map(|at| kept(header(1, at))).into();
-        assert_eq!(superfluous(&all, &header(1, 1), 1), [9, 8, 7].map(|at| file_name(&header(1, at))));
-        assert_eq!(superfluous(&all, &header(1, 1), 0).len(), 3, "none would be no retention");
+    fn which_is_later_the_log_says_and_no_clock() {
+        // The clock was ahead while the second and the third were made.
+        let made = |(index, made_unix_ms)| Header { index, ..header(1, made_unix_ms) };
+        let all = [(10, 1), (20, 800), (30, 900), (40, 2)].map(made);
+        let listed: Vec<Kept> = all.clone().map(kept).into();
+        let newest = &all[3];
+        assert_eq!(superfluous(&listed, newest, 3), [file_name(&all[0])]);
+        assert_eq!(superfluous(&listed, newest, 1), [2, 1, 0].map(|at: usize| file_name(&all[at])));
+        assert_eq!(superfluous(&listed, newest, 0).len(), 3, "none would be no retention");
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_cluster_and_one_node() {
+        let name = file_name(&header(3, 7));
+        assert!(is_named_by("demo", 3, &name));
+        let other = file_name(&Header { cluster_id: "demo-n3".to_owned(), ..header(2, 7) });
+        assert!(other.starts_with(&prefix("demo", 3)) && !is_named_by("demo", 3, &other), "{other}");
+        for strange in
+            ["onespend-demo-n3-7.backup", "onespend-demo-n3-7-.backup", "onespend-demo-n3-7-7.backup.partial"]
+        {
+            assert!(!is_named_by("demo", 3, strange), "{strange}");
+        }
     }
 
     #[test]

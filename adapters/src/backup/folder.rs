@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::depot::{PARTIAL_SUFFIX, SUFFIX, file_name, prefix};
+use super::depot::{PARTIAL_SUFFIX, SUFFIX, file_name, is_named_by};
 use super::{Backup, BackupDepot, BackupError, BackupWriter, Header, Kept};
 
 const READ_BYTES: usize = 256 * 1024;
@@ -21,9 +21,9 @@ impl FolderDepot {
 
     /// What an interrupted backup left, which nobody will finish. A node makes one at a time.
     fn sweep(&self, header: &Header) -> Result<(), BackupError> {
-        let own = prefix(&header.cluster_id, header.node_id);
+        let is_own = |whole: &str| is_named_by(&header.cluster_id, header.node_id, whole);
         for name in self.names()? {
-            if name.starts_with(&own) && name.ends_with(PARTIAL_SUFFIX) {
+            if name.strip_suffix(PARTIAL_SUFFIX).is_some_and(is_own) {
                 self.remove(&name)?;
             }
         }

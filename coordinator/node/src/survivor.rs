@@ -112,11 +112,11 @@ impl Inspection {
     }
 
     /// Makes of what was found the only member of the cluster that `config` names, in recovery mode, and puts it in place
-    /// of the old stores.
+    /// of the old stores. `found` stays beside these, for whoever does not see the end of it.
     ///
     /// # Errors
     /// In words. The folder is as it was, or says that [`finish_interrupted`] has to go on.
-    pub(crate) fn recover(self, config: &Config) -> Result<Recovered> {
+    pub(crate) fn recover(self, config: &Config, found: &str) -> Result<Recovered> {
         if let Some(objection) = self.objections(config).into_iter().next() {
             bail!(objection);
         }
@@ -124,17 +124,23 @@ impl Inspection {
         let Salvage { mut state, last, term, .. } = self.salvage;
         let founder = Founder { node_id: config.node.id, addresses: parts::own_addresses(config)?, after_term: term };
         let new = self.survivor.begin(&owner(config)).context("node.data_dir")?;
-        incarnation::fill(&new, |visit| self.store.load(visit).map(drop))?;
-        let book = PeerBook::open(new.folder())?;
-        self.used_ids.iter().try_for_each(|id| book.note_removed(*id))?;
         let why = format!(
             "the quorum of cluster {} was lost, and node {} was all that was left of it: log index {}, term {}",
             before.cluster_id, before.node_id, last.index, last.term
         );
         restored::begin(&mut state, &why, wall_ms());
         let (index, epoch) = (state.applied().0, state.epoch());
-        incarnation::begin(&new, &mut state, founder)?;
-        let aside = self.survivor.succeed(new)?;
+        let fill = || {
+            incarnation::fill(&new, |visit| self.store.load(visit).map(drop))?;
+            let book = PeerBook::open(new.folder())?;
+            self.used_ids.iter().try_for_each(|id| book.note_removed(*id))?;
+            incarnation::begin(&new, &mut state, founder)
+        };
+        if let Err(error) = fill() {
+            self.survivor.abandon(new);
+            return Err(error);
+        }
+        let aside = self.survivor.succeed(new, found)?;
         Ok(Recovered { index, epoch, aside })
     }
 }
@@ -190,7 +196,7 @@ mod tests {
         assert_eq!(found.used_ids, BTreeSet::from([2, 3, 4, 9]));
         assert!(!found.salvage.in_doubt.is_empty() && found.objections(&config).is_empty());
         let last = found.salvage.last.index.0;
-        let done = found.recover(&config).unwrap();
+        let done = found.recover(&config, "found").unwrap();
         assert_eq!((done.index, done.epoch), (last + 2, 1));
         assert!(done.aside.join("raft.db").is_file());
         assert_eq!(fs::read(at.path().join("data/signer-hot.db")).unwrap(), b"precious");
@@ -219,7 +225,7 @@ mod tests {
             let config = config(at.path(), cluster, more);
             let found = Inspection::of(&config, at.path()).unwrap();
             assert!(found.objections(&config)[0].contains(why), "{why}");
-            let refused = found.recover(&config).unwrap_err().to_string();
+            let refused = found.recover(&config, "found").unwrap_err().to_string();
             assert!(refused.contains(why), "{refused}");
             assert_eq!(names(&at.path().join("data")), before);
         }

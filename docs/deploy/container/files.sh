@@ -40,6 +40,8 @@ umask 022
 put "$onespend" "$folder/node" /usr/bin/onespend
 names "$folder/node" onespend 10001:10001
 install -d -m 755 "$folder/node/etc/onespend"
+# Who may speak for a storage of backups.
+install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$folder/node/etc/ssl/certs/ca-certificates.crt"
 install -d -m 700 "$folder/node-state/onespend" "$folder/node-state/onespend-signer"
 
 # pki.sh needs a shell, and what copies a file.

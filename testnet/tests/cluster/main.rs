@@ -6,6 +6,7 @@ mod bystander;
 mod custom_checks;
 mod divergence;
 mod drain;
+mod expiry;
 mod footprint;
 mod forwarding;
 mod goaway;

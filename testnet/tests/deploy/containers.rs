@@ -180,7 +180,7 @@ fn said(args: &[&str], output: &Output) -> String {
 fn compose_takes_the_file() {
     let programs = composes();
     if programs.is_empty() {
-        eprintln!("SKIPPED: {NO_COMPOSE}");
+        say(&format!("SKIPPED: {NO_COMPOSE}"));
     }
     let file = format!("{FOLDER}/compose.yaml");
     for program in programs {
@@ -197,7 +197,7 @@ fn three_nodes_in_containers_pay_and_outlive_their_leader() {
     let program = match compose_program() {
         Ok(program) => program,
         Err(why) => {
-            eprintln!("SKIPPED: {why}");
+            say(&format!("SKIPPED: {why}"));
             return;
         }
     };

@@ -165,7 +165,12 @@ fn what_the_images_copy_is_laid_out() {
     let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
     let libraries: Vec<&str> = libraries.split_whitespace().filter(|word| word.starts_with('/')).collect();
     let inside = |path: &str| files.join("node").join(path.trim_start_matches('/'));
-    for file in libraries.iter().chain(&["/usr/bin/onespend", "/etc/nsswitch.conf", "/etc/passwd"]) {
+    for file in libraries.iter().chain(&[
+        "/usr/bin/onespend",
+        "/etc/nsswitch.conf",
+        "/etc/passwd",
+        "/etc/ssl/certs/ca-certificates.crt",
+    ]) {
         assert!(inside(file).is_file(), "a node has no {file}");
     }
     for root in ["node", "bitcoind"] {

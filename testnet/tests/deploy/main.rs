@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use onespend_testnet::programs;
+use onespend_testnet::progress::say;
 
 use catalogue::Catalogue;
 use rules::Alert;
@@ -211,7 +212,7 @@ fn the_unit_fits_the_daemon() {
 #[test]
 fn systemd_knows_every_setting_of_the_unit() {
     let Ok(analyze) = programs::in_path("systemd-analyze") else {
-        eprintln!("SKIPPED: no systemd-analyze on this machine");
+        say("SKIPPED: no systemd-analyze on this machine");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use onespend_testnet::programs;
+use onespend_testnet::progress::say;
 
 use crate::{UNIT, assert_none, read, root};
 
@@ -175,7 +176,8 @@ fn a_purge_keeps_what_stands_between_a_payment_and_a_second_one() {
     for folder in ["var/lib/onespend/log", "var/lib/onespend-signer", "var/log/onespend", "etc/onespend"] {
         fs::create_dir_all(place(folder)).unwrap();
     }
-    for file in ["var/lib/onespend/log/raft.db", "var/lib/onespend-signer/hot.db", "etc/onespend/node.key"] {
+    let memory = "var/lib/onespend/signer-cold.db";
+    for file in ["var/lib/onespend/log/raft.db", "var/lib/onespend-signer/hot.db", "etc/onespend/node.key", memory] {
         fs::write(place(file), "x").unwrap();
     }
     let run = |action: &str| {
@@ -189,6 +191,10 @@ fn a_purge_keeps_what_stands_between_a_payment_and_a_second_one() {
     let said = run("purge");
     assert!(!place("var/lib/onespend").exists() && !place("var/log/onespend").exists());
     assert!(place("var/lib/onespend-signer/hot.db").is_file() && place("etc/onespend/node.key").is_file());
+    assert!(
+        place("var/lib/onespend-signer/signer-cold.db").is_file(),
+        "the default place of a memory is the data folder"
+    );
     assert_eq!(said.matches("was kept").count(), 2, "{said}");
     assert!(said.contains("comes back under a new one"), "{said}");
     assert!(!run("purge").contains("data is gone"), "a second time there is none");
@@ -210,7 +216,12 @@ fn package(folder: &Path) -> Result<PathBuf, String> {
         assert_eq!(found.len(), 1, "{MAKER} made {found:?}");
     }
     found.extend(packages(&target.join("debian")));
-    found.into_iter().next().ok_or_else(|| "no package was made, and there is no cargo-deb to make one".to_owned())
+    // A folder may hold what an earlier version made.
+    let age = |path: &PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
+    found
+        .into_iter()
+        .max_by_key(age)
+        .ok_or_else(|| "no package was made, and there is no cargo-deb to make one".to_owned())
 }
 
 fn packages(folder: &Path) -> Vec<PathBuf> {
@@ -246,7 +257,7 @@ fn the_package_that_was_made_is_what_it_says() {
     let package = match package(folder.path()) {
         Ok(package) => package,
         Err(why) => {
-            eprintln!("SKIPPED: {why} (make setup-deb deb)");
+            say(&format!("SKIPPED: {why} (make setup-deb deb)"));
             return;
         }
     };

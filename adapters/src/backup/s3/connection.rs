@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path as Key;
 use object_store::{
     BackoffConfig, ClientOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStore as _, ObjectStoreExt as _,
@@ -117,6 +117,8 @@ impl Connection {
             .with_secret_access_key(keys.secret.expose_secret())
             .with_client_options(client)
             .with_retry(retry)
+            // A bucket with object lock takes nothing without one.
+            .with_checksum_algorithm(Checksum::SHA256)
             // One at a time: not every storage takes several in one request.
             .with_disable_bulk_delete(true);
         if let Some(token) = keys.token {

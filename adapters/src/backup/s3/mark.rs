@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::connection::Connection;
 use super::upload::give_up;
-use crate::backup::depot::{PARTIAL_SUFFIX, SUFFIX, prefix};
+use crate::backup::depot::{PARTIAL_SUFFIX, is_named_by};
 use crate::backup::{BackupError, Header};
 
 /// Bytes of the longest id of an upload; those of AWS have about a hundred.
@@ -32,10 +32,9 @@ pub(super) fn remove(connection: &Connection, name: &str) {
 
 /// Ends what interrupted uploads of this node left, which nobody will finish. A node makes one at a time.
 pub(super) fn sweep(connection: &Connection, header: &Header) -> Result<(), BackupError> {
-    let own = prefix(&header.cluster_id, header.node_id);
     for (mark, found) in connection.names()? {
         let Some(name) = mark.strip_suffix(PARTIAL_SUFFIX) else { continue };
-        if !name.starts_with(&own) || !name.ends_with(SUFFIX) {
+        if !is_named_by(&header.cluster_id, header.node_id, name) {
             continue;
         }
         let read = connection.bytes(found.location.clone(), found.e_tag.clone(), 0..found.size.min(MAX_ID_BYTES));

@@ -32,4 +32,4 @@ pub use log::{LogOptions, SqliteLog};
 pub use restored::RestoredMark;
 pub use restoring::NewFolder;
 pub use state::{SqliteState, StateCopy, read_copy};
-pub use succession::{StoresCopy, Survivor, resume};
+pub use succession::{StoresCopy, Survivor, found_in, resume};

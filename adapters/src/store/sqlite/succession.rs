@@ -25,6 +25,8 @@ use crate::store::{Owner, StoreError, durable};
 const MARK_FILE: &str = "RECOVERING";
 /// The mark of stores that another cluster has taken over.
 const SUPERSEDED_FILE: &str = "SUPERSEDED";
+/// Beside it: what they were found to hold, for whoever did not see it.
+const FOUND_FILE: &str = "FOUND";
 /// Where the new stores are made.
 const WORKPLACE: &str = "recovering";
 /// How the names of all files begin that belong to the stores. Anything else in the folder is not ours to move.
@@ -84,6 +86,8 @@ struct Plan {
     aside: String,
     move_aside: Vec<String>,
     put_in_place: Vec<String>,
+    /// For people: what the old stores were found to hold.
+    found: String,
 }
 
 impl Survivor {
@@ -127,22 +131,25 @@ impl Survivor {
     /// Begins the stores that will take the place of these. What an earlier attempt left of them is thrown away.
     ///
     /// # Errors
-    /// [`StoreError::NotEmpty`] where an earlier cluster of the old name was set aside, or what the system said.
+    /// [`StoreError::NotEmpty`] where an earlier cluster of the old or the new name was set aside, or what the system said.
     pub fn begin(&self, owner: &Owner) -> Result<NewFolder, StoreError> {
-        let aside = self.path.join(self.aside());
-        if aside.exists() {
-            return Err(StoreError::NotEmpty { path: self.path.clone(), found: self.aside() });
+        // Nodes of an earlier cluster take one of its name for their own.
+        for found in [self.aside(), superseded(&owner.cluster_id)] {
+            if self.path.join(&found).exists() {
+                return Err(StoreError::NotEmpty { path: self.path.clone(), found });
+            }
         }
         let workplace = self.path.join(WORKPLACE);
         remove_folder(&workplace)?;
         NewFolder::begin(&workplace, owner)
     }
 
-    /// Puts the new stores, which are closed and complete, in the place of the old ones. Gives back where those are.
+    /// Puts the new stores, which are closed and complete, in the place of the old ones. Gives back where those are; what was
+    /// found in them stays beside them, see [`found_in`].
     ///
     /// # Errors
     /// [`StoreError`] with what the system said; from [`StoreError::HalfRecovered`] on, [`resume`] goes on.
-    pub fn succeed(self, new: NewFolder) -> Result<PathBuf, StoreError> {
+    pub fn succeed(self, new: NewFolder, found: &str) -> Result<PathBuf, StoreError> {
         let Owner { cluster_id, node_id } = new.folder().owner();
         new.finish()?;
         let plan = Plan {
@@ -151,6 +158,7 @@ impl Survivor {
             aside: self.aside(),
             move_aside: store_files(&self.path)?,
             put_in_place: store_files(&self.path.join(WORKPLACE))?,
+            found: found.to_owned(),
         };
         let mark = self.path.join(MARK_FILE);
         let text = serde_json::to_vec_pretty(&plan)
@@ -160,9 +168,24 @@ impl Survivor {
         Ok(self.path.join(plan.aside))
     }
 
-    fn aside(&self) -> String {
-        format!("superseded-{}", self.identity.cluster_id)
+    /// Throws away what was begun, as if it had not been. What cannot be removed is thrown away by the next attempt.
+    pub fn abandon(&self, new: NewFolder) {
+        drop(new);
+        let _ = remove_folder(&self.path.join(WORKPLACE));
     }
+
+    fn aside(&self) -> String {
+        superseded(&self.identity.cluster_id)
+    }
+}
+
+fn superseded(cluster_id: &str) -> String {
+    format!("superseded-{cluster_id}")
+}
+
+/// What stores that were set aside were found to hold, in words.
+pub fn found_in(aside: &Path) -> Option<String> {
+    fs::read_to_string(aside.join(FOUND_FILE)).ok()
 }
 
 /// Goes on where putting the stores of `owner` in place was interrupted, and gives back where the old ones are; `None`
@@ -192,6 +215,7 @@ impl Plan {
         let (aside, workplace, mark) = (path.join(&self.aside), path.join(WORKPLACE), path.join(MARK_FILE));
         make_folder(&aside)?;
         durable::replace_file(&aside.join(SUPERSEDED_FILE), b"Another cluster goes on from this state.\n")?;
+        durable::replace_file(&aside.join(FOUND_FILE), self.found.as_bytes())?;
         durable::sync_folder_of(&aside)?;
         for name in &self.move_aside {
             let to = aside.join(name);
@@ -300,7 +324,7 @@ mod tests {
         let survivor = Survivor::hold(at.path()).unwrap();
         assert_eq!(survivor.owner(), owner("old"));
         let new = new_in(&survivor);
-        let aside = survivor.succeed(new).unwrap();
+        let aside = survivor.succeed(new, "found").unwrap();
         assert_eq!(marker(at.path(), "new"), "new state");
         assert_eq!(fs::read(at.path().join("signer-hot.db")).unwrap(), b"precious");
         assert!(!at.path().join(WORKPLACE).exists() && !at.path().join(MARK_FILE).exists());
@@ -308,6 +332,11 @@ mod tests {
         assert!(matches!(refused, StoreError::Superseded { .. }), "{refused}");
         fs::remove_file(aside.join(SUPERSEDED_FILE)).unwrap();
         assert_eq!(marker(&aside, "old"), "old state", "nothing of it is lost");
+        assert_eq!(found_in(&aside).as_deref(), Some("found"));
+
+        // Twice on, and back under the first name: its nodes may still be somewhere.
+        let refused = Survivor::hold(at.path()).unwrap().begin(&owner("old")).unwrap_err();
+        assert!(matches!(&refused, StoreError::NotEmpty { found, .. } if found == "superseded-old"), "{refused}");
     }
 
     #[test]
@@ -342,12 +371,15 @@ mod tests {
         let at = used();
         let survivor = Survivor::hold(at.path()).unwrap();
         drop(new_in(&survivor));
+        survivor.abandon(new_in(&survivor));
+        assert!(!at.path().join(WORKPLACE).exists(), "what failed leaves the disk as full as it was");
+        drop(new_in(&survivor));
         drop(survivor);
         assert_eq!(resume(at.path(), &owner("new")).unwrap(), None);
         assert_eq!(marker(at.path(), "old"), "old state");
         let survivor = Survivor::hold(at.path()).unwrap();
         let new = new_in(&survivor);
-        survivor.succeed(new).unwrap();
+        survivor.succeed(new, "found").unwrap();
         assert_eq!(marker(at.path(), "new"), "new state");
     }
 
@@ -370,6 +402,7 @@ mod tests {
                 aside: "superseded-old".to_owned(),
                 move_aside,
                 put_in_place,
+                found: "found".to_owned(),
             };
             fs::write(at.path().join(MARK_FILE), serde_json::to_vec(&plan).unwrap()).unwrap();
             fs::create_dir(&aside).unwrap();
@@ -390,6 +423,7 @@ mod tests {
             assert!(!workplace.exists());
             fs::remove_file(aside.join(SUPERSEDED_FILE)).unwrap();
             assert_eq!(marker(&aside, "old"), "old state", "{moved}");
+            assert_eq!(found_in(&aside).as_deref(), Some("found"), "{moved}: whoever finishes it has to know");
             if moved == moves.len() {
                 return;
             }

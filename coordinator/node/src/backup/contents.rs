@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use onespend_adapters::backup::{Backup, BackupError, Content, Header};
-use onespend_adapters::store::sqlite::StateCopy;
+use onespend_adapters::store::Row;
+use onespend_adapters::store::sqlite::{StateCopy, read_copy};
 use onespend_core::invariant;
 use onespend_core::state::State;
 
@@ -46,14 +47,27 @@ impl Contents {
         let header = backup.header().clone();
         let content = backup.extract(scratch, &mut |read| progress(read, header.size_bytes))?;
         let mut state = State::default();
-        let copy = content.rows(&mut |row| {
-            state.load_row(row.table, row.key, row.value).map_err(|unreadable| unreadable.to_string())
-        })?;
+        let copy = content.rows(&mut |row| load(&mut state, row))?;
         state.finish_loading();
         contradiction(&header, &copy, &state)
             .map_err(|what| UnusableBackup::State { path: backup.path().to_path_buf(), what })?;
         Ok(Self { header, state, content })
     }
+}
+
+/// Checks what a backup is about to be made of as it would be checked when it is read. The state is in memory meanwhile.
+///
+/// # Errors
+/// What is wrong, in words.
+pub(crate) fn check_copy(header: &Header, copy: &Path) -> Result<(), String> {
+    let mut state = State::default();
+    let read = read_copy(copy, &mut |row| load(&mut state, row)).map_err(|error| error.to_string())?;
+    state.finish_loading();
+    contradiction(header, &read, &state)
+}
+
+fn load(state: &mut State, row: Row<'_>) -> Result<(), String> {
+    state.load_row(row.table, row.key, row.value).map_err(|unreadable| unreadable.to_string())
 }
 
 fn contradiction(header: &Header, copy: &StateCopy, state: &State) -> Result<(), String> {

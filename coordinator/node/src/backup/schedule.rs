@@ -7,6 +7,7 @@ use onespend_adapters::backup::{BackupDepot, BackupError, Header, superfluous};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::contents::check_copy;
 use super::{BackupSource, MakeError, wall_ms};
 use crate::agreement;
 use crate::alarms::Alarms;
@@ -41,6 +42,9 @@ pub(crate) struct Schedule {
 enum Failed {
     #[error(transparent)]
     Make(#[from] MakeError),
+    /// It would be kept instead of older ones that are sound.
+    #[error("the state that it would hold contradicts itself: {0}")]
+    Unsound(String),
     #[error(transparent)]
     Keep(#[from] BackupError),
     #[error("the node stops")]
@@ -97,10 +101,12 @@ async fn first_wait(schedule: &Arc<Schedule>) -> Duration {
         .iter()
         .filter_map(|kept| kept.header.as_ref().ok())
         .filter(|header| header.cluster_id == schedule.cluster_id && header.node_id == schedule.node_id);
-    let Some(latest) = own.map(|header| header.made_unix_ms).max() else { return Duration::ZERO };
+    let now = wall_ms();
+    // What a clock that was ahead has dated says nothing about how long ago it was.
+    let latest = own.map(|header| header.made_unix_ms).filter(|made| *made <= now).max();
+    let Some(latest) = latest else { return Duration::ZERO };
     metrics::backup_made(Duration::from_millis(latest));
-    let age = Duration::from_millis(wall_ms().saturating_sub(latest));
-    schedule.every.saturating_sub(age)
+    schedule.every.saturating_sub(Duration::from_millis(now - latest))
 }
 
 fn may_make(schedule: &Schedule) -> bool {
@@ -126,20 +132,38 @@ async fn make(schedule: &Arc<Schedule>) -> Result<Header, Failed> {
     let made = schedule.source.make(schedule.source.turn()?).await?;
     let own = Arc::clone(schedule);
     let keep = move || {
+        check_copy(&made.header, &made.copy.path).map_err(Failed::Unsound)?;
         let name = own.depot.store(&made.header, &made.copy.path, &made.copy.digest.sha256)?;
-        let kept = own.depot.list()?;
-        for old in superfluous(&kept, &made.header, own.keep) {
-            own.depot.remove(old)?;
-            info!(name = old, "an old backup was removed");
-        }
         info!(name, "a backup is kept");
+        retire(&*own.depot, &made.header, own.keep);
         Ok(made.header.clone())
     };
     runtime::blocking(keep).await.map_err(|_| Failed::Stopped)?
 }
 
+/// Removes what is superfluous. The new backup is made whether or not that succeeds: to make another one because an old
+/// one stays would fill the place, and let younger ones drive out the history.
+fn retire(depot: &dyn BackupDepot, newest: &Header, keep: usize) {
+    let kept = match depot.list() {
+        Ok(kept) => kept,
+        Err(error) => return warn!(%error, "old backups stay: those that there are cannot be listed"),
+    };
+    for old in superfluous(&kept, newest, keep) {
+        match depot.remove(old) {
+            Ok(()) => info!(name = old, "an old backup was removed"),
+            Err(error) => warn!(name = old, %error, "an old backup stays: it cannot be removed"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use onespend_adapters::backup::{Backup, Kept, file_name};
+
     use super::*;
     use crate::raft::{Addresses, MemberStatus};
 
@@ -164,6 +188,55 @@ mod tests {
             joint: false,
             members,
         }
+    }
+
+    /// Three old backups, of which one cannot be removed.
+    struct Stubborn(Mutex<Vec<String>>);
+
+    impl Stubborn {
+        fn header(index: u64) -> Header {
+            Header {
+                cluster_id: "demo".to_owned(),
+                node_id: 1,
+                index,
+                term: 1,
+                state_hash: [0; 32],
+                size_bytes: 1,
+                made_unix_ms: index,
+                version: String::new(),
+            }
+        }
+    }
+
+    impl BackupDepot for Stubborn {
+        fn store(&self, header: &Header, _: &Path, _: &[u8; 32]) -> Result<String, BackupError> {
+            Ok(file_name(header))
+        }
+
+        fn open(&self, name: &str) -> Result<Backup, BackupError> {
+            Err(BackupError::Exists { path: name.into() })
+        }
+
+        fn list(&self) -> Result<Vec<Kept>, BackupError> {
+            let kept =
+                |index| Kept { name: file_name(&Self::header(index)), size_bytes: 1, header: Ok(Self::header(index)) };
+            Ok((1..=4).map(kept).collect())
+        }
+
+        fn remove(&self, name: &str) -> Result<(), BackupError> {
+            if name == file_name(&Self::header(2)) {
+                return Err(BackupError::Exists { path: name.into() });
+            }
+            self.0.lock().unwrap().push(name.to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn one_old_backup_that_stays_keeps_no_other() {
+        let depot = Stubborn(Mutex::default());
+        retire(&depot, &Stubborn::header(4), 1);
+        assert_eq!(*depot.0.lock().unwrap(), [3, 1].map(|index| file_name(&Stubborn::header(index))));
     }
 
     #[test]

@@ -76,6 +76,9 @@ impl Settings {
     }
 }
 
+/// Longest that the log takes for one block, on a slow machine: fetched, searched for coins, decided.
+const LONGEST_BLOCK: Duration = Duration::from_secs(10);
+
 /// Whether a block is in the chain that the log follows.
 pub fn has_block(state: &State, block: BlockRef) -> bool {
     state.block(block.height).is_some_and(|record| record.hash == block.hash)
@@ -92,8 +95,8 @@ struct Heard {
     contradicts: Option<BlockRef>,
     /// Height of the log.
     logged: Option<u32>,
-    /// Whether the log was higher than at the probe before.
-    log_grows: bool,
+    /// When the log was last seen to have another height than before.
+    log_moved: Option<Instant>,
     fees: fees::Fees,
 }
 
@@ -233,7 +236,8 @@ impl BitcoindWatch {
     /// Whether nothing is wrong but that the log has more blocks to take in, and it takes them in.
     pub fn is_catching_up(&self) -> bool {
         let heard = self.heard.load();
-        heard.judgement.reason == Some(SyncReason::LogBehind) && heard.log_grows
+        let moves = heard.log_moved.is_some_and(|at| at.elapsed() < LONGEST_BLOCK);
+        heard.judgement.reason == Some(SyncReason::LogBehind) && moves
     }
 
     /// Blocks that the log lacks of what this bitcoind has, when they are more than a moment's worth: the leader cannot

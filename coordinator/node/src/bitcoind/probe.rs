@@ -27,8 +27,11 @@ impl BitcoindWatch {
                 self.publish(view.tip);
                 let (fork, logged) = self.fork(&view, beat);
                 heard.contradicts = fork.first().copied();
-                heard.log_grows = logged > heard.logged;
-                heard.logged = logged;
+                // A branch that is left is taken out of the log first.
+                if logged != heard.logged {
+                    heard.log_moved = heard.logged.map(|_| now);
+                    heard.logged = logged;
+                }
                 let outnumbered = fork.is_empty() && self.most_differ(now);
                 let leads = self.leads.load(Ordering::Relaxed);
                 let log_lag = logged.filter(|_| leads).map_or(0, |logged| view.tip.height.saturating_sub(logged));

@@ -30,6 +30,8 @@ impl Figures {
     pub(super) fn bitcoind(&self) -> Look {
         match self.bitcoind.fit() {
             Ok(()) => Look::good("in sync"),
+            // The log of any other leader would have to begin anew.
+            Err(_) if self.bitcoind.is_catching_up() => Look::good("in sync, and the log catches up with it"),
             Err(reason) => Look::bad(reason),
         }
     }

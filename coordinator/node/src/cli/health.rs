@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{Request, header};
+use axum::http::{Request, Uri, header};
 use clap::Args;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -47,7 +47,8 @@ impl Show for Answer {
 }
 
 fn path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("it must begin with /, such as /primary".to_owned()) }
+    let is_path = text.starts_with('/') && text.parse::<Uri>().is_ok();
+    if is_path { Ok(text.to_owned()) } else { Err("it must be the path of a URL, such as /primary".to_owned()) }
 }
 
 impl Health {

@@ -188,7 +188,10 @@ fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<Ex
         .enable_all()
         .build()
         .map_err(|error| Failure::usage(format!("cannot start: {error}")))?;
-    runtime.block_on(command).map(|()| Exit::Done)
+    let done = runtime.block_on(command).map(|()| Exit::Done);
+    // The lookup of a name may hang; nobody waits for it.
+    runtime.shutdown_background();
+    done
 }
 
 #[cfg(test)]

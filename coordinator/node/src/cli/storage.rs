@@ -67,8 +67,9 @@ impl Storage {
     fn settings(&self, place: S3Address) -> Result<S3Settings, Failure> {
         let endpoint = self.s3_endpoint.clone().filter(|endpoint| !endpoint.is_empty());
         if let Some(endpoint) = &endpoint {
+            // It is not repeated: it may hold a password.
             S3Settings::check_endpoint(endpoint, self.s3_allow_http).map_err(|fault| {
-                let failure = Failure::usage(format!("{endpoint} is no endpoint: {fault}"));
+                let failure = Failure::usage(format!("the endpoint is none: {fault}"));
                 failure.remedy("use https, or add --s3-allow-http where nobody else can listen")
             })?;
         }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use onespend_adapters::store::sqlite::found_in;
 use serde::Serialize;
 
 use super::backup::Scratch;
@@ -35,14 +36,17 @@ pub struct Recover {
 
 /// An interrupted recovery that is complete now.
 #[derive(Debug, Serialize)]
-struct Finished {
+struct Completed {
+    /// What the interrupted one had found, for people.
+    found: Option<String>,
     taken: Taken,
     finished: bool,
 }
 
-impl Show for Finished {
+impl Show for Completed {
     fn text(&self) -> String {
-        format!("a recovery that was interrupted is complete now\n{}", self.taken.text())
+        let found = self.found.as_ref().map(|found| format!("\n{found}\n")).unwrap_or_default();
+        format!("a recovery that was interrupted is complete now\n{found}\n{}", self.taken.text())
     }
 }
 
@@ -75,15 +79,16 @@ impl Recover {
         let config = config.map_err(|faults| refuse_config(&faults))?;
         let aside = if self.dry_run { None } else { finish_interrupted(&config).map_err(|error| refuse(&error))? };
         if let Some(aside) = aside {
-            let taken = Taken::of(&config, None, aside);
-            return output.show(&Finished { taken, finished: true }).map(|()| Exit::Done);
+            let (found, taken) = (found_in(&aside), Taken::of(&config, None, aside));
+            return output.show(&Completed { found, taken, finished: true }).map(|()| Exit::Done);
         }
         let inspection = Inspection::of(&config, &self.scratch.folder()).map_err(|error| refuse(&error))?;
         let (found, in_the_way) = (Found::of(&inspection), inspection.objections(&config));
         let taken = if self.dry_run {
             None
         } else {
-            let Recovered { index, epoch, aside } = inspection.recover(&config).map_err(|error| refuse(&error))?;
+            let Recovered { index, epoch, aside } =
+                inspection.recover(&config, &found.text()).map_err(|error| refuse(&error))?;
             Some(Taken::of(&config, Some((index, epoch)), aside))
         };
         output.show(&View { found, taken, in_the_way }).map(|()| Exit::Done)

@@ -27,7 +27,7 @@ words! {
         "spent_pending" = SpentPending, "spent" = Spent, "quarantined" = Quarantined,
         "immature" = Immature, "unconfirmed" = Unconfirmed;
     Keychain: "external" = External, "internal" = Internal;
-    ReservationState: "active" = Active, "used" = Used, "released" = Released, "expired" = Expired;
+    ReservationState: "active" = Active, "used" = Used, "released" = Released, "expired" = Expired, "forgotten" = Forgotten;
     SelectionStrategy: "lowest_fee" = LowestFee, "largest_first" = LargestFirst, "oldest_first" = OldestFirst;
     PaymentState: "signing" = Signing, "signed" = Signed, "broadcast" = Broadcast, "confirming" = Confirming,
         "settled" = Settled, "conflicted" = Conflicted, "cancelled" = Cancelled, "dead" = Dead;

@@ -1,22 +1,22 @@
 //! Wire to domain types. A [`Fields`] collects every fault of a message, so a caller learns of all of them at once.
 
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, Txid};
 use onespend_core::command::Recipient;
 use onespend_core::ids::{InvalidName, Millis, PaymentId, PaymentKey, RequestId, ReservationId, WalletId};
 use onespend_core::limits::{
-    DEFAULT_RESERVATION_TTL, MAX_FEE_PERCENT, MAX_FINALITY_DEPTH, MAX_NOTE_LEN, MAX_OUTPOINTS, MAX_RECIPIENTS,
-    MAX_RESERVATION_LIFE, MAX_VELOCITY_WINDOW, MIN_FEERATE_SAT_KVB, MIN_RESERVATION_TTL, MIN_VELOCITY_WINDOW, Velocity,
-    WalletLimits,
+    MAX_FEE_PERCENT, MAX_FINALITY_DEPTH, MAX_NOTE_LEN, MAX_OUTPOINTS, MAX_RECIPIENTS, MAX_VELOCITY_WINDOW,
+    MIN_FEERATE_SAT_KVB, MIN_VELOCITY_WINDOW, Velocity, WalletLimits,
 };
 use onespend_core::transaction::is_payable;
 use onespend_proto::v1;
 use tonic::Status;
 use tonic_types::FieldViolation;
 
+use super::expiry::{Expiration, Expiry, whole_millis};
 use super::status;
 
 /// Most rows of one page.
@@ -174,20 +174,9 @@ impl Fields {
         (parsed.len() == list.len()).then_some(parsed)
     }
 
-    /// A time to live: as a duration, or until a time of the wall clock.
-    pub(crate) fn ttl(&mut self, ttl: Option<&Ttl>) -> Option<Millis> {
-        let (field, parsed) = match ttl {
-            None => return Some(DEFAULT_RESERVATION_TTL),
-            Some(Ttl::For(ttl)) => ("ttl", whole_millis(ttl)),
-            Some(Ttl::Until(time)) => ("expire_time", until(*time)),
-        };
-        let fitting = parsed.filter(|ttl| (MIN_RESERVATION_TTL..=MAX_RESERVATION_LIFE).contains(ttl));
-        if fitting.is_none() {
-            let (min, max) = (MIN_RESERVATION_TTL.0 / 1000, MAX_RESERVATION_LIFE.0 / 1000);
-            let given = parsed.map_or_else(|| "that is no time to come".to_owned(), |ttl| format!("{ttl} ms from now"));
-            self.fault(field, format!("{given}: must be {min} s to {max} s from now"));
-        }
-        fitting
+    /// When a reservation ends: as a duration, or as a time of the wall clock, which is not looked at here.
+    pub(crate) fn expiry(&mut self, asked: Option<Expiration>) -> Option<Expiry> {
+        Expiry::read(asked).map_err(|(field, why)| self.fault(field, why)).ok()
     }
 
     /// Recipients by address or by script.
@@ -291,12 +280,6 @@ impl Fields {
     }
 }
 
-/// A time to live as the wire has it.
-pub(crate) enum Ttl {
-    For(prost_types::Duration),
-    Until(prost_types::Timestamp),
-}
-
 /// Reads a script and checks that somebody can be paid by it.
 fn payable(position: usize, bytes: &[u8]) -> Result<ScriptBuf, Status> {
     let script = ScriptBuf::from_bytes(bytes.to_vec());
@@ -319,22 +302,6 @@ fn address(field: &str, text: &str, network: Network) -> Result<ScriptBuf, Statu
         let rule = format!("{:?} is not an address of {network}", clip(text));
         status::invalid(WrongNetwork, &field, &rule, vec![("network", network.to_string())])
     })
-}
-
-/// Nanoseconds within a second, as both well-known types demand; `prost_types` would carry over or turn the sign.
-const NANOS: std::ops::Range<i32> = 0..1_000_000_000;
-
-fn whole_millis(ttl: &prost_types::Duration) -> Option<Millis> {
-    let nanos = Some(ttl.nanos).filter(|nanos| NANOS.contains(nanos))?;
-    let (seconds, nanos) = (u64::try_from(ttl.seconds).ok()?, u64::try_from(nanos).ok()?);
-    Some(Millis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)))
-}
-
-fn until(time: prost_types::Timestamp) -> Option<Millis> {
-    if !NANOS.contains(&time.nanos) {
-        return None;
-    }
-    SystemTime::try_from(time).ok()?.duration_since(crate::clock::wall()).ok().map(millis)
 }
 
 /// Whole milliseconds of a duration.

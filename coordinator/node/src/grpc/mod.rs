@@ -28,6 +28,7 @@ mod create_payment;
 pub(crate) mod decide;
 mod details;
 mod drain_node;
+mod expiry;
 mod fee_rule;
 mod fields;
 pub(crate) mod forward;

@@ -57,8 +57,24 @@ pub(crate) fn any(state: &State, id: ReservationId, now: Millis) -> Option<v1::R
     }
 }
 
+/// The reservation of a result: it was granted, whatever has become of it, so a retry has to be told of it.
+pub(crate) fn granted(state: &State, id: ReservationId, now: Millis) -> v1::Reservation {
+    any(state, id, now).unwrap_or_else(|| v1::Reservation {
+        reservation_id: id.to_string(),
+        fence: id.fence().0,
+        state: v1::ReservationState::Forgotten.into(),
+        remaining: Some(prost_types::Duration::default()),
+        ..v1::Reservation::default()
+    })
+}
+
+/// Each coin as it is known now; one that is forgotten by its name alone.
 pub(crate) fn coins(state: &State, outpoints: &[OutPoint]) -> Vec<v1::Utxo> {
-    outpoints.iter().filter_map(|outpoint| Some(utxo_view::utxo(state, outpoint, state.utxo(outpoint)?))).collect()
+    let coin = |outpoint: &OutPoint| match state.utxo(outpoint) {
+        Some(utxo) => utxo_view::utxo(state, outpoint, utxo),
+        None => v1::Utxo { outpoint: Some(utxo_view::outpoint(outpoint)), ..v1::Utxo::default() },
+    };
+    outpoints.iter().map(coin).collect()
 }
 
 pub(crate) fn remaining(expires: Millis, now: Millis) -> prost_types::Duration {
@@ -75,4 +91,27 @@ pub(crate) fn wall(at: Millis, now: Millis) -> prost_types::Timestamp {
         clock.checked_sub(Duration::from_millis(now.0 - at.0))
     };
     prost_types::Timestamp::from(time.unwrap_or(clock))
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+    use bitcoin::{OutPoint, Txid};
+
+    use super::*;
+
+    /// safety 27: what was granted is never answered as if it were not.
+    #[test]
+    fn a_grant_is_told_of_also_when_its_reservation_and_its_coins_are_forgotten() {
+        let (state, coin) = (State::default(), OutPoint::new(Txid::from_byte_array([7; 32]), 3));
+        assert_eq!(any(&state, ReservationId(9), Millis(1)), None);
+        let shown = granted(&state, ReservationId(9), Millis(1));
+        assert_eq!((shown.reservation_id.as_str(), shown.fence), ("r-9", 9));
+        assert_eq!(shown.state(), v1::ReservationState::Forgotten);
+        let coins = coins(&state, &[coin]);
+        assert_eq!(
+            coins.iter().map(|coin| coin.outpoint.clone()).collect::<Vec<_>>(),
+            [Some(utxo_view::outpoint(&coin))]
+        );
+    }
 }

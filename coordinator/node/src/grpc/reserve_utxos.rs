@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, ScriptBuf};
 use onespend_core::command::{Command, Recipient, Reserve};
-use onespend_core::ids::{Millis, PaymentId, RequestId, WalletId};
+use onespend_core::ids::{PaymentId, RequestId, WalletId};
 use onespend_core::outcome::Outcome;
 use onespend_proto::v1::{self, reserve_utxos_request};
 use tonic::Status;
 
 use super::api::{Api, Call};
 use super::decide::Draft;
-use super::fields::{Fields, Ttl};
+use super::expiry::{Expiration, Expiry};
+use super::fields::Fields;
 use super::{reservation_view, status};
 use crate::selection::{self, Order, Strategy};
 
@@ -21,7 +22,7 @@ const ASSUMED_SCRIPT: [u8; 34] = [0x51; 34];
 pub(super) struct Parsed {
     wallet: WalletId,
     what: What,
-    ttl: Millis,
+    expiry: Expiry,
     payment: Option<PaymentId>,
 }
 
@@ -41,16 +42,14 @@ pub(super) async fn reserve_utxos(
         return Err(status::unexpected());
     };
     let now = api.now();
-    let reservation = api.replica.read(|state| {
-        // A retry may come when the reservation has ended; its coins were the same.
-        reservation_view::any(state, *id, now).map(|shown| v1::Reservation {
-            utxos: reservation_view::coins(state, outpoints),
-            wallet_id: parsed.wallet.to_string(),
-            owner: call.caller.to_string(),
-            ..shown
-        })
+    // A retry may come when the reservation has ended; its coins were the same.
+    let reservation = api.replica.read(|state| v1::Reservation {
+        utxos: reservation_view::coins(state, outpoints),
+        wallet_id: parsed.wallet.to_string(),
+        owner: call.caller.to_string(),
+        ..reservation_view::granted(state, *id, now)
     });
-    Ok(v1::ReserveUtxosResponse { reservation, applied_index: applied.index.0, term: applied.term })
+    Ok(v1::ReserveUtxosResponse { reservation: Some(reservation), applied_index: applied.index.0, term: applied.term })
 }
 
 pub(super) fn parse(message: &v1::ReserveUtxosRequest) -> Result<(RequestId, Parsed), Status> {
@@ -58,11 +57,11 @@ pub(super) fn parse(message: &v1::ReserveUtxosRequest) -> Result<(RequestId, Par
     let request = fields.request_id(&message.request_id);
     let wallet = fields.wallet_id(&message.wallet_id);
     let payment = fields.optional_payment_id(&message.payment_id);
-    let ttl = message.expiration.as_ref().map(|expiration| match expiration {
-        reserve_utxos_request::Expiration::Ttl(ttl) => Ttl::For(*ttl),
-        reserve_utxos_request::Expiration::ExpireTime(time) => Ttl::Until(*time),
+    let expiration = message.expiration.as_ref().map(|expiration| match expiration {
+        reserve_utxos_request::Expiration::Ttl(ttl) => Expiration::For(*ttl),
+        reserve_utxos_request::Expiration::ExpireTime(time) => Expiration::Until(*time),
     });
-    let ttl = fields.ttl(ttl.as_ref());
+    let expiry = fields.expiry(expiration);
     let what = match &message.what {
         Some(reserve_utxos_request::What::Outpoints(list)) => {
             fields.outpoints("outpoints", &list.outpoints).map(What::Coins)
@@ -73,7 +72,7 @@ pub(super) fn parse(message: &v1::ReserveUtxosRequest) -> Result<(RequestId, Par
             None
         }
     };
-    let parsed = || Some(Parsed { wallet: wallet?, what: what?, ttl: ttl?, payment });
+    let parsed = || Some(Parsed { wallet: wallet?, what: what?, expiry: expiry?, payment });
     fields.finish(request.zip(parsed()))
 }
 
@@ -100,11 +99,12 @@ pub(super) fn strategy(strategy: v1::SelectionStrategy) -> Strategy {
 
 fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
     api.demand_synced_chain()?;
+    let ttl = parsed.expiry.ttl()?;
     let reserve = |outpoints, selected| {
         Command::Reserve(Reserve {
             wallet: parsed.wallet.clone(),
             outpoints,
-            ttl: parsed.ttl,
+            ttl,
             payment: parsed.payment.clone(),
             selected,
         })

@@ -31,12 +31,14 @@ impl Dating {
         let term = request.vote.leader_id.term;
         let knows = request.leader_commit.is_some_and(|commit| commit.leader_id.term == term);
         let message = wire::append_request(request);
+        // First the answer, then the quorum, then the clock: whatever comes between makes the date older than it is.
+        let heard_moment = self.acks.moment(self.to);
         let Some(acked) = self.quorum.get().filter(|_| knows).and_then(|quorum_acked| quorum_acked()) else {
             return message;
         };
         let age = runtime::now().into_std().saturating_duration_since(acked);
         let quorum_age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-        AppendStreamRequest { heard_moment: self.acks.moment(self.to), quorum_age_us, ..message }
+        AppendStreamRequest { heard_moment, quorum_age_us, ..message }
     }
 }
 
