@@ -20,5 +20,6 @@ mod restart;
 mod routing;
 mod scene;
 mod shutdown;
+mod traces;
 mod transfer;
 mod watch;
