@@ -32,6 +32,7 @@ async fn payments_race_are_replaced_and_reorganised_and_coins_have_one_owner() {
     replaced::a_reorganisation_that_swaps_an_attempt_for_another_frees_nothing(&mut scene).await;
     outside::a_reserved_coin_that_somebody_else_spends_is_signed_for_by_nobody(&mut scene).await;
     outside::a_reservation_ends_when_the_foreign_spend_of_its_coin_is_taken_back(&mut scene).await;
+    paid.push(outside::a_coin_that_an_operator_releases_from_quarantine_pays_again(&mut scene).await);
     lost::a_large_reservation_whose_last_coin_is_taken_holds_nothing_and_is_refused_again(&mut scene).await;
     let mut paid: Vec<&str> = paid.iter().map(String::as_str).collect();
     paid.extend(["chain", "middle", "swapped"]);

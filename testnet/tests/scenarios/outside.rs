@@ -88,6 +88,56 @@ pub async fn a_reservation_ends_when_the_foreign_spend_of_its_coin_is_taken_back
     assert_eq!(signed_for(scene, stolen), before, "signed for a stolen coin");
 }
 
+/// safety 17: the operator's way out. Whose spend it was that a reorganisation took back is found out, with the wallet
+/// frozen meanwhile; then its coin is released, by an operator and nobody else, and it pays what is ordered next: by a
+/// transaction that replaces the stray one in every mempool. The audit has each step. Gives the payment.
+pub async fn a_coin_that_an_operator_releases_from_quarantine_pays_again(scene: &mut Scene) -> String {
+    let coin = scene.free_coins(1).await.remove(0);
+    let name = coin.outpoint.clone().unwrap();
+    let stray = spend_outside(scene, &coin);
+    let txid = stray.compute_txid().to_string();
+    scene.cluster.bitcoinds()[0].send(&stray).unwrap();
+    let block = scene.mine_only(&[&stray]);
+    is_seen(scene, &name, &txid).await;
+    scene.reorganise(block, &[&[], &[]]);
+    scene.followed().await;
+    is_held_back(scene, &name).await;
+
+    let (request_id, wallet_id, note) = (fresh_id(), WALLET.to_owned(), "who spent this?".to_owned());
+    let frozen = scene.operator.freeze_wallet(v1::FreezeWalletRequest { request_id, wallet_id, note }).await.unwrap();
+    let order = scene.order("while-frozen", 2.0);
+    assert_eq!(reason(scene.client.create_payment(order).await), "WALLET_FROZEN");
+    let release = || v1::ReleaseQuarantinedRequest {
+        request_id: fresh_id(),
+        wallet_id: WALLET.to_owned(),
+        outpoints: vec![name.clone()],
+        note: "it was our own cold wallet tool".to_owned(),
+        i_have_checked: true,
+    };
+    assert_eq!(reason(scene.client.release_quarantined(release()).await), "ROLE");
+    let released = scene.operator.release_quarantined(release()).await.unwrap().utxos;
+    assert_eq!(released.iter().map(v1::Utxo::state).collect::<Vec<_>>(), [UtxoState::Available]);
+    assert_eq!(reason(scene.operator.release_quarantined(release()).await), "NOT_QUARANTINED");
+    let (request_id, wallet_id) = (fresh_id(), WALLET.to_owned());
+    scene.operator.unfreeze_wallet(v1::UnfreezeWalletRequest { request_id, wallet_id }).await.unwrap();
+    assert_eq!(scene.coin(&name).await.state(), UtxoState::Available);
+
+    let held = reserve(&scene.client, std::slice::from_ref(&name), TTL).await.unwrap();
+    let request = scene.sign_request("released", &held, FEE_SAT * 9).await;
+    let paid = scene.client.sign_psbt(request).await.unwrap().payment.unwrap();
+    scene.in_every_mempool(&paid.txid, Some(&txid)).await;
+
+    let (from_index, wallet_id) = (frozen.applied_index - 1, WALLET.to_owned());
+    let asked = v1::ListAuditEventsRequest { from_index, wallet_id, ..Default::default() };
+    let events = scene.operator.list_audit_events(asked).await.unwrap().events;
+    let by_hand: Vec<_> = events.iter().filter(|one| one.caller == "operator/alice").collect();
+    let named: Vec<&str> = by_hand.iter().map(|one| one.event.as_str()).collect();
+    assert_eq!(named, ["freeze_wallet", "release_quarantined", "unfreeze_wallet"], "{events:?}");
+    let told = &by_hand[1].detail;
+    assert!(told.contains(&release().note) && told.contains(&outpoint(&name).to_string()), "{told}");
+    paid.payment_id
+}
+
 /// Waits until the service knows that this transaction in a block spends the coin.
 async fn is_seen(scene: &Scene, coin: &v1::Outpoint, txid: &str) {
     eventually("the spend is seen", async || {
