@@ -1,5 +1,9 @@
-//! A client in another language, generated from `proto/` alone.
+//! A cluster kept by `up`, and who uses it: a client in another language, generated from `proto/` alone, and the command
+//! line.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "python_client/command_line.rs"]
+mod command_line;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,7 +12,9 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use onespend_proto::v1::{GetPaymentRequest, Payment, PaymentState};
+use command_line::Desk;
+use onespend_proto::v1::chain_service_client::ChainServiceClient;
+use onespend_proto::v1::{BitcoindState, GetNodeViewsRequest, GetPaymentRequest, NodeView, Payment, PaymentState};
 use onespend_testnet::cluster::Credentials;
 use onespend_testnet::ports::free_port;
 use onespend_testnet::process::Process;
@@ -144,6 +150,12 @@ impl Up {
         line.split_whitespace().next().unwrap().to_owned()
     }
 
+    /// The command below a heading.
+    fn printed(&self, heading: &str) -> String {
+        let text = fs::read_to_string(self.dir.join("ready.txt")).unwrap();
+        text.lines().skip_while(|line| *line != heading).nth(1).unwrap().trim().to_owned()
+    }
+
     fn client(&self) -> Credentials {
         let pki = self.dir.join("pki");
         Credentials {
@@ -172,18 +184,58 @@ fn a_python_client_pays_against_a_cluster_kept_by_up() {
     assert_eq!((payment.txid.as_str(), payment.attempts.len()), (txid, 1));
     assert_eq!((payment.owner.as_str(), payment.amount_sat), ("client/payouts", AMOUNT_SAT));
 
+    every_node_tells_of_a_bitcoind_in_sync(&up);
+    let desk = Desk::at(&up);
+    command_line::the_lines_that_up_prints_do_what_they_say(&up, &desk);
+    command_line::each_resource_is_shown_as_a_document(&desk);
+    command_line::the_doctor_finds_nothing_that_fails(&up, &desk);
+
     // `down` ends it in order.
     let down = Command::new(TESTNET).args(["down", "--dir"]).arg(&up.dir).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
     assert!(up.process.wait(PATIENCE).unwrap().success(), "{}", up.process.log_tail());
 }
 
+/// Where reads go, through the balancer.
+fn reads(up: &Up) -> SocketAddr {
+    let port: u16 = up.address("reads ").rsplit(':').next().unwrap().parse().unwrap();
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Whoever is asked shows all three, each with what its own bitcoind says.
+fn every_node_tells_of_a_bitcoind_in_sync(up: &Up) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut client = ChainServiceClient::new(grpc::channel(reads(up), &up.client()).unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        // A bitcoind that has just not heard of a block is behind for a moment.
+        let views = loop {
+            let views = client.get_node_views(GetNodeViewsRequest {}).await.map(|answer| answer.into_inner().views);
+            match views {
+                Ok(views) if views.iter().all(is_in_sync) => break views,
+                other => assert!(Instant::now() < deadline, "{other:?}"),
+            }
+            tokio::time::sleep(POLL).await;
+        };
+        assert_eq!(views.iter().map(|view| view.node_id).collect::<Vec<_>>(), [1, 2, 3], "{views:?}");
+        for view in &views {
+            let bitcoind = view.bitcoind.as_ref().unwrap();
+            assert!(view.reachable && view.error.is_empty() && view.applied_index > 0, "{view:?}");
+            assert_eq!((bitcoind.chain.as_str(), bitcoind.initial_block_download), ("regtest", false), "{view:?}");
+            assert!(bitcoind.tip.is_some() && bitcoind.peers >= 2, "{view:?}");
+        }
+    });
+}
+
+fn is_in_sync(view: &NodeView) -> bool {
+    view.bitcoind.as_ref().is_some_and(|bitcoind| bitcoind.state() == BitcoindState::InSync)
+}
+
 /// The payment, once the blocks that `up` mines have settled it.
 fn settled(up: &Up) -> Payment {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let port: u16 = up.address("reads ").rsplit(':').next().unwrap().parse().unwrap();
     runtime.block_on(async {
-        let channel = grpc::channel(SocketAddr::from(([127, 0, 0, 1], port)), &up.client()).unwrap();
+        let channel = grpc::channel(reads(up), &up.client()).unwrap();
         let mut client = onespend_proto::v1::payment_service_client::PaymentServiceClient::new(channel);
         let deadline = Instant::now() + PATIENCE;
         loop {

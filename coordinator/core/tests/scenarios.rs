@@ -55,6 +55,7 @@ scenarios! {
     an_undone_end_allows_no_new_anchor,
     change_from_before_the_opt_in_is_spent_after_it,
     coinbases_mature_at_100,
+    coins_of_one_address_have_owners_of_their_own,
     coins_of_undone_foreign_spends_are_held_back,
     dust_is_refused,
     expiry_frees_reserved_but_never_exposed,

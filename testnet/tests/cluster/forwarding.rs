@@ -12,15 +12,18 @@ use onespend_testnet::hot::WALLET;
 use tonic::{Code, Request};
 
 use crate::scene::{Scene, eventually, fresh_id, need, payment, release, reserve};
+use crate::traces::{self, Collector};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_forwards_writes_with_the_callers_identity() {
-    let mut scene = Scene::with_coins("forwarding", 10).await;
+    let collector = Collector::default();
+    let mut scene = Scene::with_variable("forwarding", 10, collector.serve().await).await;
     let leader = scene.primary();
     let replica = Scene::others(leader)[0];
     writes_belong_to_their_caller(&scene, replica, leader).await;
     a_caller_may_not_name_another(&scene, replica).await;
     one_payment_whoever_is_asked(&mut scene, leader).await;
+    traces::one_trace_leads_from_a_replica_over_the_leader_to_bitcoind(&mut scene, &collector, replica, leader).await;
     without_forwarding_the_leader_is_named(&mut scene, replica).await;
     scene.settle_and_judge().await;
     scene.finish();

@@ -21,5 +21,6 @@ mod restart;
 mod routing;
 mod scene;
 mod shutdown;
+mod traces;
 mod transfer;
 mod watch;

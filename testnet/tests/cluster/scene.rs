@@ -44,22 +44,29 @@ pub struct Scene {
 impl Scene {
     /// A cluster with a primary, and no wallet.
     pub fn start(name: &str) -> Self {
-        Self::start_as(name, false)
+        Self::start_as(name, false, Vec::new())
     }
 
     /// The same with coins, and with relays in every path between its parts.
     pub async fn wired_with_coins(name: &str, coins: usize) -> Self {
-        let mut scene = Self::start_as(name, true);
+        let mut scene = Self::start_as(name, true, Vec::new());
         hot::prepare(&mut scene.cluster, coins, COIN).await.unwrap();
         scene
     }
 
-    fn start_as(name: &str, wired: bool) -> Self {
+    /// The same without relays, and with this in its nodes' environment.
+    pub async fn with_variable(name: &str, coins: usize, variable: (String, String)) -> Self {
+        let mut scene = Self::start_as(name, false, vec![variable]);
+        hot::prepare(&mut scene.cluster, coins, COIN).await.unwrap();
+        scene
+    }
+
+    fn start_as(name: &str, wired: bool, variables: Vec<(String, String)>) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         programs::check_all().unwrap();
         let folder = Folder::temporary(name).unwrap();
         let program = programs::onespend().unwrap();
-        let setup = Setup { nodes: NODES, seed: SEED, program, variables: Vec::new(), wired };
+        let setup = Setup { nodes: NODES, seed: SEED, program, variables, wired };
         let cluster = Cluster::start_as(folder, &setup, &mut |_| {}).unwrap();
         let first_height = cluster.bitcoinds()[0].height().unwrap() + 1;
         Self { cluster, orders: Orders::default(), first_height, _turn: turn }

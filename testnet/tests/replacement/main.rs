@@ -24,6 +24,7 @@ fn payments_are_replaced_cancelled_and_signed_outside_and_paid_at_most_once() {
         change::a_child_pays_for_its_parent(&mut scene).await;
         change::unconfirmed_change_is_spent_where_the_wallet_opted_in(&mut scene).await;
         outside::a_permit_is_signed_outside_and_submitted(&mut scene).await;
+        outside::a_permit_is_submitted_later_by_whoever_may_pay_and_another_leader_records_it(&mut scene).await;
         outside::a_quorum_of_keys_signs_a_permit(&mut scene).await;
         outside::a_fenced_attempt_is_aborted_and_its_coins_are_free(&mut scene).await;
         outside::single_coins_are_followed_without_a_descriptor(&mut scene).await;

@@ -6,12 +6,14 @@ use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::{All, Keypair, Message, Secp256k1};
 use bitcoin::{Network, OutPoint, ScriptBuf};
 use miniscript::psbt::PsbtExt;
-use onespend_proto::client::ClientError;
+use onespend_proto::client::{Client, ClientError};
 use onespend_proto::v1::{self, AttemptState, PaymentState};
 use onespend_testnet::bitcoind::wait_for_same_tip;
+use onespend_testnet::cluster::{Addresses, Node};
+use onespend_testnet::grpc;
 use onespend_testnet::hot::WALLET;
 
-use crate::scene::{Scene, eventually, on_wire, payee, reason, recipient};
+use crate::scene::{PATIENCE, Scene, eventually, on_wire, payee, reason, recipient};
 
 fn master(seed: u8) -> Xpriv {
     Xpriv::new_master(Network::Regtest, &[seed; 32]).unwrap()
@@ -42,8 +44,24 @@ fn sign(secp: &Secp256k1<All>, permit: &[u8], seeds: &[u8]) -> Vec<u8> {
     serialize(&psbt.extract_tx().unwrap())
 }
 
-async fn submit(
+/// A payment of the first such wallet that is permitted, and what its signer has made and not brought yet.
+pub async fn signed_and_kept(scene: &Scene, payment: &str) -> (v1::Payment, Vec<u8>) {
+    let permitted = scene.pay("outside", payment, 4.0).await;
+    let signed = sign(&Secp256k1::new(), &permitted.attempts[0].psbt, &[1]);
+    (permitted, signed)
+}
+
+pub async fn submit(
     scene: &Scene,
+    wallet: &str,
+    payment: &str,
+    raw: Vec<u8>,
+) -> Result<v1::SubmitSignedTransactionResponse, ClientError> {
+    submit_as(&scene.client, wallet, payment, raw).await
+}
+
+async fn submit_as(
+    caller: &Client,
     wallet: &str,
     payment: &str,
     raw: Vec<u8>,
@@ -54,13 +72,13 @@ async fn submit(
         raw_transaction: raw.into(),
         ..Default::default()
     };
-    scene.client.submit_signed_transaction(request).await
+    caller.submit_signed_transaction(request).await
 }
 
 pub async fn a_permit_is_signed_outside_and_submitted(scene: &mut Scene) {
     let secp = Secp256k1::new();
     register(scene, "outside", &format!("wpkh({})", public(&secp, 1)), &[]).await;
-    scene.fund("outside", 2).await;
+    scene.fund("outside", 4).await;
     let permitted = scene.pay("outside", "away", 4.0).await;
     let attempt = &permitted.attempts[0];
     assert_eq!((permitted.state(), attempt.state()), (PaymentState::Signing, AttemptState::Signing));
@@ -84,6 +102,28 @@ pub async fn a_permit_is_signed_outside_and_submitted(scene: &mut Scene) {
     let settled = scene.mine_until("outside", "away", PaymentState::Settled).await;
     assert_eq!(settled.txid, attempt.txid);
     assert!(settled.attempts[0].psbt.is_empty(), "nothing is left to sign");
+}
+
+/// safety 13: blocks and a leader later, by a client that has not ordered the payment. Its owner stays who it was, and
+/// those who administer may not.
+pub async fn a_permit_is_submitted_later_by_whoever_may_pay_and_another_leader_records_it(scene: &mut Scene) {
+    let (permitted, signed) = signed_and_kept(scene, "later").await;
+    let leader = scene.cluster.wait_for_primary(PATIENCE).unwrap();
+    scene.mine(1);
+    scene.lead((leader + 1) % scene.cluster.nodes().len()).await;
+
+    let addresses: Vec<Addresses> = scene.cluster.nodes().iter().map(Node::addresses).collect();
+    let ceremony = scene.cluster.issue("client", "ceremony").unwrap();
+    let ceremony = grpc::following_client(&addresses, &ceremony).unwrap();
+    let refused = submit_as(&scene.operator, "outside", "later", signed.clone()).await;
+    assert_eq!(reason(refused), "ROLE");
+    let submitted = submit_as(&ceremony, "outside", "later", signed.clone()).await.unwrap();
+    let payment = submitted.payment.unwrap();
+    assert_eq!((submitted.attempt_number, payment.owner.as_str()), (1, "client/payouts"));
+    assert_eq!((&payment.txid, payment.attempts.len()), (&permitted.txid, 1));
+    assert_eq!(payment.attempts[0].raw_transaction, signed, "recorded");
+    scene.in_every_mempool(&permitted.txid, None).await;
+    scene.mine_until("outside", "later", PaymentState::Settled).await;
 }
 
 pub async fn a_quorum_of_keys_signs_a_permit(scene: &mut Scene) {

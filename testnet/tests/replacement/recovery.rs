@@ -10,6 +10,7 @@ use onespend_testnet::cluster::Node;
 use onespend_testnet::hot::WALLET;
 use onespend_testnet::programs;
 
+use crate::outside;
 use crate::scene::{AMOUNT_SAT, Scene, eventually, outpoint, reason, recipient};
 
 /// More entries than a few elections and what the first leaders do at once write.
@@ -18,6 +19,7 @@ const LOST_ENTRIES: u32 = 100;
 /// safety 30: and the fences after it are above all of the time before.
 pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &mut Scene) {
     let nodes = scene.cluster.nodes().len();
+    let (permitted, kept) = outside::signed_and_kept(scene, "kept").await;
     mark_all(scene, nodes);
     nothing_is_granted_before_recovery_mode_begins(scene).await;
     let recovery = eventually("the state is compared with bitcoind", async || {
@@ -37,6 +39,9 @@ pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &
         ..Default::default()
     };
     assert_eq!(reason(scene.client.create_payment(order()).await), "RECOVERY_MODE");
+    // What was permitted before is brought in vain, until somebody has confirmed.
+    assert_eq!(reason(outside::submit(scene, "outside", "kept", kept.clone()).await), "RECOVERY_MODE");
+    assert_eq!(scene.payment("outside", "kept").await.state(), PaymentState::Signing);
     let selection = v1::Selection { target_sat: AMOUNT_SAT, feerate_sat_vb: 2.0, ..Default::default() };
     let reserve = v1::ReserveUtxosRequest {
         wallet_id: WALLET.to_owned(),
@@ -58,8 +63,12 @@ pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &
     let paid = scene.client.create_payment(order()).await.unwrap().payment.unwrap();
     assert_eq!(paid.attempts[0].fence >> 48, u64::from(confirmed.epoch), "fences are above those of the time before");
     scene.cluster.wait_for_primary(Duration::from_secs(30)).expect("somebody takes spends again");
-    scene.in_every_mempool(&paid.txid, None).await;
+    outside::submit(scene, "outside", "kept", kept).await.expect("the permit is as good as before");
+    for txid in [&paid.txid, &permitted.txid] {
+        scene.in_every_mempool(txid, None).await;
+    }
     scene.mine_until(WALLET, "restored", PaymentState::Settled).await;
+    scene.reaches("outside", "kept", PaymentState::Settled).await;
     let audited = scene.operator.list_audit_events(v1::ListAuditEventsRequest::default()).await.unwrap().events;
     for event in ["enter_recovery", "confirm_recovery"] {
         assert!(audited.iter().any(|one| one.event == event), "{event} is not audited: {audited:?}");
@@ -112,7 +121,7 @@ pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_rememb
         copy_but_for_memories(&copies.path().join(copy), folder);
     }
     start_all(scene);
-    lead(scene, signed_by).await;
+    scene.lead(signed_by).await;
     let recovery = eventually("the signer's memory is noticed, and the mempool compared", async || {
         let request = v1::GetRecoveryRequest::default();
         let answer = scene.operator.get_recovery(request).await.map_err(|error| error.to_string())?;
@@ -183,21 +192,6 @@ fn copy_but_for_memories(from: &Path, to: &Path) {
     for file in files(from) {
         std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
     }
-}
-
-/// Makes a node lead.
-async fn lead(scene: &Scene, index: usize) {
-    let node_id = index as u64 + 1;
-    eventually("the node leads", async || {
-        let status = scene.operator.get_status(v1::GetStatusRequest {}).await.map_err(|error| error.to_string())?;
-        if status.leader_id == node_id {
-            return Ok(());
-        }
-        let transfer = v1::TransferLeadershipRequest { node_id, ..Default::default() };
-        let answer = scene.operator.transfer_leadership(transfer).await;
-        Err(format!("node {} leads: {answer:?}", status.leader_id))
-    })
-    .await;
 }
 
 /// Stops every node, marks its folder as a person would, and starts it again.

@@ -23,7 +23,7 @@ pub const COIN_SAT: u64 = 1_000_000;
 /// What each payment pays.
 pub const AMOUNT_SAT: i64 = 400_000;
 /// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -49,6 +49,21 @@ impl Scene {
 
     pub fn finish(self) {
         self.cluster.finish().unwrap();
+    }
+
+    /// Makes a node lead.
+    pub async fn lead(&self, index: usize) {
+        let node_id = index as u64 + 1;
+        eventually("the node leads", async || {
+            let status = self.operator.get_status(v1::GetStatusRequest {}).await.map_err(|error| error.to_string())?;
+            if status.leader_id == node_id {
+                return Ok(());
+            }
+            let transfer = v1::TransferLeadershipRequest { node_id, ..Default::default() };
+            let answer = self.operator.transfer_leadership(transfer).await;
+            Err(format!("node {} leads: {answer:?}", status.leader_id))
+        })
+        .await;
     }
 
     /// Pays a recipient of the payment's own at a feerate.

@@ -11,14 +11,18 @@ use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, CompressedPublicKey, ScriptBuf, Transaction, TxIn, TxOut, Witness, ecdsa};
 use onespend_proto::client::ClientError;
-use onespend_proto::v1::{self, Keychain, UtxoState};
+use onespend_proto::v1::{self, AttemptState, Keychain, PaymentState, UtxoState};
+use onespend_testnet::cluster::FINALITY_DEPTH;
 use onespend_testnet::hot::WALLET;
 use onespend_testnet::oracle::signer_log::Signature;
 
-use crate::draft::{FEE_SAT, names, outpoint, release, reserve};
+use crate::draft::{FEE_SAT, names, outpoint, release, reserve, signed};
 use crate::scene::{NODES, Scene, eventually, fresh_id, need, payee, reason};
 
 const TTL: Duration = Duration::from_mins(10);
+/// What a foreign transaction pays that keeps ours out of mempools, and a feerate that beats it.
+const HIGH_FEE_SAT: u64 = FEE_SAT * 10;
+const HIGHER_SAT_VB: f64 = 100.0;
 
 /// safety 17: external spend of a reserved coin. Nothing is signed for it, the other coin of the reservation
 /// stays its owner's, and when a reorganisation takes the spend back nobody gets the coin before an operator has looked.
@@ -26,7 +30,7 @@ pub async fn a_reserved_coin_that_somebody_else_spends_is_signed_for_by_nobody(s
     let held = scene.reserve(2, TTL).await;
     let [stolen, kept] = &names(&held.utxos)[..] else { panic!("two coins") };
     let before = signed_for(scene, stolen);
-    let theft = spend_outside(scene, &held.utxos[0]);
+    let theft = spend_outside(scene, &held.utxos[0], FEE_SAT);
     let txid = theft.compute_txid().to_string();
     scene.cluster.bitcoinds()[0].send(&theft).unwrap();
     let block = scene.mine_only(&[&theft]);
@@ -59,7 +63,7 @@ pub async fn a_reservation_ends_when_the_foreign_spend_of_its_coin_is_taken_back
     let held = scene.reserve(2, TTL).await;
     let [stolen, kept] = &names(&held.utxos)[..] else { panic!("two coins") };
     let before = signed_for(scene, stolen);
-    let theft = spend_outside(scene, &held.utxos[0]);
+    let theft = spend_outside(scene, &held.utxos[0], FEE_SAT);
     scene.cluster.bitcoinds()[0].send(&theft).unwrap();
     let block = scene.mine_only(&[&theft]);
     is_seen(scene, stolen, &theft.compute_txid().to_string()).await;
@@ -86,6 +90,110 @@ pub async fn a_reservation_ends_when_the_foreign_spend_of_its_coin_is_taken_back
     scene.followed().await;
     assert_eq!(reason(reserve(&scene.client, std::slice::from_ref(stolen), TTL).await), "OUTPOINT_SPENT");
     assert_eq!(signed_for(scene, stolen), before, "signed for a stolen coin");
+}
+
+/// safety 17: the operator's way out. Whose spend it was that a reorganisation took back is found out, with the wallet
+/// frozen meanwhile; then its coin is released, by an operator and nobody else, and it pays what is ordered next: by a
+/// transaction that replaces the stray one in every mempool. The audit has each step. Gives the payment.
+pub async fn a_coin_that_an_operator_releases_from_quarantine_pays_again(scene: &mut Scene) -> String {
+    let coin = scene.free_coins(1).await.remove(0);
+    let name = coin.outpoint.clone().unwrap();
+    let stray = spend_outside(scene, &coin, FEE_SAT);
+    let txid = stray.compute_txid().to_string();
+    scene.cluster.bitcoinds()[0].send(&stray).unwrap();
+    let block = scene.mine_only(&[&stray]);
+    is_seen(scene, &name, &txid).await;
+    scene.reorganise(block, &[&[], &[]]);
+    scene.followed().await;
+    is_held_back(scene, &name).await;
+
+    let (request_id, wallet_id, note) = (fresh_id(), WALLET.to_owned(), "who spent this?".to_owned());
+    let frozen = scene.operator.freeze_wallet(v1::FreezeWalletRequest { request_id, wallet_id, note }).await.unwrap();
+    let order = scene.order("while-frozen", 2.0);
+    assert_eq!(reason(scene.client.create_payment(order).await), "WALLET_FROZEN");
+    let release = || v1::ReleaseQuarantinedRequest {
+        request_id: fresh_id(),
+        wallet_id: WALLET.to_owned(),
+        outpoints: vec![name.clone()],
+        note: "it was our own cold wallet tool".to_owned(),
+        i_have_checked: true,
+    };
+    assert_eq!(reason(scene.client.release_quarantined(release()).await), "ROLE");
+    let released = scene.operator.release_quarantined(release()).await.unwrap().utxos;
+    assert_eq!(released.iter().map(v1::Utxo::state).collect::<Vec<_>>(), [UtxoState::Available]);
+    assert_eq!(reason(scene.operator.release_quarantined(release()).await), "NOT_QUARANTINED");
+    let (request_id, wallet_id) = (fresh_id(), WALLET.to_owned());
+    scene.operator.unfreeze_wallet(v1::UnfreezeWalletRequest { request_id, wallet_id }).await.unwrap();
+    assert_eq!(scene.coin(&name).await.state(), UtxoState::Available);
+
+    let held = reserve(&scene.client, std::slice::from_ref(&name), TTL).await.unwrap();
+    let request = scene.sign_request("released", &held, FEE_SAT * 9).await;
+    let paid = scene.client.sign_psbt(request).await.unwrap().payment.unwrap();
+    scene.in_every_mempool(&paid.txid, Some(&txid)).await;
+
+    let (from_index, wallet_id) = (frozen.applied_index - 1, WALLET.to_owned());
+    let asked = v1::ListAuditEventsRequest { from_index, wallet_id, ..Default::default() };
+    let events = scene.operator.list_audit_events(asked).await.unwrap().events;
+    let by_hand: Vec<_> = events.iter().filter(|one| one.caller == "operator/alice").collect();
+    let named: Vec<&str> = by_hand.iter().map(|one| one.event.as_str()).collect();
+    assert_eq!(named, ["freeze_wallet", "release_quarantined", "unfreeze_wallet"], "{events:?}");
+    let told = &by_hand[1].detail;
+    assert!(told.contains(&release().note) && told.contains(&outpoint(&name).to_string()), "{told}");
+    paid.payment_id
+}
+
+/// safety 6, 9: mempool conflict. Every mempool has a foreign transaction that spends our coin for more fees, and takes
+/// nothing else. The payment stays signed, says what bitcoind said, and keeps its coin; a replacement that pays still more,
+/// a miner who has kept ours, or a block with theirs decides. Gives the payments that are paid.
+pub async fn a_conflict_that_only_mempools_hold_neither_ends_nor_frees_a_payment(
+    scene: &mut Scene,
+) -> [&'static str; 2] {
+    let (_, theirs) = kept_out(scene, "outbid").await;
+    let bumped = scene.bump("outbid", HIGHER_SAT_VB).await.unwrap().payment.unwrap();
+    scene.in_every_mempool(&bumped.txid, Some(&theirs.compute_txid().to_string())).await;
+
+    let (kept, theirs) = kept_out(scene, "kept").await;
+    scene.mine_only(&[&signed(&kept.attempts[0])]);
+    let confirming = scene.reaches("kept", PaymentState::Confirming).await;
+    assert_eq!((&confirming.txid, confirming.attempts.len()), (&kept.txid, 1));
+    scene.in_every_mempool(&bumped.txid, Some(&theirs.compute_txid().to_string())).await;
+
+    let (taken, theirs) = kept_out(scene, "taken").await;
+    let coin = &taken.attempts[0].inputs[0];
+    scene.mine_only(&[&theirs]);
+    scene.reaches("taken", PaymentState::Conflicted).await;
+    is_seen(scene, coin, &theirs.compute_txid().to_string()).await;
+    scene.mine(FINALITY_DEPTH - 1);
+    let dead = scene.reaches("taken", PaymentState::Dead).await;
+    assert_eq!(dead.attempts.iter().map(v1::Attempt::state).collect::<Vec<_>>(), [AttemptState::Dead]);
+    assert_eq!(scene.coin(coin).await.state(), UtxoState::Spent);
+    ["outbid", "kept"]
+}
+
+/// A payment that no mempool takes because of a foreign transaction, and that one.
+async fn kept_out(scene: &mut Scene, payment_id: &str) -> (v1::Payment, Transaction) {
+    let held = scene.reserve(1, TTL).await;
+    let name = held.utxos[0].outpoint.clone().unwrap();
+    let theirs = spend_outside(scene, &held.utxos[0], HIGH_FEE_SAT);
+    let txid = theirs.compute_txid().to_string();
+    scene.cluster.bitcoinds()[0].send(&theirs).unwrap();
+    scene.in_every_mempool(&txid, None).await;
+    let request = scene.sign_request(payment_id, &held, FEE_SAT).await;
+    let ordered = scene.client.sign_psbt(request).await.unwrap().payment.unwrap();
+    let refused = eventually("what bitcoind said is shown", async || {
+        let found = scene.payment(payment_id).await;
+        let said = &found.attempts[0].last_broadcast_error;
+        need(said.contains("insufficient fee"), || format!("{found:?}"))?;
+        Ok(found)
+    })
+    .await;
+    assert_eq!((refused.state(), refused.attempts[0].state()), (PaymentState::Signed, AttemptState::Signed));
+    assert_eq!((&refused.txid, refused.attempts.len()), (&ordered.txid, 1));
+    assert_eq!(scene.coin(&name).await.state(), UtxoState::Exposed);
+    let grab = reserve(&scene.client, std::slice::from_ref(&name), TTL).await;
+    assert_eq!(reason(grab), "OUTPOINT_RESERVED", "for another payment");
+    scene.in_every_mempool(&txid, Some(&ordered.txid)).await;
+    (refused, theirs)
 }
 
 /// Waits until the service knows that this transaction in a block spends the coin.
@@ -117,8 +225,8 @@ fn signed_for(scene: &Scene, coin: &v1::Outpoint) -> Vec<Signature> {
     lines.filter(|line| line.outpoints.contains(&name)).collect()
 }
 
-/// Spends a coin of the wallet past the service, with the keys out of a signer's file.
-fn spend_outside(scene: &Scene, coin: &v1::Utxo) -> Transaction {
+/// Spends a coin of the wallet past the service for this fee, with the keys out of a signer's file.
+fn spend_outside(scene: &Scene, coin: &v1::Utxo, fee_sat: u64) -> Transaction {
     let secp = Secp256k1::new();
     let file = scene.cluster.nodes()[0].data_folder().with_file_name("hot.xprv");
     let descriptors = fs::read_to_string(file).unwrap();
@@ -134,7 +242,7 @@ fn spend_outside(scene: &Scene, coin: &v1::Utxo) -> Transaction {
         version: Version::TWO,
         lock_time: LockTime::ZERO,
         input: vec![TxIn { previous_output: outpoint(coin.outpoint.as_ref().unwrap()), ..Default::default() }],
-        output: vec![TxOut { value: value - Amount::from_sat(FEE_SAT), script_pubkey: payee("thief") }],
+        output: vec![TxOut { value: value - Amount::from_sat(fee_sat), script_pubkey: payee("thief") }],
     };
     let mut cache = SighashCache::new(unsigned);
     let sighash = cache.p2wpkh_signature_hash(0, &script, value, EcdsaSighashType::All).unwrap();

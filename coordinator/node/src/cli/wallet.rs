@@ -65,7 +65,7 @@ pub enum Command {
         #[command(flatten)]
         repeat: Repeat,
     },
-    /// Allow reservations and payments of a frozen wallet again, and free its coins that were held back
+    /// Allow reservations and payments of a frozen wallet again; coins that are held back stay so (`utxo release`)
     Unfreeze {
         #[command(flatten)]
         which: Which,
