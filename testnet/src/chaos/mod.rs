@@ -400,6 +400,9 @@ impl<'a> Run<'a> {
             if payments.iter().all(|payment| payment.attempts.len() < 2) {
                 found.push(Violation::new(Oracle::Run, "no payment was ever replaced"));
             }
+            if !self.history.calls().iter().any(|call| call.asked.names_a_time() && call.is_acknowledged()) {
+                found.push(Violation::new(Oracle::Run, "nothing was ever granted until a time of the wall clock"));
+            }
         }
         let missed: Vec<&str> = wanted.into_iter().filter(|kind| !self.stage.struck().contains_key(kind)).collect();
         if !missed.is_empty() {

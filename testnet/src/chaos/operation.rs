@@ -16,6 +16,8 @@ pub struct Operation {
     pub twist: Twist,
     /// For a reservation or renewal, in milliseconds.
     pub ttl_ms: u64,
+    /// Whether it is asked for until a time of the wall clock, so far from now, and not for so long.
+    pub until_a_time: bool,
     /// What a payment or selection is about, in satoshi.
     pub amount_sat: u64,
     /// Of a payment.
@@ -117,6 +119,8 @@ const TTL_MS: (u64, u64) = (1_000, 8_000);
 /// Few live long: they must be there in the end.
 const LONG_TTL_MS: u64 = 600_000;
 const LONG_PER_THOUSAND: u64 = 5;
+/// So many reservations and renewals name a time of the wall clock.
+const UNTIL_A_TIME_PER_CENT: u64 = 20;
 /// Above every dust limit, below what one coin can pay.
 const AMOUNT_SAT: (u64, u64) = (10_000, 60_000);
 const FEERATE_SAT_VB: (u64, u64) = (1, 6);
@@ -176,6 +180,7 @@ impl Iterator for Operations {
             amount_sat: seeded.between(AMOUNT_SAT.0, AMOUNT_SAT.1),
             feerate_sat_vb: seeded.between(FEERATE_SAT_VB.0, FEERATE_SAT_VB.1),
             think_ms: seeded.between(THINK_MS.0, THINK_MS.1),
+            until_a_time: seeded.between(0, 100) < UNTIL_A_TIME_PER_CENT,
         })
     }
 }
@@ -208,5 +213,7 @@ mod tests {
         let (hot, all) = (count(&[Kind::ReserveHot]), count(&[Kind::ReserveHot, Kind::Reserve, Kind::Select]));
         assert!(hot * 100 > all * 17 && hot * 100 < all * 23, "{hot} of {all}");
         assert_eq!(count(&[Kind::ReuseRequestId, Kind::ReusePaymentId, Kind::StaleFence]), 0);
+        let timed = honest.iter().filter(|one| one.until_a_time).count();
+        assert!(timed * 100 > honest.len() * 17 && timed * 100 < honest.len() * 23, "{timed}");
     }
 }

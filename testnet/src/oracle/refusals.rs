@@ -169,7 +169,8 @@ fn released(calls: &[Call]) -> BTreeMap<&str, Nanos> {
 
 /// Whether it is known what came of a request: an answer of its own, or none of its tries can have been applied.
 fn is_decided(tries: &[&Call]) -> bool {
-    let refused = |call: &Call| matches!(&call.answer, Answer::Refused { reason, .. } if !is_passing(reason));
+    let refused =
+        |call: &Call| matches!(&call.answer, Answer::Refused { reason, .. } if !is_passing(&call.asked, reason));
     let unknown = |call: &Call| matches!(&call.answer, Answer::Unknown { .. });
     tries.iter().any(|call| call.is_acknowledged() || refused(call)) || !tries.iter().any(|call| unknown(call))
 }

@@ -11,6 +11,8 @@
 //!   the time that the state had when it came to lead, plus what has passed since. So a reservation lives at least as
 //!   long as its time to live, counted from the start of the first try of its request; a renewal moves that to its own
 //!   first try and time to live. Milliseconds are cut, hence a slack of some.
+//! - Of one that was asked for until a time of the wall clock nothing is believed but that no reservation is shorter than
+//!   the shortest: the leader made a time to live of it by its own clock, which may have been wrong by years.
 //! - A coin that an acknowledged payment spends stays with that payment until every attempt that spends it is dead by the
 //!   blocks: not before the block was mined that made a conflicting transaction final, and else for ever.
 //!
@@ -26,6 +28,13 @@ use crate::history::{Answer, Asked, Call, Nanos};
 /// What cut milliseconds can make up.
 const SLACK_NS: Nanos = 5_000_000;
 const NS_PER_MS: Nanos = 1_000_000;
+/// The service refuses what would be shorter, in the log, so by no clock.
+const SHORTEST_TTL_MS: u64 = 1_000;
+
+/// How long a reservation lives at least from when it is granted or renewed.
+pub(super) fn least_ttl_ns(ttl_ms: Option<u64>) -> Nanos {
+    ttl_ms.unwrap_or(SHORTEST_TTL_MS).saturating_mul(NS_PER_MS)
+}
 
 /// A claim on a coin, with what is certain of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +118,7 @@ fn reservations<'a>(
             continue;
         };
         let asked = starts.get(&(call.caller, call.request_id.as_str())).copied().unwrap_or(call.start_ns);
-        let until = asked.saturating_add(ttl_ms * NS_PER_MS).saturating_sub(SLACK_NS);
+        let until = asked.saturating_add(least_ttl_ns(*ttl_ms)).saturating_sub(SLACK_NS);
         let hold = Hold { holder: reservation_id, asked, from: call.end_ns, until };
         match granted.get_mut(reservation_id.as_str()) {
             None => drop(granted.insert(reservation_id, (call, outpoints, hold))),
@@ -154,7 +163,7 @@ fn ends(calls: &[Call]) -> BTreeMap<&str, End<'_>> {
                 let renewal = renewals.entry((call.caller, &call.request_id)).or_insert(Renewal {
                     asked: call.start_ns,
                     acknowledged: None,
-                    ttl_ns: ttl_ms * NS_PER_MS,
+                    ttl_ns: least_ttl_ns(*ttl_ms),
                 });
                 renewal.asked = renewal.asked.min(call.start_ns);
                 if call.is_acknowledged() {

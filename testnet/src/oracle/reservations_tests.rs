@@ -24,7 +24,14 @@ fn call(request: &str, from_ms: u64, to_ms: u64, asked: Asked, answer: Answer) -
 }
 
 fn reserve(request: &str, from_ms: u64, to_ms: u64, answer: Answer) -> Call {
-    call(request, from_ms, to_ms, Asked::Reserve { outpoints: vec!["c:0".to_owned()], ttl_ms: TTL_MS }, answer)
+    let asked = Asked::Reserve { outpoints: vec!["c:0".to_owned()], ttl_ms: Some(TTL_MS) };
+    call(request, from_ms, to_ms, asked, answer)
+}
+
+/// Until a time of the wall clock.
+fn reserve_until(request: &str, from_ms: u64, to_ms: u64, answer: Answer) -> Call {
+    let asked = Asked::Reserve { outpoints: vec!["c:0".to_owned()], ttl_ms: None };
+    call(request, from_ms, to_ms, asked, answer)
 }
 
 fn granted(id: &str) -> Answer {
@@ -50,7 +57,8 @@ fn release(request: &str, id: &str, from_ms: u64, to_ms: u64, answer: Answer) ->
 }
 
 fn renew(request: &str, id: &str, ttl_ms: u64, from_ms: u64, to_ms: u64, answer: Answer) -> Call {
-    call(request, from_ms, to_ms, Asked::Renew { reservation_id: id.to_owned(), fence: 1, ttl_ms }, answer)
+    let asked = Asked::Renew { reservation_id: id.to_owned(), fence: 1, ttl_ms: Some(ttl_ms) };
+    call(request, from_ms, to_ms, asked, answer)
 }
 
 fn paid(payment: &str, coin: &str) -> Answer {
@@ -124,6 +132,23 @@ fn a_renewal_moves_the_end_and_one_without_an_answer_only_brings_it_nearer() {
     ];
     assert_eq!(faults(&[&short_again[..], &[late]].concat()), 0);
     assert_eq!(faults(&[&short_again[..], &[early]].concat()), 1);
+}
+
+/// By its own clock the leader may have made a second of it, or a day; but it was granted at some moment.
+#[test]
+fn of_a_grant_until_a_time_only_the_shortest_length_is_believed() {
+    let until = reserve_until("a", 0, 10, granted("r-1"));
+    assert_eq!(faults(&[until.clone(), reserve("b", 500, 600, granted("r-2"))]), 1, "no reservation is that short");
+    assert_eq!(faults(&[until.clone(), reserve("b", 1_000, 1_100, granted("r-2"))]), 0, "its caller meant more");
+    assert_eq!(faults(&[reserve("a", 0, 10, granted("r-1")), reserve_until("b", 500, 600, granted("r-2"))]), 1);
+    let holder = [reserve("a", 0, 10, granted("r-1")), renew("w", "r-1", 60_000, 20, 30, done())];
+    let slow = reserve_until("b", 100, 3_000, granted("r-2"));
+    assert_eq!(faults(&[&holder[..], &[slow]].concat()), 1, "it had to be granted at some moment");
+    // A renewal may have brought the end nearer, by a wrong clock, but not below the shortest.
+    let asked = Asked::Renew { reservation_id: "r-1".to_owned(), fence: 1, ttl_ms: None };
+    let renewed = [&holder[..], &[call("x", 100, 110, asked, done())]].concat();
+    assert_eq!(faults(&[&renewed[..], &[reserve("b", 1_000, 1_090, granted("r-2"))]].concat()), 1);
+    assert_eq!(faults(&[&renewed[..], &[reserve("b", 1_100, 1_200, granted("r-2"))]].concat()), 0);
 }
 
 #[test]

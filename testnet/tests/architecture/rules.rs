@@ -47,13 +47,14 @@ pub const WALL_CLOCKS: [&str; 6] =
     ["SystemTime::now", "SystemTimeas", "UNIX_EPOCH.elapsed", "OffsetDateTime::now", "Utc::now", "Local::now"];
 /// The files and folders that may ask the wall clock, and what for. Nothing in them decides about money (safety 16); a
 /// new one has to say here why it does not.
-pub const MAY_ASK_THE_WALL_CLOCK: [(&str, &str); 8] = [
+pub const MAY_ASK_THE_WALL_CLOCK: [(&str, &str); 9] = [
     ("coordinator/node/src/clock.rs", "the node's only way to it"),
     ("coordinator/node/src/cli/", "for people to read"),
     ("coordinator/node/src/pki.rs", "how long a new certificate is good"),
     ("adapters/src/failpoints.rs", "a clock that is wrong on demand"),
     ("adapters/src/signer/memory/mod.rs", "when something was noted, for people to read"),
     ("adapters/src/chain/fake/ledger.rs", "the time of a block that a test makes up"),
+    ("testnet/src/chaos/caller/expiry.rs", "what a caller asks for who names a time"),
     ("testnet/src/seed.rs", "a seed that nobody has named"),
     ("testnet/src/ports.rs", "where the search for a free port begins"),
 ];
