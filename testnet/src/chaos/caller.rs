@@ -1,6 +1,7 @@
 //! One caller: performs its operations, asks again what has no answer, and notes every try.
 
 mod expiry;
+mod released;
 mod replacing;
 
 use std::collections::VecDeque;
@@ -130,6 +131,7 @@ impl Caller {
             Kind::ReuseRequestId => self.reuse_request_id(operation).await,
             Kind::ReusePaymentId => self.reuse_payment_id(operation).await,
             Kind::StaleFence => self.show_stale_fence(operation).await?,
+            Kind::UseReleased => self.use_released(operation).await?,
             Kind::Detach => self.detach(operation).await?,
             Kind::Lie(lie) => self.sign(operation, Some(lie)).await?,
         }
@@ -180,11 +182,7 @@ impl Caller {
 
     async fn release(&mut self, operation: &Operation) {
         let Some(reservation) = self.a_reservation(operation.pick) else { return };
-        self.forget(&reservation);
-        let (request_id, fence) = (self.request_id(), reservation.fence);
-        let reservation_id = reservation.reservation_id;
-        let ask = Ask::Release(ReleaseReservationRequest { request_id, reservation_id, fence });
-        self.ask(operation, ask, None).await;
+        self.give_back(operation, &reservation).await;
     }
 
     async fn pay(&mut self, operation: &Operation) -> Result<()> {

@@ -57,6 +57,8 @@ pub enum Kind {
     ReusePaymentId,
     /// A fault of the caller: a fence that is not the reservation's, to renew, to release or to sign.
     StaleFence,
+    /// A fault of the caller: it renews, or signs with, a reservation that it has given back.
+    UseReleased,
     /// A fault of the caller: a payment once more, from other coins and for a higher fee.
     Detach,
     /// A fault of the caller: a PSBT that lies.
@@ -102,10 +104,11 @@ const HONEST: [(Kind, u64); 11] = [
     (Kind::Look, 7),
 ];
 /// What a buggy caller does beside that.
-const BUGGY: [(Kind, u64); 8] = [
+const BUGGY: [(Kind, u64); 9] = [
     (Kind::ReuseRequestId, 10),
     (Kind::ReusePaymentId, 10),
     (Kind::StaleFence, 10),
+    (Kind::UseReleased, 10),
     (Kind::Detach, 10),
     (Kind::Lie(Lie::ForeignInput), 5),
     (Kind::Lie(Lie::WrongAmount), 5),
@@ -212,7 +215,7 @@ mod tests {
         let count = |kinds: &[Kind]| honest.iter().filter(|one| kinds.contains(&one.kind)).count();
         let (hot, all) = (count(&[Kind::ReserveHot]), count(&[Kind::ReserveHot, Kind::Reserve, Kind::Select]));
         assert!(hot * 100 > all * 17 && hot * 100 < all * 23, "{hot} of {all}");
-        assert_eq!(count(&[Kind::ReuseRequestId, Kind::ReusePaymentId, Kind::StaleFence]), 0);
+        assert_eq!(count(&[Kind::ReuseRequestId, Kind::ReusePaymentId, Kind::StaleFence, Kind::UseReleased]), 0);
         let timed = honest.iter().filter(|one| one.until_a_time).count();
         assert!(timed * 100 > honest.len() * 17 && timed * 100 < honest.len() * 23, "{timed}");
     }

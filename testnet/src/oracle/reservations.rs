@@ -18,7 +18,8 @@
 //!
 //! Between the answer to a grant and the earliest moment at which it can have ended, its holder holds the coin
 //! *certainly*. Two that certainly hold one coin at one moment are a fault. So is a grant that must have happened, from
-//! its first try to its answer, while another certainly held the coin.
+//! its first try to its answer, while another certainly held the coin. And so is what was done with a reservation that
+//! had certainly been given back when it was first asked for: the holds do not show it, since they end with the release.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,6 +61,7 @@ pub fn judge(calls: &[Call], deaths: &Deaths) -> Vec<String> {
             by_coin.entry(coin).or_default().push(hold.clone());
         }
     }
+    faults.extend(used_after_release(calls));
     let used = used_reservations(calls);
     let mut exposed: BTreeMap<&str, Vec<Hold<'_>>> = BTreeMap::new();
     for (coin, hold) in exposures(calls, deaths) {
@@ -102,6 +104,18 @@ pub(super) fn first_starts(calls: &[Call]) -> BTreeMap<(usize, &str), Nanos> {
         *start = call.start_ns.min(*start);
     }
     starts
+}
+
+/// When the release of a reservation was first acknowledged.
+pub(super) fn released(calls: &[Call]) -> BTreeMap<&str, Nanos> {
+    let mut released: BTreeMap<&str, Nanos> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.is_acknowledged()) {
+        if let Asked::Release { reservation_id, .. } = &call.asked {
+            let first = released.entry(reservation_id).or_insert(call.end_ns);
+            *first = call.end_ns.min(*first);
+        }
+    }
+    released
 }
 
 /// Every reservation that a caller was granted, with its coins. One id for two requests is a fault by itself.
@@ -201,6 +215,47 @@ impl End<'_> {
         let first = if last.is_some() { Nanos::MAX } else { hold.until };
         hold.until = self.renewals.values().filter(may_count).map(ends).fold(first, Nanos::min);
         hold.until = hold.until.min(self.released.unwrap_or(Nanos::MAX));
+    }
+}
+
+/// Renewals of reservations, and signatures on them, that were acknowledged and first asked for when the release had
+/// been acknowledged. What was asked for before may have been applied before, whenever its answer came. (Callers have a
+/// payment signed on one reservation only, so no such answer is one that was due anyway.)
+fn used_after_release(calls: &[Call]) -> BTreeSet<String> {
+    let released = released(calls);
+    let mut asked: BTreeMap<(usize, &str, &str), Nanos> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.may_be_applied()) {
+        let Some((how, _)) = use_of(call) else { continue };
+        let start = asked.entry((call.caller, &call.request_id, how)).or_insert(call.start_ns);
+        *start = call.start_ns.min(*start);
+    }
+    let mut faults = BTreeSet::new();
+    for call in calls.iter().filter(|call| call.is_acknowledged()) {
+        let Some((how, reservation)) = use_of(call) else { continue };
+        let Some(since) = released.get(reservation) else { continue };
+        let (caller, request) = (call.caller, call.request_id.as_str());
+        if asked.get(&(caller, request, how)).is_some_and(|start| start >= since) {
+            let since = since / NS_PER_MS;
+            faults.insert(format!(
+                "{reservation} was {how} for caller {caller} ({request}), and had been given back by {since} ms"
+            ));
+        }
+    }
+    faults
+}
+
+/// What a call would do with a reservation that is there.
+fn use_of(call: &Call) -> Option<(&'static str, &str)> {
+    match &call.asked {
+        Asked::Renew { reservation_id, .. } => Some(("renewed", reservation_id)),
+        Asked::Sign { reservation_id, .. } => Some(("signed away", reservation_id)),
+        Asked::Reserve { .. }
+        | Asked::Release { .. }
+        | Asked::Address
+        | Asked::Pay { .. }
+        | Asked::Bump { .. }
+        | Asked::Cancel { .. }
+        | Asked::Look { .. } => None,
     }
 }
 

@@ -108,6 +108,29 @@ fn a_release_without_an_answer_may_have_freed_and_a_refused_one_has_not() {
 }
 
 #[test]
+fn what_is_done_with_a_reservation_that_was_given_back_is_caught() {
+    let before = [reserve("a", 0, 10, granted("r-1")), release("c", "r-1", 20, 30, done())];
+    let after = |calls: &[Call]| faults(&[&before[..], calls].concat());
+    let late = renew("w", "r-1", 1_000, 40, 50, done());
+    assert_eq!(after(std::slice::from_ref(&late)), 1);
+    assert_eq!(after(&[sign("p1", "r-1", 40, 50)]), 1);
+    for answer in [refused(), unknown()] {
+        assert_eq!(after(&[renew("w", "r-1", 1_000, 40, 50, answer)]), 0);
+    }
+    assert_eq!(after(&[renew("w", "r-1", 1_000, 29, 50, done())]), 0, "it may have come before the release");
+    assert_eq!(after(&[renew("w", "r-2", 1_000, 40, 50, done())]), 0, "another one");
+    assert_eq!(after(&[sign("p1", "r-2", 1_040, 1_050)]), 0, "another one");
+    // An answer that is repeated: its first try may have been applied, unless it was refused.
+    let first = |answer| renew("w", "r-1", 1_000, 15, 25, answer);
+    assert_eq!(after(&[first(unknown()), late.clone()]), 0);
+    assert_eq!(after(&[first(refused()), late.clone()]), 1);
+    // Where nobody knows whether it was given back, and where it was not.
+    for answer in [unknown(), refused()] {
+        assert_eq!(faults(&[before[0].clone(), release("c", "r-1", 20, 30, answer), late.clone()]), 0);
+    }
+}
+
+#[test]
 fn a_grant_counts_from_the_first_try_of_its_request() {
     // The first try may have been the one that was granted, so its time is over at 1000.
     let tries = [reserve("a", 0, 100, unknown()), reserve("a", 900, 910, granted("r-1"))];
