@@ -1,6 +1,7 @@
-//! The cluster under faults: strikes them and ends them. `stage/ending.rs` has those that end in steps, and looks after
-//! processes that end by themselves.
+//! The cluster under faults: strikes them and ends them. `stage/bitcoinds.rs` has those of bitcoinds; `stage/ending.rs` has
+//! those that end in steps, and looks after processes that end by themselves.
 
+mod bitcoinds;
 mod ending;
 
 use std::collections::BTreeMap;
@@ -187,7 +188,7 @@ impl Stage {
 
     fn begin(&mut self, active: &Active) -> Result<()> {
         let (hit, detail) = (active.hit, active.planned.detail);
-        let broken = if detail.is_multiple_of(2) { Link::Held } else { Link::Cut };
+        let broken = broken(detail);
         match active.planned.kind {
             Kind::Partition => {
                 self.cluster.wires()?.callers(hit)?.set_both(broken);
@@ -224,6 +225,10 @@ impl Stage {
                 self.mark_down(hit, true);
                 self.set_failpoints(hit, |now| now.fsync_error = true)
             }
+            Kind::FullDisk => {
+                self.mark_down(hit, true);
+                self.set_failpoints(hit, |now| now.disk_full = true)
+            }
             Kind::WipedDisk => {
                 self.mark_down(hit, true);
                 self.newest_id += 1;
@@ -232,25 +237,8 @@ impl Stage {
             }
             Kind::LateSignature => self.isolate(hit, Link::Held), // its signer is held up already
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = jump(detail)),
-            Kind::BitcoindPause => {
-                self.blocks.set_faulty(hit, true);
-                self.cluster.bitcoind(hit)?.freeze()
-            }
-            Kind::BitcoindCut => {
-                self.cluster.wires()?.bitcoind(hit)?.set_both(broken);
-                Ok(())
-            }
-            Kind::BitcoindRestart => {
-                self.blocks.set_faulty(hit, true);
-                self.cluster.bitcoind(hit)?.kill()
-            }
-            Kind::BitcoindLag => {
-                self.blocks.set_faulty(hit, true);
-                self.cluster.bitcoind(hit)?.set_network(false)
-            }
-            Kind::Reorg => {
-                let depth = 1 + u32::try_from(detail % u64::from(MAX_REORG))?;
-                self.blocks.reorganise(depth, (detail / u64::from(MAX_REORG)).is_multiple_of(2))
+            Kind::BitcoindPause | Kind::BitcoindCut | Kind::BitcoindRestart | Kind::BitcoindLag | Kind::Reorg => {
+                self.strike_bitcoind(active)
             }
         }
     }
@@ -274,19 +262,19 @@ impl Stage {
                 self.set_failpoints(hit, |now| now.fsync_error = false)?;
                 self.bring_up(hit)?;
             }
+            Kind::FullDisk => {
+                self.set_failpoints(hit, |now| now.disk_full = false)?;
+                self.bring_up(hit)?;
+            }
             Kind::LateSignature => {
                 self.set_failpoints(hit, |now| now.sign_held = false)?;
                 self.isolate(hit, Link::Open)?;
             }
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = 0)?,
-            Kind::BitcoindPause => self.cluster.bitcoind(hit)?.thaw()?,
-            Kind::BitcoindCut => self.cluster.wires()?.bitcoind(hit)?.heal(),
-            Kind::BitcoindRestart => self.cluster.bitcoind(hit)?.restart()?,
-            Kind::BitcoindLag => self.cluster.bitcoind(hit)?.set_network(true)?,
-            Kind::Reorg | Kind::WipedDisk => {}
-        }
-        if matches!(active.planned.kind, Kind::BitcoindPause | Kind::BitcoindRestart | Kind::BitcoindLag) {
-            self.blocks.set_faulty(hit, false);
+            Kind::BitcoindPause | Kind::BitcoindCut | Kind::BitcoindRestart | Kind::BitcoindLag | Kind::Reorg => {
+                self.relieve_bitcoind(active)?
+            }
+            Kind::WipedDisk => {}
         }
         history.record_fault(FaultSeen {
             fault: active.planned.kind.name(),
@@ -343,6 +331,11 @@ impl Stage {
         let running: Option<&mut Process> = self.cluster.node(index)?.process();
         running.map_or(Ok(()), |process| process.signal(signal))
     }
+}
+
+/// What a link that does not work looks like.
+fn broken(detail: u64) -> Link {
+    if detail.is_multiple_of(2) { Link::Held } else { Link::Cut }
 }
 
 /// Up to two years, either way; each third time only up to a minute: what is asked for until a time is then granted,

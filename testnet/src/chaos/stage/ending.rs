@@ -73,7 +73,7 @@ impl Stage {
         match active.planned.kind {
             Kind::WipedDisk => self.still_taking_in(active.hit),
             Kind::LateSignature => self.still_late(active),
-            Kind::Restart | Kind::FailingDisk => self.still_running(active),
+            Kind::Restart | Kind::FailingDisk | Kind::FullDisk => self.still_running(active),
             _ => Ok(false),
         }
     }
