@@ -54,13 +54,15 @@ pub enum Kind {
     BitcoindRestart,
     /// A bitcoind has no peers, and falls behind.
     BitcoindLag,
+    /// A bitcoind has no peers, and is on a branch of its own, which is longer for a while.
+    BitcoindFork,
     /// Blocks below finality depth are replaced by others.
     Reorg,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Partition,
         Self::OneWayCut,
         Self::LeaderWithMinority,
@@ -82,6 +84,7 @@ impl Kind {
         Self::BitcoindCut,
         Self::BitcoindRestart,
         Self::BitcoindLag,
+        Self::BitcoindFork,
         Self::Reorg,
     ];
 
@@ -109,6 +112,7 @@ impl Kind {
             Self::BitcoindCut => "bitcoind_cut",
             Self::BitcoindRestart => "bitcoind_restart",
             Self::BitcoindLag => "bitcoind_lag",
+            Self::BitcoindFork => "bitcoind_fork",
             Self::Reorg => "reorg",
         }
     }
@@ -128,9 +132,12 @@ impl Kind {
 
     fn track(self) -> Track {
         match self {
-            Self::BitcoindPause | Self::BitcoindCut | Self::BitcoindRestart | Self::BitcoindLag | Self::Reorg => {
-                Track::Bitcoinds
-            }
+            Self::BitcoindPause
+            | Self::BitcoindCut
+            | Self::BitcoindRestart
+            | Self::BitcoindLag
+            | Self::BitcoindFork
+            | Self::Reorg => Track::Bitcoinds,
             Self::ClockJump => Track::Clocks,
             _ => Track::Nodes,
         }
@@ -268,6 +275,7 @@ mod tests {
             assert!(waiting.iter().all(|kind| kind.track() == Track::Nodes) && waiting.len() == 16, "{waiting:?}");
         }
         assert!(waits(Kind::Reorg, Kind::BitcoindPause) && waits(Kind::BitcoindLag, Kind::BitcoindPause));
+        assert!(waits(Kind::Reorg, Kind::BitcoindFork) && waits(Kind::BitcoindFork, Kind::Reorg));
         assert!(!waits(Kind::Kill, Kind::BitcoindPause) && !waits(Kind::Kill, Kind::Partition));
         assert!(!waits(Kind::Kill, Kind::WipedDisk), "a new node is taken in under faults");
         assert!(!waits(Kind::ClockJump, Kind::Restart) && !waits(Kind::Reorg, Kind::Restart));

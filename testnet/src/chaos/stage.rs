@@ -59,6 +59,8 @@ pub struct Stage {
     newest_id: u64,
     lost: Lost,
     late: Late,
+    /// Whether a bitcoind is on a branch of its own, off the network.
+    has_branch: bool,
     pending: Pending,
     active: Vec<Active>,
     struck: BTreeMap<&'static str, u64>,
@@ -82,6 +84,7 @@ impl Stage {
             newest_id,
             lost: Lost::Nothing,
             late: Late::Nothing,
+            has_branch: false,
             pending,
             active,
             struck,
@@ -237,9 +240,12 @@ impl Stage {
             }
             Kind::LateSignature => self.isolate(hit, Link::Held), // its signer is held up already
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = jump(detail)),
-            Kind::BitcoindPause | Kind::BitcoindCut | Kind::BitcoindRestart | Kind::BitcoindLag | Kind::Reorg => {
-                self.strike_bitcoind(active)
-            }
+            Kind::BitcoindPause
+            | Kind::BitcoindCut
+            | Kind::BitcoindRestart
+            | Kind::BitcoindLag
+            | Kind::BitcoindFork
+            | Kind::Reorg => self.strike_bitcoind(active),
         }
     }
 
@@ -271,9 +277,12 @@ impl Stage {
                 self.isolate(hit, Link::Open)?;
             }
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = 0)?,
-            Kind::BitcoindPause | Kind::BitcoindCut | Kind::BitcoindRestart | Kind::BitcoindLag | Kind::Reorg => {
-                self.relieve_bitcoind(active)?
-            }
+            Kind::BitcoindPause
+            | Kind::BitcoindCut
+            | Kind::BitcoindRestart
+            | Kind::BitcoindLag
+            | Kind::BitcoindFork
+            | Kind::Reorg => self.relieve_bitcoind(active)?,
             Kind::WipedDisk => {}
         }
         history.record_fault(FaultSeen {
