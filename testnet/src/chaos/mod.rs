@@ -10,7 +10,7 @@
 //! | `caller`, `calls`, `transaction`, `board`, `ledger` | a caller; one try of one call; PSBTs, also lies; coins; counts |
 //! | `nodes` | what the harness asks by itself |
 //! | `recovery` | until the cluster works again, and all is settled |
-//! | `finale` | a reorganisation of finality depth, when all else is judged |
+//! | `finale` | a reorganisation deeper than finality, when all else is judged |
 //! | `verdict`, `violation` | all oracles together; what they found |
 //! | `report`, `folder` | for machines and people; where runs lie |
 //! | `selftest` | the same with one guard taken away: the oracles must notice |
@@ -334,8 +334,10 @@ impl<'a> Run<'a> {
         violations.extend(end.violations.iter().chain(&self.found).cloned());
         violations.extend(self.shortcomings(heal, &end.payments)?);
         if violations.is_empty() {
-            steps.step("a reorganisation of finality depth");
-            violations.extend(finale::freeze(&self.stage, &self.nodes, &self.runtime)?);
+            steps.step("a reorganisation deeper than finality");
+            let orders = self.ledger.orders()?;
+            let (stage, nodes, runtime) = (&self.stage, &self.nodes, &self.runtime);
+            violations.extend(finale::reorganise(stage, nodes, runtime, &orders, &end.payments)?);
         }
         steps.finish();
         let violations: BTreeSet<Violation> = violations.into_iter().collect();
