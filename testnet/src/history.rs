@@ -46,8 +46,9 @@ pub enum Asked {
     Reserve {
         /// Which coins.
         outpoints: Vec<String>,
-        /// For how long, in milliseconds.
-        ttl_ms: u64,
+        /// For how long, in milliseconds; `None`: until a time of the wall clock, which makes it as long as the leader's
+        /// clock says, and that may be wrong.
+        ttl_ms: Option<u64>,
     },
     /// RenewReservation.
     Renew {
@@ -55,8 +56,8 @@ pub enum Asked {
         reservation_id: String,
         /// Its fence, as the caller has it.
         fence: u64,
-        /// For how long from now, in milliseconds.
-        ttl_ms: u64,
+        /// For how long from now, in milliseconds; `None` as above.
+        ttl_ms: Option<u64>,
     },
     /// ReleaseReservation.
     Release {
@@ -100,6 +101,13 @@ pub enum Asked {
         /// Which payment.
         payment_id: String,
     },
+}
+
+impl Asked {
+    /// Whether it names a time of the wall clock.
+    pub fn names_a_time(&self) -> bool {
+        matches!(self, Self::Reserve { ttl_ms: None, .. } | Self::Renew { ttl_ms: None, .. })
+    }
 }
 
 /// What was answered.

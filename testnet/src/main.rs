@@ -86,7 +86,7 @@ enum Command {
         /// How long faults strike; from 75 s on every kind of them does.
         #[arg(long, default_value_t = 90)]
         duration_s: u64,
-        /// Callers at the same time.
+        /// Callers at the same time, 8 to 32.
         #[arg(long, default_value_t = 16)]
         callers: usize,
         /// What faults and operations follow from.

@@ -1,4 +1,6 @@
-//! Blocks: mined all the while, on a bitcoind that no fault has hit, and now and then taken back.
+//! Blocks: mined all the while, on a bitcoind that no fault has hit, and now and then taken back. A bitcoind that has no
+//! peers may have a branch of its own for a while. It is longer than the chain at first, so a leader beside it follows it;
+//! then the chain overtakes it, before anybody hears of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bitcoin::{Address, BlockHash, Network, ScriptBuf};
+use bitcoin::hashes::Hash;
+use bitcoin::{Address, BlockHash, Network, ScriptBuf, WPubkeyHash};
 use serde_json::{Value, json};
 
 use super::chronicle::Chronicle;
@@ -17,6 +20,15 @@ const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the others may take to see a block before the next one is mined all the same.
 const SPREAD_TIMEOUT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
+/// A bitcoind that is to leave the chain must be on it, and have no peers: within this.
+const APART_PATIENCE: Duration = Duration::from_secs(20);
+/// Within this the chain has overtaken a branch.
+const OVERTAKE_PATIENCE: Duration = Duration::from_secs(30);
+/// Far above what a block takes: one that is asked for twice would make a branch longer than it may be.
+const BRANCH_RPC_TIMEOUT: Duration = Duration::from_mins(1);
+/// Who mines on a branch of his own: nobody that any judge knows. Another miner also makes another block of the same
+/// content in the same second.
+const STRANGER: [u8; 20] = [0x5a; 20];
 
 /// Mines until it is dropped.
 #[derive(Debug)]
@@ -41,6 +53,8 @@ struct Chain {
     address: Address,
     next: usize,
     reorgs: u64,
+    /// The highest that the chain has been which is mined on. A branch may have been higher.
+    highest: u32,
     chronicle: Chronicle,
 }
 
@@ -53,7 +67,8 @@ impl Blocks {
         let address = Address::from_script(script, Network::Regtest).context("no address for this script")?;
         let bitcoinds: Vec<Caller> = bitcoinds.iter().map(|bitcoind| bitcoind.caller().within(RPC_TIMEOUT)).collect();
         let faulty = vec![false; bitcoinds.len()];
-        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next: 0, reorgs: 0, chronicle });
+        let highest = chronicle.highest();
+        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next: 0, reorgs: 0, highest, chronicle });
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), pace: Mutex::new(pace), chain });
         let for_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || {
@@ -86,10 +101,41 @@ impl Blocks {
         self.shared.chain().reorganise(depth, empty)
     }
 
+    /// Takes a bitcoind off the network, and has it mine so many blocks on the tip, which nobody else gets. With `empty`
+    /// they hold no transactions. From now on it counts as hit by a fault.
+    ///
+    /// # Errors
+    /// It is not on the chain for long, keeps its peers, or does not mine.
+    pub fn branch_off(&self, index: usize, bitcoind: &Bitcoind, blocks: u32, empty: bool) -> Result<()> {
+        let deadline = Instant::now() + APART_PATIENCE;
+        // It may still be catching up after the fault before.
+        while !self.shared.chain().branch_off(index, bitcoind, blocks, empty)? {
+            ensure!(Instant::now() < deadline, "bitcoind {} is not on the chain", index + 1);
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Mines until the chain is higher than the branch of a bitcoind that is off the network.
+    ///
+    /// # Errors
+    /// It does not become so for long.
+    pub fn overtake(&self, index: usize) -> Result<()> {
+        self.shared.chain().overtake(index)
+    }
+
+    /// Whether a bitcoind has the chain's tip.
+    ///
+    /// # Errors
+    /// It does not answer, or no bitcoind without faults has the longest chain.
+    pub fn has_joined(&self, index: usize) -> Result<bool> {
+        self.shared.chain().has_joined(index)
+    }
+
     /// What the blocks are now, and when they came.
     ///
     /// # Errors
-    /// No bitcoind that is free of faults has the longest chain.
+    /// No bitcoind that is free of faults has the longest chain, or a branch is longer at the moment.
     pub fn look<T>(&self, look: impl FnOnce(&Chronicle) -> T) -> Result<T> {
         let mut chain = self.shared.chain();
         chain.follow()?;
@@ -155,7 +201,7 @@ impl Chain {
             self.sound().into_iter().filter_map(|one| Some((one.call::<u32>("getblockcount", &[]).ok()?, one)));
         let heights: Vec<_> = heights.collect();
         let tip = heights.iter().map(|(height, _)| *height).max().context("every bitcoind is faulty")?;
-        ensure!(tip >= self.chronicle.highest(), "no bitcoind has more than {tip} blocks");
+        ensure!(tip >= self.highest, "no bitcoind has more than {tip} blocks");
         Ok((tip, heights.into_iter().filter(|(height, _)| *height == tip).map(|(_, one)| one.clone()).collect()))
     }
 
@@ -167,14 +213,75 @@ impl Chain {
         let miner = longest.get(self.next % longest.len()).context("every bitcoind is faulty")?;
         self.chronicle.expect();
         miner.call::<Value>("generatetoaddress", &[json!(1), json!(self.address.to_string())])?;
-        self.chronicle.made(miner.call("getblockcount", &[])?, RPC_TIMEOUT);
+        self.made(miner.call("getblockcount", &[])?);
         self.wait_until_spread();
         Ok(())
     }
 
-    /// A chain that is shorter than one that was seen would say of what is final that it is not.
+    fn made(&mut self, height: u32) {
+        self.highest = self.highest.max(height);
+        self.chronicle.made(height, RPC_TIMEOUT);
+    }
+
+    /// False where it is not on the chain now, and nothing was done.
+    fn branch_off(&mut self, index: usize, bitcoind: &Bitcoind, blocks: u32, empty: bool) -> Result<bool> {
+        self.wait_until_spread();
+        // One that does not answer is not on it yet.
+        if !self.has_joined(index).unwrap_or(false) {
+            return Ok(false);
+        }
+        *self.faulty.get_mut(index).with_context(|| format!("no bitcoind at index {index}"))? = true;
+        bitcoind.set_network(false)?;
+        let deadline = Instant::now() + APART_PATIENCE;
+        while bitcoind.call::<u32>("getconnectioncount", &[])? > 0 {
+            ensure!(Instant::now() < deadline, "bitcoind {} keeps its peers", index + 1);
+            thread::sleep(POLL);
+        }
+        let miner = bitcoind.caller().within(BRANCH_RPC_TIMEOUT);
+        let stranger = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(STRANGER));
+        let stranger = Address::from_script(&stranger, Network::Regtest).context("no address for this script")?;
+        let stranger = json!(stranger.to_string());
+        // What is deep on the branch is called final by who follows it: its heights count from now on.
+        self.chronicle.expect();
+        for _ in 0..blocks {
+            if empty {
+                insist(&miner, "generateblock", &[stranger.clone(), json!([])])?;
+            } else {
+                insist(&miner, "generatetoaddress", &[json!(1), stranger.clone()])?;
+            }
+        }
+        self.chronicle.made(miner.call("getblockcount", &[])?, RPC_TIMEOUT);
+        Ok(true)
+    }
+
+    fn overtake(&mut self, index: usize) -> Result<()> {
+        let branch: u32 = self.one(index)?.call("getblockcount", &[])?;
+        let deadline = Instant::now() + OVERTAKE_PATIENCE;
+        while self.highest <= branch {
+            // One that fails mines nothing; the next one will.
+            if let Err(error) = self.mine_next() {
+                ensure!(Instant::now() < deadline, "the chain does not overtake {branch} blocks: {error:#}");
+                thread::sleep(POLL);
+            }
+        }
+        Ok(())
+    }
+
+    fn has_joined(&self, index: usize) -> Result<bool> {
+        let (_, longest) = self.longest()?;
+        let tip: BlockHash = longest.first().context("every bitcoind is faulty")?.call("getbestblockhash", &[])?;
+        Ok(tip == self.one(index)?.call::<BlockHash>("getbestblockhash", &[])?)
+    }
+
+    fn one(&self, index: usize) -> Result<&Caller> {
+        self.bitcoinds.get(index).with_context(|| format!("no bitcoind at index {index}"))
+    }
+
+    /// A chain that is shorter than one that was seen would say of what is final that it is not. That may have been a
+    /// branch, so nothing is said until the chain has overtaken it.
     fn follow(&mut self) -> Result<()> {
         let (tip, longest) = self.longest()?;
+        ensure!(tip >= self.chronicle.highest(), "there were more than {tip} blocks");
         self.chronicle.follow(tip, longest.first().context("every bitcoind is faulty")?)
     }
 
@@ -197,7 +304,8 @@ impl Chain {
             }
         }
         insist(miner, "generatetoaddress", &[json!(1), address])?;
-        self.chronicle.made(miner.call("getblockcount", &[])?, RPC_TIMEOUT);
+        let height: u32 = miner.call("getblockcount", &[])?;
+        self.made(height);
         // The new chain is longer, so the old one stays behind without being forbidden.
         miner.call::<Value>("reconsiderblock", &[json!(first)])?;
         let tip: BlockHash = miner.call("getbestblockhash", &[])?;

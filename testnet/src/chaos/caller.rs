@@ -1,5 +1,7 @@
 //! One caller: performs its operations, asks again what has no answer, and notes every try.
 
+mod expiry;
+mod released;
 mod replacing;
 
 use std::collections::VecDeque;
@@ -15,7 +17,7 @@ use onespend_proto::v1::reserve_utxos_request::What;
 use onespend_proto::v1::{
     CreatePaymentRequest, GetPaymentRequest, Keychain, NewAddressRequest, OutpointList, Recipient,
     ReleaseReservationRequest, RenewReservationRequest, Reservation, ReserveUtxosRequest, Selection, SignPsbtRequest,
-    Utxo, renew_reservation_request, reserve_utxos_request,
+    Utxo,
 };
 use tokio::time::sleep;
 use tonic::Status;
@@ -129,6 +131,7 @@ impl Caller {
             Kind::ReuseRequestId => self.reuse_request_id(operation).await,
             Kind::ReusePaymentId => self.reuse_payment_id(operation).await,
             Kind::StaleFence => self.show_stale_fence(operation).await?,
+            Kind::UseReleased => self.use_released(operation).await?,
             Kind::Detach => self.detach(operation).await?,
             Kind::Lie(lie) => self.sign(operation, Some(lie)).await?,
         }
@@ -157,7 +160,7 @@ impl Caller {
             request_id: self.request_id(),
             wallet_id: WALLET.to_owned(),
             what: Some(what),
-            expiration: Some(reserve_utxos_request::Expiration::Ttl(ttl(operation.ttl_ms))),
+            expiration: Some(expiry::of_reservation(operation)),
             payment_id,
         }
     }
@@ -171,7 +174,7 @@ impl Caller {
     async fn renew(&mut self, operation: &Operation) {
         let Some(reservation) = self.a_reservation(operation.pick) else { return };
         let request_id = self.request_id();
-        let ask = renewal(request_id, &reservation, reservation.fence, operation.ttl_ms);
+        let ask = renewal(request_id, &reservation, reservation.fence, operation);
         if self.ask(operation, ask, None).await.is_none() {
             self.forget(&reservation);
         }
@@ -179,11 +182,7 @@ impl Caller {
 
     async fn release(&mut self, operation: &Operation) {
         let Some(reservation) = self.a_reservation(operation.pick) else { return };
-        self.forget(&reservation);
-        let (request_id, fence) = (self.request_id(), reservation.fence);
-        let reservation_id = reservation.reservation_id;
-        let ask = Ask::Release(ReleaseReservationRequest { request_id, reservation_id, fence });
-        self.ask(operation, ask, None).await;
+        self.give_back(operation, &reservation).await;
     }
 
     async fn pay(&mut self, operation: &Operation) -> Result<()> {
@@ -304,7 +303,7 @@ impl Caller {
             let Some(reservation) = self.a_reservation(operation.pick) else { return Ok(()) };
             let (request_id, fence) = (self.request_id(), stale_fence(&reservation));
             if operation.pick.is_multiple_of(2) {
-                renewal(request_id, &reservation, fence, operation.ttl_ms)
+                renewal(request_id, &reservation, fence, operation)
             } else {
                 let reservation_id = reservation.reservation_id;
                 Ask::Release(ReleaseReservationRequest { request_id, reservation_id, fence })
@@ -428,12 +427,12 @@ fn stale_fence(reservation: &Reservation) -> u64 {
     reservation.fence.saturating_sub(1).max(1)
 }
 
-fn renewal(request_id: String, reservation: &Reservation, fence: u64, ttl_ms: u64) -> Ask {
+fn renewal(request_id: String, reservation: &Reservation, fence: u64, operation: &Operation) -> Ask {
     Ask::Renew(RenewReservationRequest {
         request_id,
         reservation_id: reservation.reservation_id.clone(),
         fence,
-        expiration: Some(renew_reservation_request::Expiration::Ttl(ttl(ttl_ms))),
+        expiration: Some(expiry::of_renewal(operation)),
     })
 }
 
@@ -441,10 +440,6 @@ fn renewal(request_id: String, reservation: &Reservation, fence: u64, ttl_ms: u6
 #[allow(clippy::cast_precision_loss)] // a handful
 fn rate(feerate_sat_vb: u64) -> f64 {
     feerate_sat_vb as f64
-}
-
-fn ttl(ttl_ms: u64) -> prost_types::Duration {
-    prost_types::Duration::try_from(Duration::from_millis(ttl_ms)).unwrap_or_default()
 }
 
 fn recipient(script: &ScriptBuf, amount_sat: u64) -> Result<Recipient> {

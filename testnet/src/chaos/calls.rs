@@ -111,16 +111,16 @@ impl Ask {
                     Some(reserve_utxos_request::What::Selection(_)) | None => Vec::new(),
                 },
                 ttl_ms: match &request.expiration {
-                    Some(reserve_utxos_request::Expiration::Ttl(ttl)) => millis(ttl),
-                    Some(reserve_utxos_request::Expiration::ExpireTime(_)) | None => 0,
+                    Some(reserve_utxos_request::Expiration::Ttl(ttl)) => Some(millis(ttl)),
+                    Some(reserve_utxos_request::Expiration::ExpireTime(_)) | None => None,
                 },
             },
             Self::Renew(request) => Asked::Renew {
                 reservation_id: request.reservation_id.clone(),
                 fence: request.fence,
                 ttl_ms: match &request.expiration {
-                    Some(renew_reservation_request::Expiration::Ttl(ttl)) => millis(ttl),
-                    Some(renew_reservation_request::Expiration::ExpireTime(_)) | None => 0,
+                    Some(renew_reservation_request::Expiration::Ttl(ttl)) => Some(millis(ttl)),
+                    Some(renew_reservation_request::Expiration::ExpireTime(_)) | None => None,
                 },
             },
             Self::Release(request) => {

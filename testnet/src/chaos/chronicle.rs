@@ -113,6 +113,18 @@ mod tests {
     }
 
     #[test]
+    fn a_height_that_a_branch_had_first_counts_from_then_on() {
+        let mut chronicle = Chronicle::new(100, 105);
+        chronicle.expect();
+        chronicle.made(108, SURE); // the branch
+        let after = Instant::now();
+        chronicle.expect();
+        chronicle.made(106, SURE); // the chain
+        assert!(chronicle.reached(6).unwrap() <= after && chronicle.reached(8).unwrap() <= after);
+        assert_eq!(chronicle.highest(), 108, "until the chain is as high, it says nothing of what is final");
+    }
+
+    #[test]
     fn what_may_have_been_mined_without_a_word_counts_from_when_it_was_asked_for() {
         let mut chronicle = Chronicle::new(100, 105);
         chronicle.expect(); // no answer came

@@ -10,7 +10,7 @@
 //! | `caller`, `calls`, `transaction`, `board`, `ledger` | a caller; one try of one call; PSBTs, also lies; coins; counts |
 //! | `nodes` | what the harness asks by itself |
 //! | `recovery` | until the cluster works again, and all is settled |
-//! | `finale` | a reorganisation of finality depth, when all else is judged |
+//! | `finale` | a reorganisation deeper than finality, when all else is judged |
 //! | `verdict`, `violation` | all oracles together; what they found |
 //! | `report`, `folder` | for machines and people; where runs lie |
 //! | `selftest` | the same with one guard taken away: the oracles must notice |
@@ -82,7 +82,7 @@ pub struct Plan {
     pub seed: u64,
     /// How long faults strike.
     pub duration: Duration,
-    /// Callers at the same time, at most [`MAX_CALLERS`].
+    /// Callers at the same time, from [`MIN_CALLERS`] to [`MAX_CALLERS`].
     pub callers: usize,
     /// Where the report goes; the run's folder lies beside it.
     pub report: PathBuf,
@@ -95,6 +95,8 @@ pub struct Plan {
     pub until_caught_by: &'static [Oracle],
 }
 
+/// With fewer, hardly any two want one coin at once, and one or none is buggy: that they find nothing proves nothing.
+pub const MIN_CALLERS: usize = 8;
 /// More callers than that would only wait for each other.
 pub const MAX_CALLERS: usize = 32;
 /// Three nodes: the smallest cluster that survives the loss of one.
@@ -139,7 +141,7 @@ pub fn run(plan: &Plan) -> Result<()> {
 /// # Errors
 /// Something did not come up, or the harness itself failed.
 pub fn play(plan: &Plan) -> Result<Outcome> {
-    ensure!((1..=MAX_CALLERS).contains(&plan.callers), "1 to {MAX_CALLERS} callers, not {}", plan.callers);
+    check_callers(plan.callers)?;
     programs::check_all()?;
     let began = Instant::now();
     let runtime = Runtime::new().context("no threads")?;
@@ -163,6 +165,12 @@ pub fn play(plan: &Plan) -> Result<Outcome> {
     let outcome = if plan.until_caught_by.is_empty() { run.conclude(&path, began)? } else { run.abandon()? };
     outcome.report.write(&plan.report)?;
     Ok(outcome)
+}
+
+fn check_callers(callers: usize) -> Result<()> {
+    let allowed = MIN_CALLERS..=MAX_CALLERS;
+    ensure!(allowed.contains(&callers), "a run needs {MIN_CALLERS} to {MAX_CALLERS} callers, not {callers}");
+    Ok(())
 }
 
 /// Puts the wallet's coins out of reach of every reorganisation: what funded it spends coinbases that had just become
@@ -326,8 +334,10 @@ impl<'a> Run<'a> {
         violations.extend(end.violations.iter().chain(&self.found).cloned());
         violations.extend(self.shortcomings(heal, &end.payments)?);
         if violations.is_empty() {
-            steps.step("a reorganisation of finality depth");
-            violations.extend(finale::freeze(&self.stage, &self.nodes, &self.runtime)?);
+            steps.step("a reorganisation deeper than finality");
+            let orders = self.ledger.orders()?;
+            let (stage, nodes, runtime) = (&self.stage, &self.nodes, &self.runtime);
+            violations.extend(finale::reorganise(stage, nodes, runtime, &orders, &end.payments)?);
         }
         steps.finish();
         let violations: BTreeSet<Violation> = violations.into_iter().collect();
@@ -392,6 +402,9 @@ impl<'a> Run<'a> {
             if payments.iter().all(|payment| payment.attempts.len() < 2) {
                 found.push(Violation::new(Oracle::Run, "no payment was ever replaced"));
             }
+            if !self.history.calls().iter().any(|call| call.asked.names_a_time() && call.is_acknowledged()) {
+                found.push(Violation::new(Oracle::Run, "nothing was ever granted until a time of the wall clock"));
+            }
         }
         let missed: Vec<&str> = wanted.into_iter().filter(|kind| !self.stage.struck().contains_key(kind)).collect();
         if !missed.is_empty() {
@@ -455,4 +468,17 @@ fn doors(cluster: &Cluster, number: usize) -> Result<Vec<Door>> {
     let nodes = cluster.nodes().iter().map(|node: &Node| (node.name().to_owned(), node.advertised()));
     let all = nodes.chain([("haproxy".to_owned(), cluster.primary_address())]);
     all.map(|(name, address)| Door::new(&name, address, &credentials)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_and_too_many_callers_are_refused() {
+        for callers in [0, 1, MIN_CALLERS - 1, MAX_CALLERS + 1] {
+            assert!(check_callers(callers).is_err_and(|error| error.to_string().contains("8 to 32")), "{callers}");
+        }
+        assert!(check_callers(MIN_CALLERS).is_ok() && check_callers(MAX_CALLERS).is_ok());
+    }
 }

@@ -87,6 +87,17 @@ impl Nodes {
         all
     }
 
+    /// The alarms that each node shows; `None` for one that does not answer.
+    pub async fn alarms(&self) -> Vec<Option<Vec<String>>> {
+        let mut all = Vec::new();
+        for channel in &self.control {
+            let mut client = ClusterServiceClient::new(channel.clone());
+            let status = grpc::bounded(client.get_status(GetStatusRequest {})).await;
+            all.push(status.ok().map(|status| status.into_inner().alarms));
+        }
+        all
+    }
+
     /// All payments of the wallet, from a linearizable read.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ pub struct Operation {
     pub twist: Twist,
     /// For a reservation or renewal, in milliseconds.
     pub ttl_ms: u64,
+    /// Whether it is asked for until a time of the wall clock, so far from now, and not for so long.
+    pub until_a_time: bool,
     /// What a payment or selection is about, in satoshi.
     pub amount_sat: u64,
     /// Of a payment.
@@ -55,6 +57,8 @@ pub enum Kind {
     ReusePaymentId,
     /// A fault of the caller: a fence that is not the reservation's, to renew, to release or to sign.
     StaleFence,
+    /// A fault of the caller: it renews, or signs with, a reservation that it has given back.
+    UseReleased,
     /// A fault of the caller: a payment once more, from other coins and for a higher fee.
     Detach,
     /// A fault of the caller: a PSBT that lies.
@@ -100,10 +104,11 @@ const HONEST: [(Kind, u64); 11] = [
     (Kind::Look, 7),
 ];
 /// What a buggy caller does beside that.
-const BUGGY: [(Kind, u64); 8] = [
+const BUGGY: [(Kind, u64); 9] = [
     (Kind::ReuseRequestId, 10),
     (Kind::ReusePaymentId, 10),
     (Kind::StaleFence, 10),
+    (Kind::UseReleased, 10),
     (Kind::Detach, 10),
     (Kind::Lie(Lie::ForeignInput), 5),
     (Kind::Lie(Lie::WrongAmount), 5),
@@ -117,6 +122,8 @@ const TTL_MS: (u64, u64) = (1_000, 8_000);
 /// Few live long: they must be there in the end.
 const LONG_TTL_MS: u64 = 600_000;
 const LONG_PER_THOUSAND: u64 = 5;
+/// So many reservations and renewals name a time of the wall clock.
+const UNTIL_A_TIME_PER_CENT: u64 = 20;
 /// Above every dust limit, below what one coin can pay.
 const AMOUNT_SAT: (u64, u64) = (10_000, 60_000);
 const FEERATE_SAT_VB: (u64, u64) = (1, 6);
@@ -176,6 +183,7 @@ impl Iterator for Operations {
             amount_sat: seeded.between(AMOUNT_SAT.0, AMOUNT_SAT.1),
             feerate_sat_vb: seeded.between(FEERATE_SAT_VB.0, FEERATE_SAT_VB.1),
             think_ms: seeded.between(THINK_MS.0, THINK_MS.1),
+            until_a_time: seeded.between(0, 100) < UNTIL_A_TIME_PER_CENT,
         })
     }
 }
@@ -207,6 +215,8 @@ mod tests {
         let count = |kinds: &[Kind]| honest.iter().filter(|one| kinds.contains(&one.kind)).count();
         let (hot, all) = (count(&[Kind::ReserveHot]), count(&[Kind::ReserveHot, Kind::Reserve, Kind::Select]));
         assert!(hot * 100 > all * 17 && hot * 100 < all * 23, "{hot} of {all}");
-        assert_eq!(count(&[Kind::ReuseRequestId, Kind::ReusePaymentId, Kind::StaleFence]), 0);
+        assert_eq!(count(&[Kind::ReuseRequestId, Kind::ReusePaymentId, Kind::StaleFence, Kind::UseReleased]), 0);
+        let timed = honest.iter().filter(|one| one.until_a_time).count();
+        assert!(timed * 100 > honest.len() * 17 && timed * 100 < honest.len() * 23, "{timed}");
     }
 }

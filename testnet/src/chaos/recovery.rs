@@ -68,7 +68,10 @@ pub fn heal(cluster: &Cluster, runtime: &Runtime, calm: Instant) -> Result<Optio
 }
 
 /// A reservation, given back at once.
-async fn write(channel: &Channel, request_id: &str) -> Result<(), Status> {
+///
+/// # Errors
+/// What the service or the way to it said.
+pub async fn write(channel: &Channel, request_id: &str) -> Result<(), Status> {
     let mut client = ReservationServiceClient::new(channel.clone());
     let ttl = prost_types::Duration { seconds: 1, nanos: 0 };
     let request = ReserveUtxosRequest {

@@ -41,7 +41,7 @@ pub struct Report {
     pub attempts: usize,
     /// Attempts beyond the first of their payment.
     pub replacements: usize,
-    /// Reorganisations: below finality depth, and one of finality depth when all else was judged.
+    /// Reorganisations: below finality depth, and one that is deeper when all else was judged.
     pub reorgs: u64,
     /// What never may happen and did.
     pub violations: Vec<Violation>,

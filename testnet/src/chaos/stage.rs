@@ -1,6 +1,7 @@
-//! The cluster under faults: strikes them and ends them. `stage/ending.rs` has those that end in steps, and looks after
-//! processes that end by themselves.
+//! The cluster under faults: strikes them and ends them. `stage/bitcoinds.rs` has those of bitcoinds; `stage/ending.rs` has
+//! those that end in steps, and looks after processes that end by themselves.
 
+mod bitcoinds;
 mod ending;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::process::{Process, Signal};
 use crate::relay::Link;
 
 const DAY_MS: i64 = 86_400_000;
+const MINUTE_MS: u64 = 60_000;
 /// Blocks that a reorganisation replaces at most: all that are below the depth at which a payment is settled.
 pub const MAX_REORG: u32 = FINALITY_DEPTH - 1;
 
@@ -57,6 +59,8 @@ pub struct Stage {
     newest_id: u64,
     lost: Lost,
     late: Late,
+    /// Whether a bitcoind is on a branch of its own, off the network.
+    has_branch: bool,
     pending: Pending,
     active: Vec<Active>,
     struck: BTreeMap<&'static str, u64>,
@@ -80,6 +84,7 @@ impl Stage {
             newest_id,
             lost: Lost::Nothing,
             late: Late::Nothing,
+            has_branch: false,
             pending,
             active,
             struck,
@@ -186,7 +191,7 @@ impl Stage {
 
     fn begin(&mut self, active: &Active) -> Result<()> {
         let (hit, detail) = (active.hit, active.planned.detail);
-        let broken = if detail.is_multiple_of(2) { Link::Held } else { Link::Cut };
+        let broken = broken(detail);
         match active.planned.kind {
             Kind::Partition => {
                 self.cluster.wires()?.callers(hit)?.set_both(broken);
@@ -223,6 +228,10 @@ impl Stage {
                 self.mark_down(hit, true);
                 self.set_failpoints(hit, |now| now.fsync_error = true)
             }
+            Kind::FullDisk => {
+                self.mark_down(hit, true);
+                self.set_failpoints(hit, |now| now.disk_full = true)
+            }
             Kind::WipedDisk => {
                 self.mark_down(hit, true);
                 self.newest_id += 1;
@@ -231,26 +240,12 @@ impl Stage {
             }
             Kind::LateSignature => self.isolate(hit, Link::Held), // its signer is held up already
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = jump(detail)),
-            Kind::BitcoindPause => {
-                self.blocks.set_faulty(hit, true);
-                self.cluster.bitcoind(hit)?.freeze()
-            }
-            Kind::BitcoindCut => {
-                self.cluster.wires()?.bitcoind(hit)?.set_both(broken);
-                Ok(())
-            }
-            Kind::BitcoindRestart => {
-                self.blocks.set_faulty(hit, true);
-                self.cluster.bitcoind(hit)?.kill()
-            }
-            Kind::BitcoindLag => {
-                self.blocks.set_faulty(hit, true);
-                self.cluster.bitcoind(hit)?.set_network(false)
-            }
-            Kind::Reorg => {
-                let depth = 1 + u32::try_from(detail % u64::from(MAX_REORG))?;
-                self.blocks.reorganise(depth, (detail / u64::from(MAX_REORG)).is_multiple_of(2))
-            }
+            Kind::BitcoindPause
+            | Kind::BitcoindCut
+            | Kind::BitcoindRestart
+            | Kind::BitcoindLag
+            | Kind::BitcoindFork
+            | Kind::Reorg => self.strike_bitcoind(active),
         }
     }
 
@@ -273,19 +268,22 @@ impl Stage {
                 self.set_failpoints(hit, |now| now.fsync_error = false)?;
                 self.bring_up(hit)?;
             }
+            Kind::FullDisk => {
+                self.set_failpoints(hit, |now| now.disk_full = false)?;
+                self.bring_up(hit)?;
+            }
             Kind::LateSignature => {
                 self.set_failpoints(hit, |now| now.sign_held = false)?;
                 self.isolate(hit, Link::Open)?;
             }
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = 0)?,
-            Kind::BitcoindPause => self.cluster.bitcoind(hit)?.thaw()?,
-            Kind::BitcoindCut => self.cluster.wires()?.bitcoind(hit)?.heal(),
-            Kind::BitcoindRestart => self.cluster.bitcoind(hit)?.restart()?,
-            Kind::BitcoindLag => self.cluster.bitcoind(hit)?.set_network(true)?,
-            Kind::Reorg | Kind::WipedDisk => {}
-        }
-        if matches!(active.planned.kind, Kind::BitcoindPause | Kind::BitcoindRestart | Kind::BitcoindLag) {
-            self.blocks.set_faulty(hit, false);
+            Kind::BitcoindPause
+            | Kind::BitcoindCut
+            | Kind::BitcoindRestart
+            | Kind::BitcoindLag
+            | Kind::BitcoindFork
+            | Kind::Reorg => self.relieve_bitcoind(active)?,
+            Kind::WipedDisk => {}
         }
         history.record_fault(FaultSeen {
             fault: active.planned.kind.name(),
@@ -344,8 +342,15 @@ impl Stage {
     }
 }
 
-/// Up to two years, either way.
+/// What a link that does not work looks like.
+fn broken(detail: u64) -> Link {
+    if detail.is_multiple_of(2) { Link::Held } else { Link::Cut }
+}
+
+/// Up to two years, either way; each third time only up to a minute: what is asked for until a time is then granted,
+/// and not for as long as its caller meant, while a jump of days has it refused.
 fn jump(detail: u64) -> i64 {
-    let days = i64::try_from(detail % 730).unwrap_or(0) + 1;
-    if (detail / 730).is_multiple_of(2) { days * DAY_MS } else { -days * DAY_MS }
+    let by = |most: u64| i64::try_from(detail % most).unwrap_or(0) + 1;
+    let offset_ms = if (detail / 1_460).is_multiple_of(3) { by(MINUTE_MS) } else { by(730) * DAY_MS };
+    if (detail / 730).is_multiple_of(2) { offset_ms } else { -offset_ms }
 }

@@ -3,16 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reservations::least_ttl_ns;
 use crate::history::{Answer, Asked, Call, Nanos, PaymentSeen, Position};
 
 /// Reasons that say nothing of the request itself: another try may end otherwise.
 const TRANSIENT: [&str; 6] =
     ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "NOT_SERVING", "INSUFFICIENT_FUNDS", "PAYMENT_UNRESOLVED"];
+/// The reason for a time that is past, or too far away.
+const OUT_OF_TIME: &str = "FIELD_INVALID";
 const NS_PER_MS: Nanos = 1_000_000;
 
-/// Whether a refusal for this reason says nothing of the request itself, and so is not its answer.
-pub(super) fn is_passing(reason: &str) -> bool {
-    TRANSIENT.contains(&reason)
+/// Whether a refusal says nothing of the request itself, and so is not its answer. So does one for the time that a
+/// request names: it is held against the clock of whoever leads, and another one's clock may say otherwise.
+pub(super) fn is_passing(asked: &Asked, reason: &str) -> bool {
+    TRANSIENT.contains(&reason) || (asked.names_a_time() && reason == OUT_OF_TIME)
 }
 
 /// What the service said in the end, when all was quiet.
@@ -34,6 +38,7 @@ pub fn judge(calls: &[Call]) -> Vec<String> {
     faults.extend(unexplained(calls));
     faults.extend(other_coins(calls));
     faults.extend(different_answers(calls));
+    faults.extend(out_of_time(calls));
     faults.extend(reused_scripts(calls));
     faults.extend(disorder(calls));
     faults.extend(terms_out_of_order(calls));
@@ -94,8 +99,8 @@ fn other_coins(calls: &[Call]) -> Vec<String> {
 }
 
 /// What makes two answers the same: ids and contents, not states, which go on.
-fn identity(answer: &Answer) -> Option<String> {
-    match answer {
+fn identity(call: &Call) -> Option<String> {
+    match &call.answer {
         Answer::Granted { reservation_id, fence, outpoints, .. } => {
             let coins: BTreeSet<&String> = outpoints.iter().collect();
             Some(format!("{reservation_id} {fence} {coins:?}"))
@@ -111,7 +116,7 @@ fn identity(answer: &Answer) -> Option<String> {
             let made = made.map(|attempt| (attempt.fence, &attempt.txid));
             Some(format!("{} {attempt} {made:?}", payment.payment_id))
         }
-        Answer::Refused { reason, .. } if is_passing(reason) => None,
+        Answer::Refused { reason, .. } if is_passing(&call.asked, reason) => None,
         Answer::Refused { reason, .. } => Some(format!("refused: {reason}")),
         Answer::Seen { .. } | Answer::Unknown { .. } => None,
     }
@@ -121,7 +126,7 @@ fn different_answers(calls: &[Call]) -> Vec<String> {
     let mut first: BTreeMap<(usize, &str), (&Call, String)> = BTreeMap::new();
     let mut faults = Vec::new();
     for call in calls.iter().filter(|call| call.must_fail.is_none()) {
-        let Some(now) = identity(&call.answer) else { continue };
+        let Some(now) = identity(call) else { continue };
         match first.get(&(call.caller, call.request_id.as_str())) {
             None => drop(first.insert((call.caller, &call.request_id), (call, now))),
             // Two refusals may be for different reasons: a coin that was reserved is spent by now.
@@ -130,6 +135,23 @@ fn different_answers(calls: &[Call]) -> Vec<String> {
         }
     }
     faults
+}
+
+/// What was granted until a time, and refused for that time when it was asked for once more: the answer is what it was,
+/// also when the time is past by then, or when another leader's clock would have it so.
+fn out_of_time(calls: &[Call]) -> Vec<String> {
+    let named = || calls.iter().filter(|call| call.must_fail.is_none() && call.asked.names_a_time());
+    let mut granted: BTreeMap<(usize, &str), Nanos> = BTreeMap::new();
+    for call in named().filter(|call| call.is_acknowledged()) {
+        let first = granted.entry((call.caller, &call.request_id)).or_insert(call.end_ns);
+        *first = call.end_ns.min(*first);
+    }
+    let refused = named().filter(|call| {
+        let for_its_time = matches!(&call.answer, Answer::Refused { reason, .. } if reason == OUT_OF_TIME);
+        let since = granted.get(&(call.caller, call.request_id.as_str()));
+        for_its_time && since.is_some_and(|since| *since <= call.start_ns)
+    });
+    refused.map(|call| said(call, "was refused for its time, and had been granted")).collect()
 }
 
 /// Addresses that were given out for two requests.
@@ -277,7 +299,7 @@ fn lost_reservations(calls: &[Call], remains: &Remains) -> Vec<String> {
         let coins: BTreeSet<String> = outpoints.iter().cloned().collect();
         let active = remains.active.get(reservation_id);
         let asked = starts.get(&(call.caller, call.request_id.as_str())).copied().unwrap_or(0);
-        let lives = asked.saturating_add(ttl_ms * NS_PER_MS) > remains.answered_ns + NS_PER_MS;
+        let lives = asked.saturating_add(least_ttl_ns(*ttl_ms)) > remains.answered_ns + NS_PER_MS;
         match (ended.get(reservation_id.as_str()), active) {
             (None, None) if lives => drop(faults.insert(format!("{reservation_id} was acknowledged and is not there"))),
             (Some(true), Some(_)) => drop(faults.insert(format!("{reservation_id} was released and is active"))),

@@ -27,7 +27,7 @@ fn refused(reason: &str) -> Answer {
 }
 
 fn reserve(request: &str, from_ms: u64, answer: Answer) -> Call {
-    call(request, from_ms, from_ms + 5, Asked::Reserve { outpoints: vec![], ttl_ms: 1_000 }, answer)
+    call(request, from_ms, from_ms + 5, Asked::Reserve { outpoints: vec![], ttl_ms: Some(1_000) }, answer)
 }
 
 fn payment(txid: &str) -> PaymentSeen {
@@ -54,6 +54,24 @@ fn another_answer_to_the_same_request_is_caught() {
     assert_eq!(judge(&[first, other_caller]).len(), 0);
 }
 
+fn reserve_until(request: &str, from_ms: u64, answer: Answer) -> Call {
+    call(request, from_ms, from_ms + 5, Asked::Reserve { outpoints: vec![], ttl_ms: None }, answer)
+}
+
+#[test]
+fn a_time_that_is_out_of_bounds_for_one_leader_is_no_answer_and_takes_none_back() {
+    let refused_for_time = |from_ms| reserve_until("a", from_ms, refused("FIELD_INVALID"));
+    let granted_at = |from_ms| reserve_until("a", from_ms, granted("r-1", 1));
+    assert_eq!(judge(&[refused_for_time(0), granted_at(10)]).len(), 0, "another leader has another clock");
+    assert_eq!(judge(&[granted_at(10), refused_for_time(12)]).len(), 0, "it was judged before the grant, perhaps");
+    assert_eq!(judge(&[granted_at(0), refused_for_time(10)]).len(), 1, "it had its answer");
+    assert_eq!(judge(&[granted_at(0), reserve_until("a", 10, granted("r-2", 2))]).len(), 1, "granted twice");
+    assert_eq!(judge(&[granted_at(0), reserve_until("a", 10, refused("OUTPOINT_RESERVED"))]).len(), 1);
+    // Without a time there is nothing that could have changed.
+    let plain = [reserve("a", 0, refused("FIELD_INVALID")), reserve("a", 10, granted("r-1", 1))];
+    assert_eq!(judge(&plain).len(), 1);
+}
+
 /// safety 2: all or none of the coins that were asked for, and no others.
 #[test]
 fn a_grant_of_other_coins_than_were_asked_for_is_caught() {
@@ -61,7 +79,7 @@ fn a_grant_of_other_coins_than_were_asked_for_is_caught() {
         let named = |coins: &[&str]| coins.iter().map(|coin| (*coin).to_owned()).collect::<Vec<_>>();
         let at = Position { index: 1, term: 1 };
         let answer = Answer::Granted { reservation_id: "r-1".to_owned(), fence: 1, outpoints: named(coins), at };
-        judge(&[call("a", 0, 5, Asked::Reserve { outpoints: named(asked), ttl_ms: 1_000 }, answer)]).len()
+        judge(&[call("a", 0, 5, Asked::Reserve { outpoints: named(asked), ttl_ms: Some(1_000) }, answer)]).len()
     };
     assert_eq!(granted(&["c:0", "d:0"], &["d:0", "c:0"]), 0, "in another order");
     assert_eq!(granted(&[], &["c:0"]), 0, "the service chose");
@@ -183,6 +201,9 @@ fn an_acknowledged_reservation_that_is_gone_too_early_is_caught() {
     assert_eq!(judge_remains(&calls, &at(500, &[("r-1", "c:0")])).len(), 0);
     assert_eq!(judge_remains(&calls, &at(500, &[])).len(), 1);
     assert_eq!(judge_remains(&calls, &at(1_000, &[])).len(), 0, "expired");
+    let until = [reserve_until("a", 0, granted("r-1", 1))];
+    assert_eq!(judge_remains(&until, &at(500, &[])).len(), 1, "no reservation is that short");
+    assert_eq!(judge_remains(&until, &at(1_000, &[])).len(), 0, "nobody knows for how long it was");
     assert_eq!(judge_remains(&calls, &at(500, &[("r-1", "d:0")])).len(), 1, "other coins");
     let asked = Asked::Release { reservation_id: "r-1".to_owned(), fence: 1 };
     let released = call("b", 10, 20, asked, Answer::Done { at: Position { index: 2, term: 1 } });

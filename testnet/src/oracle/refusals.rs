@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 
 use super::answers::is_passing;
-use super::reservations::first_starts;
+use super::reservations::{first_starts, released};
 use crate::history::{Answer, Asked, Call, Nanos, PaymentSeen};
 
 /// Every refusal that nothing explains, of those that were answered until then, in words. The payments are those that
@@ -155,21 +155,10 @@ fn grants(calls: &[Call]) -> BTreeMap<&str, BTreeMap<&str, Grant>> {
     grants
 }
 
-/// When the release of a reservation was first acknowledged.
-fn released(calls: &[Call]) -> BTreeMap<&str, Nanos> {
-    let mut released: BTreeMap<&str, Nanos> = BTreeMap::new();
-    for call in calls.iter().filter(|call| call.is_acknowledged()) {
-        if let Asked::Release { reservation_id, .. } = &call.asked {
-            let first = released.entry(reservation_id).or_insert(call.end_ns);
-            *first = call.end_ns.min(*first);
-        }
-    }
-    released
-}
-
 /// Whether it is known what came of a request: an answer of its own, or none of its tries can have been applied.
 fn is_decided(tries: &[&Call]) -> bool {
-    let refused = |call: &Call| matches!(&call.answer, Answer::Refused { reason, .. } if !is_passing(reason));
+    let refused =
+        |call: &Call| matches!(&call.answer, Answer::Refused { reason, .. } if !is_passing(&call.asked, reason));
     let unknown = |call: &Call| matches!(&call.answer, Answer::Unknown { .. });
     tries.iter().any(|call| call.is_acknowledged() || refused(call)) || !tries.iter().any(|call| unknown(call))
 }

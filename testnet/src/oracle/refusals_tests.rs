@@ -20,7 +20,7 @@ fn call(request: &str, from_ms: u64, to_ms: u64, asked: Asked, answer: Answer) -
 
 fn reserve(request: &str, from_ms: u64, to_ms: u64, coins: &[&str], answer: Answer) -> Call {
     let outpoints = coins.iter().map(|coin| (*coin).to_owned()).collect();
-    call(request, from_ms, to_ms, Asked::Reserve { outpoints, ttl_ms: 1_000 }, answer)
+    call(request, from_ms, to_ms, Asked::Reserve { outpoints, ttl_ms: Some(1_000) }, answer)
 }
 
 fn granted(id: &str) -> Answer {
@@ -118,6 +118,14 @@ fn a_request_without_an_answer_may_hold_what_it_named_or_anything() {
     assert_eq!(faults(&tries(granted("r-1"))), 0);
     assert_eq!(faults(&tries(refused_for("RESERVATION_QUOTA", &[]))), 1);
     assert_eq!(faults(&tries(refused_for("NOT_LEADER", &[]))), 0, "that says nothing of the first");
+    // A time is held against the clock of whoever leads; the first try may come to one whose clock says otherwise.
+    let until = |from_ms, answer| {
+        let asked = Asked::Reserve { outpoints: vec![COIN.to_owned()], ttl_ms: None };
+        call("a", from_ms, from_ms + 10, asked, answer)
+    };
+    assert_eq!(faults(&[until(0, unknown()), until(20, refused_for("FIELD_INVALID", &[]))]), 0);
+    assert_eq!(faults(&[until(0, unknown()), until(20, refused_for("OUTPOINT_UNKNOWN", &[]))]), 1);
+    assert_eq!(faults(&[until(20, refused_for("FIELD_INVALID", &[]))]), 1, "never applied");
     // A buggy caller's request under the same name is another request.
     let mut buggy = reserve("a", 20, 30, &[], refused_for("REQUEST_ID_REUSED", &[]));
     buggy.must_fail = Some("reused");

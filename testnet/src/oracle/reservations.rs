@@ -11,12 +11,15 @@
 //!   the time that the state had when it came to lead, plus what has passed since. So a reservation lives at least as
 //!   long as its time to live, counted from the start of the first try of its request; a renewal moves that to its own
 //!   first try and time to live. Milliseconds are cut, hence a slack of some.
+//! - Of one that was asked for until a time of the wall clock nothing is believed but that no reservation is shorter than
+//!   the shortest: the leader made a time to live of it by its own clock, which may have been wrong by years.
 //! - A coin that an acknowledged payment spends stays with that payment until every attempt that spends it is dead by the
 //!   blocks: not before the block was mined that made a conflicting transaction final, and else for ever.
 //!
 //! Between the answer to a grant and the earliest moment at which it can have ended, its holder holds the coin
 //! *certainly*. Two that certainly hold one coin at one moment are a fault. So is a grant that must have happened, from
-//! its first try to its answer, while another certainly held the coin.
+//! its first try to its answer, while another certainly held the coin. And so is what was done with a reservation that
+//! had certainly been given back when it was first asked for: the holds do not show it, since they end with the release.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +29,13 @@ use crate::history::{Answer, Asked, Call, Nanos};
 /// What cut milliseconds can make up.
 const SLACK_NS: Nanos = 5_000_000;
 const NS_PER_MS: Nanos = 1_000_000;
+/// The service refuses what would be shorter, in the log, so by no clock.
+const SHORTEST_TTL_MS: u64 = 1_000;
+
+/// How long a reservation lives at least from when it is granted or renewed.
+pub(super) fn least_ttl_ns(ttl_ms: Option<u64>) -> Nanos {
+    ttl_ms.unwrap_or(SHORTEST_TTL_MS).saturating_mul(NS_PER_MS)
+}
 
 /// A claim on a coin, with what is certain of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +61,7 @@ pub fn judge(calls: &[Call], deaths: &Deaths) -> Vec<String> {
             by_coin.entry(coin).or_default().push(hold.clone());
         }
     }
+    faults.extend(used_after_release(calls));
     let used = used_reservations(calls);
     let mut exposed: BTreeMap<&str, Vec<Hold<'_>>> = BTreeMap::new();
     for (coin, hold) in exposures(calls, deaths) {
@@ -95,6 +106,18 @@ pub(super) fn first_starts(calls: &[Call]) -> BTreeMap<(usize, &str), Nanos> {
     starts
 }
 
+/// When the release of a reservation was first acknowledged.
+pub(super) fn released(calls: &[Call]) -> BTreeMap<&str, Nanos> {
+    let mut released: BTreeMap<&str, Nanos> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.is_acknowledged()) {
+        if let Asked::Release { reservation_id, .. } = &call.asked {
+            let first = released.entry(reservation_id).or_insert(call.end_ns);
+            *first = call.end_ns.min(*first);
+        }
+    }
+    released
+}
+
 /// Every reservation that a caller was granted, with its coins. One id for two requests is a fault by itself.
 fn reservations<'a>(
     calls: &'a [Call],
@@ -109,7 +132,7 @@ fn reservations<'a>(
             continue;
         };
         let asked = starts.get(&(call.caller, call.request_id.as_str())).copied().unwrap_or(call.start_ns);
-        let until = asked.saturating_add(ttl_ms * NS_PER_MS).saturating_sub(SLACK_NS);
+        let until = asked.saturating_add(least_ttl_ns(*ttl_ms)).saturating_sub(SLACK_NS);
         let hold = Hold { holder: reservation_id, asked, from: call.end_ns, until };
         match granted.get_mut(reservation_id.as_str()) {
             None => drop(granted.insert(reservation_id, (call, outpoints, hold))),
@@ -154,7 +177,7 @@ fn ends(calls: &[Call]) -> BTreeMap<&str, End<'_>> {
                 let renewal = renewals.entry((call.caller, &call.request_id)).or_insert(Renewal {
                     asked: call.start_ns,
                     acknowledged: None,
-                    ttl_ns: ttl_ms * NS_PER_MS,
+                    ttl_ns: least_ttl_ns(*ttl_ms),
                 });
                 renewal.asked = renewal.asked.min(call.start_ns);
                 if call.is_acknowledged() {
@@ -192,6 +215,47 @@ impl End<'_> {
         let first = if last.is_some() { Nanos::MAX } else { hold.until };
         hold.until = self.renewals.values().filter(may_count).map(ends).fold(first, Nanos::min);
         hold.until = hold.until.min(self.released.unwrap_or(Nanos::MAX));
+    }
+}
+
+/// Renewals of reservations, and signatures on them, that were acknowledged and first asked for when the release had
+/// been acknowledged. What was asked for before may have been applied before, whenever its answer came. (Callers have a
+/// payment signed on one reservation only, so no such answer is one that was due anyway.)
+fn used_after_release(calls: &[Call]) -> BTreeSet<String> {
+    let released = released(calls);
+    let mut asked: BTreeMap<(usize, &str, &str), Nanos> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.may_be_applied()) {
+        let Some((how, _)) = use_of(call) else { continue };
+        let start = asked.entry((call.caller, &call.request_id, how)).or_insert(call.start_ns);
+        *start = call.start_ns.min(*start);
+    }
+    let mut faults = BTreeSet::new();
+    for call in calls.iter().filter(|call| call.is_acknowledged()) {
+        let Some((how, reservation)) = use_of(call) else { continue };
+        let Some(since) = released.get(reservation) else { continue };
+        let (caller, request) = (call.caller, call.request_id.as_str());
+        if asked.get(&(caller, request, how)).is_some_and(|start| start >= since) {
+            let since = since / NS_PER_MS;
+            faults.insert(format!(
+                "{reservation} was {how} for caller {caller} ({request}), and had been given back by {since} ms"
+            ));
+        }
+    }
+    faults
+}
+
+/// What a call would do with a reservation that is there.
+fn use_of(call: &Call) -> Option<(&'static str, &str)> {
+    match &call.asked {
+        Asked::Renew { reservation_id, .. } => Some(("renewed", reservation_id)),
+        Asked::Sign { reservation_id, .. } => Some(("signed away", reservation_id)),
+        Asked::Reserve { .. }
+        | Asked::Release { .. }
+        | Asked::Address
+        | Asked::Pay { .. }
+        | Asked::Bump { .. }
+        | Asked::Cancel { .. }
+        | Asked::Look { .. } => None,
     }
 }
 

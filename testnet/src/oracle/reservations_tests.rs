@@ -24,7 +24,14 @@ fn call(request: &str, from_ms: u64, to_ms: u64, asked: Asked, answer: Answer) -
 }
 
 fn reserve(request: &str, from_ms: u64, to_ms: u64, answer: Answer) -> Call {
-    call(request, from_ms, to_ms, Asked::Reserve { outpoints: vec!["c:0".to_owned()], ttl_ms: TTL_MS }, answer)
+    let asked = Asked::Reserve { outpoints: vec!["c:0".to_owned()], ttl_ms: Some(TTL_MS) };
+    call(request, from_ms, to_ms, asked, answer)
+}
+
+/// Until a time of the wall clock.
+fn reserve_until(request: &str, from_ms: u64, to_ms: u64, answer: Answer) -> Call {
+    let asked = Asked::Reserve { outpoints: vec!["c:0".to_owned()], ttl_ms: None };
+    call(request, from_ms, to_ms, asked, answer)
 }
 
 fn granted(id: &str) -> Answer {
@@ -50,7 +57,8 @@ fn release(request: &str, id: &str, from_ms: u64, to_ms: u64, answer: Answer) ->
 }
 
 fn renew(request: &str, id: &str, ttl_ms: u64, from_ms: u64, to_ms: u64, answer: Answer) -> Call {
-    call(request, from_ms, to_ms, Asked::Renew { reservation_id: id.to_owned(), fence: 1, ttl_ms }, answer)
+    let asked = Asked::Renew { reservation_id: id.to_owned(), fence: 1, ttl_ms: Some(ttl_ms) };
+    call(request, from_ms, to_ms, asked, answer)
 }
 
 fn paid(payment: &str, coin: &str) -> Answer {
@@ -100,6 +108,29 @@ fn a_release_without_an_answer_may_have_freed_and_a_refused_one_has_not() {
 }
 
 #[test]
+fn what_is_done_with_a_reservation_that_was_given_back_is_caught() {
+    let before = [reserve("a", 0, 10, granted("r-1")), release("c", "r-1", 20, 30, done())];
+    let after = |calls: &[Call]| faults(&[&before[..], calls].concat());
+    let late = renew("w", "r-1", 1_000, 40, 50, done());
+    assert_eq!(after(std::slice::from_ref(&late)), 1);
+    assert_eq!(after(&[sign("p1", "r-1", 40, 50)]), 1);
+    for answer in [refused(), unknown()] {
+        assert_eq!(after(&[renew("w", "r-1", 1_000, 40, 50, answer)]), 0);
+    }
+    assert_eq!(after(&[renew("w", "r-1", 1_000, 29, 50, done())]), 0, "it may have come before the release");
+    assert_eq!(after(&[renew("w", "r-2", 1_000, 40, 50, done())]), 0, "another one");
+    assert_eq!(after(&[sign("p1", "r-2", 1_040, 1_050)]), 0, "another one");
+    // An answer that is repeated: its first try may have been applied, unless it was refused.
+    let first = |answer| renew("w", "r-1", 1_000, 15, 25, answer);
+    assert_eq!(after(&[first(unknown()), late.clone()]), 0);
+    assert_eq!(after(&[first(refused()), late.clone()]), 1);
+    // Where nobody knows whether it was given back, and where it was not.
+    for answer in [unknown(), refused()] {
+        assert_eq!(faults(&[before[0].clone(), release("c", "r-1", 20, 30, answer), late.clone()]), 0);
+    }
+}
+
+#[test]
 fn a_grant_counts_from_the_first_try_of_its_request() {
     // The first try may have been the one that was granted, so its time is over at 1000.
     let tries = [reserve("a", 0, 100, unknown()), reserve("a", 900, 910, granted("r-1"))];
@@ -124,6 +155,23 @@ fn a_renewal_moves_the_end_and_one_without_an_answer_only_brings_it_nearer() {
     ];
     assert_eq!(faults(&[&short_again[..], &[late]].concat()), 0);
     assert_eq!(faults(&[&short_again[..], &[early]].concat()), 1);
+}
+
+/// By its own clock the leader may have made a second of it, or a day; but it was granted at some moment.
+#[test]
+fn of_a_grant_until_a_time_only_the_shortest_length_is_believed() {
+    let until = reserve_until("a", 0, 10, granted("r-1"));
+    assert_eq!(faults(&[until.clone(), reserve("b", 500, 600, granted("r-2"))]), 1, "no reservation is that short");
+    assert_eq!(faults(&[until.clone(), reserve("b", 1_000, 1_100, granted("r-2"))]), 0, "its caller meant more");
+    assert_eq!(faults(&[reserve("a", 0, 10, granted("r-1")), reserve_until("b", 500, 600, granted("r-2"))]), 1);
+    let holder = [reserve("a", 0, 10, granted("r-1")), renew("w", "r-1", 60_000, 20, 30, done())];
+    let slow = reserve_until("b", 100, 3_000, granted("r-2"));
+    assert_eq!(faults(&[&holder[..], &[slow]].concat()), 1, "it had to be granted at some moment");
+    // A renewal may have brought the end nearer, by a wrong clock, but not below the shortest.
+    let asked = Asked::Renew { reservation_id: "r-1".to_owned(), fence: 1, ttl_ms: None };
+    let renewed = [&holder[..], &[call("x", 100, 110, asked, done())]].concat();
+    assert_eq!(faults(&[&renewed[..], &[reserve("b", 1_000, 1_090, granted("r-2"))]].concat()), 1);
+    assert_eq!(faults(&[&renewed[..], &[reserve("b", 1_100, 1_200, granted("r-2"))]].concat()), 0);
 }
 
 #[test]

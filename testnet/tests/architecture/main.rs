@@ -1,5 +1,5 @@
 //! Keeps what `docs/src/architecture.md` promises: the crate arrows, the folders, the file names, the sizes, and the
-//! absences (core does no IO, only `raft/` names openraft).
+//! absences (core does no IO, only `raft/` names openraft, few files ask the wall clock).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod rules;
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rules::{
-    ARROWS, arrow_faults, is_tests, name_faults, openraft_faults, purity_faults, size_faults, wildcard_arm_faults,
-    word_faults,
+    ARROWS, MAY_ASK_THE_WALL_CLOCK, arrow_faults, asks_the_wall_clock, is_tests, name_faults, openraft_faults,
+    purity_faults, size_faults, wall_clock_faults, wildcard_arm_faults, word_faults,
 };
 use rust_text::before_tests;
 
@@ -165,6 +165,17 @@ fn core_has_no_clock_randomness_io_or_unordered_map() {
     let files = rust_files("coordinator/core/src");
     assert!(!files.is_empty());
     assert_none(&files.iter().flat_map(|(path, text)| purity_faults(path, text)).collect::<Vec<_>>());
+}
+
+/// safety 16.
+#[test]
+fn few_files_ask_the_wall_clock_and_none_that_decides() {
+    let files = all_rust_files();
+    assert_none(&files.iter().flat_map(|(path, text)| wall_clock_faults(path, text)).collect::<Vec<_>>());
+    for (place, why) in MAY_ASK_THE_WALL_CLOCK {
+        let asks = files.iter().any(|(path, text)| path.starts_with(place) && asks_the_wall_clock(text).is_some());
+        assert!(asks, "{place} does not ask the wall clock ({why}): it need not be on the list");
+    }
 }
 
 #[test]

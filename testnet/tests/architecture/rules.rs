@@ -42,6 +42,23 @@ pub const IMPURE_STD: [&str; 7] = ["time", "fs", "net", "env", "io", "process", 
 /// The crates that only the raft folder may name.
 pub const OPENRAFT: [&str; 4] = ["openraft", "openraft_macros", "openraft_rt", "openraft_rt_tokio"];
 
+/// What reads the wall clock, or gives it another name, as code without blanks.
+pub const WALL_CLOCKS: [&str; 6] =
+    ["SystemTime::now", "SystemTimeas", "UNIX_EPOCH.elapsed", "OffsetDateTime::now", "Utc::now", "Local::now"];
+/// The files and folders that may ask the wall clock, and what for. Nothing in them decides about money (safety 16); a
+/// new one has to say here why it does not.
+pub const MAY_ASK_THE_WALL_CLOCK: [(&str, &str); 9] = [
+    ("coordinator/node/src/clock.rs", "the node's only way to it"),
+    ("coordinator/node/src/cli/", "for people to read"),
+    ("coordinator/node/src/pki.rs", "how long a new certificate is good"),
+    ("adapters/src/failpoints.rs", "a clock that is wrong on demand"),
+    ("adapters/src/signer/memory/mod.rs", "when something was noted, for people to read"),
+    ("adapters/src/chain/fake/ledger.rs", "the time of a block that a test makes up"),
+    ("testnet/src/chaos/caller/expiry.rs", "what a caller asks for who names a time"),
+    ("testnet/src/seed.rs", "a seed that nobody has named"),
+    ("testnet/src/ports.rs", "where the search for a free port begins"),
+];
+
 pub fn arrow_faults(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let mut faults = Vec::new();
     for (package, found) in dependencies {
@@ -145,6 +162,19 @@ pub fn openraft_faults(path: &str, text: &str) -> Vec<String> {
     words(&code).filter(|word| OPENRAFT.contains(word)).map(|word| format!("{path} names {word}")).collect()
 }
 
+/// Also in a module of tests: what cuts those off would cut off the code after a single function that is for tests.
+pub fn asks_the_wall_clock(text: &str) -> Option<&'static str> {
+    let flat: String = code_of(text).split_whitespace().collect();
+    WALL_CLOCKS.into_iter().find(|clock| flat.contains(clock))
+}
+
+pub fn wall_clock_faults(path: &str, text: &str) -> Vec<String> {
+    if is_tests(path) || MAY_ASK_THE_WALL_CLOCK.iter().any(|(place, _)| path.starts_with(place)) {
+        return Vec::new();
+    }
+    asks_the_wall_clock(text).map(|clock| format!("{path} has {clock}")).into_iter().collect()
+}
+
 pub fn wildcard_arm_faults(path: &str, text: &str) -> Vec<String> {
     let code = code_of(before_tests(text));
     let flat = code.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -234,6 +264,32 @@ fn openraft_and_unsafe_in_the_wrong_place_are_caught() {
     assert_eq!(openraft_faults("coordinator/node/src/app.rs", "// openraft is behind raft/").len(), 0);
     assert_eq!(word_faults("a.rs", "let x = unsafe { y };", &["unsafe"]).len(), 1);
     assert_eq!(word_faults("a.rs", "#![forbid(unsafe_code)]", &["unsafe"]).len(), 0);
+}
+
+#[test]
+fn a_wall_clock_in_the_wrong_place_is_caught() {
+    for asks in [
+        "let now = SystemTime::now();",
+        "let now = std::time::SystemTime\n    ::now();",
+        "use std::time::SystemTime as Clock;",
+        "let since = UNIX_EPOCH.elapsed();",
+        "let now = OffsetDateTime::now_utc();",
+        "fn look() {}\n#[cfg(test)]\nfn peek() {}\nfn decide() { SystemTime::now(); }",
+    ] {
+        assert_eq!(wall_clock_faults("coordinator/node/src/raft/propose.rs", asks).len(), 1, "{asks}");
+        assert_eq!(wall_clock_faults("coordinator/node/src/clock.rs", asks), Vec::<String>::new());
+        assert_eq!(wall_clock_faults("coordinator/node/src/cli/format.rs", asks), Vec::<String>::new());
+        assert_eq!(wall_clock_faults("testnet/tests/chaos.rs", asks), Vec::<String>::new());
+    }
+    for fine in [
+        "// SystemTime::now would be wrong here",
+        "let now = crate::clock::wall();",
+        "let now = Instant::now();",
+        "let read = SystemTime::try_from(time).ok();",
+        "let text = \"SystemTime::now\";",
+    ] {
+        assert_eq!(wall_clock_faults("coordinator/node/src/raft/propose.rs", fine), Vec::<String>::new(), "{fine}");
+    }
 }
 
 #[test]

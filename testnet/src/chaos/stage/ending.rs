@@ -1,5 +1,5 @@
 //! Faults that are not over when their time is: processes that have to end, a new node that has to be taken in, a
-//! signature that has to come late. And nodes that end by themselves.
+//! signature that has to come late, a branch that has to be given up (`bitcoinds.rs`). And nodes that end by themselves.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -73,7 +73,8 @@ impl Stage {
         match active.planned.kind {
             Kind::WipedDisk => self.still_taking_in(active.hit),
             Kind::LateSignature => self.still_late(active),
-            Kind::Restart | Kind::FailingDisk => self.still_running(active),
+            Kind::BitcoindFork => self.still_apart(active),
+            Kind::Restart | Kind::FailingDisk | Kind::FullDisk => self.still_running(active),
             _ => Ok(false),
         }
     }
