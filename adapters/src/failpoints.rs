@@ -8,6 +8,8 @@
 //! | `fsync_delay_ms` | every commit of a database takes so much longer |
 //! | `fsync_error` | every commit of a database fails with EIO; the node must stop |
 //! | `disk_full` | every commit of a database fails with ENOSPC; the node must stop |
+//! | `disk_read_only` | every commit of a database fails with EROFS; the node must stop |
+//! | `disk_free_bytes` | so much room is left on the disk, whatever it says; the node sees it at its next look |
 //! | `sign_pause_ms` | the node waits so long between a committed intent and the call of the signer |
 //! | `sign_held` | the node waits there until this is no longer set |
 //! | `wall_offset_ms` | the wall clock is wrong by so much, either way |
@@ -31,6 +33,8 @@ const REREAD: Duration = Duration::from_millis(10);
 const EIO: i32 = 5;
 /// No space left on device (errno.h).
 const ENOSPC: i32 = 28;
+/// Read-only file system (errno.h).
+const EROFS: i32 = 30;
 
 /// What the file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
@@ -39,6 +43,8 @@ struct Faults {
     fsync_delay_ms: u64,
     fsync_error: bool,
     disk_full: bool,
+    disk_read_only: bool,
+    disk_free_bytes: Option<u64>,
     sign_pause_ms: u64,
     sign_held: bool,
     wall_offset_ms: i64,
@@ -100,6 +106,9 @@ impl Faults {
         if self.disk_full {
             return fails("write", ENOSPC);
         }
+        if self.disk_read_only {
+            return fails("write", EROFS);
+        }
         Ok(())
     }
 }
@@ -110,6 +119,11 @@ pub fn before_signing() {
     while faults_now().sign_held {
         thread::sleep(REREAD);
     }
+}
+
+/// The room that is left on the disk.
+pub(crate) fn disk_free_bytes() -> Option<u64> {
+    faults().disk_free_bytes
 }
 
 /// What a later version would know.

@@ -55,6 +55,11 @@ pub trait StateStore: Send + Sync + 'static {
     /// Batches may be written meanwhile. The snapshot before the previous one is removed.
     fn snapshot(&self) -> Result<Option<SnapshotFile>, StoreError>;
 
+    /// Whether the disk has room for a snapshot now, as far as that can be told before it is made.
+    fn has_room_for_snapshot(&self) -> bool {
+        true
+    }
+
     /// The latest snapshot, made or installed. Checks that it is there in its full size; see `verify` for its content.
     fn current_snapshot(&self) -> Result<Option<SnapshotFile>, StoreError>;
 

@@ -22,6 +22,7 @@ use crate::health::Beat;
 use crate::peers::{self, Fork, Peers, Report};
 use crate::raft::{Abstention, HashAt, RaftNode};
 use crate::replica::Replica;
+use crate::room::Room;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -70,6 +71,8 @@ pub struct Compared {
     pub peers: Arc<Peers>,
     /// This node's bitcoind.
     pub bitcoind: Arc<BitcoindWatch>,
+    /// The room on this node's disk, and what is known of the others'.
+    pub room: Arc<Room>,
     /// Where another state than most have leads.
     pub quarantine: Quarantine,
     /// Where a worse bitcoind than others have leads.
@@ -79,7 +82,7 @@ pub struct Compared {
 /// Compares until the token is cancelled. From a mismatch on, the node does not answer, signs nothing, performs no duty
 /// and stands for no election, unless nobody else can win one.
 pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
-    let Compared { replica, peers, bitcoind, quarantine, mut hand_over } = compared;
+    let Compared { replica, peers, bitcoind, room, quarantine, mut hand_over } = compared;
     let mut leaderless = 0;
     loop {
         beat.beat();
@@ -93,6 +96,7 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         }
         let contradicted = replica.read(|state| contradicted(&reports, |fork| fork.contradicts(state)));
         bitcoind.hear_of_fork(contradicted, Instant::now());
+        room.hear(&replica.status(), &reports);
         feature_level::consider(&replica, &reports).await;
         finish_change(&replica).await;
         let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();

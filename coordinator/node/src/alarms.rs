@@ -11,10 +11,11 @@ use crate::leader::sign::FROZEN;
 use crate::leader::watch_chain::UNFOLLOWABLE;
 use crate::reorganised::REORGANISED;
 use crate::restored::{RECOVERY, RESTORED};
+use crate::room::DISK_LOW;
 
 /// Every code that an alarm of `/status` may have. Each has a series of `onespend_alarm`, and a row in the page for
 /// operators.
-pub const CODES: [&str; 6] = [UNFOLLOWABLE, MISMATCH, FROZEN, REORGANISED, RECOVERY, RESTORED];
+pub const CODES: [&str; 7] = [UNFOLLOWABLE, MISMATCH, FROZEN, REORGANISED, RECOVERY, RESTORED, DISK_LOW];
 
 /// Alarms by their code.
 #[derive(Default)]

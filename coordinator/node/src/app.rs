@@ -34,6 +34,7 @@ use crate::peers::Peers;
 use crate::raft::{LeaderHint, RaftNode, RaftParts};
 use crate::replica::Replica;
 use crate::restored;
+use crate::room::Room;
 use crate::selection::Busy;
 use crate::shutdown::{self, Drain, Shutdown};
 use crate::telemetry::{self, Telemetry};
@@ -160,6 +161,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let bitcoind = BitcoindWatch::new(Arc::clone(&chain), parts::state_reader(&replica), parts::watch_settings(config));
     let (outbox, inbox) = broadcast::queue();
     let (alarms, quarantine, restored_mark) = marks(config, &replica);
+    let room = Room::new(&config.node.data_dir, config.storage, Arc::clone(&alarms));
     let signing = Arc::new(sign::Signing::new(Arc::clone(&replica), signers, outbox.clone(), Arc::clone(&alarms)));
     let bounds = Bounds { tls: tls.server(), max_message_bytes: parts::message_bytes(config) };
     let [stop_data, stop_control, stop_working] = std::array::from_fn(|_| CancellationToken::new());
@@ -184,7 +186,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
 
     let workers = TaskTracker::new();
     let raft_service =
-        replica.raft().peer_service(parts::peer_identity(config), parts::node_view(&api, &checks)).into_server();
+        replica.raft().peer_service(parts::peer_identity(config), parts::node_view(&api, &checks, &room)).into_server();
     let serving = server::serve_control(control, bounds.clone(), Arc::clone(&api), raft_service, stop_control.clone());
     let control = Server::spawn("control", stop_control, serving);
     form_or_join(&replica, config).await?;
@@ -194,8 +196,8 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let duty = duty(&api, chain, inbox);
     workers.spawn(scripts::keep(scripts, replica.raft().view().clone(), stop_working.clone()));
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
-    let hand_over = HandOver::new(Arc::clone(&replica), Arc::clone(&bitcoind), Arc::clone(&checks), config.health);
-    let heartbeat = watch(&api, quarantine, hand_over, &health, &workers, &stop_working)?;
+    let hand_over = HandOver::new(&replica, &bitcoind, &checks, &room, config.health);
+    let heartbeat = watch(&api, room, quarantine, hand_over, &health, &workers, &stop_working)?;
     workers.spawn(backup::run(parts::backup_schedule(config, &api), stop_working.clone()));
     workers.spawn(restored::run(Arc::clone(&replica), restored_mark, Arc::clone(&alarms), stop_working.clone()));
     let serving = server::serve_data(data, bounds, api, Arc::clone(&health), stop_data.clone());
@@ -206,9 +208,10 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     Ok(Node { replica, peers, health, bitcoind, checks, data, control, stop_working, workers })
 }
 
-/// Starts what watches over Raft's core, and what compares this node with the others.
+/// Starts what watches over Raft's core and over the disk, and what compares this node with the others.
 fn watch(
     api: &Api,
+    room: Arc<Room>,
     quarantine: Quarantine,
     hand_over: HandOver,
     health: &Health,
@@ -220,7 +223,8 @@ fn watch(
     let heartbeat = watchdog::start()?;
     workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, Arc::clone(&heartbeat), stop.clone()));
     let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
-    let compared = agreement::Compared { replica, peers, bitcoind, quarantine, hand_over };
+    room.watch()?;
+    let compared = agreement::Compared { replica, peers, bitcoind, room, quarantine, hand_over };
     workers.spawn(agreement::run(compared, beat, stop.clone()));
     Ok(heartbeat)
 }

@@ -1,8 +1,8 @@
 //! Who should lead instead of this node: a voter that stands for election and whose own bitcoind is in sync, for the
-//! leader takes spends only on what its own bitcoind says, and whose checks pass.
+//! leader takes spends only on what its own bitcoind says, whose disk has room, and whose checks pass.
 //!
-//! A leader whose bitcoind alone is out of sync, or whose checks alone fail (a slow disk, defects), hands over, once, and
-//! then not for a while. Where no other voter is fit either it stays, and refuses new spends only: releases and reads need
+//! A leader whose bitcoind alone is out of sync, whose disk alone is about to be full, or whose checks alone fail (a slow
+//! disk, defects), hands over, once, and then not for a while. Where no other voter is fit either it stays, and refuses new spends only: releases and reads need
 //! none.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::metrics::{self, HandOverReason};
 use crate::peers::{Fork, Peers, Report};
 use crate::raft::{RaftStatus, TransferError};
 use crate::replica::Replica;
+use crate::room::{DISK_LOW, Room};
 
 /// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
 /// why it hands over.
@@ -31,18 +32,26 @@ pub struct HandOver {
     replica: Arc<Replica>,
     bitcoind: Arc<BitcoindWatch>,
     checks: Arc<Checks>,
+    room: Arc<Room>,
     decision: Decision,
 }
 
 impl HandOver {
     /// Nothing was handed over yet.
     pub fn new(
-        replica: Arc<Replica>,
-        bitcoind: Arc<BitcoindWatch>,
-        checks: Arc<Checks>,
+        replica: &Arc<Replica>,
+        bitcoind: &Arc<BitcoindWatch>,
+        checks: &Arc<Checks>,
+        room: &Arc<Room>,
         config: health::Config,
     ) -> Self {
-        Self { replica, bitcoind, checks, decision: Decision::new(config) }
+        Self {
+            replica: Arc::clone(replica),
+            bitcoind: Arc::clone(bitcoind),
+            checks: Arc::clone(checks),
+            room: Arc::clone(room),
+            decision: Decision::new(config),
+        }
     }
 
     /// Why this node should not lead.
@@ -52,6 +61,9 @@ impl HandOver {
             && !self.bitcoind.is_catching_up()
         {
             return Some((HandOverReason::Bitcoind, why.to_owned()));
+        }
+        if self.room.is_low() {
+            return Some((HandOverReason::Disk, DISK_LOW.to_owned()));
         }
         self.checks.unfit(Instant::now()).map(|names| (HandOverReason::Check, names))
     }

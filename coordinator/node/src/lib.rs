@@ -52,6 +52,7 @@ mod reorganised;
 mod replacement;
 mod replica;
 mod restored;
+mod room;
 mod runtime;
 #[cfg(feature = "sabotage")]
 mod sabotage;

@@ -79,6 +79,8 @@ const POLICY_DENIALS: &str = "onespend_policy_denials_total";
 const BACKUP_LAST: &str = "onespend_backup_last_success_timestamp_seconds";
 const BACKUP_FAILURES: &str = "onespend_backup_failures_total";
 const TELEMETRY_FAILURES: &str = "onespend_telemetry_export_failures_total";
+const DISK_FREE: &str = "onespend_disk_free_bytes";
+const DISK_RESERVE: &str = "onespend_disk_reserve_bytes";
 const ALARM: &str = "onespend_alarm";
 const CHECK_FAILING: &str = "onespend_check_failing";
 const CHECKS_PASSING: &str = "onespend_checks_passing";
@@ -98,7 +100,7 @@ const CATALOGUE: &[Entry] = &[
     entry(SNAPSHOT_SECONDS, Kind::Histogram(SNAPSHOT_BUCKETS), Unit::Seconds, "Time to make one snapshot of the state."),
     entry(SNAPSHOT_BYTES, Kind::Gauge, Unit::Bytes, "Size of the last snapshot that this node made."),
     entry(LEADER_CHANGES, Kind::Counter, Unit::Count, "Times that this node learned of a leader, or of a leader's new term."),
-    entry(HAND_OVERS, Kind::Counter, Unit::Count, "Times that this node handed leadership over, by reason: bitcoind, check, operator, or stop."),
+    entry(HAND_OVERS, Kind::Counter, Unit::Count, "Times that this node handed leadership over, by reason: bitcoind, check, disk, operator, or stop."),
     entry(IS_LEADER, Kind::Gauge, Unit::Count, "1 if this node believes to lead; whether a quorum agrees is what /leader tells."),
     entry(TERM, Kind::Gauge, Unit::Count, "The Raft term of this node."),
     entry(BITCOIND_HEIGHT, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind has connected."),
@@ -118,6 +120,8 @@ const CATALOGUE: &[Entry] = &[
     entry(BACKUP_LAST, Kind::Gauge, Unit::Seconds, "When this node last made a backup by its schedule, in seconds since 1970."),
     entry(BACKUP_FAILURES, Kind::Counter, Unit::Count, "Backups by this node's schedule that failed."),
     entry(TELEMETRY_FAILURES, Kind::Counter, Unit::Count, "Batches of spans that could not be exported."),
+    entry(DISK_FREE, Kind::Gauge, Unit::Bytes, "Room on the file system of the data folder, besides what is held back."),
+    entry(DISK_RESERVE, Kind::Gauge, Unit::Bytes, "Space that is held back for when the disk is full; 0 once it is given up."),
     entry(ALARM, Kind::Gauge, Unit::Count, "1 while the alarm of this code stands on this node; else 0."),
     entry(CHECK_FAILING, Kind::Gauge, Unit::Count, "1 while this check of this node fails; else 0. The labels say its name, and its purpose: primary, readiness, or report."),
     entry(CHECKS_PASSING, Kind::Gauge, Unit::Count, "1 if the checks for this purpose (primary, readiness), taken together, pass; else 0."),
@@ -317,6 +321,12 @@ pub fn oldest_payments(ages: &std::collections::BTreeMap<&'static str, Duration>
     }
 }
 
+/// Room on the disk, and how much of it is held back, in bytes.
+pub fn disk(free: u64, reserve: u64) {
+    gauge!(DISK_FREE).set(number(free));
+    gauge!(DISK_RESERVE).set(number(reserve));
+}
+
 /// The alarms that stand. Every code has its series, so that one that ends goes back to 0.
 pub fn alarms(standing: &[crate::health::Alarm]) {
     for code in crate::alarms::CODES {
@@ -385,6 +395,8 @@ pub enum HandOverReason {
     Bitcoind,
     /// One of its checks fails.
     Check,
+    /// Its disk is about to be full.
+    Disk,
     /// It was told to.
     Operator,
     /// It stops.
@@ -397,6 +409,7 @@ impl HandOverReason {
         match self {
             Self::Bitcoind => "bitcoind",
             Self::Check => "check",
+            Self::Disk => "disk",
             Self::Operator => "operator",
             Self::Stop => "stop",
         }

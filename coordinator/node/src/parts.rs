@@ -28,6 +28,7 @@ use crate::identity::{Identity, Party};
 use crate::metrics::{self, RpcOutcome};
 use crate::raft::{Addresses, NodeId, NodeView, PeerIdentity, ProposalEnd, RaftConfig, RaftObserver, RaftParts};
 use crate::replica::Replica;
+use crate::room::{self, Room};
 use crate::tls::Material;
 
 /// This node's certificates. One that is not its own is refused before anybody else does; the metrics say when it ends.
@@ -144,6 +145,7 @@ fn log_options(fsync: &Arc<FsyncWatch>) -> LogOptions {
 pub(crate) fn raft(config: &Config, tls: &Material, fsync: &Arc<FsyncWatch>) -> anyhow::Result<RaftParts> {
     let owner = Owner { cluster_id: config.cluster.id.clone(), node_id: config.node.id };
     let folder = DataFolder::open(&config.node.data_dir, &owner).context("node.data_dir")?;
+    room::make_way(folder.path(), config.storage).context("making room for the log")?;
     let log = SqliteLog::open(&folder, log_options(fsync)).context("opening the log")?;
     let state = SqliteState::open(&folder).context("opening the state")?;
     Ok(RaftParts {
@@ -218,8 +220,8 @@ pub(crate) fn peer_identity(config: &Config) -> PeerIdentity {
 }
 
 /// What this node tells the others of itself.
-pub(crate) fn node_view(api: &Arc<Api>, checks: &Arc<Checks>) -> NodeView {
-    let (api, checks) = (Arc::clone(api), Arc::clone(checks));
+pub(crate) fn node_view(api: &Arc<Api>, checks: &Arc<Checks>, room: &Arc<Room>) -> NodeView {
+    let (api, checks, room) = (Arc::clone(api), Arc::clone(checks), Arc::clone(room));
     Arc::new(move || {
         let hashes = api.replica.hashes();
         let hash = |at: &crate::raft::HashAt| v1::StateHash { index: at.index.0, hash: at.hash.to_vec().into() };
@@ -229,6 +231,7 @@ pub(crate) fn node_view(api: &Arc<Api>, checks: &Arc<Checks>) -> NodeView {
             feature_level: feature_level::known(),
             unfit: unfit(&api, &checks).unwrap_or_default(),
             abstains: api.replica.raft().abstains(),
+            disk_low: room.is_low(),
             removed: api.replica.raft().removed(),
             contradicts: api.bitcoind.contradicts().map(|block| v1::BlockRef {
                 height: block.height.0,

@@ -41,6 +41,8 @@ pub struct Report {
     pub unfit: Option<String>,
     /// Whether it stands for no election.
     pub abstains: bool,
+    /// Whether its own disk is about to be full.
+    pub disk_low: bool,
     /// The nodes that were removed while it was there.
     pub removed: Vec<u64>,
 }
@@ -88,6 +90,7 @@ fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
         feature_level: answer.feature_level,
         unfit: Some(answer.unfit.clone()).filter(|why| !why.is_empty()),
         abstains: answer.abstains,
+        disk_low: answer.disk_low,
         removed: answer.removed.clone(),
     }
 }

@@ -15,6 +15,11 @@ pub struct Failpoints {
     pub fsync_error: bool,
     /// There is no room for any commit of a database.
     pub disk_full: bool,
+    /// No commit of a database may write.
+    pub disk_read_only: bool,
+    /// The disk says that so much room is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_free_bytes: Option<u64>,
     /// The node waits so long between an intent and the call of the signer.
     pub sign_pause_ms: u64,
     /// The node waits there until this is no longer set.
@@ -65,8 +70,8 @@ mod tests {
         file.change(|now| now.fsync_delay_ms = 7).unwrap();
         file.change(|now| now.wall_offset_ms = -5).unwrap();
         let text = concat!(
-            r#"{"fsync_delay_ms":7,"fsync_error":false,"disk_full":false,"sign_pause_ms":0,"#,
-            r#""sign_held":false,"wall_offset_ms":-5}"#
+            r#"{"fsync_delay_ms":7,"fsync_error":false,"disk_full":false,"disk_read_only":false,"#,
+            r#""sign_pause_ms":0,"sign_held":false,"wall_offset_ms":-5}"#
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }

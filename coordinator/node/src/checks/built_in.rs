@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onespend_adapters::store::free_bytes;
+
 use super::Look;
 use super::fsync::FsyncWatch;
 use crate::bitcoind::BitcoindWatch;
@@ -79,12 +81,9 @@ fn rate(answered: u64, defects: u64, max_percent: u64, min_requests: u64) -> Loo
 
 /// Room for this user on the file system of a folder.
 pub(super) fn disk_free(folder: &Path, least: u64) -> Look {
-    match rustix::fs::statvfs(folder) {
-        Ok(found) => {
-            let free = found.f_bavail.saturating_mul(found.f_frsize);
-            Look { good: free >= least, value: format!("{free} bytes free") }
-        }
-        Err(error) => Look::bad(&format!("{}: {error}", folder.display())),
+    match free_bytes(folder) {
+        Ok(free) => Look { good: free >= least, value: format!("{free} bytes free") },
+        Err(error) => Look::bad(&error.to_string()),
     }
 }
 

@@ -36,7 +36,7 @@ use fault::Faults;
 use reader::{Reading, closest};
 
 use crate::checks::config::{CheckConfig, MAX_CHECKS};
-use crate::{backup, health, shutdown, telemetry, tls};
+use crate::{backup, health, room, shutdown, telemetry, tls};
 
 /// Exit code of `onespend config check` for a file with errors.
 pub const EXIT_FAULTS: u8 = 2;
@@ -59,6 +59,8 @@ pub struct Config {
     pub tls: tls::Config,
     /// `[raft]`
     pub raft: RaftConfig,
+    /// `[storage]`
+    pub storage: room::Config,
     /// `[bitcoind]`
     pub bitcoind: BitcoindConfig,
     /// `[[signers]]`
@@ -195,6 +197,7 @@ fn read_sections(mut table: Table, reading: &mut Reading) -> Config {
         listen: sections.one("listen", ListenConfig::read),
         tls: sections.one("tls", tls::Config::read),
         raft: sections.one("raft", RaftConfig::read),
+        storage: sections.one("storage", room::Config::read),
         bitcoind: sections.one("bitcoind", BitcoindConfig::read),
         signers: sections.many("signers", MAX_SIGNERS, SignerConfig::read),
         health: sections.one("health", health::Config::read),

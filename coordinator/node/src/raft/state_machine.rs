@@ -19,6 +19,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
 
 use super::codec::{self, Marker};
 use super::lag::AppendTimes;
@@ -253,6 +254,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.wait_for_disk().await?;
         }
         Ok(())
+    }
+
+    /// Without room for one the log goes on growing: it takes less, and an attempt that fails would end the node.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        let store = Arc::clone(&self.store);
+        let has_room = force || runtime::blocking(move || store.has_room_for_snapshot()).await.unwrap_or(true);
+        if !has_room {
+            warn!("no snapshot is made, and the log is not purged: the disk has too little room for one");
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {

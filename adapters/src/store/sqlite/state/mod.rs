@@ -18,8 +18,11 @@ use crate::store::shelf::Shelf;
 use crate::store::snapshot::sha256_of;
 use crate::store::{
     FailureWatcher, IncomingSnapshot, Owner, RowBatch, RowVisitor, SnapshotDigest, SnapshotFile, StateStore,
-    StoreError, durable,
+    StoreError, durable, free_bytes,
 };
+
+/// What a snapshot leaves free for the log.
+const BESIDE_A_SNAPSHOT: u64 = 8 << 20;
 
 /// The state in a data folder.
 pub struct SqliteState {
@@ -144,6 +147,14 @@ impl StateStore for SqliteState {
         let shelved = shelf.put(&workplace, digest, false)?;
         shelf.retire()?;
         Ok(Some(shelved.file))
+    }
+
+    /// A snapshot has no more bytes than the database that it is a copy of.
+    fn has_room_for_snapshot(&self) -> bool {
+        let (Ok(free), Ok(database)) = (free_bytes(self.folder.path()), std::fs::metadata(&self.path)) else {
+            return true;
+        };
+        free >= database.len().saturating_add(BESIDE_A_SNAPSHOT)
     }
 
     fn current_snapshot(&self) -> Result<Option<SnapshotFile>, StoreError> {
