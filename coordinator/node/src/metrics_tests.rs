@@ -43,6 +43,7 @@ fn exercise() {
         oldest: BTreeMap::new(),
     });
     oldest_payments(&BTreeMap::from([("signing", MS * 1_500), ("signed", Duration::ZERO)]));
+    disk(5_000_000_000, 67_108_864);
     alarms(&[Alarm { code: crate::agreement::MISMATCH, message: "on purpose".to_owned() }]);
     check_failing("disk-free", "report", true);
     checks_passing("primary", true);
