@@ -116,7 +116,6 @@ lint: ## formatting, clippy and documentation, each with warnings as errors
 
 test: setup-test lint build-failpoints ## everything: setup, bitcoind, lint, all tests. What .ci/run calls
 	@$(FIND_BITCOIND); $(FIND_PYTHON); $(FIND_S3); $(FIND_ENVOY); $(CARGO) test --release --locked --workspace --no-fail-fast
-	@$(CARGO) test --release --locked -p onespend-adapters --lib --features failpoints failpoints
 
 fmt: ## format the code
 	$(CARGO) fmt --all

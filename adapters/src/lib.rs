@@ -2,7 +2,9 @@
 
 pub mod backup;
 pub mod chain;
-#[cfg(feature = "failpoints")]
+// Under test only so that its own tests are among the others: nothing calls it there.
+#[cfg(any(test, feature = "failpoints"))]
+#[cfg_attr(not(feature = "failpoints"), allow(dead_code))]
 pub mod failpoints;
 pub mod psbt;
 #[cfg(feature = "sabotage")]
