@@ -68,8 +68,9 @@ pub(super) fn is_named_by(cluster_id: &str, node_id: u64, name: &str) -> bool {
 
 /// The backups that may go: of those that `newest` names as its own kind, all but the latest `keep`. One is of that kind
 /// when its header says that the same node of the same cluster made it, and it still has the name that follows from its
-/// header. Which is later the log says, whose index only grows; clocks go back and forth. `newest` was just made and read
-/// back; it stays.
+/// header. Which is later the log says; clocks go back and forth. `newest` was just made and read back; it stays. So does
+/// what is of a later index than it: the data folders were put back to an earlier state meanwhile, and whatever was made
+/// before that is another history, for people to remove.
 pub fn superfluous<'a>(kept: &'a [Kept], newest: &Header, keep: usize) -> Vec<&'a str> {
     let mut own: Vec<(u64, u64, &str)> = kept
         .iter()
@@ -78,6 +79,7 @@ pub fn superfluous<'a>(kept: &'a [Kept], newest: &Header, keep: usize) -> Vec<&'
             header.cluster_id == newest.cluster_id
                 && header.node_id == newest.node_id
                 && file_name(header) == *name
+                && header.index <= newest.index
                 && *header != newest
         })
         .map(|(header, name)| (header.index, header.made_unix_ms, name))
@@ -132,6 +134,14 @@ mod tests {
         assert_eq!(superfluous(&listed, newest, 3), [file_name(&all[0])]);
         assert_eq!(superfluous(&listed, newest, 1), [2, 1, 0].map(|at: usize| file_name(&all[at])));
         assert_eq!(superfluous(&listed, newest, 0).len(), 3, "none would be no retention");
+    }
+
+    #[test]
+    fn what_was_made_before_the_folders_were_put_back_counts_for_nothing_and_stays() {
+        let made = |index, made_unix_ms| Header { index, ..header(1, made_unix_ms) };
+        let all = [made(10, 1), made(90, 2), made(95, 3), made(11, 4), made(12, 5)];
+        let listed: Vec<Kept> = all.clone().map(kept).into();
+        assert_eq!(superfluous(&listed, &all[4], 2), [file_name(&all[0])]);
     }
 
     #[test]

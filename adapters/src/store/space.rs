@@ -40,9 +40,17 @@ impl SpaceReserve {
         Self { path: folder.join(FILE), bytes }
     }
 
+    /// Whether it takes space, though perhaps not as much as it should.
+    pub fn takes_space(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Whether all of it is there.
     pub fn is_held(&self) -> bool {
-        self.bytes == 0 || fs::metadata(&self.path).is_ok_and(|found| found.len() == self.bytes)
+        match fs::metadata(&self.path) {
+            Ok(found) => self.bytes > 0 && found.len() == self.bytes,
+            Err(_) => self.bytes == 0,
+        }
     }
 
     /// Takes the space, if it is not held yet; one of another size is made anew.
@@ -54,6 +62,13 @@ impl SpaceReserve {
             return Ok(());
         }
         self.give_up()?;
+        if self.bytes == 0 {
+            return Ok(());
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        if free_bytes(folder)? < self.bytes {
+            return Err(StoreError::io(&self.path, "set aside")(io::ErrorKind::StorageFull.into()));
+        }
         let taken = File::options()
             .create_new(true)
             .write(true)
@@ -130,10 +145,12 @@ mod tests {
         larger.hold().unwrap();
         assert_eq!(fs::metadata(folder.path().join(FILE)).unwrap().len(), BYTES + 1);
         let none = SpaceReserve::of(folder.path(), 0);
-        assert!(none.is_held());
-        none.give_up().unwrap();
+        assert!(!none.is_held());
         none.hold().unwrap();
-        assert!(!folder.path().join(FILE).exists());
+        SpaceReserve::of(folder.path(), BYTES).hold().unwrap();
+        assert!(none.takes_space() && !none.is_held(), "an earlier setting held some");
+        none.hold().unwrap();
+        assert!(!none.takes_space() && none.is_held() && !folder.path().join(FILE).exists());
     }
 
     #[test]

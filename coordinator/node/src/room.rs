@@ -70,7 +70,7 @@ impl Config {
 /// The reserve cannot be removed: a disk that may not be written.
 pub fn make_way(data_dir: &Path, config: Config) -> anyhow::Result<()> {
     let reserve = SpaceReserve::of(data_dir, config.reserve_bytes);
-    if free_bytes(data_dir).is_ok_and(|free| config.has_to_give_up(free)) {
+    if config.reserve_bytes == 0 || free_bytes(data_dir).is_ok_and(|free| config.has_to_give_up(free)) {
         reserve.give_up()?;
     }
     Ok(())
@@ -151,6 +151,7 @@ impl Room {
         // Before the lock: this is what may hang.
         let Ok(free) = free_bytes(&self.folder) else { return };
         let held = self.keep_reserve(free);
+        let Ok(free) = free_bytes(&self.folder) else { return };
         let mut standing = self.standing();
         let low = self.config.is_low(standing.own.is_some(), free, held);
         standing.own = low.then(|| {
@@ -165,7 +166,7 @@ impl Room {
     /// Gives the reserve up, or takes it again; whether it is held then.
     fn keep_reserve(&self, free: u64) -> bool {
         let held = self.reserve.is_held();
-        if held && self.config.reserve_bytes > 0 && self.config.has_to_give_up(free) {
+        if self.reserve.takes_space() && self.config.has_to_give_up(free) {
             match self.reserve.give_up() {
                 Ok(()) => warn!(free, bytes = self.config.reserve_bytes, "the disk is full: the reserve is given up"),
                 Err(error) => warn!(%error, "the disk is full, and the reserve cannot be given up"),

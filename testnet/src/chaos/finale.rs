@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use onespend_proto::client::Rejection;
 use tokio::runtime::Runtime;
 
@@ -110,6 +110,7 @@ fn mined_again(stage: &Stage, orders: &Orders) -> Result<ChainVerdict> {
     while bitcoind.height()? < target && Instant::now() < deadline {
         thread::sleep(POLL);
     }
+    ensure!(bitcoind.height()? >= target, "{FINALITY_DEPTH} blocks were not mined within {PATIENCE:?}");
     let blocks = chain::read_blocks(bitcoind, 1)?;
     Ok(chain::judge(&blocks, orders, usize::try_from(FINALITY_DEPTH)?))
 }

@@ -192,7 +192,7 @@ fn a_purge_keeps_what_stands_between_a_payment_and_a_second_one() {
     assert!(!place("var/lib/onespend").exists() && !place("var/log/onespend").exists());
     assert!(place("var/lib/onespend-signer/hot.db").is_file() && place("etc/onespend/node.key").is_file());
     assert!(
-        place("var/lib/onespend-signer/signer-cold.db").is_file(),
+        place("var/lib/onespend-signer/purged-1/signer-cold.db").is_file(),
         "the default place of a memory is the data folder"
     );
     assert_eq!(said.matches("was kept").count(), 2, "{said}");

@@ -116,7 +116,8 @@ fn hand_overs(scene: &Scene, index: usize) -> Option<String> {
 /// or is owed goes on, in the end on the reserve; with room again everything is as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_is_about_to_run_out_of_room_takes_no_spends_and_still_releases_reads_and_settles() {
-    let mut scene = Scene::start(Stage { name: "low", coins: 8, faulty: true, ..Stage::default() }).await;
+    let keys = &[("ONESPEND_RAFT__SNAPSHOT_EVERY_ENTRIES", "100")];
+    let mut scene = Scene::start(Stage { name: "low", coins: 8, faulty: true, keys, ..Stage::default() }).await;
     let first = scene.primary();
     let others = Scene::others(first);
     for index in 0..NODES {
@@ -151,6 +152,11 @@ async fn a_cluster_that_is_about_to_run_out_of_room_takes_no_spends_and_still_re
     assert!(refused.as_ref().is_err_and(|error| error.is(reason::NOT_SERVING)), "{refused:?}");
     assert!(scene.says(second, "/leader"), "nobody is fit, so it stays");
     release(&scene.client, &held).await;
+    // A snapshot would not fit, and none is tried: its failure would end the node.
+    let before = scene.status(second).await.snapshot_index;
+    scene.drive_to_a_hash(&[0, 1, 2]).await;
+    scene.drive_to_a_hash(&[0, 1, 2]).await;
+    assert_eq!(scene.status(second).await.snapshot_index, before);
     let mut paid = vec!["owed", "by-the-others"];
     scene.settle_and_judge(&paid).await;
 
@@ -162,6 +168,12 @@ async fn a_cluster_that_is_about_to_run_out_of_room_takes_no_spends_and_still_re
         assert!(reserve_file(&scene, index));
     }
     scene.primary();
+    scene.drive_to_a_hash(&[0, 1, 2]).await;
+    eventually("snapshots are made again", async || {
+        let now = scene.status(second).await.snapshot_index;
+        need(now > before, || format!("{now}"))
+    })
+    .await;
     // The one that was refused was no order.
     let request = scene.order("refused", 2.0);
     scene.client.create_payment(request).await.unwrap();

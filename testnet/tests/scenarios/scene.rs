@@ -124,7 +124,7 @@ impl Scene {
 
     /// Drives the log over the next index that has a hash, by entries of a kind that is refused and needs no coins: so in
     /// recovery, too, and without any bitcoind.
-    async fn drive_to_a_hash(&self, running: &[usize]) {
+    pub async fn drive_to_a_hash(&self, running: &[usize]) {
         let (client, first) = (self.client_of(running), running[0]);
         let target = (self.status(first).await.applied_index / HASH_EVERY + 1) * HASH_EVERY;
         eventually("the log goes on", async || {

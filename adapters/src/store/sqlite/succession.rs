@@ -87,6 +87,7 @@ struct Plan {
     move_aside: Vec<String>,
     put_in_place: Vec<String>,
     /// For people: what the old stores were found to hold.
+    #[serde(default)]
     found: String,
 }
 

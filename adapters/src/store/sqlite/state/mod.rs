@@ -21,8 +21,8 @@ use crate::store::{
     StoreError, durable, free_bytes,
 };
 
-/// What a snapshot leaves free for the log.
-const BESIDE_A_SNAPSHOT: u64 = 8 << 20;
+/// What a copy of the state leaves free for the log: more than a reserve of the usual size is given up for.
+const BESIDE_A_COPY: u64 = 32 << 20;
 
 /// The state in a data folder.
 pub struct SqliteState {
@@ -118,6 +118,15 @@ pub fn read_copy(path: &Path, visit: &mut RowVisitor<'_>) -> Result<StateCopy, S
     Ok(StateCopy { owner, marker })
 }
 
+/// Whether so many copies of so many bytes leave enough.
+fn has_room(free: u64, bytes: u64, copies: u64) -> bool {
+    free >= bytes.saturating_mul(copies).saturating_add(BESIDE_A_COPY)
+}
+
+fn no_room(folder: &Path, action: &'static str) -> StoreError {
+    StoreError::io(folder, action)(std::io::ErrorKind::StorageFull.into())
+}
+
 /// Opens a snapshot for reading.
 fn open_snapshot(path: &Path) -> Result<Connection, StoreError> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -149,12 +158,11 @@ impl StateStore for SqliteState {
         Ok(Some(shelved.file))
     }
 
-    /// A snapshot has no more bytes than the database that it is a copy of.
+    /// A copy has no more bytes than the database that it is made of, and what waits beside it in the write-ahead log.
     fn has_room_for_snapshot(&self) -> bool {
-        let (Ok(free), Ok(database)) = (free_bytes(self.folder.path()), std::fs::metadata(&self.path)) else {
-            return true;
-        };
-        free >= database.len().saturating_add(BESIDE_A_SNAPSHOT)
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        let database = size(&self.path).saturating_add(size(&database::with_suffix(&self.path, "-wal")));
+        free_bytes(self.folder.path()).map_or(true, |free| has_room(free, database, 1))
     }
 
     fn current_snapshot(&self) -> Result<Option<SnapshotFile>, StoreError> {
@@ -167,12 +175,19 @@ impl StateStore for SqliteState {
         if self.with_db(|db| table::read_marker(db, &self.path))?.is_none() {
             return Ok(None);
         }
+        if !self.has_room_for_snapshot() {
+            return Err(no_room(self.folder.path(), "copy the state to"));
+        }
         let place = shelf.copy_place()?;
         let digest = self.copy_to(&place.0)?;
         Ok(Some(SnapshotFile::copied(place, digest)))
     }
 
+    /// What is received lies there twice until it is installed, and an installation that fails ends the node.
     fn receive(&self, announced: SnapshotDigest) -> Result<IncomingSnapshot, StoreError> {
+        if free_bytes(self.folder.path()).is_ok_and(|free| !has_room(free, announced.size_bytes, 2)) {
+            return Err(no_room(self.folder.path(), "receive a snapshot in"));
+        }
         lock(&self.shelf).receive(announced)
     }
 
