@@ -186,6 +186,13 @@ impl Register {
                 "give the public descriptor here, and the private one to a signer of the nodes' configuration",
             ));
         }
+        let lines = descriptor.lines().filter(|line| !line.trim().is_empty()).count();
+        if lines > 1 {
+            return Err(Failure::usage(format!(
+                "there are {lines} descriptors, and a wallet has one; nothing was sent"
+            ))
+            .remedy("give one line, and register another wallet for each other one"));
+        }
         let id = self.repeat.id();
         let request = v1::RegisterWalletRequest {
             request_id: id.clone(),

@@ -36,6 +36,8 @@ fn a_descriptor_may_come_from_a_file_and_never_leaves_with_a_private_key() {
 
     let refused = with_input("wpkh(tprv8secret/0)", &environment, &args).code(2);
     assert!(refused.err.contains("private key") && !refused.err.contains("secret"), "{refused:?}");
+    let refused = with_input("wpkh(tpub)\n\ntr(tpub)\n", &environment, &args).code(2);
+    assert!(refused.err.contains("2 descriptors") && refused.err.contains("one line"), "{refused:?}");
     assert_eq!(cluster.node.all::<v1::RegisterWalletRequest>().len(), 1);
 }
 
