@@ -26,9 +26,11 @@ const APART_PATIENCE: Duration = Duration::from_secs(20);
 const OVERTAKE_PATIENCE: Duration = Duration::from_secs(30);
 /// Far above what a block takes: one that is asked for twice would make a branch longer than it may be.
 const BRANCH_RPC_TIMEOUT: Duration = Duration::from_mins(1);
-/// Who mines on a branch of his own: nobody that any judge knows. Another miner also makes another block of the same
-/// content in the same second.
+/// Who mines on a branch of his own: nobody that any judge knows.
 const STRANGER: [u8; 20] = [0x5a; 20];
+/// Who mines what replaces blocks that are taken back, another one each time: the same miner would make the same block of
+/// the same content in the same second, and that one was just forbidden.
+const REPLACER: u8 = 0x5b;
 
 /// Mines until it is dropped.
 #[derive(Debug)]
@@ -175,6 +177,12 @@ impl Shared {
     }
 }
 
+/// The address of a miner without keys, as an argument of an RPC.
+fn miner_of(hash: [u8; 20]) -> Result<Value> {
+    let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(hash));
+    Ok(json!(Address::from_script(&script, Network::Regtest).context("no address for this script")?.to_string()))
+}
+
 /// A block with the content of one that was just taken back, mined within the same second, is that very block, which
 /// bitcoind refuses. A second later it is another.
 fn insist(miner: &Caller, method: &str, parameters: &[Value]) -> Result<()> {
@@ -238,9 +246,7 @@ impl Chain {
             thread::sleep(POLL);
         }
         let miner = bitcoind.caller().within(BRANCH_RPC_TIMEOUT);
-        let stranger = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(STRANGER));
-        let stranger = Address::from_script(&stranger, Network::Regtest).context("no address for this script")?;
-        let stranger = json!(stranger.to_string());
+        let stranger = miner_of(STRANGER)?;
         // What is deep on the branch is called final by who follows it: its heights count from now on.
         self.chronicle.expect();
         for _ in 0..blocks {
@@ -292,7 +298,9 @@ impl Chain {
         ensure!(tip > depth, "there are only {tip} blocks");
         let first: BlockHash = miner.call("getblockhash", &[json!(tip + 1 - depth)])?;
         miner.call::<Value>("invalidateblock", &[json!(first)])?;
-        let address = json!(self.address.to_string());
+        let mut replacer = [REPLACER; 20];
+        replacer[..8].copy_from_slice(&self.reorgs.to_le_bytes());
+        let address = miner_of(replacer)?;
         self.chronicle.expect();
         if empty {
             for _ in 0..depth {
