@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::chronicle::Chronicle;
 use crate::bitcoind::{Bitcoind, Caller};
+use crate::cluster::FINALITY_DEPTH;
 
 /// A frozen bitcoind must not hold up the others.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,6 +53,8 @@ struct Chain {
     bitcoinds: Vec<Caller>,
     /// Those that a fault has hit; they are not mined on.
     faulty: Vec<bool>,
+    /// The bitcoind that has a branch of its own, and how many blocks that has.
+    branch: Option<(usize, u32)>,
     address: Address,
     next: usize,
     reorgs: u64,
@@ -70,7 +73,8 @@ impl Blocks {
         let bitcoinds: Vec<Caller> = bitcoinds.iter().map(|bitcoind| bitcoind.caller().within(RPC_TIMEOUT)).collect();
         let faulty = vec![false; bitcoinds.len()];
         let highest = chronicle.highest();
-        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next: 0, reorgs: 0, highest, chronicle });
+        let chain =
+            Mutex::new(Chain { bitcoinds, faulty, branch: None, address, next: 0, reorgs: 0, highest, chronicle });
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), pace: Mutex::new(pace), chain });
         let for_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || {
@@ -89,7 +93,9 @@ impl Blocks {
 
     /// Whether a fault has hit a bitcoind: then it is not mined on.
     pub fn set_faulty(&self, index: usize, faulty: bool) {
-        if let Some(known) = self.shared.chain().faulty.get_mut(index) {
+        let mut chain = self.shared.chain();
+        chain.branch = chain.branch.filter(|(branched, _)| faulty || *branched != index);
+        if let Some(known) = chain.faulty.get_mut(index) {
             *known = faulty;
         }
     }
@@ -239,6 +245,7 @@ impl Chain {
             return Ok(false);
         }
         *self.faulty.get_mut(index).with_context(|| format!("no bitcoind at index {index}"))? = true;
+        self.branch = Some((index, blocks));
         bitcoind.set_network(false)?;
         let deadline = Instant::now() + APART_PATIENCE;
         while bitcoind.call::<u32>("getconnectioncount", &[])? > 0 {
@@ -291,7 +298,13 @@ impl Chain {
         self.chronicle.follow(tip, longest.first().context("every bitcoind is faulty")?)
     }
 
+    /// Of fewer blocks than asked for while there is a branch: a log that follows it has to take back both, and what has
+    /// finality depth stays.
     fn reorganise(&mut self, depth: u32, empty: bool) -> Result<()> {
+        let depth = match self.branch {
+            None => depth,
+            Some((_, blocks)) => depth.min(FINALITY_DEPTH.saturating_sub(1 + blocks)).max(1),
+        };
         self.wait_until_spread(); // else blocks would be taken back that some have not seen
         let (tip, longest) = self.longest()?;
         let miner = longest.first().context("every bitcoind is faulty")?;
