@@ -9,7 +9,7 @@ use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut};
 use onespend_proto::client::{Client, ClientError};
 use onespend_proto::v1::{self, UtxoState};
-use onespend_testnet::hot::WALLET;
+use onespend_testnet::hot::{MAX_FEE, WALLET};
 
 use crate::scene::{AMOUNT_SAT, Call, Scene, fresh_id, payee, recipient};
 
@@ -28,10 +28,12 @@ const STATES: [UtxoState; 8] = [
 ];
 
 impl Scene {
-    /// So many coins that are free.
+    /// So many coins that are free, each enough for a payment and the highest fee that is allowed: change of change is not.
     pub async fn free_coins(&self, count: usize) -> Vec<v1::Utxo> {
         let mut free = self.coins().await;
-        free.retain(|coin| coin.state() == UtxoState::Available);
+        free.retain(|coin| {
+            coin.state() == UtxoState::Available && coin.value_sat >= AMOUNT_SAT + MAX_FEE.to_sat().cast_signed()
+        });
         assert!(free.len() >= count, "{count} free coins wanted, {} there", free.len());
         free.truncate(count);
         free
