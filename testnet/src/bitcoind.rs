@@ -49,6 +49,39 @@ impl Caller {
         answer.with_context(|| format!("{method} on {}", self.name))
     }
 
+    /// Takes the last `depth` blocks out of its chain, as if they were invalid, and so every branch that would then be the
+    /// longest: one that was left earlier begins lower perhaps, and whoever mines on it takes back more than was asked
+    /// for. Gives the blocks that are forbidden now, to be reconsidered once there is a longer chain.
+    ///
+    /// # Errors
+    /// There are not so many blocks, or a call failed.
+    pub fn take_back(&self, depth: u32) -> Result<Vec<BlockHash>> {
+        let tip: u32 = self.call("getblockcount", &[])?;
+        let height = tip.checked_sub(depth).with_context(|| format!("there are only {tip} blocks"))?;
+        let base: BlockHash = self.call("getblockhash", &[json!(height)])?;
+        let mut forbidden = Vec::new();
+        while self.call::<BlockHash>("getbestblockhash", &[])? != base {
+            let above = self.height_of_fork(base)? + 1;
+            let block: BlockHash = self.call("getblockhash", &[json!(above)])?;
+            self.call::<Value>("invalidateblock", &[json!(block)])?;
+            forbidden.push(block);
+        }
+        Ok(forbidden)
+    }
+
+    /// The height of the last block that the active chain and the one with this block have in common.
+    fn height_of_fork(&self, block: BlockHash) -> Result<u32> {
+        let mut cursor = block;
+        loop {
+            let header: Value = self.call("getblockheader", &[json!(cursor)])?;
+            if header["confirmations"].as_i64().context("a header without confirmations")? >= 0 {
+                return Ok(u32::try_from(header["height"].as_u64().context("a header without height")?)?);
+            }
+            let previous = header["previousblockhash"].as_str().context("another genesis")?;
+            cursor = previous.parse().context("not a block hash")?;
+        }
+    }
+
     fn client(&self) -> Result<Client> {
         let cookie = fs::read_to_string(&self.cookie_file).context("no cookie yet")?;
         let (user, password) = cookie.split_once(':').context("the cookie has no colon")?;

@@ -175,3 +175,35 @@ fn the_miner_takes_turns_without_a_fork_and_includes_what_any_mempool_has() {
     let tips: Vec<Value> = nodes[0].call("getchaintips", &[]).unwrap();
     assert_eq!(tips.len(), 1, "forks: {tips:?}");
 }
+
+/// What is taken back is what was asked for, though two branches that were given up are longer than what is left then:
+/// one begins where the chain is cut, the other one below.
+#[test]
+fn blocks_are_taken_back_past_branches_that_were_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Bitcoind::start("bitcoind", folder.path()).unwrap();
+    let mine = |blocks: u32, miner: u8| node.mine(blocks, &recipient(miner)).unwrap();
+    mine(10, 1);
+    let eighth = node.block_at(8).unwrap().block_hash();
+    node.invalidate(eighth).unwrap();
+    let low = mine(5, 2)[0]; // 8 to 12
+    node.invalidate(low).unwrap();
+    node.reconsider(eighth).unwrap();
+    let base = mine(1, 1)[0];
+    let high = mine(2, 3)[0]; // 12 and 13
+    node.invalidate(high).unwrap();
+    let chain = mine(3, 1)[0]; // 12 to 14
+    node.reconsider(low).unwrap();
+    node.reconsider(high).unwrap();
+    assert_eq!((node.height().unwrap(), node.block_at(12).unwrap().block_hash()), (14, chain));
+
+    let forbidden = node.caller().take_back(3).unwrap();
+    assert_eq!((node.tip().unwrap(), node.height().unwrap()), (base, 11));
+    assert_eq!(forbidden, [chain, high, low]);
+    let tip = mine(4, 4)[3];
+    for block in forbidden {
+        node.reconsider(block).unwrap();
+    }
+    assert_eq!((node.tip().unwrap(), node.height().unwrap()), (tip, 15));
+    assert!(node.caller().take_back(16).unwrap_err().to_string().contains("only 15 blocks"));
+}

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::chronicle::Chronicle;
 use crate::bitcoind::{Bitcoind, Caller};
-use crate::cluster::FINALITY_DEPTH;
 
 /// A frozen bitcoind must not hold up the others.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,8 +52,6 @@ struct Chain {
     bitcoinds: Vec<Caller>,
     /// Those that a fault has hit; they are not mined on.
     faulty: Vec<bool>,
-    /// The bitcoind that has a branch of its own, and how many blocks that has.
-    branch: Option<(usize, u32)>,
     address: Address,
     next: usize,
     reorgs: u64,
@@ -73,8 +70,7 @@ impl Blocks {
         let bitcoinds: Vec<Caller> = bitcoinds.iter().map(|bitcoind| bitcoind.caller().within(RPC_TIMEOUT)).collect();
         let faulty = vec![false; bitcoinds.len()];
         let highest = chronicle.highest();
-        let chain =
-            Mutex::new(Chain { bitcoinds, faulty, branch: None, address, next: 0, reorgs: 0, highest, chronicle });
+        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next: 0, reorgs: 0, highest, chronicle });
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), pace: Mutex::new(pace), chain });
         let for_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || {
@@ -93,9 +89,7 @@ impl Blocks {
 
     /// Whether a fault has hit a bitcoind: then it is not mined on.
     pub fn set_faulty(&self, index: usize, faulty: bool) {
-        let mut chain = self.shared.chain();
-        chain.branch = chain.branch.filter(|(branched, _)| faulty || *branched != index);
-        if let Some(known) = chain.faulty.get_mut(index) {
+        if let Some(known) = self.shared.chain().faulty.get_mut(index) {
             *known = faulty;
         }
     }
@@ -245,7 +239,6 @@ impl Chain {
             return Ok(false);
         }
         *self.faulty.get_mut(index).with_context(|| format!("no bitcoind at index {index}"))? = true;
-        self.branch = Some((index, blocks));
         bitcoind.set_network(false)?;
         let deadline = Instant::now() + APART_PATIENCE;
         while bitcoind.call::<u32>("getconnectioncount", &[])? > 0 {
@@ -298,19 +291,12 @@ impl Chain {
         self.chronicle.follow(tip, longest.first().context("every bitcoind is faulty")?)
     }
 
-    /// Of fewer blocks than asked for while there is a branch: a log that follows it has to take back both, and what has
-    /// finality depth stays.
     fn reorganise(&mut self, depth: u32, empty: bool) -> Result<()> {
-        let depth = match self.branch {
-            None => depth,
-            Some((_, blocks)) => depth.min(FINALITY_DEPTH.saturating_sub(1 + blocks)).max(1),
-        };
         self.wait_until_spread(); // else blocks would be taken back that some have not seen
         let (tip, longest) = self.longest()?;
         let miner = longest.first().context("every bitcoind is faulty")?;
         ensure!(tip > depth, "there are only {tip} blocks");
-        let first: BlockHash = miner.call("getblockhash", &[json!(tip + 1 - depth)])?;
-        miner.call::<Value>("invalidateblock", &[json!(first)])?;
+        let forbidden = miner.take_back(depth)?;
         let mut replacer = [REPLACER; 20];
         replacer[..8].copy_from_slice(&self.reorgs.to_le_bytes());
         let address = miner_of(replacer)?;
@@ -327,8 +313,10 @@ impl Chain {
         insist(miner, "generatetoaddress", &[json!(1), address])?;
         let height: u32 = miner.call("getblockcount", &[])?;
         self.made(height);
-        // The new chain is longer, so the old one stays behind without being forbidden.
-        miner.call::<Value>("reconsiderblock", &[json!(first)])?;
+        // The new chain is longer, so the others stay behind without being forbidden.
+        for block in forbidden {
+            miner.call::<Value>("reconsiderblock", &[json!(block)])?;
+        }
         let tip: BlockHash = miner.call("getbestblockhash", &[])?;
         self.wait_until_spread();
         for bitcoind in self.sound() {
