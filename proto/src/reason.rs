@@ -135,6 +135,8 @@ pub const RESERVATION_QUOTA: &str = "RESERVATION_QUOTA";
 pub const OVERLOADED: &str = "OVERLOADED";
 /// The message, or the answer to a read that was passed on, is larger than the service reads; sending it again does not help (`RESOURCE_EXHAUSTED`).
 pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+/// The cluster's disks have too little room to order anything more; RetryInfo says when to come back (`RESOURCE_EXHAUSTED`).
+pub const STORAGE_LOW: &str = "STORAGE_LOW";
 /// More of the wallet's balance would be reserved than may be (`RESOURCE_EXHAUSTED`).
 pub const RESERVED_SHARE: &str = "RESERVED_SHARE";
 /// No quorum answered: a read cannot be served; a write may have been applied or may be later (`UNAVAILABLE`).
@@ -148,7 +150,7 @@ pub const NOT_SERVING: &str = "NOT_SERVING";
 /// The certificate names no caller of this cluster (`UNAUTHENTICATED`).
 pub const CALLER_UNKNOWN: &str = "CALLER_UNKNOWN";
 /// Every reason, in the order of the enum.
-pub const ALL: [&str; 64] = [
+pub const ALL: [&str; 65] = [
     NOT_LEADER,
     CHAIN_NOT_SYNCED,
     RESERVATION_EXPIRED,
@@ -207,6 +209,7 @@ pub const ALL: [&str; 64] = [
     RESERVATION_QUOTA,
     OVERLOADED,
     MESSAGE_TOO_LARGE,
+    STORAGE_LOW,
     RESERVED_SHARE,
     NO_QUORUM,
     RESULT_UNKNOWN,

@@ -1,6 +1,7 @@
 //! What a person sees while something takes long: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,13 +15,20 @@ pub fn say(line: &str) {
     let _nobody_listens = writeln!(std::io::stdout(), "{line}");
 }
 
+/// The same with the seconds since the first such line: one clock for all steps and counts of a command.
+fn say_when(text: &str) {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let first = FIRST.get_or_init(Instant::now);
+    say(&format!("  {:>5.1} s  {text}", first.elapsed().as_secs_f64()));
+}
+
 /// A sequence of steps, or a count towards a total.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    what: &'static str,
     total: u64,
     printed: u64,
-    started: Instant,
 }
 
 impl Progress {
@@ -31,7 +39,7 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { bar, total: 0, printed: 0, started: Instant::now() }
+        Self { bar, what: "", total: 0, printed: 0 }
     }
 
     /// A count from 0 to `total`, named `what`.
@@ -46,14 +54,14 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { bar, total, printed: 0, started: Instant::now() }
+        Self { bar, what, total, printed: 0 }
     }
 
     /// What happens next.
     pub fn step(&mut self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(format!("{text} …")),
-            None => say(&format!("  {:>5.1} s  {text}", self.started.elapsed().as_secs_f64())),
+            None => say_when(text),
         }
     }
 
@@ -66,7 +74,7 @@ impl Progress {
         let tenth = done * LINES / self.total.max(1);
         if tenth > self.printed {
             self.printed = tenth;
-            say(&format!("  {:>5.1} s  {done}/{}", self.started.elapsed().as_secs_f64(), self.total));
+            say_when(&format!("{} {done}/{}", self.what, self.total));
         }
     }
 
@@ -74,7 +82,7 @@ impl Progress {
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(format!("  {text}")),
-            None => say(&format!("  {:>5.1} s  {text}", self.started.elapsed().as_secs_f64())),
+            None => say_when(text),
         }
     }
 

@@ -52,6 +52,7 @@ pub fn reorganise(
     }
     let verdict = mined_again(stage, orders)?;
     found.extend(paid_twice(&verdict).iter().map(|what| Violation::new(Oracle::Chain, what)));
+    found.extend(unpaid(&verdict, payments).iter().map(|what| Violation::new(Oracle::Chain, what)));
     let new = signed_since(&signatures(stage)?, payments);
     found.extend(new.iter().map(|what| Violation::new(Oracle::Signers, what)));
     Ok(found)
@@ -123,6 +124,14 @@ fn paid_twice(verdict: &ChainVerdict) -> Vec<String> {
     twice.chain(wrong).chain(spent).map(after).collect()
 }
 
+/// What was settled is in the mempools again, whoever took it back, and in the next blocks.
+fn unpaid(verdict: &ChainVerdict, payments: &[PaymentSeen]) -> Vec<String> {
+    let settled = payments.iter().filter(|payment| payment.state == "SETTLED");
+    let gone = settled.filter(|payment| !verdict.confirmed.contains(&payment.payment_id));
+    gone.map(|payment| format!("{} was settled, and is in no block after a reorganisation", payment.payment_id))
+        .collect()
+}
+
 fn signatures(stage: &Stage) -> Result<Vec<Signature>> {
     let logs = stage.cluster().nodes().iter().map(|node| signer_log::read(&node.signer_log()));
     Ok(logs.collect::<Result<Vec<_>>>()?.concat())
@@ -167,5 +176,17 @@ mod tests {
         assert_eq!(paid_twice(&twice), ["after a reorganisation of 7 blocks p1 is paid by several transactions"]);
         let wrong = ChainVerdict { wrong_amounts: vec!["p1 got 7".to_owned()], ..ChainVerdict::default() };
         assert_eq!(paid_twice(&wrong).len(), 1);
+    }
+
+    #[test]
+    fn what_was_settled_and_is_not_mined_again_is_said() {
+        let seen = |id: &str, state: &str| PaymentSeen {
+            payment_id: id.to_owned(),
+            state: state.to_owned(),
+            ..PaymentSeen::default()
+        };
+        let payments = [seen("p1", "SETTLED"), seen("p2", "SETTLED"), seen("p3", "CANCELLED")];
+        let verdict = ChainVerdict { confirmed: BTreeSet::from(["p1".to_owned()]), ..ChainVerdict::default() };
+        assert_eq!(unpaid(&verdict, &payments), ["p2 was settled, and is in no block after a reorganisation"]);
     }
 }

@@ -7,8 +7,15 @@ use super::reservations::least_ttl_ns;
 use crate::history::{Answer, Asked, Call, Nanos, PaymentSeen, Position};
 
 /// Reasons that say nothing of the request itself: another try may end otherwise.
-const TRANSIENT: [&str; 6] =
-    ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "NOT_SERVING", "INSUFFICIENT_FUNDS", "PAYMENT_UNRESOLVED"];
+const TRANSIENT: [&str; 7] = [
+    "NOT_LEADER",
+    "CHAIN_NOT_SYNCED",
+    "OVERLOADED",
+    "STORAGE_LOW",
+    "NOT_SERVING",
+    "INSUFFICIENT_FUNDS",
+    "PAYMENT_UNRESOLVED",
+];
 /// The reason for a time that is past, or too far away.
 const OUT_OF_TIME: &str = "FIELD_INVALID";
 const NS_PER_MS: Nanos = 1_000_000;

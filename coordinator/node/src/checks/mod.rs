@@ -183,11 +183,12 @@ impl Check {
     fn note(&self, passes: bool, value: String) {
         let seen = Arc::new(Seen { at: Instant::now(), passes, value });
         let before = self.seen.swap(Some(Arc::clone(&seen)));
-        let passed = before.is_none_or(|before| before.passes);
         let (check, purpose, value) = (self.config.name.as_str(), self.config.purpose.word(), seen.value.as_str());
-        match (passed, passes) {
-            (true, false) => warn!(check, purpose, value, "a check fails"),
-            (false, true) => info!(check, purpose, value, "a check passes again"),
+        match (before.map(|before| before.passes), passes) {
+            // A node that starts has hardly looked at anything, and tells at `/readyz` what it waits for.
+            (None, false) => info!(check, purpose, value, "a check does not pass yet"),
+            (Some(true), false) => warn!(check, purpose, value, "a check fails"),
+            (Some(false), true) => info!(check, purpose, value, "a check passes now"),
             _ => {}
         }
     }

@@ -71,7 +71,7 @@ impl Failure {
                 Self::new(Exit::Unreachable, "no node could be reached, so nothing was sent")
                     .with("tries", tries)
                     .with("last", last)
-                    .remedy("check that the nodes run, the addresses and the certificates")
+                    .remedy("check that the nodes run, the addresses and the certificates; a load balancer without a primary hangs up")
             }
             ClientError::Unknown { tries, last, .. } => Self::new(Exit::Unreachable, "no node answered in time")
                 .with("tries", tries)

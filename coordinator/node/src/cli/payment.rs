@@ -1,11 +1,13 @@
 //! `onespend payment`: look at payments, follow them, have a PSBT signed. `replacement.rs` and `outside.rs` hold the rest.
 
 use clap::{Args, Subcommand};
-use onespend_proto::client::Client;
+use onespend_proto::client::{Client, ClientError};
+use onespend_proto::reason;
 use onespend_proto::v1::{self, PaymentState};
 
 use super::answer::{Changed, Limit, Pages};
 use super::failure::Failure;
+use super::output;
 use super::outside::{Abort, Submit};
 use super::replacement::{Bump, Cancel, Cpfp};
 use super::session::{Freshness, Repeat, Session, mutation, present};
@@ -140,6 +142,9 @@ impl List {
 impl Watch {
     async fn run(self, client: &Client, session: &Session) -> Result<(), Failure> {
         let one = self.payment_id.is_some();
+        if let (Some(wallet_id), Some(payment_id)) = (self.wallet.clone(), self.payment_id.clone()) {
+            say_if_unknown(client, v1::GetPaymentRequest { wallet_id, payment_id }).await;
+        }
         let mut watch = client.watch_payments(v1::WatchPaymentsRequest {
             wallet_id: self.wallet.unwrap_or_default(),
             payment_id: self.payment_id.unwrap_or_default(),
@@ -154,6 +159,17 @@ impl Watch {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Whoever mistypes an id would wait for ever without a word. One who is early is right to wait. Where the question has no
+/// answer, the watch says so itself.
+async fn say_if_unknown(client: &Client, request: v1::GetPaymentRequest) {
+    let name = request.payment_id.clone();
+    if let Err(ClientError::Rejected(refused)) = client.get_payment(request).await
+        && refused.reason == reason::PAYMENT_UNKNOWN
+    {
+        output::note(&format!("there is no payment {name} yet; waiting for it"));
     }
 }
 

@@ -20,10 +20,13 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
         R::WrongCluster => "use the addresses and certificates of one cluster",
         R::MessageTooLarge => "send or ask for less at once, or raise api.max_message_bytes on every node",
         R::Overloaded => "repeat after the time that is named",
+        R::StorageLow => "make room on the nodes' disks: the operations book has \"When a disk is full\"",
         R::NoQuorum | R::ResultUnknown => "repeat with the same --request-id; see `onespend status`",
         R::TooStale => "allow more with --max-lag, or leave it out",
         R::NotServing => "ask another node",
-        R::CallerUnknown => "use a certificate that `onespend pki issue` made for this cluster",
+        R::CallerUnknown => {
+            "use a certificate that `onespend pki issue` made for this cluster, at the control port an operator's"
+        }
         R::Role => "use a certificate whose role may do this: clients pay, operators administer",
         R::NodeUnknown => "the members are listed by `onespend status`",
         _ => return None,

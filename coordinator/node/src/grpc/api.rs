@@ -30,6 +30,7 @@ use crate::leader::sign::Signing;
 use crate::peers::Peers;
 use crate::raft::{Applied, LeaderHint};
 use crate::replica::Replica;
+use crate::room::DISK_LOW;
 use crate::selection::Busy;
 
 /// Longest registration of a wallet, its scan of the chain included.
@@ -292,8 +293,10 @@ impl Api {
 
     /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands.
     pub(crate) fn demand_synced_chain(&self) -> Result<(), Status> {
-        if let Some(alarm) = self.alarms.current().first() {
-            return Err(status::alarmed(alarm.code));
+        match self.alarms.current().first().map(|alarm| alarm.code) {
+            Some(DISK_LOW) => return Err(status::storage_low()),
+            Some(code) => return Err(status::alarmed(code)),
+            None => {}
         }
         self.bitcoind.in_sync().map_err(|reason| status::chain_not_synced(&reason))
     }

@@ -82,7 +82,8 @@ impl Cluster {
 fn best(nodes: &[Node]) -> Option<&Status> {
     let answered = || nodes.iter().filter_map(|node| node.status.as_ref());
     answered()
-        .find(|status| status.role == v1::NodeRole::Leader.word())
+        .filter(|status| status.role == v1::NodeRole::Leader.word())
+        .max_by_key(|status| status.term)
         .or_else(|| answered().max_by_key(|status| status.applied_index))
 }
 
@@ -95,11 +96,13 @@ impl Node {
     }
 }
 
-/// Who leads, since when, and whether a quorum agrees.
+/// Who leads, since when, and whether a quorum agrees. Nodes without a majority go on naming a leader that is gone.
 fn leader(id: u64, best: &Status) -> String {
+    if best.node_id != id {
+        return format!("node {id}, term {}, as others last knew; it does not say so itself", best.term);
+    }
     let mut line = format!("node {id}, term {}", best.term);
-    let age = best.leader_age_ms.filter(|_| best.leader_id == id);
-    for (what, then, ms) in [("for ", "", age), ("quorum ", " ago", best.quorum_age_ms)] {
+    for (what, then, ms) in [("for ", "", best.leader_age_ms), ("quorum ", " ago", best.quorum_age_ms)] {
         if let Some(ms) = ms {
             // Writing to a String cannot fail.
             let _ = write!(line, ", {what}{}{then}", span(Duration::from_millis(ms)));

@@ -71,6 +71,13 @@ fn the_leader_is_shown_with_its_age_and_a_pair_of_voters_with_a_warning() {
 }
 
 #[test]
+fn a_leader_that_does_not_answer_is_shown_as_what_the_others_last_knew() {
+    let dead = asked(vec![Err("no route".to_owned()), Ok(answer(2, v1::NodeRole::Replica, 1))]);
+    let text = dead.text();
+    assert!(text.contains("node 1, term 7, as others last knew; it does not say so itself"), "{text}");
+}
+
+#[test]
 fn a_feature_level_that_could_be_higher_names_the_nodes_that_wait_for_a_later_version() {
     let knows = |id, level| {
         let role = if id == 1 { v1::NodeRole::Leader } else { v1::NodeRole::Replica };
