@@ -88,6 +88,14 @@ impl Replica {
         }
     }
 
+    /// Waits until this node no longer takes that one for the leader of its term.
+    pub async fn lost(&self, leader: &LeaderHint) {
+        let mut leadership = self.raft.leadership();
+        let is_other = |hint: &LeaderHint| (hint.node_id, hint.term) != (leader.node_id, leader.term);
+        // An error says that Raft has stopped, so nobody leads as far as this node will ever know.
+        let _ = leadership.wait_for(|now| now.hint().is_none_or(is_other)).await;
+    }
+
     /// Proposes what a caller asks.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::backoff::Backoff;
+use super::backoff;
 use super::config::Interceptor;
 use super::error::{ClientError, Rejection, Verdict};
 use super::nodes::{NodeIndex, Nodes};
@@ -90,8 +90,8 @@ enum Last {
 struct Course<'a> {
     plane: &'a Plane<'a>,
     bounds: Bounds,
+    began: Instant,
     deadline: Instant,
-    backoff: Backoff,
     node: NodeIndex,
     tries: u32,
     /// Tries that were sent and had no answer: the request may be applied.
@@ -105,11 +105,12 @@ struct Course<'a> {
 
 impl<'a> Course<'a> {
     fn begin(plane: &'a Plane<'a>, bounds: Bounds) -> Self {
+        let began = Instant::now();
         Self {
             plane,
             bounds,
-            deadline: Instant::now() + bounds.deadline,
-            backoff: Backoff::new(),
+            began,
+            deadline: began + bounds.deadline,
             node: plane.nodes.preferred(),
             tries: 0,
             unanswered: 0,
@@ -173,9 +174,13 @@ impl<'a> Course<'a> {
         }
     }
 
+    fn pause(&self) -> Duration {
+        backoff::pause(self.began.elapsed())
+    }
+
     /// The node wants to be asked again later.
     fn wait(&mut self, rejection: Rejection) -> Step {
-        let pause = self.backoff.pause().max(rejection.retry_after.unwrap_or_default());
+        let pause = self.pause().max(rejection.retry_after.unwrap_or_default());
         self.hinted = false;
         if Instant::now() + pause >= self.deadline {
             return Step::Refused(rejection);
@@ -195,7 +200,7 @@ impl<'a> Course<'a> {
             return self.move_on();
         };
         count(&self.plane.counters.hints_followed);
-        let pause = if self.hinted { self.backoff.pause() } else { Duration::ZERO };
+        let pause = if self.hinted { self.pause() } else { Duration::ZERO };
         self.plane.nodes.prefer(leader);
         self.node = leader;
         self.hinted = true;
@@ -215,7 +220,7 @@ impl<'a> Course<'a> {
         self.plane.nodes.leave(self.node);
         self.node = self.plane.nodes.after(self.node);
         self.hinted = false;
-        Step::Again(self.backoff.pause())
+        Step::Again(self.pause())
     }
 
     fn refuse(&self, mut rejection: Rejection) -> ClientError {

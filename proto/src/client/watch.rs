@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::Streaming;
 
-use super::backoff::Backoff;
 use super::error::Verdict;
-use super::{Client, ClientError, retry};
+use super::{Client, ClientError, backoff, retry};
 use crate::v1;
 use crate::v1::payment_service_client::PaymentServiceClient;
 use crate::v1::reservation_service_client::ReservationServiceClient;
@@ -21,13 +21,14 @@ macro_rules! watch {
             client: Client,
             request: v1::$request,
             stream: Option<Streaming<v1::$response>>,
-            backoff: Backoff,
+            /// When the stream broke, until a message comes again.
+            broken: Option<Instant>,
         }
 
         impl Client {
             $(#[$how])*
             pub fn $method(&self, request: v1::$request) -> $watch {
-                $watch { client: self.clone(), request, stream: None, backoff: Backoff::new() }
+                $watch { client: self.clone(), request, stream: None, broken: None }
             }
         }
 
@@ -47,7 +48,7 @@ macro_rules! watch {
                         Ok(Ok(Some(message))) => {
                             self.request.from_index = self.request.from_index.max(message.applied_index);
                             self.stream = Some(stream);
-                            self.backoff = Backoff::new();
+                            self.broken = None;
                             return Ok(message);
                         }
                         Ok(Ok(None)) => "the node ended the stream".to_owned(),
@@ -55,7 +56,8 @@ macro_rules! watch {
                         Err(_) => "the stream was silent for 30 s".to_owned(),
                     };
                     tracing::debug!(error = %why, "watching again");
-                    tokio::time::sleep(self.backoff.pause()).await;
+                    let broken = *self.broken.get_or_insert_with(Instant::now);
+                    tokio::time::sleep(backoff::pause(broken.elapsed())).await;
                 }
             }
 

@@ -30,7 +30,7 @@ use crate::progress::{Progress, say};
 
 use rounds::Fault;
 
-pub use report::{Figure, Onespend, Report};
+pub use report::{Figure, Goal, Onespend, Report};
 
 /// Nodes of each cluster.
 pub const NODES: usize = 3;
@@ -68,8 +68,9 @@ pub fn run(plan: &Plan) -> Result<()> {
     onespend.blackhole = blackhole;
     violations.extend(more);
     let (etcd_default, etcd_tuned, etcd_missing) = beside(plan)?;
-    let (seed, rounds) = (plan.seed, plan.rounds);
-    let report = Report { seed, rounds, onespend, haproxy_kill, etcd_default, etcd_tuned, etcd_missing, violations };
+    let (seed, rounds, goals) = (plan.seed, plan.rounds, Report::goals(&onespend, &haproxy_kill));
+    let report =
+        Report { seed, rounds, onespend, haproxy_kill, goals, etcd_default, etcd_tuned, etcd_missing, violations };
     report.write(&plan.report)?;
     say(&format!("  report: {}", plan.report.display()));
     let faults = report.violations;

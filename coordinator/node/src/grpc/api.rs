@@ -252,7 +252,12 @@ impl Api {
         let Some(leader) = hint.as_ref().filter(|_| self.settings.forward_writes && !caller.forwarded) else {
             return Err(status::not_leader(hint.as_ref()));
         };
-        let answer = self.forward.pass(leader, request, caller, call.deadline, passed, pass).await?;
+        // A leader that is frozen or cut off would be waited for as long as the caller waits.
+        let answer = tokio::select! {
+            biased;
+            answer = self.forward.pass(leader, request, caller, call.deadline, passed, pass) => answer?,
+            () = self.replica.lost(leader) => return Err(passed.lost("the leader was lost before it answered")),
+        };
         // Callers go on where the service is: administration is on the control port alone.
         let administers = call.authorized.action().class() == Class::ClusterAdministration;
         let address = if administers { &leader.addresses.control } else { &leader.addresses.data };

@@ -128,7 +128,8 @@ pub(crate) enum Passed {
 }
 
 impl Passed {
-    fn lost(self, why: &str) -> Status {
+    /// No answer came.
+    pub(crate) fn lost(self, why: &str) -> Status {
         match self {
             Self::Write | Self::ToNode => status::unknown(why),
             Self::Read => status::unread(why),
