@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
 use bitcoin::hashes::Hash;
@@ -70,7 +70,7 @@ fn of_a_newer_format_is_refused() {
     let (scene, _) = used();
     edit(&scene.file(), "PRAGMA user_version = 9");
     let why = refusal(&scene.file(), owner());
-    assert!(why.contains("format 9") && why.contains("up to format 1"), "{why}");
+    assert!(why.contains("format 9") && why.contains("up to format 2"), "{why}");
 }
 
 #[test]
@@ -156,4 +156,51 @@ fn that_is_not_there_is_made_for_a_signer_and_for_nobody_else() {
     assert_eq!(left, ["signer-hot.db"], "nothing but the memory is left behind");
     let nowhere = scene.file().parent().unwrap().join("missing/signer-hot.db");
     assert!(matches!(Memory::open(&nowhere, owner()), Err(SignerError::Memory { .. })));
+}
+
+/// As after a restore: the memory of another machine is copied to where this one's lay, and this one was killed, so its
+/// write-ahead log is there. SQLite would replay it over the copy, which would forget what it was copied for.
+#[test]
+fn copied_over_one_whose_write_ahead_log_stayed_is_refused_until_that_is_gone() {
+    let (theirs, _) = used();
+    let mut ours = Scene::new(1);
+    let paid = ours.ledger.pay("w", "r", &ours.coins[..1]);
+    let signer = ours.start();
+    signer.sign(&paid).unwrap();
+    let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", ours.file().display()));
+    let killed = fs::read(beside("-wal")).unwrap();
+    assert!(!killed.is_empty());
+    drop(signer);
+
+    memory::adopt(&theirs.file(), &owner(), "restored", "alice").unwrap();
+    let restored = Owner { cluster_id: "restored".to_owned(), ..owner() };
+    fs::copy(theirs.file(), ours.file()).unwrap();
+    fs::write(beside("-wal"), &killed).unwrap();
+    let why = refusal(&ours.file(), restored.clone());
+    assert!(why.contains("-wal") && why.contains("copy it again"), "{why}");
+    assert!(memory::inspect(&ours.file(), &restored).is_err());
+    assert_eq!(fs::read(beside("-wal")).unwrap(), killed, "an operator decides what goes");
+
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(beside(suffix)).unwrap();
+    }
+    let copied = memory::inspect(&theirs.file(), &restored).unwrap();
+    drop(Memory::open(&ours.file(), restored.clone()).unwrap());
+    assert_eq!(memory::inspect(&ours.file(), &restored).unwrap(), copied);
+}
+
+/// What an earlier version wrote goes on, and is of no copy.
+#[test]
+fn of_the_first_format_is_taken_on() {
+    let (scene, _) = used();
+    edit(
+        &scene.file(),
+        "ALTER TABLE identity DROP COLUMN copy; ALTER TABLE totals DROP COLUMN copy; PRAGMA user_version = 1",
+    );
+    let before = memory::inspect(&scene.file(), &owner()).unwrap();
+    drop(Memory::open(&scene.file(), owner()).unwrap());
+    assert_eq!(memory::inspect(&scene.file(), &owner()).unwrap(), before);
+    memory::adopt(&scene.file(), &owner(), "restored", "alice").unwrap();
+    let restored = Owner { cluster_id: "restored".to_owned(), ..owner() };
+    assert_eq!(memory::inspect(&scene.file(), &restored).unwrap().attempts, 2);
 }

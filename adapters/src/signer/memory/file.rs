@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
 use tracing::warn;
@@ -15,7 +16,9 @@ use crate::signer::SignerError;
 /// "onsm" in the header field that SQLite keeps for it.
 const APPLICATION_ID: i32 = 0x6f6e_736d;
 /// The steps to the tables of this version. Append only: the number of steps is the stored version.
-const STEPS: &[M<'static>] = &[M::up(rows::TABLES)];
+const STEPS: &[M<'static>] = &[M::up(rows::TABLES), M::up(rows::COPY)];
+/// The format that has [`rows::COPY`].
+const COPY_FORMAT: i64 = 2;
 /// It names payments, so it is its owner's alone.
 const FILE_MODE: u32 = 0o600;
 /// Permission bits of everybody but the owner.
@@ -32,13 +35,17 @@ pub(super) fn open(path: &Path, owner: &Owner) -> Result<(Connection, File), Sig
     let sql = fault(path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(&sql)?;
-    check_header(&db, path)?;
+    // What is refused stays as it is, with a write-ahead log that is not its own beside it.
+    let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    db.set_db_config(keep_log, true).map_err(&sql)?;
+    let format = check_header(&db, path)?;
+    check_content(&db, format, path, owner)?;
+    db.set_db_config(keep_log, false).map_err(&sql)?;
     db.pragma_update(None, "journal_mode", "WAL").map_err(&sql)?;
     // Every commit waits for the disk: a signature must not outlive its record.
     db.pragma_update(None, "synchronous", "FULL").map_err(&sql)?;
     db.pragma_update(None, "foreign_keys", true).map_err(&sql)?;
     Migrations::from_slice(STEPS).to_latest(&mut db).map_err(fault(path))?;
-    check_content(&db, path, owner)?;
     Ok((db, lock))
 }
 
@@ -46,8 +53,8 @@ pub(super) fn open(path: &Path, owner: &Owner) -> Result<(Connection, File), Sig
 pub(super) fn open_reader(path: &Path, owner: &Owner) -> Result<Connection, SignerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(fault(path))?;
-    check_header(&db, path)?;
-    check_content(&db, path, owner)?;
+    let format = check_header(&db, path)?;
+    check_content(&db, format, path, owner)?;
     Ok(db)
 }
 
@@ -92,8 +99,8 @@ fn lock(path: &Path) -> Result<File, SignerError> {
     }
 }
 
-/// Ours, and not newer. Changes nothing.
-fn check_header(db: &Connection, path: &Path) -> Result<(), SignerError> {
+/// Ours, and not newer: its format. Changes nothing.
+fn check_header(db: &Connection, path: &Path) -> Result<i64, SignerError> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(fault(path));
     if number("application_id")? != i64::from(APPLICATION_ID) {
         return Err(fault(path)("is not a signer's memory, or is damaged"));
@@ -102,12 +109,18 @@ fn check_header(db: &Connection, path: &Path) -> Result<(), SignerError> {
     if found > known {
         return Err(fault(path)(format!("has format {found}; this version reads up to format {known}")));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Undamaged, and of this signer of this cluster.
-fn check_content(db: &Connection, path: &Path, owner: &Owner) -> Result<(), SignerError> {
+fn check_content(db: &Connection, format: i64, path: &Path, owner: &Owner) -> Result<(), SignerError> {
     let sql = fault(path);
+    if format >= COPY_FORMAT && !rows::is_one_copy(db).map_err(&sql)? {
+        return Err(fault(path)(
+            "was copied over another memory, whose write-ahead log stayed beside it and would make it forget: move the \
+             files away that end in -wal and -shm, copy it again, and compare with onespend signer show",
+        ));
+    }
     let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(&sql)?;
     if verdict != "ok" {
         return Err(fault(path)(format!("is damaged: {verdict}")));
@@ -128,9 +141,10 @@ fn check_content(db: &Connection, path: &Path, owner: &Owner) -> Result<(), Sign
     Ok(())
 }
 
-/// Says that it is another cluster's from now on.
+/// Says that it is another cluster's from now on, and which copy it is: it goes to other machines as a file.
 pub(super) fn give_to(db: &Connection, cluster_id: &str) -> rusqlite::Result<()> {
-    db.execute("UPDATE identity SET cluster_id = ?1", params![cluster_id]).map(drop)
+    db.execute("UPDATE identity SET cluster_id = ?1, copy = randomblob(16)", params![cluster_id])?;
+    db.execute("UPDATE totals SET copy = (SELECT copy FROM identity)", []).map(drop)
 }
 
 pub(super) fn fault<E: ToString>(path: &Path) -> impl Fn(E) -> SignerError {

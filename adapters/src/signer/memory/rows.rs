@@ -53,6 +53,18 @@ CREATE TABLE audit(
 INSERT INTO totals(one, highest_fence, floor, digest) VALUES(1, 0, 0, zeroblob(32));
 ";
 
+/// The second step: a random number in two tables, which change at different times. A write-ahead log of another file that
+/// SQLite replays over a copy replaces one of them only.
+pub(super) const COPY: &str = "
+ALTER TABLE identity ADD COLUMN copy BLOB NOT NULL DEFAULT x'';
+ALTER TABLE totals ADD COLUMN copy BLOB NOT NULL DEFAULT x'';
+";
+
+/// Whether both tables are of the same copy.
+pub(super) fn is_one_copy(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("SELECT identity.copy = totals.copy FROM identity, totals", [], |row| row.get(0))
+}
+
 /// The one row about the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Totals {
