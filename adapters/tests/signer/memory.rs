@@ -52,8 +52,9 @@ impl Scene {
     }
 }
 
+/// Why a permit is not signed.
 #[track_caller]
-fn refusal(signer: &SoftwareSigner, permit: &SigningPermit) -> Refusal {
+pub fn refusal(signer: &SoftwareSigner, permit: &SigningPermit) -> Refusal {
     let error = signer.sign(permit).unwrap_err();
     assert!(!error.retry() && !error.is_unknown(), "{error}");
     match error {

@@ -34,6 +34,8 @@ mod clock;
 pub mod config;
 mod dial;
 mod feature_level;
+#[cfg(test)]
+mod golden;
 mod grpc;
 mod handover;
 pub mod health;

@@ -314,20 +314,25 @@ impl Caller {
     }
 
     /// Asks until there is an answer, each try by the next way, and notes every one. `None`: it was refused, or nobody
-    /// knows.
+    /// knows. Where an earlier try has no answer, a refusal for the time that the request names is no end: what was granted
+    /// meanwhile has to be shown, so it asks once more.
     async fn ask(&mut self, operation: &Operation, ask: Ask, must_fail: Option<&'static str>) -> Option<Reply> {
         let ledger = Arc::clone(&self.world.ledger);
         ledger.count_operation();
         let deadline = Instant::now() + PATIENCE;
         let mut way = operation.way;
         let mut backoff = FIRST_BACKOFF;
-        let mut was_unknown = false;
+        let (mut was_unknown, mut has_insisted) = (false, false);
         let mut reply = self.first_try(operation, &ask, must_fail).await;
         loop {
             let again = match &reply {
                 Ok(_) => false,
                 Err(status) if grpc::meaning(status) == Meaning::Unknown => {
                     was_unknown = true;
+                    true
+                }
+                Err(status) if was_unknown && !has_insisted && calls::is_out_of_time(&ask, status) => {
+                    has_insisted = true;
                     true
                 }
                 Err(status) => calls::is_transient(status),

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 use crate::cluster::Credentials;
 use crate::grpc::{self, Meaning};
 use crate::history::{Answer, Asked, AttemptSeen, PaymentSeen, Position};
+use crate::oracle::answers::OUT_OF_TIME;
 
 /// One way to the service.
 #[derive(Clone, Debug)]
@@ -228,6 +229,11 @@ pub fn is_transient(status: &Status) -> bool {
     let reason = Rejection::from_status(status).reason;
     ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "STORAGE_LOW"].contains(&reason.as_str())
         || (status.code() == Code::ResourceExhausted && reason.is_empty())
+}
+
+/// Whether a request was refused for the time that it names.
+pub fn is_out_of_time(ask: &Ask, status: &Status) -> bool {
+    ask.asked().names_a_time() && Rejection::from_status(status).reason == OUT_OF_TIME
 }
 
 /// A payment as the history keeps it.

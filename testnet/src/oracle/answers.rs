@@ -17,7 +17,7 @@ const TRANSIENT: [&str; 7] = [
     "PAYMENT_UNRESOLVED",
 ];
 /// The reason for a time that is past, or too far away.
-const OUT_OF_TIME: &str = "FIELD_INVALID";
+pub const OUT_OF_TIME: &str = "FIELD_INVALID";
 const NS_PER_MS: Nanos = 1_000_000;
 
 /// Whether a refusal says nothing of the request itself, and so is not its answer. So does one for the time that a
@@ -145,20 +145,30 @@ fn different_answers(calls: &[Call]) -> Vec<String> {
 }
 
 /// What was granted until a time, and refused for that time when it was asked for once more: the answer is what it was,
-/// also when the time is past by then, or when another leader's clock would have it so.
+/// also when the time is past by then, or when another leader's clock would have it so. The answer to the grant may have
+/// been lost: then a later try shows it.
 fn out_of_time(calls: &[Call]) -> Vec<String> {
-    let named = || calls.iter().filter(|call| call.must_fail.is_none() && call.asked.names_a_time());
-    let mut granted: BTreeMap<(usize, &str), Nanos> = BTreeMap::new();
-    for call in named().filter(|call| call.is_acknowledged()) {
-        let first = granted.entry((call.caller, &call.request_id)).or_insert(call.end_ns);
-        *first = call.end_ns.min(*first);
+    let named: Vec<&Call> = calls.iter().filter(|call| call.must_fail.is_none() && call.asked.names_a_time()).collect();
+    let mut granted: BTreeMap<(usize, &str), Vec<&Call>> = BTreeMap::new();
+    for call in named.iter().filter(|call| call.is_acknowledged()) {
+        granted.entry((call.caller, &call.request_id)).or_default().push(call);
     }
-    let refused = named().filter(|call| {
+    let refused = named.iter().filter(|call| {
         let for_its_time = matches!(&call.answer, Answer::Refused { reason, .. } if reason == OUT_OF_TIME);
-        let since = granted.get(&(call.caller, call.request_id.as_str()));
-        for_its_time && since.is_some_and(|since| *since <= call.start_ns)
+        let answers = granted.get(&(call.caller, call.request_id.as_str()));
+        let mut answers = answers.filter(|_| for_its_time).into_iter().flatten();
+        answers.any(|answer| granted_since(answer, calls) <= call.start_ns)
     });
     refused.map(|call| said(call, "was refused for its time, and had been granted")).collect()
+}
+
+/// From when on the log certainly had what an answer says: from that answer on, or from any earlier one that shows the log at
+/// the grant or beyond. The fence of a grant is the index of its entry, and whoever answers with an index has applied all up
+/// to it. Fences of later epochs are above every index, and so prove nothing here.
+fn granted_since(answer: &Call, calls: &[Call]) -> Nanos {
+    let Answer::Granted { fence, .. } = &answer.answer else { return answer.end_ns };
+    let beyond = calls.iter().filter(|call| call.position().is_some_and(|at| at.index >= *fence));
+    beyond.map(|call| call.end_ns).min().unwrap_or(Nanos::MAX).min(answer.end_ns)
 }
 
 /// Addresses that were given out for two requests.

@@ -72,6 +72,38 @@ fn a_time_that_is_out_of_bounds_for_one_leader_is_no_answer_and_takes_none_back(
     assert_eq!(judge(&plain).len(), 1);
 }
 
+#[test]
+fn a_grant_whose_answer_was_lost_is_not_refused_for_its_time_later() {
+    let lost = Answer::Unknown { code: "Unavailable".to_owned(), message: "transport error".to_owned() };
+    let first = call("a", 0, 1, Asked::Reserve { outpoints: vec![], ttl_ms: None }, lost);
+    let refused_at = |from_ms| reserve_until("a", from_ms, refused("FIELD_INVALID"));
+    let at = Position { index: 9, term: 1 };
+    let shown = |fence| {
+        let answer = Answer::Granted { reservation_id: "r-5".to_owned(), fence, outpoints: vec!["c:0".to_owned()], at };
+        reserve_until("a", 20, answer)
+    };
+    // Somebody else's answer, at 7 ms: by then the log had the entry with index 7.
+    let other = reserve("b", 2, granted("r-7", 7));
+    let judged = |refused_ms, fence| judge(&[first.clone(), other.clone(), refused_at(refused_ms), shown(fence)]).len();
+    assert_eq!(judged(10, 5), 1, "the log had the grant when it was refused");
+    assert_eq!(judged(10, 7), 1);
+    assert_eq!(judged(10, 8), 0, "nothing shows that the log had it before the answer");
+    assert_eq!(judged(6, 5), 0, "it was refused before that, perhaps");
+    assert_eq!(judged(10, (1 << 48) + 5), 0, "a fence of a later epoch is no log index");
+    let other_caller = Call { caller: 2, ..refused_at(10) };
+    assert_eq!(judge(&[first.clone(), other.clone(), other_caller, shown(5)]).len(), 0, "another one's request");
+    assert_eq!(judge(&[first, other, refused_at(10)]).len(), 0, "nobody knows whether it was granted");
+    // An answer to a renewal names no entry.
+    let renew = |from_ms, answer| {
+        let asked = Asked::Renew { reservation_id: "r-1".to_owned(), fence: 1, ttl_ms: None };
+        call("c", from_ms, from_ms + 5, asked, answer)
+    };
+    let done = Answer::Done { at: Position { index: 9, term: 1 } };
+    let refused = || refused("FIELD_INVALID");
+    assert_eq!(judge(&[renew(0, refused()), renew(10, done.clone())]).len(), 0);
+    assert_eq!(judge(&[renew(0, done), renew(10, refused())]).len(), 1);
+}
+
 /// safety 2: all or none of the coins that were asked for, and no others.
 #[test]
 fn a_grant_of_other_coins_than_were_asked_for_is_caught() {

@@ -1,10 +1,16 @@
 //! A cluster of real processes is backed up while it pays, goes on paying, is lost as a whole, and a new cluster begins
-//! with the backup beside the same bitcoinds. The blocks decide whether anybody was paid twice.
+//! with the backup beside the same bitcoinds. The blocks decide whether anybody was paid twice. And nodes make backups by
+//! themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod quorum;
 mod scene;
+mod scheduled;
 mod second;
+// The server of the adapters' suite, which uses more of it.
+#[allow(dead_code)]
+#[path = "../../../adapters/tests/backup/server.rs"]
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

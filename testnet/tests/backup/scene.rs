@@ -239,6 +239,14 @@ pub fn onespend<S: AsRef<str> + std::fmt::Debug>(args: &[S]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The same, where a refusal may pass: what it says then is the error.
+pub fn onespend_or_refusal<S: AsRef<str>>(args: &[S]) -> Result<String, String> {
+    let output = run(args);
+    let said = if output.status.success() { Ok(output.stdout) } else { Err(output.stderr) };
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    said.map(text).map_err(text)
+}
+
 /// What it says when it refuses.
 pub fn onespend_refuses<S: AsRef<str> + std::fmt::Debug>(args: &[S]) -> String {
     let output = run(args);

@@ -9,6 +9,8 @@
 
 mod config;
 mod contents;
+#[cfg(test)]
+mod golden_tests;
 mod making;
 mod restore;
 mod schedule;

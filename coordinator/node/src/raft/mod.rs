@@ -16,7 +16,7 @@
 //! | `network`, `channels`, `append_stream`, `snapshot_send` | to other nodes |
 //! | `peer_service`, `snapshot_receive` | from other nodes |
 //! | `intake` | what fuzzers call |
-//! | `specimen` | stores as a crash leaves them, under test only |
+//! | `specimen` | stores as a crash leaves them, and with any state, under test only |
 //! | `simulated` | openraft's runtime and network in a simulation, under test only |
 //! | `types`, `wire` | openraft's type parameters; messages between nodes |
 
@@ -30,6 +30,8 @@ mod config;
 mod contact;
 mod dating;
 mod founding;
+#[cfg(test)]
+mod golden_tests;
 pub(crate) mod intake;
 mod lag;
 mod leadership;

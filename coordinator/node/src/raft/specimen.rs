@@ -21,12 +21,15 @@ use super::types::{
 use super::view::News;
 use crate::specimen::{Coin, coin, register, script, tip, wallet};
 
+/// The term of all that they hold, but for a follower's vote.
+pub(crate) const TERM: u64 = 3;
+
 pub(crate) fn id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeader::new(term), index)
 }
 
 /// Three voters and a learner.
-fn members() -> Membership {
+pub(super) fn members() -> Membership {
     let node = |n: u64| (n, Addresses { control: format!("10.0.0.{n}:7801"), data: format!("10.0.0.{n}:7800") });
     let nodes: BTreeMap<_, _> = [1, 2, 3, 4].map(node).into();
     Membership::new(vec![BTreeSet::from([1, 2, 3])], nodes).unwrap()
@@ -55,7 +58,7 @@ pub(crate) fn history() -> Vec<LogEntry> {
         command(3, register("hot", &[Coin::of(100_000)])),
         command(4, Command::CreatePayment(create)),
     ];
-    (0..).zip(payloads).map(|(index, payload)| LogEntry { log_id: id(3, index), payload }).collect()
+    (0..).zip(payloads).map(|(index, payload)| LogEntry { log_id: id(TERM, index), payload }).collect()
 }
 
 pub(crate) fn append(log: &dyn LogStore, entries: &[LogEntry]) {
@@ -74,8 +77,13 @@ pub(crate) fn follower(log: &dyn LogStore, store: &dyn StateStore, applied: usiz
     for entry in &history[..applied] {
         apply_one(&mut state, entry, &mut News::default()).unwrap();
     }
-    let membership = StoredMembership::new(Some(id(3, 0)), members());
-    let marker = Marker { applied: Some(history[applied - 1].log_id), membership };
+    write(store, &mut state);
+}
+
+/// Writes a state as a node keeps it, with the members that the first entry named.
+pub(crate) fn write(store: &dyn StateStore, state: &mut State) {
+    let membership = StoredMembership::new(Some(id(TERM, 0)), members());
+    let marker = Marker { applied: Some(id(TERM, state.applied().0)), membership };
     store.write(&batch(&marker, state.drain_changes()).unwrap()).unwrap();
 }
 
