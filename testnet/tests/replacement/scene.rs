@@ -12,7 +12,7 @@ use onespend_proto::v1::recipient::Destination;
 use onespend_testnet::bitcoind::wait_for_same_tip;
 use onespend_testnet::cluster::{Addresses, Cluster, FINALITY_DEPTH, Folder, Node};
 use onespend_testnet::hot::{self, WALLET};
-use onespend_testnet::{grpc, programs};
+use onespend_testnet::{grpc, health, programs};
 use serde_json::json;
 
 const NODES: usize = 3;
@@ -25,6 +25,7 @@ pub const AMOUNT_SAT: i64 = 400_000;
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
+const ASK: Duration = Duration::from_secs(2);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Scene {
@@ -51,17 +52,16 @@ impl Scene {
         self.cluster.finish().unwrap();
     }
 
-    /// Makes a node lead.
+    /// Makes a node lead. It says so itself: others that have just started may still name the leader of before.
     pub async fn lead(&self, index: usize) {
-        let node_id = index as u64 + 1;
+        let node = &self.cluster.nodes()[index];
         eventually("the node leads", async || {
-            let status = self.operator.get_status(v1::GetStatusRequest {}).await.map_err(|error| error.to_string())?;
-            if status.leader_id == node_id {
+            if health::status(node.addresses().health, "/leader", ASK) == 200 {
                 return Ok(());
             }
-            let transfer = v1::TransferLeadershipRequest { node_id, ..Default::default() };
+            let transfer = v1::TransferLeadershipRequest { node_id: node.id(), ..Default::default() };
             let answer = self.operator.transfer_leadership(transfer).await;
-            Err(format!("node {} leads: {answer:?}", status.leader_id))
+            Err(format!("{answer:?}"))
         })
         .await;
     }
