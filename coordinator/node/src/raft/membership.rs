@@ -153,8 +153,7 @@ impl RaftNode {
             return refuse("it does not answer: as a voter it would count and not help".to_owned());
         }
         let (last, has) = (status.last_log.unwrap_or(0), learner.matched.unwrap_or(0));
-        let enough = has.saturating_mul(100) >= last.saturating_mul(MIN_SHARE_PERCENT);
-        if enough && last.saturating_sub(has) <= MAX_LAG {
+        if caught_up(last, has) {
             return Ok(());
         }
         refuse(format!(
@@ -162,6 +161,12 @@ impl RaftNode {
              again when it has caught up"
         ))
     }
+}
+
+/// Whether a learner that has the entries up to `has` of a log that ends with `last` may get a vote.
+fn caught_up(last: u64, has: u64) -> bool {
+    let enough = has.saturating_mul(100) >= last.saturating_mul(MIN_SHARE_PERCENT);
+    enough && last.saturating_sub(has) <= MAX_LAG
 }
 
 fn find(status: &RaftStatus, node_id: NodeId) -> Result<&MemberStatus, MembershipError> {
@@ -212,5 +217,32 @@ fn refusal(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Member
             MembershipError::Refused(error.to_string())
         }
         RaftError::APIError(ClientWriteError::PreconditionFailed(error)) => MembershipError::Refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_learner_has_caught_up_by_its_share_of_the_log_and_by_its_lag() {
+        for (last, has, may) in [
+            (0, 0, true),
+            (10, 8, false),
+            (10, 9, true),
+            (10, 10, true),
+            (5_000, 4_499, false),
+            (5_000, 4_500, true),
+            (10_000, 8_999, false),
+            (10_000, 9_000, true),
+            (20_000, 18_000, false),
+            (20_000, 18_999, false),
+            (20_000, 19_000, true),
+            (1_000_000, 0, false),
+            (1_000_000, 998_999, false),
+            (1_000_000, 999_000, true),
+        ] {
+            assert_eq!(caught_up(last, has), may, "{has} of {last}");
+        }
     }
 }
