@@ -75,7 +75,7 @@ pub(crate) fn follower(log: &dyn LogStore, store: &dyn StateStore, applied: usiz
         apply_one(&mut state, entry, &mut News::default()).unwrap();
     }
     let membership = StoredMembership::new(Some(id(3, 0)), members());
-    let marker = Marker { applied: Some(history[applied - 1].log_id), membership };
+    let marker = Marker { applied: Some(history[applied - 1].log_id), membership, highest_removed: Some(0) };
     store.write(&batch(&marker, state.drain_changes()).unwrap()).unwrap();
 }
 

@@ -182,6 +182,26 @@ fn a_learner_that_lags_gets_no_vote_until_it_has_caught_up() {
     });
 }
 
+/// By what the state machine has applied, whoever has seen it happen.
+#[test]
+fn no_new_node_gets_the_id_of_a_removed_one_or_a_lower_one() {
+    Executor::new(3).run(async {
+        let nodes = Nodes::found(RaftConfig::default(), 1).await;
+        let (_, leader) = nodes.leader().await;
+        let add = async |id| leader.add_learner(id, Addresses::default(), soon()).await;
+        let refused = |added| matches!(added, Err(MembershipError::Refused(why)) if why.contains("never used again"));
+        add(5).await.unwrap();
+        add(3).await.expect("nobody was removed yet");
+        add(5).await.expect("it is a member");
+        leader.remove_node(5, soon()).await.unwrap();
+        assert!(refused(add(5).await) && refused(add(4).await));
+        add(3).await.expect("it is a member");
+        add(6).await.expect("it is a higher one");
+        leader.remove_node(3, soon()).await.unwrap();
+        assert!(refused(add(3).await) && refused(add(5).await));
+    });
+}
+
 #[test]
 fn a_change_of_the_voters_that_its_leader_left_half_done_is_finished_by_the_next() {
     Executor::new(2).run(async {
