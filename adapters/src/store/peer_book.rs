@@ -1,22 +1,17 @@
 //! Which data folder each other node came with. A node whose disk was lost comes back with another folder, without its
 //! votes and its log: under its old id it could vote twice in one term, and help to lose what it had acknowledged. So a
-//! node remembers the folder that each other node came with first, and knows a stranger. It also remembers which nodes
-//! were removed while it was there: their ids are not used again.
+//! node remembers the folder that each other node came with first, and knows a stranger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::sqlite::DataFolder;
 use super::{StoreError, durable};
 
 const FILE: &str = "peers.json";
-const REMOVED_FILE: &str = "removed-peers.json";
 
 /// What this node remembers of the others. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +22,6 @@ struct Book {
     /// `None` keeps it in memory alone.
     path: Option<PathBuf>,
     known: Mutex<BTreeMap<u64, String>>,
-    removed: Mutex<BTreeSet<u64>>,
 }
 
 /// What came of meeting a node.
@@ -50,8 +44,7 @@ impl PeerBook {
     pub fn open(folder: &DataFolder) -> Result<Self, StoreError> {
         let path = folder.path().join(FILE);
         let known = Mutex::new(read(&path)?);
-        let removed = Mutex::new(read(&path.with_file_name(REMOVED_FILE))?);
-        Ok(Self(Arc::new(Book { path: Some(path), known, removed })))
+        Ok(Self(Arc::new(Book { path: Some(path), known })))
     }
 
     /// The folder that a node came with first.
@@ -62,27 +55,6 @@ impl PeerBook {
     /// The nodes that came with a folder, ascending.
     pub fn met(&self) -> Vec<u64> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
-    }
-
-    /// The nodes that were removed while this one was there, ascending.
-    pub fn removed(&self) -> Vec<u64> {
-        self.0.removed.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
-    }
-
-    /// Remembers, on the disk, that a node was removed.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it cannot be remembered there; this process remembers it all the same.
-    pub fn note_removed(&self, node_id: u64) -> Result<(), StoreError> {
-        let mut removed = self.0.removed.lock().unwrap_or_else(PoisonError::into_inner);
-        match &self.0.path {
-            Some(path) if removed.insert(node_id) => replace(&path.with_file_name(REMOVED_FILE), &*removed),
-            Some(_) => Ok(()),
-            None => {
-                removed.insert(node_id);
-                Ok(())
-            }
-        }
     }
 
     /// Compares the folder that a node comes with, and remembers it, on the disk, if the node comes for the first time.
@@ -107,18 +79,18 @@ impl PeerBook {
     }
 }
 
-/// What a file holds; nothing if there is none.
-fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, StoreError> {
+/// What the file holds; nothing if there is none.
+fn read(path: &Path) -> Result<BTreeMap<u64, String>, StoreError> {
     match fs::read(path) {
         Ok(text) => serde_json::from_slice(&text).map_err(|cause| StoreError::corrupt(path, cause.to_string())),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(cause) => Err(StoreError::io(path, "read")(cause)),
     }
 }
 
-fn replace(path: &Path, content: &impl Serialize) -> Result<(), StoreError> {
+fn replace(path: &Path, known: &BTreeMap<u64, String>) -> Result<(), StoreError> {
     let text =
-        serde_json::to_vec_pretty(content).map_err(|cause| StoreError::io(path, "encode")(io::Error::other(cause)))?;
+        serde_json::to_vec_pretty(known).map_err(|cause| StoreError::io(path, "encode")(io::Error::other(cause)))?;
     durable::replace_file(path, &text)?;
     Ok(())
 }
@@ -146,20 +118,6 @@ mod tests {
         assert_eq!(book.meet(2, "a").unwrap(), Meeting::Known, "a stranger changes nothing");
         assert_eq!(book.known(4), None);
         assert_eq!(book.met(), [2, 3]);
-    }
-
-    #[test]
-    fn removed_nodes_are_remembered_also_after_a_restart() {
-        let at = tempfile::tempdir().unwrap();
-        let book = PeerBook::open(&folder(at.path())).unwrap();
-        for node in [4, 2, 4] {
-            book.note_removed(node).unwrap();
-        }
-        drop(book);
-        assert_eq!(PeerBook::open(&folder(at.path())).unwrap().removed(), [2, 4]);
-        let in_memory = PeerBook::default();
-        in_memory.note_removed(3).unwrap();
-        assert_eq!(in_memory.removed(), [3]);
     }
 
     #[test]

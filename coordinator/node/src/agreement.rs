@@ -23,6 +23,7 @@ use crate::peers::{self, Fork, Peers, Report};
 use crate::raft::{Abstention, HashAt, RaftNode};
 use crate::replica::Replica;
 use crate::room::Room;
+use crate::runtime;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -116,11 +117,11 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
 }
 
 /// A leader that died in the middle of a change of the voters left it half done.
-async fn finish_change(replica: &Replica) {
+pub(crate) async fn finish_change(replica: &Replica) {
     if replica.leader_term().is_none() || !replica.status().joint {
         return;
     }
-    match replica.raft().finish_change(tokio::time::Instant::now() + FINISH).await {
+    match replica.raft().finish_change(runtime::now() + FINISH).await {
         Ok(()) => info!("a change of the voters that was half done is finished"),
         Err(error) => warn!(%error, "a change of the voters is half done, and could not be finished yet"),
     }

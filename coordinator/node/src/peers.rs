@@ -43,8 +43,6 @@ pub struct Report {
     pub abstains: bool,
     /// Whether its own disk is about to be full.
     pub disk_low: bool,
-    /// The nodes that were removed while it was there.
-    pub removed: Vec<u64>,
 }
 
 /// How a bitcoind is on a fork.
@@ -91,7 +89,6 @@ fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
         unfit: Some(answer.unfit.clone()).filter(|why| !why.is_empty()),
         abstains: answer.abstains,
         disk_low: answer.disk_low,
-        removed: answer.removed.clone(),
     }
 }
 

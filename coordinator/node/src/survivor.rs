@@ -25,7 +25,8 @@ pub(crate) struct Inspection {
     data_dir: PathBuf,
     /// What the stores hold.
     pub(crate) salvage: Salvage,
-    /// Every other id that was ever used, as far as this node knows: none may be used again.
+    /// Every other id that was used, as far as this node knows, of removed nodes the highest: no new node gets an id up to
+    /// the highest of these.
     pub(crate) used_ids: BTreeSet<NodeId>,
     /// Whether the folder itself came out of a backup, and no leader has said so in the log yet.
     pub(crate) was_put_back: bool,
@@ -89,8 +90,7 @@ impl Inspection {
             bail!("{} never held anything: there is nothing to go on from", data_dir.display());
         };
         invariant::check(&salvage.state).context("the state contradicts itself")?;
-        let mut used_ids: BTreeSet<NodeId> =
-            salvage.ids.iter().copied().chain(book.met()).chain(book.removed()).collect();
+        let mut used_ids: BTreeSet<NodeId> = salvage.ids.iter().copied().chain(book.met()).collect();
         used_ids.remove(&config.node.id);
         let was_put_back = RestoredMark::of(&data_dir).is_set();
         Ok(Self { survivor, data_dir, salvage, used_ids, was_put_back, store, _copy: copy })
@@ -122,7 +122,12 @@ impl Inspection {
         }
         let before = self.owner();
         let Salvage { mut state, last, term, .. } = self.salvage;
-        let founder = Founder { node_id: config.node.id, addresses: parts::own_addresses(config)?, after_term: term };
+        let founder = Founder {
+            node_id: config.node.id,
+            addresses: parts::own_addresses(config)?,
+            after_term: term,
+            highest_removed: self.used_ids.last().copied().unwrap_or(0),
+        };
         let new = self.survivor.begin(&owner(config)).context("node.data_dir")?;
         let why = format!(
             "the quorum of cluster {} was lost, and node {} was all that was left of it: log index {}, term {}",
@@ -132,8 +137,6 @@ impl Inspection {
         let (index, epoch) = (state.applied().0, state.epoch());
         let fill = || {
             incarnation::fill(&new, |visit| self.store.load(visit).map(drop))?;
-            let book = PeerBook::open(new.folder())?;
-            self.used_ids.iter().try_for_each(|id| book.note_removed(*id))?;
             incarnation::begin(&new, &mut state, founder)
         };
         if let Err(error) = fill() {
@@ -176,7 +179,7 @@ mod tests {
         last_of_three(&folder);
         let book = PeerBook::open(&folder).unwrap();
         book.meet(2, "two").unwrap();
-        book.note_removed(9).unwrap();
+        book.meet(9, "nine").unwrap();
         at
     }
 
@@ -204,7 +207,7 @@ mod tests {
         // It is a whole folder of the new cluster, and there is nothing more to do with it under this name.
         let again = Inspection::of(&config, at.path()).unwrap();
         assert_eq!(again.owner(), owner(&config));
-        assert_eq!(again.used_ids, BTreeSet::from([2, 3, 4, 9]), "no id is used again");
+        assert_eq!(again.used_ids, BTreeSet::from([9]), "no id up to it is used again");
         assert!(again.objections(&config)[0].contains("a name of its own"));
         let salvage = &again.salvage;
         assert_eq!((salvage.members.len(), salvage.uncommitted(), salvage.last.index.0), (1, 0, last + 2));

@@ -336,7 +336,11 @@ fn peers() -> Vec<Vec<u8>> {
     let header = peer::SnapshotHeader {
         cluster_id: "demo".to_owned(),
         vote: vote(),
-        meta: Some(peer::SnapshotMeta { last_log_id: log_id(9), last_membership: Some(stored) }),
+        meta: Some(peer::SnapshotMeta {
+            last_log_id: log_id(9),
+            last_membership: Some(stored),
+            highest_removed_id: Some(3),
+        }),
         total_bytes: 7,
         sha256: vec![1; 32].into(),
     };

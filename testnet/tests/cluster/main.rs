@@ -19,6 +19,7 @@ mod relocation;
 mod reorganisation;
 mod restart;
 mod routing;
+mod scaling;
 mod scene;
 mod shutdown;
 mod traces;

@@ -45,22 +45,67 @@ async fn a_node_whose_disk_was_lost_is_replaced_under_load_and_the_new_one_votes
     assert_eq!(voters, expected);
 
     // Its id is not used again, though nobody has it now.
-    let elsewhere = Addresses::free().unwrap();
-    let reused = v1::AddLearnerRequest {
-        request_id: fresh_id(),
-        node_id: lost as u64 + 1,
-        control_address: elsewhere.control.to_string(),
-        data_address: elsewhere.data.to_string(),
-    };
-    let refused = scene.operator().add_learner(reused).await.unwrap_err();
-    assert!(refused.is(reason::MEMBERSHIP_REFUSED), "{refused}");
-    assert!(refused.to_string().contains("never used again"), "{refused}");
+    is_used_up(&scene, lost as u64 + 1).await;
 
     // Without the other old node, nothing is granted unless the new one acknowledges it.
     scene.node(other).kill().unwrap();
     let both = scene.client_of(&[leader, lost]);
     both.create_payment(scene.order("by-the-new-one")).await.unwrap();
     scene.node(other).restart().unwrap();
+    scene.settle_and_judge().await;
+    scene.finish();
+}
+
+/// To add a node that does not run.
+fn absent(node_id: u64) -> v1::AddLearnerRequest {
+    let at = Addresses::free().unwrap();
+    v1::AddLearnerRequest {
+        request_id: fresh_id(),
+        node_id,
+        control_address: at.control.to_string(),
+        data_address: at.data.to_string(),
+    }
+}
+
+/// No new node gets this id.
+async fn is_used_up(scene: &Scene, node_id: u64) {
+    let refused = scene.operator().add_learner(absent(node_id)).await.unwrap_err();
+    assert!(refused.is(reason::MEMBERSHIP_REFUSED), "{node_id}: {refused}");
+    assert!(refused.to_string().contains("never used again"), "{node_id}: {refused}");
+}
+
+/// No node that is a member now was one, or ran, when the first of the ids was given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_id_of_a_removed_node_is_refused_when_nobody_is_left_who_was_there() {
+    let mut scene = Scene::with_coins("ids", 10).await;
+    let leader = scene.primary();
+    for (lost, new) in Scene::others(leader).into_iter().chain([leader]).zip(NEW..) {
+        let replacement = scene.cluster.lose_disk(lost, new).unwrap();
+        scene.node(lost).restart().unwrap();
+        replacement.take_in().unwrap();
+    }
+    for id in 1..NEW {
+        is_used_up(&scene, id).await;
+    }
+    // It is on their disks.
+    for index in 0..NODES {
+        scene.node(index).kill().unwrap();
+    }
+    for index in 0..NODES {
+        scene.node(index).restart().unwrap();
+    }
+    scene.primary();
+    for id in 1..NEW {
+        is_used_up(&scene, id).await;
+    }
+
+    let next = NEW + NODES as u64;
+    let operator = scene.operator();
+    operator.add_learner(absent(next)).await.expect("it is higher than any before");
+    let remove = v1::RemoveNodeRequest { request_id: fresh_id(), node_id: next };
+    operator.remove_node(remove).await.unwrap();
+    is_used_up(&scene, next).await;
+    scene.client().create_payment(scene.order("by-other-nodes")).await.unwrap();
     scene.settle_and_judge().await;
     scene.finish();
 }

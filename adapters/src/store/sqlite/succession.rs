@@ -30,18 +30,8 @@ const FOUND_FILE: &str = "FOUND";
 /// Where the new stores are made.
 const WORKPLACE: &str = "recovering";
 /// How the names of all files begin that belong to the stores. Anything else in the folder is not ours to move.
-const STORE_FILES: [&str; 10] = [
-    "identity.",
-    "raft.db",
-    "state.db",
-    "state.new",
-    "snapshot-",
-    "incoming-",
-    "copy-",
-    "peers.",
-    "removed-peers.",
-    "RESTORED",
-];
+const STORE_FILES: [&str; 9] =
+    ["identity.", "raft.db", "state.db", "state.new", "snapshot-", "incoming-", "copy-", "peers.", "RESTORED"];
 
 /// The data folder of a node that does not run, held by this process alone.
 #[derive(Debug)]

@@ -39,8 +39,13 @@ pub(crate) fn restore(contents: Contents, name: &str, config: &Config) -> anyhow
         bail!(objection);
     }
     let owner = Owner { cluster_id: config.cluster.id.clone(), node_id: config.node.id };
-    let founder =
-        Founder { node_id: config.node.id, addresses: parts::own_addresses(config)?, after_term: header.term };
+    let founder = Founder {
+        node_id: config.node.id,
+        addresses: parts::own_addresses(config)?,
+        after_term: header.term,
+        // The ids of the old cluster are free: whoever has one there carries the old name.
+        highest_removed: 0,
+    };
     let new = NewFolder::begin(&config.node.data_dir, &owner).context("node.data_dir")?;
     let left = "restoring was not finished; empty the data folder before you try again";
     incarnation::fill(&new, |visit| content.rows(visit).map(drop)).context(left)?;

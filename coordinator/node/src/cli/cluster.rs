@@ -33,7 +33,7 @@ pub enum Command {
     /// Only where most of the voters are lost with their disks: while enough of them can come back, bring them back. The
     /// configuration must name a new cluster, and this node alone in [[peers]]. Everything in the node's log counts, also
     /// what is not known to be committed. The node leads alone, in recovery mode: nothing is signed until an operator
-    /// confirms. The other nodes join it empty, under ids that were never used.
+    /// confirms. The other nodes join it empty, under ids that are higher than any that was used.
     Recover(Recover),
 }
 
@@ -42,7 +42,7 @@ pub enum Command {
 pub enum Request {
     /// List the members: vote, lag, bitcoind, version
     Members,
-    /// Let a new node receive the log; it must have an id that was never used, and `join = true`
+    /// Let a new node receive the log; it must have a higher id than any node that was removed, and `join = true`
     Add {
         /// The new node's id
         #[arg(value_name = "ID", value_parser = node_ids())]
@@ -64,7 +64,7 @@ pub enum Request {
         #[command(flatten)]
         repeat: Repeat,
     },
-    /// Remove a node, also a dead one; its id is never used again
+    /// Remove a node, also a dead one; its id, and lower ones that are free, are never used again
     Remove {
         /// Which node
         #[arg(value_name = "ID", value_parser = node_ids())]

@@ -11,8 +11,7 @@ use super::fields::Fields;
 use super::{get_status, status};
 use crate::config::HostPort;
 use crate::identity::MAX_NODE_ID;
-use crate::peers;
-use crate::raft::{Addresses, MembershipError, used_before};
+use crate::raft::{Addresses, MembershipError};
 
 pub(super) async fn add_learner(
     api: Arc<Api>,
@@ -20,7 +19,6 @@ pub(super) async fn add_learner(
     message: v1::AddLearnerRequest,
 ) -> Result<v1::AddLearnerResponse, Status> {
     let (node, addresses) = parse_add(&message)?;
-    check_unused(&api, node).await?;
     let changed = api.replica.raft().add_learner(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::AddLearnerResponse { members, applied_index, term })
@@ -57,17 +55,6 @@ pub(super) async fn move_node(
     let changed = api.replica.raft().move_node(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::MoveNodeResponse { members, applied_index, term })
-}
-
-/// No member that answers may have seen a node of this id removed: this one may have come later than that.
-async fn check_unused(api: &Api, node: u64) -> Result<(), Status> {
-    let status = api.replica.status();
-    if api.replica.leader_term().is_none() || status.members.iter().any(|member| member.node_id == node) {
-        return Ok(()); // what comes next says what there is to say
-    }
-    let reports = api.peers.reports(&status.others(), peers::TIMEOUT).await;
-    let removed = reports.iter().any(|report| report.removed.contains(&node));
-    if removed { Err(status::membership_refused(&used_before(node).to_string())) } else { Ok(()) }
 }
 
 /// The members, the applied index and the term after a change, or why there was none.

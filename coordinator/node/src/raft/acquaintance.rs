@@ -56,18 +56,6 @@ impl Acquaintance {
         Ok(Self { instance: instance.parse()?, book, outcast: Arc::new(watch::Sender::new(None)) })
     }
 
-    /// The nodes that were removed while this one was there, ascending.
-    pub(crate) fn removed(&self) -> Vec<NodeId> {
-        self.book.removed()
-    }
-
-    /// A node was removed.
-    pub(crate) fn note_removed(&self, node: NodeId) {
-        if let Err(error) = self.book.note_removed(node) {
-            tracing::warn!(node, %error, "that the node was removed is remembered until this process ends");
-        }
-    }
-
     /// Says which folder this node has, and by which it knows the receiver.
     pub(crate) fn introduce(&self, to: NodeId, metadata: &mut MetadataMap) {
         self.sign(metadata);

@@ -9,8 +9,10 @@ use openraft::EntryPayload;
 use prost::bytes::Bytes;
 
 use super::types::{
-    Addresses, CommittedLeader, LogEntry, LogId, Membership, NodeId, Payload, Proposal, StoredMembership, Vote,
+    Addresses, CommittedLeader, LogEntry, LogId, Membership, NodeId, Payload, Proposal, SnapshotMeta, StoredMembership,
+    Vote,
 };
+use super::view::UsedIds;
 
 #[derive(Encode, Decode)]
 struct LogIdRow {
@@ -78,6 +80,8 @@ struct MarkerRow {
     membership_log_id: Option<LogIdRow>,
     #[n(2)]
     membership: MembershipRow,
+    #[n(3)]
+    highest_removed: Option<u64>,
 }
 
 /// The place in the history that a stored state has.
@@ -87,6 +91,30 @@ pub(crate) struct Marker {
     pub(crate) applied: Option<LogId>,
     /// The last membership that it includes.
     pub(crate) membership: StoredMembership,
+    /// The highest id of the nodes that were removed, 0 if none was. Earlier versions did not store it.
+    pub(crate) highest_removed: Option<NodeId>,
+}
+
+impl Marker {
+    /// Takes note of an entry that changes the members.
+    pub(crate) fn change_members(&mut self, at: LogId, members: Membership) {
+        let before = self.membership.nodes().map(|(id, _)| *id);
+        let removed = before.filter(|id| members.get_node(id).is_none()).max();
+        self.highest_removed = Some(self.used_ids().highest_removed.max(removed.unwrap_or(0)));
+        self.membership = StoredMembership::new(Some(at), members);
+    }
+
+    /// Which ids are used up. Where an earlier version did not store who was removed, all up to the highest of a member.
+    pub(crate) fn used_ids(&self) -> UsedIds {
+        let highest_member = || self.membership.nodes().map(|(id, _)| *id).max().unwrap_or(0);
+        let highest_removed = self.highest_removed.unwrap_or_else(highest_member);
+        UsedIds { as_of: *self.membership.log_id(), highest_removed }
+    }
+
+    /// What openraft has to know of a snapshot with this marker.
+    pub(crate) fn snapshot_meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
 }
 
 fn write<T: Encode<()>>(value: &T) -> io::Result<Vec<u8>> {
@@ -182,6 +210,7 @@ pub(crate) fn encode_marker(marker: &Marker) -> io::Result<Vec<u8>> {
         applied: marker.applied.map(LogIdRow::from),
         membership_log_id: marker.membership.log_id().map(LogIdRow::from),
         membership: marker.membership.membership().into(),
+        highest_removed: marker.highest_removed,
     })
 }
 
@@ -191,6 +220,7 @@ pub(crate) fn decode_marker(bytes: &[u8]) -> io::Result<Marker> {
     Ok(Marker {
         applied: row.applied.map(LogId::from),
         membership: StoredMembership::new(log_id, row.membership.into_membership()?),
+        highest_removed: row.highest_removed,
     })
 }
 
@@ -242,8 +272,10 @@ mod tests {
             assert_eq!(decode_vote(&encode_vote(&vote).unwrap()).unwrap(), vote);
         }
         assert_eq!(decode_log_id(&encode_log_id(id(9, 1 << 40)).unwrap()).unwrap(), id(9, 1 << 40));
-        let full = Marker { applied: Some(id(2, 9)), membership: StoredMembership::new(Some(id(1, 0)), members()) };
-        for marker in [Marker::default(), full] {
+        let membership = StoredMembership::new(Some(id(1, 0)), members());
+        let earlier = Marker { applied: Some(id(2, 9)), membership, highest_removed: None };
+        let full = Marker { highest_removed: Some(1 << 40), ..earlier.clone() };
+        for marker in [Marker::default(), earlier, full] {
             assert_eq!(decode_marker(&encode_marker(&marker).unwrap()).unwrap(), marker);
         }
     }
@@ -267,6 +299,34 @@ mod tests {
         let blank = LogEntry { log_id: id(1, 2), payload: EntryPayload::Blank };
         assert_eq!(encode_entry(&blank).unwrap(), [0x82, 0x82, 0x01, 0x02, 0x82, 0x00, 0x80]);
         assert_eq!(encode_vote(&Vote::new_committed(3, 2)).unwrap(), [0x83, 0x03, 0x02, 0xf5]);
+        // As earlier versions wrote it: what another node announces has to be the same bytes.
         assert_eq!(encode_marker(&Marker::default()).unwrap(), [0x83, 0xf6, 0xf6, 0x82, 0x80, 0x80]);
+        let marker = Marker { highest_removed: Some(3), ..Marker::default() };
+        assert_eq!(encode_marker(&marker).unwrap(), [0x84, 0xf6, 0xf6, 0x82, 0x80, 0x80, 0x03]);
+    }
+
+    #[test]
+    fn the_highest_id_of_a_removed_node_stays_and_is_guessed_where_it_was_not_stored() {
+        let of = |ids: &[NodeId]| {
+            let nodes: BTreeMap<_, _> = ids.iter().map(|id| (*id, Addresses::default())).collect();
+            Membership::new(vec![ids.iter().copied().collect()], nodes).unwrap()
+        };
+        let mut marker = Marker::default();
+        let mut after = |index, ids: &[NodeId]| {
+            marker.change_members(id(1, index), of(ids));
+            (marker.used_ids().as_of, marker.used_ids().highest_removed)
+        };
+        assert_eq!(after(1, &[1, 2, 3]), (Some(id(1, 1)), 0), "nobody was removed");
+        assert_eq!(after(2, &[1, 2, 3, 9]), (Some(id(1, 2)), 0));
+        assert_eq!(after(3, &[1, 3, 9]), (Some(id(1, 3)), 2));
+        assert_eq!(after(4, &[3, 9]), (Some(id(1, 4)), 2), "the highest, not the last");
+        assert_eq!(after(5, &[3, 9, 10, 11]), (Some(id(1, 5)), 2));
+        assert_eq!(after(6, &[3, 11]), (Some(id(1, 6)), 10), "of two at once");
+
+        let membership = StoredMembership::new(Some(id(1, 1)), of(&[2, 5]));
+        let mut earlier = Marker { applied: None, membership, highest_removed: None };
+        assert_eq!(earlier.used_ids().highest_removed, 5);
+        earlier.change_members(id(1, 2), of(&[2, 5, 6]));
+        assert_eq!(earlier.highest_removed, Some(5), "from the first change on it is stored");
     }
 }

@@ -25,6 +25,8 @@ pub struct Founder {
     pub addresses: Addresses,
     /// The term of the last entry in the state: terms go on above it, so that no log id is ever that of another entry.
     pub after_term: u64,
+    /// The highest id that no other member may have, because another node may have it; 0 if there is none.
+    pub highest_removed: NodeId,
 }
 
 impl RaftNode {
@@ -64,7 +66,11 @@ pub fn found(log: &dyn LogStore, store: &dyn StateStore, state: &mut State, foun
     let nodes = BTreeMap::from([(founder.node_id, founder.addresses)]);
     let membership = Membership::new(vec![BTreeSet::from([founder.node_id])], nodes)
         .map_err(|error| io::Error::other(error.to_string()))?;
-    let marker = Marker { applied: Some(at(last)), membership: StoredMembership::new(Some(at(members)), membership) };
+    let marker = Marker {
+        applied: Some(at(last)),
+        membership: StoredMembership::new(Some(at(members)), membership),
+        highest_removed: Some(founder.highest_removed),
+    };
     store.write(&batch(&marker, state.drain_changes())?).map_err(io_error)?;
     // Also what makes the rows durable; the other members will be sent it.
     store.snapshot().map_err(io_error)?;
@@ -97,7 +103,7 @@ mod tests {
 
     fn founder() -> Founder {
         let addresses = Addresses { control: "10.0.0.7:7801".to_owned(), data: "10.0.0.7:7800".to_owned() };
-        Founder { node_id: 7, addresses, after_term: 4 }
+        Founder { node_id: 7, addresses, after_term: 4, highest_removed: 9 }
     }
 
     /// What openraft finds when the node starts: one voter, a vote of that term, an empty log after the state, a snapshot.
@@ -124,6 +130,7 @@ mod tests {
         assert_eq!(applied, Some(last));
         assert_eq!(membership.membership().voter_ids().collect::<Vec<_>>(), [7]);
         assert!(membership.log_id().as_ref() < Some(&last));
+        assert_eq!(machine.view().used_ids().highest_removed, 9);
         let found = log.get_log_state().await.unwrap();
         assert_eq!((found.last_purged_log_id, found.last_log_id), (Some(last), Some(last)));
         assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(5, 7)));

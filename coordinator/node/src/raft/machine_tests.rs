@@ -1,6 +1,7 @@
 //! What stops a node, and what must not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,8 @@ use super::node::{RaftFatal, RaftNode, RaftParts, StartError};
 use super::observer::NoObserver;
 use super::propose::{Draft, ProposeError};
 use super::state_machine::StateMachine;
-use super::types::{Addresses, CommittedLeader, LogEntry, LogId, Proposal};
+use super::types::{Addresses, CommittedLeader, LogEntry, LogId, Membership, NodeId, Proposal};
+use super::view::UsedIds;
 
 fn id(index: u64) -> LogId {
     LogId::new(CommittedLeader::new(1), index)
@@ -33,6 +35,13 @@ fn command(index: u64) -> LogEntry {
     let command = Command::Release { reservation: ReservationId(1), fence: None };
     let entry = Entry { at: Millis(index), wall_ms: 0, request: None, command };
     LogEntry { log_id: id(index), payload: EntryPayload::Normal(Proposal::new(entry)) }
+}
+
+/// A change of the members.
+fn members(index: u64, ids: [NodeId; 3]) -> LogEntry {
+    let nodes: BTreeMap<_, _> = ids.map(|node| (node, Addresses::default())).into();
+    let membership = Membership::new(vec![ids.into()], nodes).unwrap();
+    LogEntry { log_id: id(index), payload: EntryPayload::Membership(membership) }
 }
 
 /// What a later version may write.
@@ -165,6 +174,32 @@ async fn a_snapshot_carries_the_state_to_another_node_and_a_damaged_one_changes_
     apply(&mut source, vec![command(201)]).await.unwrap();
     apply(&mut target, vec![command(201)]).await.unwrap();
     assert_eq!(hash(&target), hash(&source));
+}
+
+/// Also those that were removed before anybody came who is a member now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ids_of_removed_nodes_are_known_after_a_restart_and_where_only_a_snapshot_came() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = state_in(&here);
+    let mut source = machine(&store);
+    assert_eq!(source.view().used_ids(), UsedIds::default());
+    // All at once: every change counts, not only the last.
+    let changes = [[1, 2, 3], [4, 2, 3], [4, 5, 3], [4, 5, 6]];
+    apply(&mut source, (1..).zip(changes).map(|(index, ids)| members(index, ids)).collect()).await.unwrap();
+    let used = UsedIds { as_of: Some(id(4)), highest_removed: 3 };
+    assert_eq!(source.view().used_ids(), used);
+    let snapshot = source.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    drop(source);
+    assert_eq!(machine(&store).view().used_ids(), used);
+
+    let store = state_in(&there);
+    let mut target = machine(&store);
+    let mut incoming = store.receive(snapshot.snapshot.digest.clone()).unwrap();
+    incoming.write(&std::fs::read(&snapshot.snapshot.path).unwrap()).unwrap();
+    target.install_snapshot(&snapshot.meta, incoming.finish().unwrap()).await.unwrap();
+    assert_eq!(target.view().used_ids(), used);
+    apply(&mut target, vec![members(5, [5, 6, 7])]).await.unwrap();
+    assert_eq!(target.view().used_ids(), UsedIds { as_of: Some(id(5)), highest_removed: 4 });
 }
 
 /// safety 27, 29: while the disk stands still nothing is acknowledged, and what was asked is unknown.

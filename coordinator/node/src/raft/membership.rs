@@ -7,7 +7,7 @@ use std::future::Future;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
-use openraft::raft::ClientWriteResponse;
+use openraft::raft::{ClientWriteResponse, Precondition};
 use tokio::time::Instant as Deadline;
 
 use super::node::RaftNode;
@@ -45,21 +45,24 @@ pub enum MembershipError {
 
 impl RaftNode {
     /// Lets a new node receive the log without a vote; it catches up by a snapshot if need be. A node whose disk was lost
-    /// comes back this way, under an id that was never used. Adding a member again where it is changes nothing.
+    /// comes back this way, under an id above those of all nodes that were removed. Adding a member again where it is changes
+    /// nothing.
     ///
     /// # Errors
     /// See [`MembershipError`].
     pub async fn add_learner(&self, node_id: NodeId, at: Addresses, deadline: Deadline) -> Result<(), MembershipError> {
+        let used = self.view().used_ids();
         let status = self.leading()?;
         if let Some(member) = status.members.iter().find(|member| member.node_id == node_id) {
             let already = member.addresses == at;
             return if already { Ok(()) } else { Err(elsewhere(member)) };
         }
-        if self.removed().contains(&node_id) {
-            return Err(used_before(node_id));
-        }
+        check_unused(node_id, used.highest_removed)?;
         check_free(status.members.iter(), &at)?;
-        written(self.raft().add_learner(node_id, at, false), deadline).await
+        // A removal that is in the log and not applied here yet would not be known.
+        let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: used.as_of };
+        let added = ChangeMembers::AddNodes(BTreeMap::from([(node_id, at)]));
+        written(self.raft().change_membership_if(added, true, [unchanged]), deadline).await
     }
 
     /// Gives a learner that has caught up a vote. A voter keeps the one it has.
@@ -153,8 +156,7 @@ impl RaftNode {
             return refuse("it does not answer: as a voter it would count and not help".to_owned());
         }
         let (last, has) = (status.last_log.unwrap_or(0), learner.matched.unwrap_or(0));
-        let enough = has.saturating_mul(100) >= last.saturating_mul(MIN_SHARE_PERCENT);
-        if enough && last.saturating_sub(has) <= MAX_LAG {
+        if caught_up(last, has) {
             return Ok(());
         }
         refuse(format!(
@@ -164,16 +166,26 @@ impl RaftNode {
     }
 }
 
+/// Whether a learner that has the entries up to `has` of a log that ends with `last` may get a vote.
+fn caught_up(last: u64, has: u64) -> bool {
+    let enough = has.saturating_mul(100) >= last.saturating_mul(MIN_SHARE_PERCENT);
+    enough && last.saturating_sub(has) <= MAX_LAG
+}
+
 fn find(status: &RaftStatus, node_id: NodeId) -> Result<&MemberStatus, MembershipError> {
     let member = status.members.iter().find(|member| member.node_id == node_id);
     member.ok_or(MembershipError::NoSuchMember(node_id))
 }
 
-/// Its id was used by a node that is no member any more.
-pub(crate) fn used_before(node_id: NodeId) -> MembershipError {
-    MembershipError::Refused(format!(
-        "a node {node_id} was removed from this cluster, and an id is never used again: give the node another one"
-    ))
+/// An id belongs to one disk for ever. Of the nodes that were removed every node knows the highest id, and new ones are above
+/// it (ADR 0023).
+fn check_unused(node_id: NodeId, highest_removed: NodeId) -> Result<(), MembershipError> {
+    if node_id > highest_removed {
+        return Ok(());
+    }
+    Err(MembershipError::Refused(format!(
+        "ids up to {highest_removed} are used up in this cluster, and an id is never used again: give the node a higher one"
+    )))
 }
 
 /// No two members are reached at one address.
@@ -211,6 +223,45 @@ fn refusal(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Member
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
             MembershipError::Refused(error.to_string())
         }
-        RaftError::APIError(ClientWriteError::PreconditionFailed(error)) => MembershipError::Refused(error.to_string()),
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => {
+            MembershipError::Refused("the members have just been changed: look at them, and ask again".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_node_has_a_higher_id_than_any_that_was_removed() {
+        for (node_id, highest_removed, may) in [(1, 0, true), (1, 1, false), (1, 4, false), (4, 4, false), (5, 4, true)]
+        {
+            assert_eq!(check_unused(node_id, highest_removed).is_ok(), may, "{node_id} after {highest_removed}");
+        }
+        let refused = check_unused(1, 4).map_err(|error| error.to_string());
+        assert!(refused.is_err_and(|why| why.contains("up to 4") && why.contains("never used again")));
+    }
+
+    #[test]
+    fn a_learner_has_caught_up_by_its_share_of_the_log_and_by_its_lag() {
+        for (last, has, may) in [
+            (0, 0, true),
+            (10, 8, false),
+            (10, 9, true),
+            (10, 10, true),
+            (5_000, 4_499, false),
+            (5_000, 4_500, true),
+            (10_000, 8_999, false),
+            (10_000, 9_000, true),
+            (20_000, 18_000, false),
+            (20_000, 18_999, false),
+            (20_000, 19_000, true),
+            (1_000_000, 0, false),
+            (1_000_000, 998_999, false),
+            (1_000_000, 999_000, true),
+        ] {
+            assert_eq!(caught_up(last, has), may, "{has} of {last}");
+        }
     }
 }

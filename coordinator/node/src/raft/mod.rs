@@ -69,7 +69,6 @@ pub use founding::{Founder, found, place_of};
 pub use leadership::{LeaderHint, LeaderTerm, Leadership};
 pub use linearizable::ReadError;
 pub use membership::MembershipError;
-pub(crate) use membership::used_before;
 pub use network::TARGET_METADATA_KEY;
 pub use node::{BootstrapError, RaftFatal, RaftNode, RaftParts, StartError};
 pub use observer::{NoObserver, ProposalEnd, RaftObserver};

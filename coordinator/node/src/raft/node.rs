@@ -143,7 +143,7 @@ impl RaftNode {
         let metrics = node.0.raft.metrics();
         // Shorter than a copy of the metrics takes, though it holds up Raft.
         let _set_once = quorum.set(Box::new(move || quorum_acked(&metrics.borrow_watched(), &acks)));
-        runtime::spawn(follow_members(node.0.raft.clone(), channels, node.0.acquaintance.clone()));
+        runtime::spawn(follow_members(node.0.raft.clone(), channels));
         Ok(node)
     }
 
@@ -369,11 +369,6 @@ impl RaftNode {
         self.0.abstentions.any()
     }
 
-    /// The nodes that were removed while this one was there, ascending. Their ids are not used again.
-    pub fn removed(&self) -> Vec<NodeId> {
-        self.0.acquaintance.removed()
-    }
-
     /// What writes the rows, and what it writes them to.
     pub(super) fn stores(&self) -> (Arc<WriteBehind>, Arc<dyn StateStore>) {
         (Arc::clone(&self.0.behind), Arc::clone(&self.0.state))
@@ -385,20 +380,13 @@ impl RaftNode {
 }
 
 /// Reaches every member where the latest membership has it, until Raft stops: openraft's streams to a node go on with the
-/// addresses that they began with. And remembers who was removed.
-async fn follow_members(raft: Raft, channels: Channels, acquaintance: Acquaintance) {
+/// addresses that they began with.
+async fn follow_members(raft: Raft, channels: Channels) {
     let mut server = raft.server_metrics();
-    let mut before = server.borrow_and_update().membership_config.clone();
     loop {
         // Cloned at once: holding the borrow would hold up Raft itself.
         let members = server.borrow_and_update().membership_config.clone();
         channels.place(members.nodes());
-        // An earlier membership is in force again where a later one was cut off the log: that removes nobody.
-        if members.log_id() > before.log_id() {
-            let gone = before.nodes().map(|(id, _)| *id).filter(|id| members.get_node(id).is_none());
-            gone.for_each(|id| acquaintance.note_removed(id));
-        }
-        before = members;
         if server.changed().await.is_err() {
             return;
         }

@@ -45,7 +45,7 @@ pub struct Salvage {
     pub term: u64,
     /// The members by the last change of them, committed or not, in order of their ids.
     pub members: Vec<SalvagedMember>,
-    /// Every node that was a member at some time, as far as it can be seen here.
+    /// Every node that was a member at some time, as far as it can be seen here: of the removed ones at least the highest.
     pub ids: BTreeSet<NodeId>,
     /// Wall time of the last command, by the clock of who led then, in Unix milliseconds.
     pub last_wall_ms: Option<u64>,
@@ -86,6 +86,7 @@ pub fn salvage(log: &dyn LogStore, store: &dyn StateStore) -> io::Result<Option<
         in_doubt: BTreeSet::new(),
     };
     replay.ids.extend(replay.membership.nodes().map(|(id, _)| *id));
+    replay.ids.extend(Some(marker.used_ids().highest_removed).filter(|id| *id > 0));
     replay.log(log, held.first, held.last)?;
     let Some(last) = replay.last else { return Ok(None) };
     let last_wall_ms = replay.proposal.as_ref().and_then(|proposal| proposal.entry().ok()).map(|entry| entry.wall_ms);

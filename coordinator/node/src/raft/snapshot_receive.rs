@@ -10,7 +10,7 @@ use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::codec::{self, Marker};
+use super::codec;
 use super::peer_service::{Sender, malformed};
 use super::snapshot_send::CHUNK_BYTES;
 use super::types::{SnapshotFile, SnapshotMeta, Vote};
@@ -76,8 +76,8 @@ async fn next(parts: &mut Streaming<InstallSnapshotRequest>) -> Result<Option<Pa
 #[allow(clippy::result_large_err)] // A refusal is as large as tonic makes it, and rare.
 pub(super) fn announced(header: SnapshotHeader) -> Result<(Vote, SnapshotMeta, SnapshotDigest), Status> {
     let vote = wire::read_vote(header.vote).map_err(|error| malformed(&error))?;
-    let meta = wire::read_snapshot_meta(header.meta).map_err(|error| malformed(&error))?;
-    let marker = Marker { applied: meta.last_log_id, membership: meta.last_membership.clone() };
+    let marker = wire::read_snapshot_meta(header.meta).map_err(|error| malformed(&error))?;
+    let meta = marker.snapshot_meta();
     let marker = codec::encode_marker(&marker).map_err(|error| Status::internal(error.to_string()))?;
     let sha256 = header.sha256.as_ref().try_into().map_err(|_| Status::invalid_argument("sha256 has not 32 bytes"))?;
     Ok((vote, meta, SnapshotDigest { marker, sha256, size_bytes: header.total_bytes }))

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::channels::PeerStub;
+use super::codec;
 use super::network::{Letterhead, unreachable};
 use super::types::{Snapshot, SnapshotFile, TypeConfig, Vote};
 use super::wire;
@@ -33,10 +34,11 @@ pub(crate) async fn send(
     install: Duration,
 ) -> Result<SnapshotResponse<TypeConfig>, Unreachable<TypeConfig>> {
     let digest = &snapshot.snapshot.digest;
+    let marker = codec::decode_marker(&digest.marker).map_err(unreachable)?;
     let header = SnapshotHeader {
         cluster_id,
         vote: Some(wire::vote(vote)),
-        meta: Some(wire::snapshot_meta(&snapshot.meta)),
+        meta: Some(wire::snapshot_meta(&marker)),
         total_bytes: digest.size_bytes,
         sha256: digest.sha256.to_vec().into(),
     };

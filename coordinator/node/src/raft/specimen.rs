@@ -83,7 +83,7 @@ pub(crate) fn follower(log: &dyn LogStore, store: &dyn StateStore, applied: usiz
 /// Writes a state as a node keeps it, with the members that the first entry named.
 pub(crate) fn write(store: &dyn StateStore, state: &mut State) {
     let membership = StoredMembership::new(Some(id(TERM, 0)), members());
-    let marker = Marker { applied: Some(id(TERM, state.applied().0)), membership };
+    let marker = Marker { applied: Some(id(TERM, state.applied().0)), membership, highest_removed: Some(0) };
     store.write(&batch(&marker, state.drain_changes()).unwrap()).unwrap();
 }
 

@@ -68,8 +68,10 @@ impl StateMachine {
         let current = store.current_snapshot().map_err(io_error)?.map(snapshot_of).transpose()?;
         let behind = WriteBehind::start(Arc::clone(&store), WriteBehindOptions::default()).map_err(io_error)?;
         let gone = CancellationToken::new();
+        let view = StateView::new(state, position(marker.applied));
+        view.set_used_ids(marker.used_ids());
         Ok(Self {
-            view: StateView::new(state, position(marker.applied)),
+            view,
             marker,
             store,
             behind: Arc::new(behind),
@@ -114,7 +116,7 @@ impl StateMachine {
                     done.answers.push((responder, Applied { outcome, index, term }));
                 }
                 if let EntryPayload::Membership(membership) = entry.payload {
-                    memberships.push(StoredMembership::new(Some(entry.log_id), membership));
+                    memberships.push((entry.log_id, membership));
                 }
             }
             done.news.upto = state.applied();
@@ -124,9 +126,10 @@ impl StateMachine {
             Ok::<_, io::Error>(done)
         })?;
         self.marker.applied = Some(last);
-        if let Some(membership) = memberships.pop() {
-            self.marker.membership = membership;
+        for (at, membership) in memberships {
+            self.marker.change_members(at, membership);
         }
+        view.set_used_ids(self.marker.used_ids());
         self.behind.submit(batch(&self.marker, done.rows)?).map_err(io_error)?;
         view.publish(done.news);
         for (responder, applied) in done.answers {
@@ -219,8 +222,7 @@ pub(super) fn load(store: &dyn StateStore) -> io::Result<(State, Marker)> {
 
 fn snapshot_of(file: SnapshotFile) -> io::Result<Snapshot> {
     let marker = codec::decode_marker(&file.digest.marker)?;
-    let meta = SnapshotMeta { last_log_id: marker.applied, last_membership: marker.membership };
-    Ok(Snapshot { meta, snapshot: file })
+    Ok(Snapshot { meta: marker.snapshot_meta(), snapshot: file })
 }
 
 fn set_current(current: &CurrentSnapshot, snapshot: &Snapshot) {
@@ -296,6 +298,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             *old = state;
             self.view.reach(position(marker.applied));
         });
+        self.view.set_used_ids(marker.used_ids());
         self.view.publish(news);
         self.marker = marker;
         Ok(())

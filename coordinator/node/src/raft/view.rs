@@ -14,6 +14,8 @@ use onespend_core::ids::{AttemptNo, LogIndex, Millis, PaymentKey};
 use onespend_core::state::State;
 use tokio::sync::{broadcast, watch};
 
+use super::types::{LogId, NodeId};
+
 /// News that a slow listener may miss before it is told so and has to look at the state itself.
 const MAX_UNREAD_NEWS: usize = 1_024;
 /// State hashes that are remembered, the newest ones.
@@ -63,6 +65,15 @@ pub struct HashAt {
     pub hash: [u8; 32],
 }
 
+/// Which ids of nodes are used up, by the entries that are applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct UsedIds {
+    /// The last entry that changed the members.
+    pub(crate) as_of: Option<LogId>,
+    /// The highest id of a node that was removed; 0 if none was.
+    pub(crate) highest_removed: NodeId,
+}
+
 /// The replicated state, for reading. Clones see the same state.
 #[derive(Clone)]
 pub struct StateView(Arc<Inner>);
@@ -70,6 +81,7 @@ pub struct StateView(Arc<Inner>);
 struct Inner {
     state: RwLock<State>,
     hashes: RwLock<VecDeque<HashAt>>,
+    used_ids: RwLock<UsedIds>,
     position: watch::Sender<Position>,
     news: broadcast::Sender<Arc<News>>,
 }
@@ -79,6 +91,7 @@ impl StateView {
         Self(Arc::new(Inner {
             state: RwLock::new(state),
             hashes: RwLock::default(),
+            used_ids: RwLock::default(),
             position: watch::Sender::new(position),
             news: broadcast::Sender::new(MAX_UNREAD_NEWS),
         }))
@@ -112,6 +125,15 @@ impl StateView {
     /// The latest state hashes, newest first, at most 64.
     pub fn hashes(&self) -> Vec<HashAt> {
         self.0.hashes.read().unwrap_or_else(PoisonError::into_inner).iter().rev().copied().collect()
+    }
+
+    /// Which ids of nodes are used up.
+    pub(crate) fn used_ids(&self) -> UsedIds {
+        *self.0.used_ids.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_used_ids(&self, used: UsedIds) {
+        *self.0.used_ids.write().unwrap_or_else(PoisonError::into_inner) = used;
     }
 
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {

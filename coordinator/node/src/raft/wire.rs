@@ -9,8 +9,9 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use super::codec::Marker;
 use super::types::{
-    Addresses, CommittedLeader, LogEntry, LogId, Membership, Proposal, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    Addresses, CommittedLeader, LogEntry, LogId, Membership, Proposal, StoredMembership, TypeConfig, Vote,
 };
 
 /// A message that breaks the protocol: a field that must be there is not, or a value makes no sense.
@@ -152,23 +153,25 @@ pub(crate) fn read_ballot_result(result: Option<wire::BallotResult>) -> Read<Vot
     Ok(VoteResponse::new(read_vote(result.vote)?, read_some_log_id(result.last_log_id)?, result.granted))
 }
 
-pub(crate) fn snapshot_meta(meta: &SnapshotMeta) -> wire::SnapshotMeta {
+pub(crate) fn snapshot_meta(marker: &Marker) -> wire::SnapshotMeta {
     wire::SnapshotMeta {
-        last_log_id: meta.last_log_id.map(log_id),
+        last_log_id: marker.applied.map(log_id),
         last_membership: Some(wire::StoredMembership {
-            log_id: meta.last_membership.log_id().map(log_id),
-            membership: Some(membership(meta.last_membership.membership())),
+            log_id: marker.membership.log_id().map(log_id),
+            membership: Some(membership(marker.membership.membership())),
         }),
+        highest_removed_id: marker.highest_removed,
     }
 }
 
-pub(crate) fn read_snapshot_meta(meta: Option<wire::SnapshotMeta>) -> Read<SnapshotMeta> {
+pub(crate) fn read_snapshot_meta(meta: Option<wire::SnapshotMeta>) -> Read<Marker> {
     let meta = meta.ok_or(Malformed("the snapshot has no description"))?;
     let stored = meta.last_membership.ok_or(Malformed("the snapshot has no membership"))?;
     let members = read_membership(stored.membership.ok_or(Malformed("the snapshot has no membership"))?)?;
-    Ok(SnapshotMeta {
-        last_log_id: read_some_log_id(meta.last_log_id)?,
-        last_membership: StoredMembership::new(read_some_log_id(stored.log_id)?, members),
+    Ok(Marker {
+        applied: read_some_log_id(meta.last_log_id)?,
+        membership: StoredMembership::new(read_some_log_id(stored.log_id)?, members),
+        highest_removed: meta.highest_removed_id,
     })
 }
 
@@ -281,9 +284,10 @@ mod tests {
         assert_eq!(read_ballot(Some(carry(&ballot(&request)))).unwrap(), request);
         let response = VoteResponse::new(Vote::new(4, 1), None, true);
         assert_eq!(read_ballot_result(Some(carry(&ballot_result(&response)))).unwrap(), response);
-        let last_membership = StoredMembership::new(Some(id(1, 1)), members());
-        for meta in [SnapshotMeta { last_log_id: Some(id(3, 9)), last_membership }, SnapshotMeta::default()] {
-            assert_eq!(read_snapshot_meta(Some(carry(&snapshot_meta(&meta)))).unwrap(), meta);
+        let membership = StoredMembership::new(Some(id(1, 1)), members());
+        let marker = Marker { applied: Some(id(3, 9)), membership, highest_removed: Some(0) };
+        for marker in [marker, Marker::default()] {
+            assert_eq!(read_snapshot_meta(Some(carry(&snapshot_meta(&marker)))).unwrap(), marker);
         }
         let transfer = TransferLeaderRequest::new(Vote::new_committed(3, 2), 1, Some(id(3, 9)));
         assert_eq!(read_transfer_request(carry(&transfer_request(&transfer))).unwrap(), transfer);

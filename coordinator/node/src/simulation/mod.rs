@@ -13,6 +13,7 @@
 //! | `faults` | what goes wrong |
 //! | `judge` | what must hold, at every moment and at the end |
 //! | `story` | one run from its seed to its verdict |
+//! | `membership` | members that come and go, on nodes of which nothing runs but Raft |
 //!
 //! ```text
 //! ONESPEND_SIMULATION_SEED=7 ONESPEND_SIMULATIONS=1000   the first seed and how many, of `make simulate`
@@ -24,6 +25,7 @@ pub(crate) mod executor;
 mod faults;
 mod judge;
 mod machine;
+mod membership;
 mod sky;
 mod story;
 pub(crate) mod tasks;

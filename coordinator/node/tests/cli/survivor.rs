@@ -115,7 +115,8 @@ fn a_survivor_is_looked_at_without_a_change_and_then_goes_on_as_a_new_cluster() 
         assert_eq!(done["taken"][field], value, "{done}");
     }
     assert!(fs::read_to_string(stopped.data().join("identity.json")).unwrap().contains("demo-2"));
-    assert!(fs::read_to_string(stopped.data().join("removed-peers.json")).unwrap().contains('3'));
+    let looked = stopped.recover(LOOK).code(0).json();
+    assert_eq!(looked["found"]["used_ids"], serde_json::json!([3]), "nobody gets an id up to it: {looked}");
     assert!(stopped.data().join("superseded-demo/raft.db").is_file());
     let again = stopped.recover(ACCEPT).code(1);
     assert!(again.err.contains("a name of its own"), "{again:?}");

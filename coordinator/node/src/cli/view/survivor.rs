@@ -32,7 +32,7 @@ pub struct Found {
     /// Wall time of the last command in the log, by the clock of who led then; null if the log has none.
     last_entry_unix_ms: Option<u64>,
     members: Vec<Member>,
-    /// Ids of other nodes that may not be used again.
+    /// Ids of other nodes, of removed ones the highest: no id up to the highest of these may be used again.
     used_ids: BTreeSet<NodeId>,
     /// Payments that may be signed because of entries which are not known to be committed, as `wallet/payment`.
     payments_in_doubt: Vec<String>,
@@ -165,7 +165,7 @@ impl Taken {
         format!(
             "node {} is the only member of cluster {} now; the old stores are in\n{}\n\
              Hand on what its signers remember (onespend signer adopt), then start it: it is in recovery\n\
-             mode. Then add the others, under new ids: onespend cluster add",
+             mode. Then add the others, under ids above all that were used: onespend cluster add",
             self.node_id,
             self.cluster_id,
             self.aside.display()

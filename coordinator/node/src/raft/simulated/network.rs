@@ -23,7 +23,7 @@ use openraft::raft::{
 use tokio::sync::oneshot;
 
 use super::super::acks::{Acks, Sent};
-use super::super::codec::{self, Marker};
+use super::super::codec;
 use super::super::network::{AppendAnswer, RpcError, failed, unreachable};
 use super::super::types::{Addresses, NodeId, Raft, Snapshot, SnapshotFile, TypeConfig, Vote};
 use super::super::wire;
@@ -283,8 +283,8 @@ struct Parcel {
 
 async fn take_snapshot(party: Party, parcel: Parcel) -> Answer<onespend_proto::peer::v1::Vote> {
     let vote = wire::read_vote(Some(parcel.vote)).map_err(|error| error.to_string())?;
-    let meta = wire::read_snapshot_meta(Some(parcel.meta)).map_err(|error| error.to_string())?;
-    let marker = Marker { applied: meta.last_log_id, membership: meta.last_membership.clone() };
+    let marker = wire::read_snapshot_meta(Some(parcel.meta)).map_err(|error| error.to_string())?;
+    let meta = marker.snapshot_meta();
     let marker = codec::encode_marker(&marker).map_err(|error| error.to_string())?;
     let size_bytes = parcel.content.len() as u64;
     let digest = SnapshotDigest { marker, sha256: parcel.sha256, size_bytes };
@@ -313,9 +313,10 @@ impl NetSnapshot<TypeConfig> for Client {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         // A later snapshot may have taken its place.
         let content = std::fs::read(&snapshot.snapshot.path).map_err(unreachable)?;
+        let marker = codec::decode_marker(&snapshot.snapshot.digest.marker).map_err(unreachable)?;
         let parcel = Parcel {
             vote: wire::vote(&vote),
-            meta: wire::snapshot_meta(&snapshot.meta),
+            meta: wire::snapshot_meta(&marker),
             sha256: snapshot.snapshot.digest.sha256,
             content: Arc::new(content),
         };
