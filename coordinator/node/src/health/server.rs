@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::question::{Question, Refusal};
+use super::question::{Check, Question, Refusal};
 use super::verdict::Reason;
 use super::{Health, agent, body};
 
@@ -269,8 +269,8 @@ impl Health {
                 Answer::verdict(reason, &body)
             }
             Question::Status => {
-                let age = now.saturating_duration_since(snapshot.taken_at);
-                ok(&body::status(&snapshot, age > self.limits.snapshot, now))
+                let fault = super::verdict(&Check::Startup, &snapshot, &self.limits, now).reason;
+                ok(&body::status(&snapshot, fault == Some(Reason::SnapshotStale), now))
             }
             Question::Cluster => ok(&body::cluster(&snapshot)),
             Question::History => ok(&body::history(&snapshot)),

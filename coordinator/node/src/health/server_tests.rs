@@ -228,6 +228,24 @@ fn a_snapshot_that_nobody_renews_fails_everything_but_facts_and_liveness() {
     assert_eq!(call(&server, "GET", "/status").json()["snapshot_stale"], true);
 }
 
+/// Its one snapshot is old, and says for how long it has been loading.
+#[test]
+fn a_node_that_loads_its_state_lives_and_has_not_started() {
+    let mut starting = Snapshot::starting("demo", 1, BTreeMap::new());
+    starting.taken_at = Instant::now().checked_sub(Duration::from_millis(1_001)).unwrap();
+    let (_health, server) = serve(starting);
+    for target in ["/startupz", "/readyz", "/primary", "/bitcoind"] {
+        let reply = call(&server, "GET", target);
+        assert_eq!((reply.status, &reply.json()["reason"]), (503, &"NOT_RECOVERED".into()), "{target}");
+    }
+    for target in ["/livez", "/metrics"] {
+        assert_eq!(call(&server, "GET", target).status, 200, "{target}");
+    }
+    let status = call(&server, "GET", "/status").json();
+    assert_eq!((&status["recovered"], &status["snapshot_stale"]), (&false.into(), &false.into()));
+    assert!(status["snapshot_age_ms"].as_u64().unwrap() > 1_000, "{status}");
+}
+
 #[test]
 fn a_stalled_loop_fails_liveness_by_name() {
     let (health, server) = serve(leader());
