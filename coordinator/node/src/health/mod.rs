@@ -8,6 +8,7 @@
 mod agent;
 pub mod bitcoind_sync;
 mod body;
+mod metrics_page;
 mod progress;
 mod question;
 mod server;
@@ -21,6 +22,8 @@ use arc_swap::ArcSwap;
 
 use crate::checks::judgement::Aggregation;
 use crate::config::Section;
+
+use metrics_page::MetricsPage;
 
 pub use progress::{Beat, Progress, Pulse};
 pub use question::{Check, Question, Refusal};
@@ -69,7 +72,7 @@ pub struct Health {
     snapshot: Arc<ArcSwap<Snapshot>>,
     limits: Limits,
     progress: Progress,
-    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    metrics: MetricsPage,
 }
 
 impl Health {
@@ -79,7 +82,7 @@ impl Health {
             snapshot: Arc::new(ArcSwap::from_pointee(first)),
             limits,
             progress: Progress::default(),
-            metrics: Arc::new(metrics),
+            metrics: MetricsPage::new(metrics),
         }
     }
 

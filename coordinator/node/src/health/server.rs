@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::question::{Question, Refusal};
+use super::question::{Check, Question, Refusal};
 use super::verdict::Reason;
 use super::{Health, agent, body};
 
@@ -44,6 +44,7 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const ALLOWED: &str = "GET, HEAD, OPTIONS";
 const JSON: &str = "application/json";
+const METRICS_LATE: &str = "the metrics are not rendered in time";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why the server cannot start.
@@ -105,8 +106,12 @@ impl Health {
         agent: Option<TcpListener>,
     ) -> Result<HealthServer, HealthError> {
         let address = listener.local_addr().map_err(HealthError::Socket)?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HealthError::Thread)?;
+        // The name is that of the thread that renders the metrics; none else is made.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .thread_name("metrics-page")
+            .enable_all()
+            .build()
+            .map_err(HealthError::Thread)?;
         let inside = runtime.enter();
         let (listener, agent) = (waiting(listener)?, agent.map(waiting).transpose()?);
         drop(inside);
@@ -124,7 +129,11 @@ impl Health {
         };
         let thread = std::thread::Builder::new()
             .name("health".to_owned())
-            .spawn(move || runtime.block_on(serving))
+            .spawn(move || {
+                runtime.block_on(serving);
+                // A page that hangs holds nobody up.
+                runtime.shutdown_background();
+            })
             .map_err(HealthError::Thread)?;
         Ok(HealthServer { address, stop, thread: Some(thread) })
     }
@@ -191,7 +200,10 @@ async fn serve(socket: TcpStream, router: Router, stop: CancellationToken) {
 }
 
 async fn respond(State(health): State<Health>, request: Request<Body>) -> Result<Response<Body>, Infallible> {
-    let answer = health.reply(request.method(), request.uri());
+    let answer = match read(request.method(), request.uri()) {
+        Ok(question) => health.answer(&question).await,
+        Err(refused) => refused,
+    };
     Ok(answer.for_method(request.method()))
 }
 
@@ -240,15 +252,9 @@ impl Answer {
 }
 
 impl Health {
-    fn reply(&self, method: &Method, uri: &Uri) -> Answer {
-        match read(method, uri) {
-            Ok(question) => self.answer(&question),
-            Err(refused) => refused,
-        }
-    }
-
-    fn answer(&self, question: &Question) -> Answer {
-        let snapshot = self.snapshot.load();
+    /// At once, but for the metrics.
+    async fn answer(&self, question: &Question) -> Answer {
+        let snapshot = self.snapshot();
         let now = Instant::now();
         let ok = |body: &Value| Answer::json(StatusCode::OK, body);
         match question {
@@ -269,12 +275,15 @@ impl Health {
                 Answer::verdict(reason, &body)
             }
             Question::Status => {
-                let age = now.saturating_duration_since(snapshot.taken_at);
-                ok(&body::status(&snapshot, age > self.limits.snapshot, now))
+                let fault = super::verdict(&Check::Startup, &snapshot, &self.limits, now).reason;
+                ok(&body::status(&snapshot, fault == Some(Reason::SnapshotStale), now))
             }
             Question::Cluster => ok(&body::cluster(&snapshot)),
             Question::History => ok(&body::history(&snapshot)),
-            Question::Metrics => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body: (self.metrics)() },
+            Question::Metrics => match self.metrics.text().await {
+                Some(body) => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body },
+                None => Answer::json(StatusCode::SERVICE_UNAVAILABLE, &body::refusal("METRICS_LATE", METRICS_LATE)),
+            },
         }
     }
 }

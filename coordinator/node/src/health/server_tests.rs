@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::sync::{Mutex, mpsc};
 
 use super::*;
 use crate::health::snapshot::{BitcoindView, CheckView, LeaderInfo, Role, Snapshot};
 use crate::health::verdict::Limits;
 
+/// Longer than anything takes on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
 const LIMITS: Limits = Limits {
     max_lag_entries: 10,
     quorum_ack: Duration::from_millis(500),
@@ -37,7 +40,11 @@ fn leader() -> Snapshot {
 }
 
 fn serve(first: Snapshot) -> (Health, HealthServer) {
-    let health = Health::new(first, LIMITS, || "onespend_term 3\n".to_owned());
+    serve_with(first, || "onespend_term 3\n".to_owned())
+}
+
+fn serve_with(first: Snapshot, metrics: impl Fn() -> String + Send + Sync + 'static) -> (Health, HealthServer) {
+    let health = Health::new(first, LIMITS, metrics);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = health.serve(listener).unwrap();
     (health, server)
@@ -159,6 +166,49 @@ fn bodies_say_who_leads_and_why_not() {
     assert_eq!(metrics.headers.get("content-type").unwrap(), PROMETHEUS);
 }
 
+/// The metrics wait for a lock, or for the disk of a log; whether this node is primary is said meanwhile.
+#[test]
+fn metrics_that_hang_delay_no_other_answer_and_no_stop() {
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let (_health, server) = serve_with(leader(), move || {
+        let _nobody_listens = begun.send(());
+        let _ended = wait.lock().unwrap().recv();
+        "late\n".to_owned()
+    });
+    let scrape = |server: &HealthServer| {
+        let mut socket = std::net::TcpStream::connect(server.address()).unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        socket
+    };
+    let mut scrapes: Vec<_> = (0..3).map(|_| scrape(&server)).collect();
+    has_begun.recv_timeout(LONG).unwrap();
+    for target in ["/primary", "/livez", "/status", "/readyz"] {
+        assert_eq!(call(&server, "GET", target).json()["role"], "leader", "{target}");
+    }
+    // One after the other, all three are rendered.
+    for _ in &scrapes {
+        go.send(()).unwrap();
+    }
+    for socket in &mut scrapes {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("late\n"), "{answer}");
+    }
+    let _hangs = scrape(&server);
+    for _ in 0..3 {
+        has_begun.recv_timeout(LONG).unwrap();
+    }
+    let (stopped, has_stopped) = mpsc::channel();
+    std::thread::spawn(move || {
+        server.stop();
+        stopped.send(()).unwrap();
+    });
+    has_stopped.recv_timeout(LONG).unwrap();
+}
+
 #[test]
 fn status_cluster_and_history_show_what_is_known() {
     let mut snapshot = leader();
@@ -226,6 +276,24 @@ fn a_snapshot_that_nobody_renews_fails_everything_but_facts_and_liveness() {
         assert_eq!(call(&server, "GET", target).status, 200, "{target}");
     }
     assert_eq!(call(&server, "GET", "/status").json()["snapshot_stale"], true);
+}
+
+/// Its one snapshot is old, and says for how long it has been loading.
+#[test]
+fn a_node_that_loads_its_state_lives_and_has_not_started() {
+    let mut starting = Snapshot::starting("demo", 1, BTreeMap::new());
+    starting.taken_at = Instant::now().checked_sub(Duration::from_millis(1_001)).unwrap();
+    let (_health, server) = serve(starting);
+    for target in ["/startupz", "/readyz", "/primary", "/bitcoind"] {
+        let reply = call(&server, "GET", target);
+        assert_eq!((reply.status, &reply.json()["reason"]), (503, &"NOT_RECOVERED".into()), "{target}");
+    }
+    for target in ["/livez", "/metrics"] {
+        assert_eq!(call(&server, "GET", target).status, 200, "{target}");
+    }
+    let status = call(&server, "GET", "/status").json();
+    assert_eq!((&status["recovered"], &status["snapshot_stale"]), (&false.into(), &false.into()));
+    assert!(status["snapshot_age_ms"].as_u64().unwrap() > 1_000, "{status}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Limits {
 /// Why an answer is no. The words are part of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The snapshot has not been renewed: the node is stuck.
+    /// The snapshot has not been renewed since the state was loaded: the node is stuck.
     SnapshotStale,
     /// The state is still being loaded.
     NotRecovered,
@@ -147,9 +147,11 @@ struct Moment<'a> {
 
 impl Moment<'_> {
     fn answer(&self, check: &Check) -> Result<(), Reason> {
+        // First: a node that loads its state knows nothing, and nobody renews its one snapshot until that is done.
+        need(self.snapshot.recovered, Reason::NotRecovered)?;
         need(self.within(Some(self.snapshot.taken_at), self.limits.snapshot), Reason::SnapshotStale)?;
         match check {
-            Check::Startup => need(self.snapshot.recovered, Reason::NotRecovered),
+            Check::Startup => Ok(()),
             Check::Ready { bitcoind } => {
                 self.ready()?;
                 self.checked_for_traffic()?;
@@ -189,7 +191,6 @@ impl Moment<'_> {
 
     /// What every kind of traffic needs.
     fn serving(&self) -> Result<(), Reason> {
-        need(self.snapshot.recovered, Reason::NotRecovered)?;
         need(self.snapshot.role != Role::Stopped, Reason::Stopped)?;
         need(!self.snapshot.draining, Reason::Draining)?;
         // A node whose state most others contradict answers nothing at all (safety 31).

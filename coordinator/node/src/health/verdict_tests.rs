@@ -101,7 +101,7 @@ fn rows() -> Vec<Row> {
         ("raft ended", Stopped, |_| {}, [YES, STOPPED, STOPPED, STOPPED, STOPPED, STOPPED, STOPPED, YES]),
         ("stale", Leader, |s| s.taken_at = earlier(s, 1_001 * MS).unwrap(), [STALE; 8]),
         ("just not stale", Leader, |s| s.taken_at = earlier(s, 1_000 * MS).unwrap(), [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
-        ("recovering", Follower, |s| s.recovered = false, [RECOVERING, RECOVERING, RECOVERING, RECOVERING, RECOVERING, RECOVERING, RECOVERING, YES]),
+        ("recovering", Follower, |s| s.recovered = false, [RECOVERING; 8]),
         ("draining", Leader, |s| s.draining = true, [YES, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, YES]),
         ("draining", Follower, |s| s.draining = true, [YES, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, YES]),
         ("cut off for an election timeout", Leader, |s| s.last_quorum_ack = earlier(s, 221 * MS), [YES, YES, YES, QUORUM, QUORUM, IS_LEADER, QUORUM, YES]),
@@ -143,6 +143,18 @@ fn one_change_at_a_time() {
             let said = verdict.reason.map_or(YES, Reason::word);
             assert_eq!(said, wanted, "{name} {role:?}: /{question}");
             assert_eq!(verdict.status(), if wanted == YES { 200 } else { 503 });
+        }
+    }
+}
+
+/// However long it takes: a node that loads its state is not one that is stuck, and its one snapshot ages meanwhile.
+#[test]
+fn a_node_that_loads_its_state_for_long_says_that_and_not_that_it_is_stuck() {
+    let starting = Snapshot::starting("demo", 1, BTreeMap::new());
+    for age in [Duration::ZERO, LIMITS.snapshot, LIMITS.snapshot + MS, Duration::from_hours(1)] {
+        for (question, check) in questions() {
+            let reason = verdict(&check, &starting, &LIMITS, starting.taken_at + age).reason;
+            assert_eq!(reason, Some(Reason::NotRecovered), "/{question} after {age:?}");
         }
     }
 }
