@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use super::*;
+use crate::checks::config::Purpose;
 use crate::health::snapshot::{BitcoindView, CheckView, LeaderInfo, Role, Snapshot};
 use crate::health::verdict::Limits;
 
@@ -193,8 +194,11 @@ fn a_check_that_fails_is_named() {
         value: "700 ms".to_owned(),
         looked_at: Some(Instant::now()),
     };
-    snapshot.checks =
-        vec![check("fsync-latency", "primary", false), check("memory", "report", false), check("a", "primary", true)];
+    snapshot.checks = vec![
+        check("fsync-latency", Purpose::Primary, false),
+        check("memory", Purpose::Report, false),
+        check("a", Purpose::Primary, true),
+    ];
     snapshot.fit_for_primary = false;
     let (_health, server) = serve(snapshot);
     let short = call(&server, "GET", "/primary");
