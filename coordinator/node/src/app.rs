@@ -176,6 +176,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
         outbox,
         bitcoind: Arc::clone(&bitcoind),
         alarms: Arc::clone(&alarms),
+        health: Arc::clone(&health),
         busy: Busy::default(),
         decisions: Decisions::new(Arc::clone(&replica)),
         backups: Arc::new(BackupSource::new(Arc::clone(&replica), &config.cluster.id, config.node.id)),

@@ -109,7 +109,7 @@ fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
     feed.bitcoind.lead(leads);
     let checks = feed.checks.views(taken_at);
     for check in &checks {
-        metrics::check_failing(&check.name, check.purpose, !check.passes);
+        metrics::check_failing(&check.name, check.purpose.word(), !check.passes);
     }
     let [fit_for_primary, fit_for_traffic] =
         [Purpose::Primary, Purpose::Readiness].map(|purpose| judged(&feed.checks, purpose, &checks));

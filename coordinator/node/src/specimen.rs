@@ -1,6 +1,7 @@
 //! A replicated state with wallets and coins, for the tests of what reads it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use crate::grpc::api::{Api, Settings};
 use crate::grpc::decide::Decisions;
 use crate::grpc::forward::Forward;
 use crate::health::bitcoind_sync::Rules;
+use crate::health::{Health, Limits, Snapshot};
 use crate::leader::broadcast;
 use crate::leader::scripts::SharedScripts;
 use crate::leader::sign::Signing;
@@ -190,6 +192,14 @@ pub(crate) async fn waiting(folder: &TempDir) -> Arc<Replica> {
     Arc::new(Replica::new(node, hint))
 }
 
+/// The health of a node that has just started, for as long as nobody publishes any other.
+fn unpublished_health() -> Health {
+    let hour = Duration::from_hours(1);
+    let limits =
+        Limits { max_lag_entries: 1_000, quorum_ack: hour, leader_contact: hour, snapshot: hour, bitcoind_view: hour };
+    Health::new(Snapshot::starting("test", 1, BTreeMap::new()), limits, String::new)
+}
+
 /// The rpcs of a node whose bitcoind is a fake, which nobody watches until its threads are started.
 pub(crate) fn api(replica: Arc<Replica>, chain: FakeChain) -> Arc<Api> {
     let rules = Rules {
@@ -215,6 +225,7 @@ pub(crate) fn api(replica: Arc<Replica>, chain: FakeChain) -> Arc<Api> {
         forward: Forward::new(ClientTlsConfig::new(), 1_000),
         bitcoind: BitcoindWatch::new(Arc::new(chain), read, watch),
         alarms: Arc::default(),
+        health: Arc::new(unpublished_health()),
         scripts: SharedScripts::default(),
         busy: Busy::default(),
         stopping: CancellationToken::new(),

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use onespend_proto::v1;
 use onespend_testnet::health;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -292,6 +293,7 @@ async fn a_primary_check_moves_the_lead(scene: &Scene, door: &Door, spare: &File
     // The others fail theirs, so it stays and says what is the matter.
     assert_eq!((&body["role"], &body["fit_for_primary"]), (&json!("leader"), &json!(false)), "{body}");
     metric_is(scene, "onespend_checks_passing", &["purpose=\"primary\""], 0).await;
+    operators_are_told_what_balancers_are(scene).await;
 
     let (hand_overs, by_check) = ("onespend_raft_hand_overs_total", ["reason=\"check\""]);
     let before = metric(scene, hand_overs, &by_check).unwrap();
@@ -318,6 +320,26 @@ async fn a_primary_check_moves_the_lead(scene: &Scene, door: &Door, spare: &File
     spare.fail();
     ours_leads(scene).await;
     metric_is(scene, "onespend_checks_passing", &["purpose=\"primary\""], 1).await;
+}
+
+/// By GetStatus: that the leader is no primary, why, and what the check saw.
+async fn operators_are_told_what_balancers_are(scene: &Scene) {
+    let (operator, control) = (scene.operator(), scene.addresses(OURS).control.to_string());
+    eventually("GetStatus names the check", async || {
+        let status = operator.get_status_of(&control).await.map_err(|error| error.to_string())?;
+        let health = status.health.unwrap_or_default();
+        let answer = |answer: &Option<v1::HealthAnswer>| answer.clone().map(|answer| (answer.ok, answer.reason));
+        let answers = [&health.primary, &health.replica, &health.ready].map(answer);
+        let wanted = [(false, "CHECK_FAILED"), (false, "IS_LEADER"), (true, "")];
+        let same = answers == wanted.map(|(ok, reason)| Some((ok, reason.to_owned())));
+        let gateway = v1::FailingCheck {
+            name: "gateway".to_owned(),
+            purpose: v1::CheckPurpose::Primary.into(),
+            value: "status 503".to_owned(),
+        };
+        need(same && health.failing_checks.contains(&gateway), || format!("{health:?}"))
+    })
+    .await;
 }
 
 async fn a_readiness_check_takes_it_out_of_rotation(scene: &Scene, disk: &FileCheck, spare: &FileCheck) {

@@ -17,7 +17,8 @@ use crate::traces::{self, Collector};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_forwards_writes_with_the_callers_identity() {
     let collector = Collector::default();
-    let mut scene = Scene::with_variable("forwarding", 10, collector.serve().await).await;
+    let (name, value) = collector.serve().await;
+    let mut scene = Scene::with_variables("forwarding", 10, &[(&name, &value)]).await;
     let leader = scene.primary();
     let replica = Scene::others(leader)[0];
     writes_belong_to_their_caller(&scene, replica, leader).await;

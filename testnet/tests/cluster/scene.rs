@@ -54,9 +54,10 @@ impl Scene {
         scene
     }
 
-    /// The same without relays, and with this in its nodes' environment.
-    pub async fn with_variable(name: &str, coins: usize, variable: (String, String)) -> Self {
-        let mut scene = Self::start_as(name, false, vec![variable]);
+    /// The same without relays, and with these in its nodes' environment.
+    pub async fn with_variables(name: &str, coins: usize, variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut scene = Self::start_as(name, false, variables);
         hot::prepare(&mut scene.cluster, coins, COIN).await.unwrap();
         scene
     }

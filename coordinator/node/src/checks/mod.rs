@@ -163,7 +163,7 @@ impl Checks {
             Purpose::Readiness => self.for_readiness,
             Purpose::Report => return true,
         };
-        aggregation.of(views.iter().filter(|view| view.purpose == purpose.word()).map(|view| view.passes))
+        aggregation.of(views.iter().filter(|view| view.purpose == purpose).map(|view| view.passes))
     }
 
     /// Why this node should not lead: the checks that fail, by name; `None` if it may.
@@ -172,7 +172,7 @@ impl Checks {
         let failing: Vec<&str> = [Purpose::Primary, Purpose::Readiness]
             .into_iter()
             .filter(|purpose| !self.pass(*purpose, &views))
-            .flat_map(|purpose| views.iter().filter(move |view| view.purpose == purpose.word() && !view.passes))
+            .flat_map(|purpose| views.iter().filter(move |view| view.purpose == purpose && !view.passes))
             .map(|view| view.name.as_str())
             .collect();
         (!failing.is_empty()).then(|| failing.join(", "))
@@ -205,7 +205,7 @@ impl Check {
         };
         CheckView {
             name: self.config.name.clone(),
-            purpose: self.config.purpose.word(),
+            purpose: self.config.purpose,
             passes,
             value,
             looked_at: seen.as_ref().map(|seen| seen.at),

@@ -38,6 +38,7 @@ words! {
         "stopped" = Stopped;
     BitcoindState: "in_sync" = InSync, "starting" = Starting, "behind" = Behind, "wrong_chain" = WrongChain,
         "forked" = Forked, "few_peers" = FewPeers, "unreachable" = Unreachable, "tip_old" = TipOld;
+    CheckPurpose: "primary" = Primary, "readiness" = Readiness, "report" = Report;
 }
 
 /// Reads a word of the command line; help and completions list the words.
@@ -73,6 +74,7 @@ mod tests {
         complete::<v1::AttemptPurpose>("ATTEMPT_PURPOSE", v1::AttemptPurpose::as_str_name);
         complete::<v1::NodeRole>("NODE_ROLE", v1::NodeRole::as_str_name);
         complete::<v1::BitcoindState>("BITCOIND_STATE", v1::BitcoindState::as_str_name);
+        complete::<v1::CheckPurpose>("CHECK_PURPOSE", v1::CheckPurpose::as_str_name);
         assert_eq!(v1::UtxoState::Unspecified.word(), "unknown");
     }
 }

@@ -24,6 +24,7 @@ use crate::agreement;
 use crate::alarms::Alarms;
 use crate::backup::BackupSource;
 use crate::bitcoind::BitcoindWatch;
+use crate::health::Health;
 use crate::leader::broadcast::Outbox;
 use crate::leader::scripts::SharedScripts;
 use crate::leader::sign::Signing;
@@ -49,6 +50,8 @@ pub(crate) struct Api {
     pub(crate) outbox: Outbox,
     pub(crate) bitcoind: Arc<BitcoindWatch>,
     pub(crate) alarms: Arc<Alarms>,
+    /// What load balancers are told.
+    pub(crate) health: Arc<Health>,
     pub(crate) scripts: SharedScripts,
     pub(crate) busy: Busy,
     pub(crate) decisions: Decisions,

@@ -8,7 +8,8 @@ use onespend_proto::v1;
 use super::api::Api;
 use super::get_recovery::recovery;
 use super::{chain_view, payment_view};
-use crate::health::Alarm;
+use crate::checks::config::Purpose;
+use crate::health::{Alarm, Check, CheckView, Health, Reason, Verdict};
 use crate::raft::{MemberStatus, RaftStatus, Role};
 use crate::{reorganised, restored};
 
@@ -56,7 +57,29 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
         feature_level,
         known_feature_level: crate::feature_level::known(),
         leader_age: leader_age(api, &raft),
+        health: Some(health(&api.health)),
     }
+}
+
+/// What load balancers are told, by the verdicts that they get, and the checks that may be why.
+fn health(health: &Health) -> v1::NodeHealth {
+    let (snapshot, verdicts) = health.verdicts([Check::primary(), Check::replica(), Check::ready()]);
+    let [primary, replica, ready] = verdicts.map(|verdict| Some(health_answer(verdict)));
+    let failing = snapshot.checks.iter().filter(|check| !check.passes);
+    v1::NodeHealth { primary, replica, ready, failing_checks: failing.map(failing_check).collect() }
+}
+
+fn health_answer(verdict: Verdict) -> v1::HealthAnswer {
+    v1::HealthAnswer { ok: verdict.is_yes(), reason: verdict.reason.map(Reason::word).unwrap_or_default().to_owned() }
+}
+
+fn failing_check(check: &CheckView) -> v1::FailingCheck {
+    let purpose = match check.purpose {
+        Purpose::Primary => v1::CheckPurpose::Primary,
+        Purpose::Readiness => v1::CheckPurpose::Readiness,
+        Purpose::Report => v1::CheckPurpose::Report,
+    };
+    v1::FailingCheck { name: check.name.clone(), purpose: purpose.into(), value: check.value.clone() }
 }
 
 /// How long ago this node learnt of its leader.
@@ -124,4 +147,69 @@ fn payments(state: &State) -> Vec<v1::PaymentCount> {
     *counts.entry(v1::PaymentState::Cancelled.into()).or_default() += cancelled;
     *counts.entry(v1::PaymentState::Settled.into()).or_default() += settled;
     counts.into_iter().map(|(state, count)| v1::PaymentCount { state, count }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
+    use onespend_adapters::chain::fake::FakeChain;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::health::{BitcoindView, Role, Snapshot};
+    use crate::specimen;
+
+    fn told(health: &v1::NodeHealth) -> [&str; 3] {
+        [&health.primary, &health.replica, &health.ready].map(|answer| {
+            let answer = answer.as_ref().unwrap();
+            assert_eq!(answer.ok, answer.reason.is_empty(), "{answer:?}");
+            answer.reason.as_str()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_balancers_are_told_to_leave_says_so_and_names_the_check() {
+        let folder = TempDir::new().unwrap();
+        let api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
+        let told_now = || get_status(&api).health.unwrap();
+        assert_eq!(told(&told_now()), ["NOT_RECOVERED"; 3]);
+
+        let now = Instant::now();
+        let check = |name: &str, purpose, passes| CheckView {
+            name: name.to_owned(),
+            purpose,
+            passes,
+            value: "700 ms".to_owned(),
+            looked_at: Some(now),
+        };
+        let unfit = Snapshot {
+            role: Role::Leader,
+            recovered: true,
+            last_quorum_ack: Some(now),
+            own_term_applied: true,
+            bitcoind: BitcoindView { judged_at: Some(now), in_sync: true, ..BitcoindView::default() },
+            checks: vec![
+                check("fsync-latency", Purpose::Primary, false),
+                check("error-rate", Purpose::Primary, true),
+                check("memory", Purpose::Report, false),
+            ],
+            fit_for_primary: false,
+            ..Snapshot::clone(&api.health.snapshot())
+        };
+        api.health.publish(unfit.clone());
+        assert_eq!(told(&told_now()), ["CHECK_FAILED", "IS_LEADER", ""]);
+        let failing = |name: &str, purpose: v1::CheckPurpose| v1::FailingCheck {
+            name: name.to_owned(),
+            purpose: purpose.into(),
+            value: "700 ms".to_owned(),
+        };
+        let both = [failing("fsync-latency", v1::CheckPurpose::Primary), failing("memory", v1::CheckPurpose::Report)];
+        assert_eq!(told_now().failing_checks, both);
+
+        api.health.publish(Snapshot { checks: vec![], fit_for_primary: true, ..unfit });
+        assert_eq!(told(&told_now()), ["", "IS_LEADER", ""]);
+        assert_eq!(told_now().failing_checks, []);
+    }
 }

@@ -87,7 +87,7 @@ impl HealthService for HealthCheck {
 
 fn check(service: &str) -> Option<Check> {
     match service {
-        "" => Some(Check::Ready { bitcoind: false }),
+        "" => Some(Check::ready()),
         "primary" => Some(Check::primary()),
         "replica" => Some(Check::replica()),
         "read-only" => Some(Check::ReadOnly),

@@ -42,7 +42,8 @@ async fn tell(socket: &TcpStream, line: &str) {
 impl Health {
     /// What HAProxy is told now.
     fn agent_line(&self) -> String {
-        line(self.verdict(&Check::primary()), self.verdict(&Check::Ready { bitcoind: false }))
+        let (_, [primary, ready]) = self.verdicts([Check::primary(), Check::ready()]);
+        line(primary, ready)
     }
 }
 

@@ -93,7 +93,7 @@ fn checks(snapshot: &Snapshot, now: Instant) -> Vec<Value> {
     let check = |check: &CheckView| {
         json!({
             "name": check.name,
-            "for": check.purpose,
+            "for": check.purpose.word(),
             "passes": check.passes,
             "value": check.value,
             "age_ms": check.looked_at.map(|at| now.saturating_duration_since(at).as_millis()),

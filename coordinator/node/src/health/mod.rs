@@ -105,6 +105,13 @@ impl Health {
         verdict(check, &self.snapshot.load(), &self.limits, Instant::now())
     }
 
+    /// The snapshot in force, and what it answers to several checks now.
+    pub fn verdicts<const N: usize>(&self, checks: [Check; N]) -> (Arc<Snapshot>, [Verdict; N]) {
+        let (snapshot, now) = (self.snapshot(), Instant::now());
+        let verdicts = checks.map(|check| verdict(&check, &snapshot, &self.limits, now));
+        (snapshot, verdicts)
+    }
+
     /// Where loops register their heartbeats for `/livez`.
     pub fn progress(&self) -> &Progress {
         &self.progress

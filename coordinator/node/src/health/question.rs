@@ -64,6 +64,11 @@ impl Check {
         Self::Replica { max_lag_entries: None, max_lag_blocks: None, tags: BTreeMap::new() }
     }
 
+    /// `/readyz` without parameters.
+    pub fn ready() -> Self {
+        Self::Ready { bitcoind: false }
+    }
+
     /// `/primary` without parameters.
     pub fn primary() -> Self {
         Self::Primary { max_lag_blocks: None, ignore_bitcoind: false }

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::sync::{Mutex, mpsc};
 
 use super::*;
+use crate::checks::config::Purpose;
 use crate::health::snapshot::{BitcoindView, CheckView, LeaderInfo, Role, Snapshot};
 use crate::health::verdict::Limits;
 
@@ -243,8 +244,11 @@ fn a_check_that_fails_is_named() {
         value: "700 ms".to_owned(),
         looked_at: Some(Instant::now()),
     };
-    snapshot.checks =
-        vec![check("fsync-latency", "primary", false), check("memory", "report", false), check("a", "primary", true)];
+    snapshot.checks = vec![
+        check("fsync-latency", Purpose::Primary, false),
+        check("memory", Purpose::Report, false),
+        check("a", Purpose::Primary, true),
+    ];
     snapshot.fit_for_primary = false;
     let (_health, server) = serve(snapshot);
     let short = call(&server, "GET", "/primary");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::bitcoind_sync::SyncReason;
+use crate::checks::config::Purpose;
 
 /// What this node is in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +59,8 @@ pub struct Alarm {
 pub struct CheckView {
     /// Its name.
     pub name: String,
-    /// What it decides: `primary`, `readiness` or `report`.
-    pub purpose: &'static str,
+    /// What it decides.
+    pub purpose: Purpose,
     /// Whether it passes, by its hysteresis.
     pub passes: bool,
     /// What its last look saw, for people.
@@ -214,7 +215,7 @@ impl Snapshot {
 
     /// The names of the checks that fail and decide something.
     pub fn failed_checks(&self) -> Vec<&str> {
-        let failed = self.checks.iter().filter(|check| !check.passes && check.purpose != "report");
+        let failed = self.checks.iter().filter(|check| !check.passes && check.purpose != Purpose::Report);
         failed.map(|check| check.name.as_str()).collect()
     }
 

@@ -10,6 +10,7 @@ mod attempt;
 pub mod audit;
 pub mod backup;
 pub mod chain;
+mod health;
 pub mod history;
 pub mod members;
 mod node_status;

@@ -7,6 +7,7 @@ use onespend_proto::v1;
 use serde::Serialize;
 
 use super::chain::{Bitcoind, Block};
+use super::health::Health;
 use super::millis;
 use super::recovery::Recovery;
 use crate::cli::words::Word as _;
@@ -39,6 +40,8 @@ pub struct Status {
     pub(super) leader_age_ms: Option<u64>,
     pub(super) feature_level: u32,
     pub(super) known_feature_level: u32,
+    /// Null from an earlier version.
+    pub(super) health: Option<Health>,
 }
 
 /// `v1::Member`.
@@ -90,6 +93,7 @@ impl From<v1::GetStatusResponse> for Status {
             leader_age_ms: millis(answer.leader_age.as_ref()),
             feature_level: answer.feature_level,
             known_feature_level: answer.known_feature_level,
+            health: answer.health.map(Health::from),
         }
     }
 }

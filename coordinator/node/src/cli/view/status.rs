@@ -8,6 +8,7 @@ use onespend_proto::v1;
 use serde::Serialize;
 
 use super::chain::{Bitcoind, Block};
+use super::health::Health;
 use super::members::TWO_VOTERS;
 use super::node_status::{StateHash, Status};
 use crate::cli::format::{counted, span};
@@ -150,6 +151,7 @@ impl Show for Cluster {
             Column::Number("TERM"),
             Column::Number("APPLIED"),
             Column::Number("LAG"),
+            Column::Whole("HEALTH"),
             Column::Text("BITCOIND"),
             Column::Whole("UPTIME"),
             Column::Number("LEVEL"),
@@ -157,6 +159,12 @@ impl Show for Cluster {
         ];
         // Writing to a String cannot fail.
         let _ = write!(text, "\n\n{}", table::list(columns, self.nodes.iter().map(|node| self.row(node)), "no nodes"));
+        text.push_str(&self.failing_checks());
+        for (id, health) in self.health() {
+            if let Some(complaint) = health.complaint() {
+                let _ = write!(text, "\nhealth: node {id}: {complaint}");
+            }
+        }
         for (kind, lines) in [("alarm", &self.alarms), ("warning", &self.warnings)] {
             for line in lines {
                 let _ = write!(text, "\n{kind}: {line}");
@@ -205,13 +213,35 @@ impl Cluster {
         ])
     }
 
-    fn row(&self, node: &Node) -> [String; 9] {
+    /// What the nodes that say so tell load balancers, with their ids.
+    fn health(&self) -> impl Iterator<Item = (u64, &Health)> {
+        let answered = self.nodes.iter().filter_map(|node| node.status.as_ref());
+        answered.filter_map(|status| Some((status.node_id, status.health.as_ref()?)))
+    }
+
+    /// A list of them after an empty line, or nothing.
+    fn failing_checks(&self) -> String {
+        let rows: Vec<[String; 4]> = self
+            .health()
+            .flat_map(|(id, health)| health.failing_checks.iter().map(move |check| (id, check)))
+            .map(|(id, check)| [id.to_string(), check.name.clone(), check.purpose.to_owned(), check.value.clone()])
+            .collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        let columns =
+            [Column::Number("NODE"), Column::Whole("FAILING CHECK"), Column::Whole("FOR"), Column::Text("VALUE")];
+        format!("\n\n{}", table::list(columns, rows, ""))
+    }
+
+    fn row(&self, node: &Node) -> [String; 10] {
         let Some(status) = &node.status else {
             let id =
                 self.best().and_then(|best| best.members.iter().find(|member| member.control_address == node.address));
             let id = id.map_or_else(|| "?".to_owned(), |member| member.node_id.to_string());
-            let blank = String::new;
-            return [id, "no answer".to_owned(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
+            let mut row = [const { String::new() }; 10];
+            (row[0], row[1]) = (id, "no answer".to_owned());
+            return row;
         };
         let committed = self.best().map_or(0, |best| best.committed_index);
         let role = if status.draining { format!("{}, draining", status.role) } else { status.role.to_owned() };
@@ -221,6 +251,7 @@ impl Cluster {
             status.term.to_string(),
             status.applied_index.to_string(),
             committed.saturating_sub(status.applied_index).to_string(),
+            status.health.as_ref().map(Health::word).unwrap_or_default().to_owned(),
             status.bitcoind.as_ref().map(Bitcoind::line).unwrap_or_default(),
             status.uptime_ms.map(|ms| span(Duration::from_millis(ms))).unwrap_or_default(),
             status.known_feature_level.to_string(),

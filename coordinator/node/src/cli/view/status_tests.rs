@@ -37,6 +37,16 @@ fn answer(id: u64, role: v1::NodeRole, hash: u8) -> v1::GetStatusResponse {
     }
 }
 
+/// A node whose paths answer so; empty is yes.
+fn health([primary, replica, ready]: [&str; 3], failing_checks: Vec<v1::FailingCheck>) -> v1::NodeHealth {
+    let answer = |reason: &str| Some(v1::HealthAnswer { ok: reason.is_empty(), reason: reason.to_owned() });
+    v1::NodeHealth { primary: answer(primary), replica: answer(replica), ready: answer(ready), failing_checks }
+}
+
+fn failing(name: &str, purpose: v1::CheckPurpose, value: &str) -> v1::FailingCheck {
+    v1::FailingCheck { name: name.to_owned(), purpose: purpose.into(), value: value.to_owned() }
+}
+
 fn asked(answers: Vec<Result<v1::GetStatusResponse, String>>) -> Cluster {
     Cluster::new((1..).map(|id: u64| format!("10.0.0.{id}:7801")).zip(answers).collect())
 }
@@ -56,6 +66,77 @@ fn every_node_has_its_line() {
     assert!(line("3 ").contains("no answer") && text.contains("no answer from 10.0.0.3:7801: no route"), "{text}");
     assert!(text.contains("warning: node 2: bitcoind is behind") && !text.contains("alarm"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+/// The leader is fine but for one check, and a check that only reports has much to say; the second node is a replica like
+/// any other; the third is being drained.
+fn unfit() -> Cluster {
+    let checks = vec![
+        failing("fsync-latency", v1::CheckPurpose::Primary, "1503 ms"),
+        failing("proxy", v1::CheckPurpose::Report, &"tcp connect error: connection refused ".repeat(8)),
+    ];
+    let nodes = [
+        (v1::NodeRole::Leader, health(["CHECK_FAILED", "IS_LEADER", ""], checks)),
+        (v1::NodeRole::Replica, health(["NOT_LEADER", "", ""], vec![])),
+        (v1::NodeRole::Replica, health(["DRAINING"; 3], vec![])),
+    ];
+    let bitcoind = || v1::BitcoindView {
+        state: v1::BitcoindState::InSync.into(),
+        tip: Some(v1::BlockRef { height: 812_345, hash: "0".repeat(64), time: None }),
+        peers: 8,
+        ..Default::default()
+    };
+    let shown = (1..).zip(nodes).map(|(id, (role, health))| {
+        let draining = health.ready.as_ref().is_some_and(|ready| ready.reason == "DRAINING");
+        let (bitcoind, health) = (Some(bitcoind()), Some(health));
+        Ok(v1::GetStatusResponse { bitcoind, draining, health, ..answer(id, role, 1) })
+    });
+    asked(shown.collect())
+}
+
+#[test]
+fn a_leader_that_balancers_are_told_to_leave_is_no_healthy_one() {
+    let text = unfit().text();
+    let word = |node: &str| {
+        let row = text.lines().find(|line| line.trim_start().starts_with(node)).unwrap_or_default().to_owned();
+        ["primary", "replica", "ready", "no"]
+            .into_iter()
+            .find(|word| row.split_whitespace().skip(2).any(|it| it == *word))
+    };
+    assert_eq!([word("1 "), word("2 "), word("3 ")], [Some("ready"), Some("replica"), Some("no")], "{text}");
+    let told = "health: node 1: /primary CHECK_FAILED, /replica IS_LEADER, /readyz 200";
+    assert!(text.lines().any(|line| line == told), "{text}");
+    let told = "health: node 3: /primary DRAINING, /replica DRAINING, /readyz DRAINING";
+    assert!(text.lines().any(|line| line == told) && !text.contains("health: node 2"), "{text}");
+    let row = |name: &str| {
+        let row = text.lines().find(|line| line.contains(name)).unwrap_or_default();
+        row.split_whitespace().take(5).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("fsync-latency"), "1 fsync-latency primary 1503 ms", "{text}");
+    assert_eq!(row("proxy"), "1 proxy report tcp connect", "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn json_says_what_each_path_answers_and_which_checks_fail() {
+    let json = serde_json::to_value(unfit()).unwrap();
+    let of = |node: usize| &json["nodes"][node]["status"]["health"];
+    assert_eq!(of(0)["primary"], serde_json::json!({ "ok": false, "reason": "CHECK_FAILED" }));
+    assert_eq!(of(0)["ready"], serde_json::json!({ "ok": true, "reason": null }));
+    let first = serde_json::json!({ "name": "fsync-latency", "purpose": "primary", "value": "1503 ms" });
+    assert_eq!(of(0)["failing_checks"][0], first);
+    assert_eq!(of(0)["failing_checks"][1]["purpose"], "report");
+    assert_eq!((&of(1)["replica"]["ok"], &of(1)["failing_checks"]), (&true.into(), &serde_json::json!([])));
+}
+
+/// While versions are mixed.
+#[test]
+fn a_node_of_an_earlier_version_says_nothing_of_its_health() {
+    let cluster = asked(vec![Ok(answer(1, v1::NodeRole::Leader, 1))]);
+    let text = cluster.text();
+    assert!(text.contains("HEALTH") && !text.contains("health:") && !text.contains("FAILING"), "{text}");
+    let json = serde_json::to_value(&cluster).unwrap();
+    assert_eq!(json["nodes"][0]["status"]["health"], serde_json::Value::Null);
 }
 
 #[test]
