@@ -120,12 +120,18 @@ impl Kind {
     /// Whether it must not strike while the other one is not over. Those of bitcoinds go one after the other also where one
     /// struck late, on a busy machine: one that is paused could not be told that it is on the network again. Those of
     /// nodes wait for one that may not be over when its time is: what strikes a process that still ends, or a signer that
-    /// is still held up, would take its effect away, or be taken for its end.
+    /// is still held up, would take its effect away, or be taken for its end. And such a one waits for the others of nodes:
+    /// what is killed or frozen cannot end by itself, and whoever brings it up again would not know that it has to.
     pub fn waits_for(self, other: Self) -> bool {
-        let outlasts = matches!(other, Self::Restart | Self::FailingDisk | Self::FullDisk | Self::LateSignature);
+        let may_outlast =
+            |kind| matches!(kind, Self::Restart | Self::FailingDisk | Self::FullDisk | Self::LateSignature);
         match self.track() {
             Track::Bitcoinds => other.track() == Track::Bitcoinds,
-            Track::Nodes => outlasts,
+            Track::Nodes => {
+                // A new node is taken in under faults.
+                let is_nodes = other.track() == Track::Nodes && other != Self::WipedDisk;
+                may_outlast(other) || (may_outlast(self) && is_nodes)
+            }
             Track::Clocks => false,
         }
     }
@@ -278,6 +284,8 @@ mod tests {
         assert!(waits(Kind::Reorg, Kind::BitcoindPause) && waits(Kind::BitcoindLag, Kind::BitcoindPause));
         assert!(waits(Kind::Reorg, Kind::BitcoindFork) && waits(Kind::BitcoindFork, Kind::Reorg));
         assert!(!waits(Kind::Kill, Kind::BitcoindPause) && !waits(Kind::Kill, Kind::Partition));
+        assert!(waits(Kind::FailingDisk, Kind::PowerCut) && waits(Kind::LateSignature, Kind::Pause));
+        assert!(!waits(Kind::FailingDisk, Kind::WipedDisk) && !waits(Kind::FailingDisk, Kind::ClockJump));
         assert!(!waits(Kind::Kill, Kind::WipedDisk), "a new node is taken in under faults");
         assert!(!waits(Kind::ClockJump, Kind::Restart) && !waits(Kind::Reorg, Kind::Restart));
     }
