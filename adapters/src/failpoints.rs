@@ -12,6 +12,7 @@
 //! | `disk_free_bytes` | so much room is left on the disk, whatever it says; the node sees it at its next look |
 //! | `sign_pause_ms` | the node waits so long between a committed intent and the call of the signer |
 //! | `sign_held` | the node waits there until this is no longer set |
+//! | `internal_percent` | so many of a hundred requests that the node has answered as leader end with INTERNAL all the same |
 //! | `wall_offset_ms` | the wall clock is wrong by so much, either way |
 //! | `feature_level` | the node takes itself for a version that knows this feature level |
 //!
@@ -20,6 +21,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -47,6 +49,7 @@ struct Faults {
     disk_free_bytes: Option<u64>,
     sign_pause_ms: u64,
     sign_held: bool,
+    internal_percent: u64,
     wall_offset_ms: i64,
     feature_level: Option<u32>,
 }
@@ -121,6 +124,18 @@ pub fn before_signing() {
     }
 }
 
+/// Whether the answer that is about to be given is one of those that are defects instead.
+pub fn answers_with_a_defect() -> bool {
+    static ANSWERS: AtomicU64 = AtomicU64::new(0);
+    in_share(ANSWERS.fetch_add(1, Ordering::Relaxed), faults().internal_percent)
+}
+
+/// Whether the one with this number, from 0, is in a share of all: evenly, so that any hundred in a row have as many.
+fn in_share(number: u64, percent: u64) -> bool {
+    let before = |number: u64| u128::from(number) * u128::from(percent) / 100;
+    before(number + 1) > before(number)
+}
+
 /// The room that is left on the disk.
 pub(crate) fn disk_free_bytes() -> Option<u64> {
     faults().disk_free_bytes
@@ -155,6 +170,16 @@ mod tests {
         fs::write(&file.path, r#"{"fsync_eror": true}"#).unwrap();
         thread::sleep(REREAD);
         assert_eq!(file.faults(), Faults::default(), "a misspelt fault is none");
+    }
+
+    #[test]
+    fn a_share_is_the_same_in_any_hundred_in_a_row() {
+        for percent in [0, 1, 50, 80, 100] {
+            for first in [0, 7, 1_000_003] {
+                let hit = (first..first + 100).filter(|number| in_share(*number, percent)).count();
+                assert_eq!(u64::try_from(hit).unwrap(), percent, "from {first}");
+            }
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Failpoints {
     pub sign_pause_ms: u64,
     /// The node waits there until this is no longer set.
     pub sign_held: bool,
+    /// So many of a hundred requests that the node has answered as leader end with INTERNAL all the same.
+    pub internal_percent: u64,
     /// The wall clock is wrong by so much.
     pub wall_offset_ms: i64,
     /// The node takes itself for a version that knows this feature level.
@@ -71,7 +73,7 @@ mod tests {
         file.change(|now| now.wall_offset_ms = -5).unwrap();
         let text = concat!(
             r#"{"fsync_delay_ms":7,"fsync_error":false,"disk_full":false,"disk_read_only":false,"#,
-            r#""sign_pause_ms":0,"sign_held":false,"wall_offset_ms":-5}"#
+            r#""sign_pause_ms":0,"sign_held":false,"internal_percent":0,"wall_offset_ms":-5}"#
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }

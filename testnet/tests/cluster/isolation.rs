@@ -1,9 +1,11 @@
-//! A leader that is cut off from the others and still takes itself for the leader.
+//! A leader that is cut off from the others and still takes itself for the leader, and a replica that hears nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use onespend_proto::v1::payment_service_client::PaymentServiceClient;
+use onespend_proto::v1::read_consistency::Level;
+use onespend_proto::v1::wallet_service_client::WalletServiceClient;
 use onespend_proto::{reason, v1};
 use onespend_testnet::hot::WALLET;
 use onespend_testnet::relay::Link;
@@ -20,6 +22,10 @@ const QUESTIONS: usize = 3;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A name that nobody gave to a payment.
 const NONE: &str = "none";
+/// Many times the age of a replica that hears its leader.
+const YOUNG_MS: u32 = 1_000;
+/// The most that a read may allow.
+const HOUR_MS: u32 = 3_600_000;
 
 /// safety 26: "was it paid?" is not answered by a node that cannot know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,8 +65,46 @@ async fn a_leader_without_a_quorum_never_says_that_there_is_no_such_payment() {
             assert_eq!(payment(&survivors, &known.payment_id).await.attempts.len(), 1);
         }
     }
+    a_replica_that_is_cut_off_answers_no_read_that_it_is_too_old_for(&mut scene).await;
     scene.settle_and_judge().await;
     scene.finish();
+}
+
+/// It goes on to answer those who may see what is old, and says how old that is.
+async fn a_replica_that_is_cut_off_answers_no_read_that_it_is_too_old_for(scene: &mut Scene) {
+    let leader = scene.primary();
+    let replica = Scene::others(leader)[0];
+    let direct = scene.direct(replica);
+    let young = async || bounded_read(&direct, YOUNG_MS).await.map_err(|refused| format!("{refused:?}"));
+    let info = eventually("it is young enough", young).await;
+    assert!(info.staleness_ms <= YOUNG_MS.into() && info.served_by == replica as u64 + 1, "{info:?}");
+
+    for other in Scene::others(replica) {
+        scene.cluster.wires().unwrap().set_between(replica, other, Link::Cut);
+    }
+    let refused = eventually("it is too old", async || match bounded_read(&direct, YOUNG_MS).await {
+        Err(refused) if reason_of(&refused) == reason::TOO_STALE => Ok(refused),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(refused.code(), Code::Unavailable);
+    let told = facts_of(&refused).remove("staleness_ms").and_then(|ms| ms.parse::<u64>().ok());
+    assert!(told.is_some_and(|ms| ms > YOUNG_MS.into()), "{refused:?}");
+    let old = bounded_read(&direct, HOUR_MS).await.unwrap();
+    assert!(old.staleness_ms > YOUNG_MS.into() && old.served_by == replica as u64 + 1, "{old:?}");
+
+    scene.cluster.wires().unwrap().heal();
+    eventually("it is young again", young).await;
+}
+
+/// Reads the wallet, no older than so much; what the answer was based on.
+async fn bounded_read(node: &Channel, max_lag_ms: u32) -> Result<v1::ReadInfo, Status> {
+    let level = Some(Level::BoundedStaleness(v1::BoundedStaleness { max_lag_ms }));
+    let consistency = Some(v1::ReadConsistency { level });
+    let mut request = Request::new(v1::GetWalletRequest { wallet_id: WALLET.to_owned(), consistency });
+    request.set_timeout(ANSWER_WITHIN);
+    let answer = WalletServiceClient::new(node.clone()).get_wallet(request).await?;
+    Ok(answer.into_inner().read_info.unwrap())
 }
 
 async fn ask(node: &Channel, payment_id: &str) -> Result<v1::Payment, Status> {
@@ -69,6 +113,10 @@ async fn ask(node: &Channel, payment_id: &str) -> Result<v1::Payment, Status> {
     request.set_timeout(ANSWER_WITHIN);
     let answer = PaymentServiceClient::new(node.clone()).get_payment(request).await?;
     Ok(answer.into_inner().payment.unwrap())
+}
+
+fn facts_of(refused: &Status) -> HashMap<String, String> {
+    refused.get_details_error_info().map(|info| info.metadata).unwrap_or_default()
 }
 
 fn reason_of(refused: &Status) -> String {

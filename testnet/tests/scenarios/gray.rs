@@ -1,11 +1,13 @@
-//! Leaders that are worse than others without being cut off: a slow disk, and one that hangs.
+//! Leaders that are worse than others without being cut off: a slow disk, defects, and one that hangs.
 
 use std::time::{Duration, Instant};
 
 use onespend_proto::v1;
-use onespend_testnet::health;
+use onespend_proto::v1::chain_service_client::ChainServiceClient;
 use onespend_testnet::process::Signal;
+use onespend_testnet::{grpc, health};
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 
 use crate::draft::{names, release, reserve};
 use crate::scene::{PATIENCE, Scene, Stage, eventually, need};
@@ -14,6 +16,11 @@ const TTL: Duration = Duration::from_mins(10);
 const ASK: Duration = Duration::from_secs(2);
 /// Three times the bound of the check, so that every look sees it.
 const SLOW_MS: u64 = 1_500;
+/// Of a hundred answers; more than half is more than the check allows.
+const DEFECTS_PERCENT: u64 = 80;
+/// Who ask all the time, and how long each waits before it asks again: many more requests than the check needs to judge.
+const ASKERS: usize = 4;
+const ASK_EVERY: Duration = Duration::from_millis(5);
 /// Longer than any test.
 const HANGS_MS: u64 = 600_000;
 /// Longer than a leader may hang.
@@ -74,6 +81,52 @@ async fn a_leader_whose_disk_is_slow_hands_over_to_one_whose_disk_is_not() {
     .await;
     busy.abort();
     scene.hand_over(gray, "/primary").await;
+    scene.finish().await;
+}
+
+/// Asks a node for the tip again and again, whatever it answers, until the tasks are aborted.
+fn keep_asking(scene: &Scene, index: usize) -> Vec<JoinHandle<()>> {
+    let node = grpc::channel(scene.cluster.nodes()[index].addresses().data, scene.cluster.client()).unwrap();
+    let ask = |mut chain: ChainServiceClient<Channel>| async move {
+        loop {
+            let _any_answer = chain.get_tip(v1::GetTipRequest::default()).await;
+            tokio::time::sleep(ASK_EVERY).await; // a pace
+        }
+    };
+    (0..ASKERS).map(|_| tokio::spawn(ask(ChainServiceClient::new(node.clone())))).collect()
+}
+
+/// The gray leader: it answers in time, and most of its answers are defects. It hands over by itself. A payment that was
+/// ordered meanwhile is decided although its caller hears of defects, and is paid once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_answers_are_mostly_defects_hands_over_to_one_whose_are_not() {
+    let mut scene = Scene::start(Stage { name: "defects", coins: 4, faulty: true, ..Stage::default() }).await;
+    let gray = scene.primary();
+    scene.fault(gray, |now| now.internal_percent = DEFECTS_PERCENT);
+    let asking = keep_asking(&scene, gray);
+    let (client, order) = (scene.client.clone(), scene.order("meanwhile", 2.0));
+    let paying = tokio::spawn(async move { client.create_payment(order).await });
+    eventually("its error rate is why it is not fit", async || {
+        let failed = json(&scene, gray, "/primary")["failed_checks"].to_string();
+        need(failed.contains("error-rate"), || failed)
+    })
+    .await;
+    scene.primary_among(&Scene::others(gray)).await;
+    eventually("it counts that", async || need(hand_overs(&scene, gray).as_deref() == Some("1"), String::new)).await;
+
+    let meanwhile = paying.await.unwrap().unwrap().payment.unwrap();
+    assert_eq!(scene.payment("meanwhile").await.attempts.len(), 1);
+    let after = scene.pay("after", 2.0).await;
+    assert_ne!(meanwhile.txid, after.txid);
+    // It answers for the new leader now, whose answers are none.
+    eventually("it is fit again", async || {
+        let status = json(&scene, gray, "/status");
+        need(status["fit_for_primary"] == true, || status["checks"].to_string())
+    })
+    .await;
+    asking.iter().for_each(JoinHandle::abort);
+    scene.fault(gray, |now| now.internal_percent = 0);
+    scene.settle_and_judge(&["meanwhile", "after"]).await;
     scene.finish().await;
 }
 

@@ -129,7 +129,10 @@ impl Api {
                 return self.pass_on(&caller, &call, request, Passed::Write, pass).await;
             }
             self.demand_sound_state()?;
-            run(Arc::clone(self), call, request.into_inner()).await.map(Response::new)
+            let answer = run(Arc::clone(self), call, request.into_inner()).await.map(Response::new);
+            #[cfg(feature = "failpoints")]
+            let answer = or_a_defect(answer);
+            answer
         }
         .instrument(span)
         .await;
@@ -167,7 +170,10 @@ impl Api {
                 return self.pass_on(&caller, &call, request, Passed::Read, pass).await;
             }
             let info = super::reads::confirm(self, None, call.deadline).await?;
-            run(self, info, request.get_ref()).map(Response::new)
+            let answer = run(self, info, request.get_ref()).map(Response::new);
+            #[cfg(feature = "failpoints")]
+            let answer = or_a_defect(answer);
+            answer
         }
         .instrument(span)
         .await;
@@ -318,6 +324,15 @@ impl Api {
     pub(crate) fn now(&self) -> Millis {
         self.replica.now()
     }
+}
+
+/// What the leader answers, or a defect in its place if the harness wants one; what was decided is decided.
+#[cfg(feature = "failpoints")]
+fn or_a_defect<Res>(answer: Result<Response<Res>, Status>) -> Result<Response<Res>, Status> {
+    if onespend_adapters::failpoints::answers_with_a_defect() {
+        return Err(Status::internal("the harness wants a defect"));
+    }
+    answer
 }
 
 /// SHA-256 of what is asked: the same request id with another digest is another request.

@@ -74,9 +74,44 @@ fn whole_ms(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use onespend_adapters::chain::fake::FakeChain;
     use onespend_core::outcome::Rejection;
+    use tempfile::TempDir;
+    use tonic_types::StatusExt as _;
 
     use super::*;
+    use crate::specimen::{self, soon};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn refused(staleness: Option<Duration>, bound: Duration) -> (Code, Option<String>) {
+        let refused = too_stale(staleness, bound);
+        assert!(status::is_for(&refused, v1::ErrorReason::TooStale), "{refused:?}");
+        let mut info = refused.get_details_error_info().unwrap();
+        (refused.code(), info.metadata.remove("staleness_ms"))
+    }
+
+    #[test]
+    fn a_node_that_is_too_old_says_how_old_it_is_if_it_knows() {
+        assert_eq!(refused(Some(1_501 * MS), 1_500 * MS), (Code::Unavailable, Some("1501".to_owned())));
+        assert_eq!(refused(None, MS), (Code::Unavailable, None));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_that_does_not_know_its_age_answers_no_bounded_read_and_a_leader_does() {
+        let folder = TempDir::new().unwrap();
+        let waiting = specimen::api(specimen::waiting(&folder).await, FakeChain::new());
+        let longest = Duration::from_millis(MAX_LAG_MS.into());
+        let refused = confirm(&waiting, Some(longest), soon()).await.unwrap_err();
+        assert!(status::is_for(&refused, v1::ErrorReason::TooStale), "{refused:?}");
+
+        let folder = TempDir::new().unwrap();
+        let leader = specimen::api(specimen::leader(&folder).await, FakeChain::new());
+        let info = confirm(&leader, Some(longest), soon()).await.unwrap();
+        assert!(info.staleness_ms <= u64::from(MAX_LAG_MS), "{info:?}");
+        assert_eq!(info.served_by, 1);
+    }
 
     /// safety 26.
     #[test]
