@@ -451,8 +451,10 @@ impl<'a> Run<'a> {
 
     fn aside(&self, end: &End, began: Instant) -> Result<Aside> {
         let tip = self.stage.cluster().bitcoinds().first().context("no bitcoind")?.height()?;
+        let count = |state| end.payments.iter().filter(|payment| payment.state == state).count();
         Ok(Aside {
-            cancelled: end.payments.iter().filter(|payment| payment.state == "CANCELLED").count(),
+            cancelled: count("CANCELLED"),
+            dead: count("DEAD"),
             counts: self.ledger.counts(),
             calls: self.history.calls().len(),
             blocks: tip + 1 - self.first_height,

@@ -58,6 +58,8 @@ pub struct Aside {
     pub counts: Counts,
     /// Payments whose coins came back, as their callers wanted.
     pub cancelled: usize,
+    /// Payments that a coin spent elsewhere ended for good, each of them judged.
+    pub dead: usize,
     /// Tries in the history.
     pub calls: usize,
     /// Blocks that were judged, from the first that a reorganisation could take back.
@@ -122,11 +124,12 @@ impl Report {
             ),
             String::new(),
             format!(
-                "  {} settled        {:>7}   of {} payments, {FINALITY_DEPTH} deep in bitcoind's blocks; {} were cancelled",
-                mark(self.settled + aside.cancelled == self.payments),
+                "  {} settled        {:>7}   of {} payments, {FINALITY_DEPTH} deep in bitcoind's blocks; {} were cancelled, {} died",
+                mark(self.settled + aside.cancelled + aside.dead == self.payments),
                 self.settled,
                 self.payments,
-                aside.cancelled
+                aside.cancelled,
+                aside.dead
             ),
             format!(
                 "  {} two primaries  {:>7}   ms at most, of 220 that an election may take",
