@@ -21,6 +21,13 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError
     rename(&temporary, path)
 }
 
+/// Makes an empty file that its owner alone may read, for SQLite to fill: by itself it goes by the process's umask. What it
+/// keeps beside a database gets the database's mode.
+pub(crate) fn create_private(path: &Path) -> Result<(), StoreError> {
+    let made = File::options().create_new(true).write(true).mode(0o600).open(path);
+    made.map(drop).map_err(StoreError::io(path, "create"))
+}
+
 /// Makes renames and removals in the folder of `path` durable.
 pub(crate) fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -147,7 +147,7 @@ fn refuses_a_file_of_another_user() {
         return;
     }
     let error = SoftwareSigner::from_file("hot", &path, NETWORK).unwrap_err().to_string();
-    assert!(error.contains("belongs to user 12345") && error.contains("chown"), "{error}");
+    assert!(error.contains("belongs to user 12345") && error.contains("Run this as that user"), "{error}");
 }
 
 #[test]

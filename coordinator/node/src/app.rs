@@ -31,7 +31,7 @@ use crate::leader::{self, Duty, broadcast, sign};
 use crate::metrics::Metrics;
 use crate::parts;
 use crate::peers::Peers;
-use crate::raft::{LeaderHint, RaftNode, RaftParts};
+use crate::raft::{LeaderHint, RaftFatal, RaftNode, RaftParts};
 use crate::replica::Replica;
 use crate::restored;
 use crate::room::Room;
@@ -43,7 +43,8 @@ use crate::watchdog::{self, Heartbeat};
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
-/// What kept it from starting, or the fault that ended it; a supervisor should start it again.
+/// What kept it from starting, or the fault that ended it, a [`RaftFatal`]; a supervisor should start it again where that
+/// helps.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
     let instance = format!("{}/node/{}", config.cluster.id, config.node.id);
@@ -130,13 +131,26 @@ async fn run(config: Config, metrics: Metrics) -> anyhow::Result<()> {
     };
     if let Some(fault) = &fault {
         tracing::error!(%fault, "the node cannot go on");
-        shutdown.request("a fault that only a restart can mend");
+        shutdown.request(if fault.ends_with_a_restart() {
+            "a fault that only a restart can mend"
+        } else {
+            "a fault that no restart can mend"
+        });
     }
     stop(node, shutdown.drain(), fault.is_none()).await;
     match fault {
         None => Ok(()),
-        Some(fault) => Err(anyhow::Error::from(fault).context("the node cannot go on; it must be started again")),
+        Some(fault) => Err(ended_by(fault)),
     }
+}
+
+fn ended_by(fault: RaftFatal) -> anyhow::Error {
+    let what_helps = if fault.ends_with_a_restart() {
+        "the node cannot go on; it must be started again"
+    } else {
+        "the node cannot go on, and starting it again does not help"
+    };
+    anyhow::Error::from(fault).context(what_helps)
 }
 
 /// Starts from the inside out: sockets bind first, so that a taken port is known before anything else; they are

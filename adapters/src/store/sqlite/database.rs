@@ -73,6 +73,7 @@ fn objects(db: &Connection) -> rusqlite::Result<Vec<Object>> {
 /// Makes a new database that carries `identity`.
 pub(crate) fn create(path: &Path, schema: &Schema, identity: &Identity) -> Result<(), StoreError> {
     let failed = StoreError::sqlite(path);
+    durable::create_private(path)?;
     let mut db = Connection::open(path).map_err(&failed)?;
     settle(&db, schema).map_err(&failed)?;
     db.pragma_update(None, "application_id", schema.application_id).map_err(&failed)?;

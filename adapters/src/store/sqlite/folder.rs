@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::database::{self, Schema};
 use super::log::LOG_SCHEMA;
 use super::state::STATE_SCHEMA;
-use super::{restoring, succession};
+use super::{privacy, restoring, succession};
 use crate::store::identity::{Identity, check_format};
 use crate::store::{Owner, StoreError, durable};
 
@@ -41,7 +41,7 @@ impl DataFolder {
         Self::held(path, owner, lock)
     }
 
-    /// The same for a folder that is locked already.
+    /// The same for a folder that is locked already. What is its owner's, and others may read, is closed to them.
     pub(super) fn held(path: &Path, owner: &Owner, lock: File) -> Result<Self, StoreError> {
         let identity = match read_identity(path)? {
             Some(identity) => {
@@ -51,6 +51,7 @@ impl DataFolder {
             }
             None => make_databases(path, owner)?,
         };
+        privacy::close_to_others(path)?;
         Ok(Self(Arc::new(Held { path: path.to_path_buf(), identity, _lock: lock })))
     }
 

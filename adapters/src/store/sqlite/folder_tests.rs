@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -36,14 +37,49 @@ fn used() -> TempDir {
     folder
 }
 
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// The names of all files in a folder, after a look at their modes.
+fn private_files(folder: &Path) -> Vec<String> {
+    assert_eq!(mode(folder), 0o700);
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    files
+        .map(|file| {
+            assert_eq!(mode(&file.path()), 0o600, "{}", file.path().display());
+            file.file_name().into_string().unwrap()
+        })
+        .collect()
+}
+
 #[test]
 fn a_folder_is_made_for_its_owner_alone() {
-    use std::os::unix::fs::PermissionsExt;
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("deep/down");
-    open(&path).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    let (log, state) = open(&path).unwrap();
+    append(&log, 0..3, "a");
+    state.write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
+    state.snapshot().unwrap();
+    let copy = state.copy().unwrap();
+    let files = private_files(&path);
+    for file in ["raft.db", "raft.db-wal", "state.db", "state.db-shm", "snapshot-1.db", "copy-0.tmp", "identity.json"] {
+        assert!(files.iter().any(|found| found == file), "{file}: {files:?}");
+    }
+    drop((copy, log, state));
     assert_eq!(DataFolder::open(&path, &owner("demo", 1)).unwrap().owner(), owner("demo", 1));
+}
+
+#[test]
+fn a_folder_that_others_may_read_is_closed_to_them() {
+    let folder = used();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for file in ["raft.db", "state.db", "identity.json"] {
+        fs::set_permissions(folder.path().join(file), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let stores = open(folder.path()).unwrap();
+    assert!(private_files(folder.path()).contains(&"raft.db-wal".to_owned()));
+    drop(stores);
 }
 
 #[test]

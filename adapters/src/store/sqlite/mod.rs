@@ -21,6 +21,7 @@ mod folder;
 #[cfg(test)]
 mod folder_tests;
 mod log;
+mod privacy;
 mod restored;
 mod restoring;
 mod state;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DataFolder;
 use super::folder::{make_folder, read_identity, require_databases, take_lock};
+use super::privacy::close_to_others;
 use super::restoring::{self, NewFolder};
 use crate::store::identity::Identity;
 use crate::store::{Owner, StoreError, durable};
@@ -223,6 +224,8 @@ impl Plan {
             }
         }
         remove_folder(&workplace)?;
+        close_to_others(&aside)?;
+        close_to_others(path)?;
         durable::remove(&mark)?;
         durable::sync_folder_of(&mark)
     }
@@ -240,7 +243,7 @@ pub(super) fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
 }
 
 /// The names of the files that belong to the stores, in order.
-fn store_files(path: &Path) -> Result<Vec<String>, StoreError> {
+pub(super) fn store_files(path: &Path) -> Result<Vec<String>, StoreError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(StoreError::io(path, "list"))? {
         let entry = entry.map_err(StoreError::io(path, "list"))?;

@@ -13,7 +13,7 @@ use crate::config::{Config, Fault, Place, Severity};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print every fault of a file as file:line:column, as a node would meet it at its start; exits 2 if there are errors
+    /// Print every fault of a file as file:line:column, before a node meets it at its start; exits 2 if there are errors
     Check {
         /// The configuration file
         #[arg(required_unless_present = "config")]
@@ -39,7 +39,7 @@ impl Command {
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,
-    /// Whether a node would start with it.
+    /// Whether there is no error. A node also starts without its backup folder, which is one.
     ok: bool,
     faults: Vec<FaultView>,
     #[serde(skip)]
@@ -62,7 +62,7 @@ struct FaultView {
 
 impl Report {
     fn of(file: &Path) -> Self {
-        let (summary, ok, faults) = match Config::load(file) {
+        let (summary, ok, faults) = match Config::load_strictly(file) {
             Ok(config) => (summary(&config), true, config.warnings),
             Err(faults) => {
                 let errors = faults.errors().count();

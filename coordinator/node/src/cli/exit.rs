@@ -11,7 +11,8 @@ pub enum Exit {
     Done = 0,
     /// Refused, and not applied; the reason is on stderr. `doctor`: there are warnings. `health`: the node says no.
     Refused = 1,
-    /// The command line or a configuration is wrong; nothing was sent. `doctor`: there are failures.
+    /// The command line or a configuration is wrong; nothing was sent. `doctor`: there are failures. `serve`: the node cannot
+    /// go on under this id, so that starting it again does not help.
     Usage = 2,
     /// The outcome is not known: it may have been applied or may be later. stderr names the request id to ask again with.
     Unknown = 3,

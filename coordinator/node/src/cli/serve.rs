@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::format::counted;
 use crate::app;
 use crate::config::{Config, ConfigFaults};
+use crate::raft::RaftFatal;
 
 #[derive(Debug, Args)]
 pub struct Serve {
@@ -23,8 +24,17 @@ impl Serve {
         let config = Config::load(&self.config).map_err(|faults| refuse(&faults))?;
         match app::serve(config) {
             Ok(()) => Ok(Exit::Done),
-            Err(error) => Err(Failure::new(Exit::Refused, format!("the node ended: {error:#}"))),
+            Err(error) => Err(Failure::new(exit_of(&error), format!("the node ended: {error:#}"))),
         }
+    }
+}
+
+/// A supervisor starts a node again unless it ends as one with a wrong configuration does (`RestartPreventExitStatus` of the
+/// unit), and so must one that another start cannot help.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref::<RaftFatal>() {
+        Some(fault) if !fault.ends_with_a_restart() => Exit::Usage,
+        _ => Exit::Refused,
     }
 }
 
@@ -33,4 +43,17 @@ fn refuse(faults: &ConfigFaults) -> Failure {
     let failure = Failure::usage(format!("the configuration has {errors}, so the node does not start"));
     let told = faults.faults.iter().fold(failure, |failure, fault| failure.with("fault", fault.line(&faults.file)));
     told.remedy("mend the file until `onespend config check` has nothing to say")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_supervisor_starts_again_what_a_restart_can_mend_and_nothing_else() {
+        let ended = |fault: RaftFatal| exit_of(&anyhow::Error::from(fault).context("the node cannot go on"));
+        assert_eq!(ended(RaftFatal::Outcast("its disk was lost".to_owned())), Exit::Usage);
+        assert_eq!(ended(RaftFatal::Raft("a task panicked".to_owned())), Exit::Refused);
+        assert_eq!(exit_of(&anyhow::anyhow!("binding listen.data")), Exit::Refused);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use onespend_adapters::backup::S3Credentials;
 
 use super::reader::Reading;
-use super::{BitcoindLogin, Config, SignerKeys};
+use super::{BitcoindLogin, Config, Severity, SignerKeys};
 use crate::backup::Place;
 use crate::identity::{Identity, Party};
 use crate::tls;
@@ -19,12 +19,13 @@ const OTHERS: u32 = 0o007;
 /// A certificate with less than this left is warned about.
 const RENEW_WITHIN_DAYS: i64 = 30;
 
-/// Looks at every file and folder that the configuration names.
-pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: &mut Reading) {
+/// Looks at every file and folder that the configuration names. `dispensable` is how grave it is that one lacks which a node can
+/// do without.
+pub(crate) fn check(config: &Config, environment: &[(String, String)], dispensable: Severity, reading: &mut Reading) {
     data_dir(config, reading);
     certificates(config, reading);
     bitcoind(config, reading);
-    backups(config, environment, reading);
+    backups(config, environment, dispensable, reading);
     for (at, signer) in config.signers.iter().enumerate() {
         match &signer.keys {
             Some(keys @ SignerKeys::File(file)) => {
@@ -55,9 +56,9 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], reading: 
     }
 }
 
-fn backups(config: &Config, environment: &[(String, String)], reading: &mut Reading) {
+fn backups(config: &Config, environment: &[(String, String)], dispensable: Severity, reading: &mut Reading) {
     match &config.backup.place {
-        Some(Place::Folder(folder)) => backup_folder(config, folder, reading),
+        Some(Place::Folder(folder)) => backup_folder(config, folder, dispensable, reading),
         Some(Place::S3(settings)) => storage_keys(&settings.credentials, environment, reading),
         None => {}
     }
@@ -83,12 +84,16 @@ fn storage_keys(credentials: &S3Credentials, environment: &[(String, String)], r
     }
 }
 
-/// The folder must be there, see [`onespend_adapters::backup::FolderDepot::new`].
-fn backup_folder(config: &Config, folder: &Path, reading: &mut Reading) {
+/// The folder is not made, see [`onespend_adapters::backup::FolderDepot::new`]. A node starts without it, as it goes on when
+/// the folder goes away later: the schedule counts what fails.
+fn backup_folder(config: &Config, folder: &Path, dispensable: Severity, reading: &mut Reading) {
     if !folder.is_dir() {
         let what = format!("{} is not a folder", folder.display());
-        let why = "it is not made, because a disk that should be mounted there may be missing";
-        reading.refuse("backup.folder", &[], what, why);
+        let why = "no backup is made; nor is the folder, because a disk that should be mounted there may be missing";
+        match dispensable {
+            Severity::Error => reading.refuse("backup.folder", &[], what, why),
+            Severity::Warning => reading.warn("backup.folder", &[], what, why),
+        }
     } else if folder.starts_with(&config.node.data_dir) {
         let what = format!("{} is in the data folder", folder.display());
         let why = "what takes the one takes the other: put backups on another disk, best on another machine";

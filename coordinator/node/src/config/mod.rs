@@ -92,6 +92,15 @@ impl Config {
         Self::load_with(path, &environment())
     }
 
+    /// Like [`Config::load`], but for whoever checks the file: what a node starts without, and an operator should mend
+    /// before, is an error here.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_strictly(path: &Path) -> Result<Self, ConfigFaults> {
+        Self::load_files(path, &environment(), Severity::Error)
+    }
+
     /// Like [`Config::load`], but looks at none of the files that are named there, nor for the variables that hold
     /// keys: for commands that work on the folder of a stopped node and need no secret.
     ///
@@ -107,9 +116,13 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(path: &Path, environment: &[(String, String)]) -> Result<Self, ConfigFaults> {
+        Self::load_files(path, environment, Severity::Warning)
+    }
+
+    fn load_files(path: &Path, environment: &[(String, String)], dispensable: Severity) -> Result<Self, ConfigFaults> {
         let text = read_text(path).map_err(|fault| ConfigFaults { file: path.to_owned(), faults: vec![fault] })?;
         let (config, mut reading) = read(&text, path, environment);
-        files::check(&config, environment, &mut reading);
+        files::check(&config, environment, dispensable, &mut reading);
         finish(config, reading, path)
     }
 
@@ -138,9 +151,9 @@ pub struct CheckReport {
     pub exit_code: u8,
 }
 
-/// Checks a configuration file as the node would at its start.
+/// Checks a configuration file as `onespend config check` does.
 pub fn check(path: &Path) -> CheckReport {
-    let (faults, exit_code) = match Config::load(path) {
+    let (faults, exit_code) = match Config::load_strictly(path) {
         Ok(config) => (config.warnings, 0),
         Err(faults) => (faults.faults, EXIT_FAULTS),
     };

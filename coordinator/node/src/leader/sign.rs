@@ -56,6 +56,7 @@ impl Signing {
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             alarms,
         };
+        signing.signers.keys().for_each(|name| metrics::signer_begins(name));
         signing.report_frozen();
         signing
     }

@@ -76,7 +76,7 @@ pub enum StartError {
     Raft(String),
 }
 
-/// Why Raft stopped for good. The process has to exit, and its supervisor to start it again.
+/// Why Raft stopped for good. The process has to exit, and its supervisor to start it again if that helps.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RaftFatal {
     /// A store failed; what is on disk is no longer known.
@@ -88,6 +88,16 @@ pub enum RaftFatal {
     /// The others know this node by another data folder: its disk was lost, or another node has its id.
     #[error("{0}")]
     Outcast(String),
+}
+
+impl RaftFatal {
+    /// Whether the node can go on once it is started again, with the id and the data folder that it has.
+    pub fn ends_with_a_restart(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::Raft(_) => true,
+            Self::Outcast(_) => false,
+        }
+    }
 }
 
 /// Why the cluster could not be begun.

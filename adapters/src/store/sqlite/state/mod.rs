@@ -74,6 +74,7 @@ impl SqliteState {
         let name = target
             .to_str()
             .ok_or_else(|| StoreError::io(target, "name")(std::io::Error::other("the path is not valid UTF-8")))?;
+        durable::create_private(target)?;
         source.execute("VACUUM INTO ?1", [name]).map_err(StoreError::sqlite(&self.path))?;
         durable::sync_file(target)?;
         let marker = table::read_marker(&open_snapshot(target)?, target)?;

@@ -69,7 +69,7 @@ fn judge(config: &Config, view: &ChainView, findings: &mut Findings) {
     let regtest = network == bitcoin::Network::Regtest;
     let doubts = [
         (!view.is_supported(), "it is older than Bitcoin Core 30", "install Bitcoin Core 30 or later"),
-        (view.initial_block_download, "it is in its initial block download", "wait until it has caught up"),
+        (is_downloading(view), "it is in its initial block download", "wait until it has caught up"),
         (
             u64::from(before) > config.health.max_lag_blocks.into(),
             "it is behind its own headers",
@@ -96,6 +96,11 @@ fn judge(config: &Config, view: &ChainView, findings: &mut Findings) {
         view.latency.as_millis()
     );
     findings.ok(Area::Bitcoind, what);
+}
+
+/// As the node judges it, see `health::bitcoind_sync`: a regtest chain without a recent block says so for ever.
+fn is_downloading(view: &ChainView) -> bool {
+    view.initial_block_download && view.network != bitcoin::Network::Regtest
 }
 
 /// Tries the index on a confirmed spend, rather than asking for its name: what counts is that it answers.
@@ -133,4 +138,20 @@ fn confirmed_spend(chain: &dyn Chain, view: &ChainView) -> Result<Option<bitcoin
         hash = block.header.prev_blockhash;
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use onespend_adapters::chain::fake::FakeChain;
+
+    use super::*;
+
+    #[test]
+    fn the_initial_download_counts_where_it_ends() {
+        let regtest = FakeChain::new().probe().unwrap();
+        assert!(regtest.initial_block_download && !is_downloading(&regtest));
+        let signet = ChainView { network: bitcoin::Network::Signet, ..regtest };
+        assert!(is_downloading(&signet));
+    }
 }

@@ -7,7 +7,7 @@ use crate::config::{Config, Fault, Place, Severity};
 
 /// The configuration, unless it says too little to look at anything else.
 pub fn check(file: &Path, findings: &mut Findings) -> Option<Config> {
-    match Config::load(file) {
+    match Config::load_strictly(file) {
         Ok(config) => {
             let what = format!(
                 "{} is valid: node {} of cluster {} on {}",

@@ -1,6 +1,6 @@
 //! The whole cluster in one screen: every node's answer to GetStatus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub struct Cluster {
     warnings: Vec<String>,
 }
 
+/// What [`Status::role`] is for a node that the leader does not have among the members any more.
+const REMOVED: &str = "removed";
+
 /// One node.
 #[derive(Debug, Serialize)]
 pub struct Node {
@@ -54,6 +57,7 @@ impl Cluster {
         };
         let mut nodes: Vec<Node> = answers.into_iter().map(|(address, answer)| Node::new(address, answer)).collect();
         nodes.sort_by_key(|node| node.status.as_ref().map_or(u64::MAX, |status| status.node_id));
+        let removed = mark_removed(&mut nodes);
         let newest =
             nodes.iter().filter_map(|node| node.status.as_ref()).max_by_key(|status| (status.term, status.leader_id));
         let leader_id = newest.map(|status| status.leader_id).filter(|leader| *leader != 0);
@@ -66,6 +70,7 @@ impl Cluster {
         let (mut alarms, mut warnings) = (told(|status| &status.alarms), told(|status| &status.warnings));
         let answered = nodes.iter().filter_map(|node| node.status.as_ref());
         let furthest = answered.max_by_key(|status| (status.term, status.applied_index));
+        warnings.extend(removed.into_iter().map(|id| format!("node {id} was removed and still runs: stop it")));
         if furthest.is_some_and(|status| status.members.iter().filter(|member| member.voter).count() == 2) {
             warnings.push(TWO_VOTERS.to_owned());
         }
@@ -86,6 +91,21 @@ fn best(nodes: &[Node]) -> Option<&Status> {
         .filter(|status| status.role == v1::NodeRole::Leader.word())
         .max_by_key(|status| status.term)
         .or_else(|| answered().max_by_key(|status| status.applied_index))
+}
+
+/// A node that runs on after its removal does not hear of it, and says what it was. Gives back the ids of such nodes.
+fn mark_removed(nodes: &mut [Node]) -> Vec<u64> {
+    let leader = best(nodes).filter(|best| best.role == v1::NodeRole::Leader.word());
+    let Some(leader) = leader else { return Vec::new() };
+    let members: BTreeSet<u64> = leader.members.iter().map(|member| member.node_id).collect();
+    // A node that waits to be added knows of no members.
+    let was_member = |status: &&mut Status| !status.members.is_empty() && !members.contains(&status.node_id);
+    let gone = nodes.iter_mut().filter_map(|node| node.status.as_mut()).filter(was_member);
+    gone.map(|status| {
+        status.role = REMOVED;
+        status.node_id
+    })
+    .collect()
 }
 
 impl Node {

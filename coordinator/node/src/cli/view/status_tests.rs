@@ -206,3 +206,18 @@ fn a_cluster_without_a_leader_says_so() {
     assert!(cluster.text().contains("none: no writes"), "{}", cluster.text());
     assert_eq!(serde_json::to_value(&cluster).unwrap()["leader_id"], serde_json::Value::Null);
 }
+
+#[test]
+fn a_node_that_runs_on_after_its_removal_is_shown_as_such() {
+    let mut leader = answer(1, v1::NodeRole::Leader, 1);
+    leader.members.retain(|member| member.node_id != 2);
+    let joining = v1::GetStatusResponse { members: Vec::new(), ..answer(3, v1::NodeRole::Learner, 1) };
+    let removed = answer(2, v1::NodeRole::Replica, 1);
+    let cluster = asked(vec![Ok(leader), Ok(removed.clone()), Ok(joining)]);
+    let roles: Vec<&str> = cluster.nodes.iter().filter_map(|node| Some(node.status.as_ref()?.role)).collect();
+    assert_eq!(roles, ["leader", "removed", "learner"]);
+    assert!(cluster.text().contains("warning: node 2 was removed and still runs"), "{}", cluster.text());
+    // Without a leader nobody can say.
+    let alone = asked(vec![Ok(removed)]);
+    assert_eq!(alone.nodes[0].status.as_ref().unwrap().role, "replica");
+}

@@ -125,6 +125,19 @@ fn a_bitcoind_that_was_not_started_yet_and_old_certificates_are_warnings() {
 }
 
 #[test]
+fn a_node_starts_without_its_backup_folder_and_a_check_says_that_it_lacks() {
+    let (folder, file) = folder();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "[backup]\nfolder = \"backups\"\n").unwrap();
+    let warnings = Config::load_with(&file, &[]).unwrap().warnings;
+    assert!(matches!(&warnings[..], [warning] if warning.key == "backup.folder"), "{warnings:?}");
+    let report = check(&file);
+    assert!(report.exit_code == EXIT_FAULTS && report.lines[0].contains("error: backup.folder: "), "{report:?}");
+    fs::create_dir(folder.path().join("backups")).unwrap();
+    assert_eq!(check(&file).lines, Vec::<String>::new());
+}
+
+#[test]
 fn a_missing_variable_or_file_is_named() {
     let (folder, file) = folder();
     let text = fs::read_to_string(&file).unwrap();
