@@ -29,8 +29,6 @@ use crate::runtime;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long finishing a change of the voters may take at once.
 const FINISH: Duration = Duration::from_secs(5);
-/// A node that has not heard a leader for longer may have been removed.
-const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 /// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a few seconds.
 pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
@@ -86,7 +84,7 @@ pub struct Compared {
 /// and stands for no election, unless nobody else can win one.
 pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
     let Compared { replica, peers, bitcoind, room, quarantine, mut hand_over } = compared;
-    let (mut leaderless, mut removed) = (0, false);
+    let mut leaderless = 0;
     loop {
         beat.beat();
         tokio::select! {
@@ -96,13 +94,6 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         let reports = peers.reports(&replica.status().others(), peers::TIMEOUT).await;
         if let Some(highest) = reports.iter().filter_map(|report| report.in_sync_height).max() {
             bitcoind.hear_of_height(highest, Instant::now());
-        }
-        if !removed && was_removed(&replica, &reports) {
-            removed = true;
-            warn!(
-                "the cluster does not have this node among its members any more: stop it, and take it out of endpoints, \
-                 load balancers and Prometheus"
-            );
         }
         let contradicted = replica.read(|state| contradicted(&reports, |fork| fork.contradicts(state)));
         bitcoind.hear_of_fork(contradicted, Instant::now());
@@ -123,19 +114,6 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         }
     }
     beat.finish();
-}
-
-/// Whether this node runs on after its removal, of which it hears nothing itself.
-fn was_removed(replica: &Replica, reports: &[Report]) -> bool {
-    let silence = replica.raft().leader_heard_at().map(|at| at.elapsed());
-    says_removed(reports, replica.status().node_id, silence)
-}
-
-/// Others remember removals for ever, also one that was cut off the log again before it counted: whoever hears a leader is a
-/// member.
-fn says_removed(reports: &[Report], node_id: u64, silence: Option<Duration>) -> bool {
-    let heard = silence.is_some_and(|silence| silence <= LONGEST_SILENCE);
-    !heard && reports.iter().any(|report| report.removed.contains(&node_id))
 }
 
 /// A leader that died in the middle of a change of the voters left it half done.
@@ -203,15 +181,6 @@ mod tests {
         assert_eq!(judged(&[forked(8), forked(8), forked(7), following()]), Some(block(7)));
         assert_eq!(judged(&[forked(9), forked(9)]), None, "of a branch that the log has left");
         assert_eq!(judged(&[Report::default(), Report::default()]), None, "they cannot say");
-    }
-
-    #[test]
-    fn a_node_that_others_saw_removed_and_that_hears_no_leader_was_removed() {
-        let saw = |removed: &[u64]| Report { removed: removed.to_vec(), ..Report::default() };
-        let reports = [saw(&[]), saw(&[2, 4])];
-        assert!(says_removed(&reports, 4, None) && says_removed(&reports, 4, Some(LONGEST_SILENCE * 2)));
-        assert!(!says_removed(&reports, 3, None));
-        assert!(!says_removed(&reports, 4, Some(Duration::ZERO)), "the removal did not come about");
     }
 
     /// safety 31.

@@ -123,17 +123,20 @@ impl Kind {
     /// is still held up, would take its effect away, or be taken for its end. And such a one waits for the others of nodes:
     /// what is killed or frozen cannot end by itself, and whoever brings it up again would not know that it has to.
     pub fn waits_for(self, other: Self) -> bool {
-        let may_outlast =
-            |kind| matches!(kind, Self::Restart | Self::FailingDisk | Self::FullDisk | Self::LateSignature);
         match self.track() {
             Track::Bitcoinds => other.track() == Track::Bitcoinds,
             Track::Nodes => {
                 // A new node is taken in under faults.
                 let is_nodes = other.track() == Track::Nodes && other != Self::WipedDisk;
-                may_outlast(other) || (may_outlast(self) && is_nodes)
+                other.may_outlast() || (self.may_outlast() && is_nodes)
             }
             Track::Clocks => false,
         }
+    }
+
+    /// Whether it may not be over when its time is: a process has to end, or a signature to come.
+    pub fn may_outlast(self) -> bool {
+        matches!(self, Self::Restart | Self::FailingDisk | Self::FullDisk | Self::LateSignature)
     }
 
     fn track(self) -> Track {

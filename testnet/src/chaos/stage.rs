@@ -123,9 +123,10 @@ impl Stage {
         if now.is_empty() { "calm".to_owned() } else { now.join(" + ") }
     }
 
-    /// Whether a fault of this kind may strike: see [`Kind::waits_for`].
+    /// Whether a fault of this kind may strike: see [`Kind::waits_for`]. A node without a disk does not run, so it cannot end.
     pub fn is_ready_for(&self, kind: Kind) -> bool {
-        !self.active.iter().any(|active| kind.waits_for(active.planned.kind))
+        let lacks_a_node = matches!(self.lost, Lost::Disk(_)) && kind.may_outlast();
+        !lacks_a_node && !self.active.iter().any(|active| kind.waits_for(active.planned.kind))
     }
 
     /// Lets a fault strike.
