@@ -69,11 +69,15 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// What [`Denied::reason`] may be.
+    pub const REASONS: [&'static str; 2] = ["ROLE", "NOT_OWNER"];
+
     /// The machine-readable reason in `google.rpc.ErrorInfo`, with code `PERMISSION_DENIED`.
     pub fn reason(&self) -> &'static str {
+        let [role, not_owner] = Self::REASONS;
         match self {
-            Self::Role { .. } => "ROLE",
-            Self::NotOwner { .. } => "NOT_OWNER",
+            Self::Role { .. } => role,
+            Self::NotOwner { .. } => not_owner,
         }
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use onespend_adapters::signer::memory::Refusal;
+use onespend_policies::{Action, Denied};
 use tonic::Code;
 
 use crate::raft::ProposalEnd;
@@ -217,8 +219,9 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// Describes every metric, and creates those without labels, so that a dashboard can tell
-/// "never happened" from "not measured".
+/// Describes every metric, and creates the counters whose labels are known, so that a dashboard can tell "never happened"
+/// from "not measured", and the first event is seen as a rise. What belongs to a signer, or to a schedule of backups, begins
+/// with that.
 fn describe() {
     for Entry { name, kind, unit, help } in CATALOGUE {
         match kind {
@@ -233,6 +236,14 @@ fn describe() {
     }
     for end in ProposalEnd::ALL {
         counter!(PROPOSALS, "outcome" => end.as_str()).absolute(0);
+    }
+    for reason in HandOverReason::ALL {
+        counter!(HAND_OVERS, "reason" => reason.word()).absolute(0);
+    }
+    for method in Action::ALL.iter().map(|action| action.name()) {
+        for reason in Denied::REASONS {
+            counter!(POLICY_DENIALS, "method" => method, "reason" => reason).absolute(0);
+        }
     }
 }
 
@@ -373,7 +384,14 @@ pub fn signer_frozen(signer: &str, frozen: bool) {
     gauge!(SIGNER_FROZEN, "signer" => signer.to_owned()).set(number(u64::from(frozen)));
 }
 
-/// A signer's memory refused a permit. `rule` is the word of [`onespend_adapters::signer::memory::Refusal::rule`].
+/// This node has a signer: what its memory refuses is counted from 0.
+pub fn signer_begins(signer: &str) {
+    for rule in Refusal::RULES {
+        counter!(SIGNER_REFUSALS, "signer" => signer.to_owned(), "rule" => rule).absolute(0);
+    }
+}
+
+/// A signer's memory refused a permit. `rule` is the word of [`Refusal::rule`].
 pub fn signer_refused(signer: &str, rule: &'static str) {
     counter!(SIGNER_REFUSALS, "signer" => signer.to_owned(), "rule" => rule).increment(1);
 }
@@ -404,6 +422,9 @@ pub enum HandOverReason {
 }
 
 impl HandOverReason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Bitcoind, Self::Check, Self::Disk, Self::Operator, Self::Stop];
+
     /// The word in metrics and in the log.
     pub fn word(self) -> &'static str {
         match self {
@@ -422,8 +443,7 @@ pub fn handed_over(reason: HandOverReason) {
 }
 
 /// Policy refused a request.
-pub fn policy_denied(denied: &onespend_policies::Denied) {
-    use onespend_policies::Denied;
+pub fn policy_denied(denied: &Denied) {
     let (Denied::Role { action, .. } | Denied::NotOwner { action, .. }) = denied;
     let (method, reason) = (action.name(), denied.reason());
     counter!(POLICY_DENIALS, "method" => method, "reason" => reason).increment(1);

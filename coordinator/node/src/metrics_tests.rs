@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use onespend_policies::{Action, CallerId, Policy, Resource, Role, RoleTable, Subject};
+use onespend_policies::{CallerId, Policy, Resource, Role, RoleTable, Subject};
 
 use super::*;
 use crate::health::{Alarm, BitcoindView, Counts};
@@ -52,6 +52,7 @@ fn exercise() {
     frozen_wallets(1);
     signed("hot", true, MS);
     signer_frozen("hot", true);
+    signer_begins("hot");
     signer_refused("hot", "lower_fence");
     let subject = Subject { caller: CallerId("client/a"), role: Role::Client };
     let denied = RoleTable.authorize(&subject, Action::SetLimits, &Resource::Cluster);
@@ -132,6 +133,22 @@ fn values_and_labels_are_what_was_recorded() {
     metrics.handle.run_upkeep();
     let again = metrics.render();
     assert!(again.contains("onespend_raft_log_fsync_duration_seconds_count 1\n"), "{again}");
+}
+
+#[test]
+fn counters_begin_at_0_and_not_with_their_first_event() {
+    let metrics = Metrics::new().unwrap();
+    metrics.record(|| signer_begins("hot"));
+    let text = metrics.render();
+    for line in [
+        "onespend_raft_hand_overs_total{reason=\"stop\"} 0",
+        "onespend_policy_denials_total{method=\"SetLimits\",reason=\"NOT_OWNER\"} 0",
+        "onespend_signer_memory_refusals_total{signer=\"hot\",rule=\"frozen\"} 0",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+    // OnespendBackupTooOld takes it for a schedule.
+    assert!(!text.contains("\nonespend_backup_failures_total"), "{text}");
 }
 
 #[test]

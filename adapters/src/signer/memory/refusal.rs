@@ -57,13 +57,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What [`Refusal::rule`] may be.
+    pub const RULES: [&'static str; 4] = ["second_payment", "other_transaction", "lower_fence", "frozen"];
+
     /// The rule that is broken, as one word for counters.
     pub fn rule(&self) -> &'static str {
+        let [second_payment, other_transaction, lower_fence, frozen] = Self::RULES;
         match self {
-            Self::SecondPayment { .. } => "second_payment",
-            Self::OtherTransaction { .. } => "other_transaction",
-            Self::LowerFence { .. } => "lower_fence",
-            Self::Frozen { .. } => "frozen",
+            Self::SecondPayment { .. } => second_payment,
+            Self::OtherTransaction { .. } => other_transaction,
+            Self::LowerFence { .. } => lower_fence,
+            Self::Frozen { .. } => frozen,
         }
     }
 }

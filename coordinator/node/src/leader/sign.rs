@@ -56,6 +56,9 @@ impl Signing {
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             alarms,
         };
+        for name in signing.signers.keys() {
+            metrics::signer_begins(name);
+        }
         signing.report_frozen();
         signing
     }
