@@ -113,11 +113,9 @@ async fn a_client_cannot_pose_as_a_node() {
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
-#[tokio::test]
-async fn tonic_talks_over_both_halves() {
+/// Serves gRPC's health service as a node serves everything.
+async fn serve_health(node: &Material) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let dir = cluster("demo");
-    let node = material(dir.path(), "node-1").unwrap();
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter.set_service_status("primary", tonic_health::ServingStatus::Serving).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -127,20 +125,58 @@ async fn tonic_talks_over_both_halves() {
         .unwrap()
         .add_service(service)
         .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
-    let server = tokio::spawn(server);
+    (address, tokio::spawn(async move { server.await.unwrap() }))
+}
 
+async fn ask_health(address: SocketAddr, tls: ClientTlsConfig) -> Result<i32, tonic::Status> {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("https://{address}")).unwrap();
-    let known = material(dir.path(), "client-payouts").unwrap();
-    let channel = endpoint.clone().tls_config(known.client()).unwrap();
-    let mut client = tonic_health::pb::health_client::HealthClient::new(channel.connect_lazy());
-    let request = || tonic_health::pb::HealthCheckRequest { service: "primary".to_owned() };
-    let status = client.check(request()).await.unwrap().into_inner().status;
-    assert_eq!(status, 1, "SERVING");
+    let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
+    let request = tonic_health::pb::HealthCheckRequest { service: "primary".to_owned() };
+    let answer = tonic_health::pb::health_client::HealthClient::new(channel).check(request).await?;
+    Ok(answer.into_inner().status)
+}
 
+/// Of a `HealthCheckResponse`.
+const SERVING: i32 = 1;
+
+#[tokio::test]
+async fn tonic_talks_over_both_halves() {
+    let dir = cluster("demo");
+    let node = material(dir.path(), "node-1").unwrap();
+    let (address, server) = serve_health(&node).await;
+    let known = material(dir.path(), "client-payouts").unwrap();
+    assert_eq!(ask_health(address, known.client()).await.unwrap(), SERVING);
     let nobody = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&node.ca_pem)).domain_name(SERVER_NAME);
-    let channel = endpoint.tls_config(nobody).unwrap();
-    let mut client = tonic_health::pb::health_client::HealthClient::new(channel.connect_lazy());
-    client.check(request()).await.unwrap_err();
+    ask_health(address, nobody).await.unwrap_err();
+    server.abort();
+}
+
+/// The book's way to replace an authority: for a while every file of authorities has both.
+#[tokio::test]
+async fn while_both_authorities_are_in_the_file_certificates_of_both_are_good() {
+    let (old, new) = (cluster("demo"), cluster("demo"));
+    let both = old.path().join("both.pem");
+    let text = [&old, &new].map(|dir| std::fs::read_to_string(dir.path().join("ca.pem")).unwrap()).concat();
+    std::fs::write(&both, text).unwrap();
+    let of = |dir: &tempfile::TempDir, stem: &str| {
+        let file = |end| dir.path().join(format!("{stem}.{end}"));
+        Material::load(&Config { ca: both.clone(), cert: file("pem"), key: file("key") }).unwrap()
+    };
+    for issuer in [&old, &new] {
+        let node = of(issuer, "node-1");
+        let (address, server) = serve_health(&node).await;
+        for caller in [&old, &new].into_iter().flat_map(|dir| [of(dir, "client-payouts"), of(dir, "node-1")]) {
+            assert_eq!(ask_health(address, caller.client()).await.unwrap(), SERVING, "{caller:?}");
+            let (own, served) = serve_once(node.rustls_server()).await;
+            assert_eq!(call(own, caller.rustls_client()).await.unwrap(), "ok", "{caller:?}");
+            served.await.unwrap();
+        }
+        server.abort();
+    }
+    // Once a node has the new one alone, the old certificates are worth nothing there.
+    let (address, server) = serve_health(&material(new.path(), "node-1").unwrap()).await;
+    ask_health(address, of(&old, "client-payouts").client()).await.unwrap_err();
+    assert_eq!(ask_health(address, of(&new, "client-payouts").client()).await.unwrap(), SERVING);
     server.abort();
 }
 

@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::format::counted;
 use crate::app;
-use crate::config::{Config, ConfigFaults};
+use crate::config::{Config, ConfigFaults, Fault, Severity};
 use crate::raft::RaftFatal;
 
 #[derive(Debug, Args)]
@@ -41,13 +41,33 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 fn refuse(faults: &ConfigFaults) -> Failure {
     let errors = counted(faults.errors().count(), "error", "errors");
     let failure = Failure::usage(format!("the configuration has {errors}, so the node does not start"));
-    let told = faults.faults.iter().fold(failure, |failure, fault| failure.with("fault", fault.line(&faults.file)));
+    let name = |fault: &Fault| match fault.severity {
+        Severity::Error => "fault",
+        Severity::Warning => "warning",
+    };
+    let told = faults.faults.iter().fold(failure, |failure, fault| failure.with(name(fault), fault.line(&faults.file)));
     told.remedy("mend the file until `onespend config check` has nothing to say")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Place;
+
+    #[test]
+    fn warnings_are_not_called_faults() {
+        let fault = |severity| Fault {
+            severity,
+            place: Place::START,
+            key: "node.id".to_owned(),
+            what: "is odd".to_owned(),
+            why: "for a test".to_owned(),
+        };
+        let faults = [Severity::Error, Severity::Warning].map(fault).to_vec();
+        let refused = refuse(&ConfigFaults { file: "node.toml".into(), faults });
+        let names: Vec<&str> = refused.details.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["fault", "warning"]);
+    }
 
     #[test]
     fn a_supervisor_starts_again_what_a_restart_can_mend_and_nothing_else() {

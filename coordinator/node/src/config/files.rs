@@ -132,7 +132,7 @@ fn certificates(config: &Config, reading: &mut Reading) {
                 let left = material.days_left();
                 if left < RENEW_WITHIN_DAYS {
                     let why = "without it the node is cut off: onespend pki issue node";
-                    reading.warn("tls.cert", &[], format!("expires in {left} days"), why);
+                    reading.warn("tls.cert", &[], format!("the certificate expires in {left} days"), why);
                 }
             }
         },
@@ -153,15 +153,19 @@ fn holder(config: &Config, identity: &Identity, reading: &mut Reading) {
 
 fn bitcoind(config: &Config, reading: &mut Reading) {
     match &config.bitcoind.login {
-        Some(BitcoindLogin::Cookie(file)) if !file.exists() => {
-            let what = format!("{} does not exist", file.display());
-            let why = "bitcoind writes it at its start; until then this node is out of sync";
-            reading.warn("bitcoind.cookie_file", &[], what, why);
+        Some(BitcoindLogin::Cookie(file)) => {
+            let Err(error) = std::fs::File::open(file) else { return };
+            let (what, why) = if error.kind() == std::io::ErrorKind::NotFound {
+                ("does not exist".to_owned(), "bitcoind writes it at its start; until then this node is out of sync")
+            } else {
+                (format!("cannot be read: {error}"), "until the node's user may read it this node is out of sync")
+            };
+            reading.warn("bitcoind.cookie_file", &[], format!("{} {what}", file.display()), why);
         }
         Some(BitcoindLogin::User { password_file, .. }) => {
             private("bitcoind.password_file", password_file, OTHERS, reading);
         }
-        _ => {}
+        None => {}
     }
 }
 

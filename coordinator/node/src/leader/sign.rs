@@ -56,7 +56,9 @@ impl Signing {
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             alarms,
         };
-        signing.signers.keys().for_each(|name| metrics::signer_begins(name));
+        for name in signing.signers.keys() {
+            metrics::signer_begins(name);
+        }
         signing.report_frozen();
         signing
     }

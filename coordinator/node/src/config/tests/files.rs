@@ -120,8 +120,19 @@ fn a_bitcoind_that_was_not_started_yet_and_old_certificates_are_warnings() {
     pki::issue(folder.path(), Kind::Node, "1", &[], 3).unwrap();
     let report = check(&file);
     assert_eq!((report.exit_code, report.lines.len()), (0, 2), "{report:?}");
-    assert!(report.lines[0].contains("warning: tls.cert: expires in 2 days"), "{report:?}");
+    assert!(report.lines[0].contains("warning: tls.cert: the certificate expires in 2 days"), "{report:?}");
     assert!(report.lines[1].contains("warning: bitcoind.cookie_file: "), "{report:?}");
+}
+
+#[test]
+fn a_cookie_that_cannot_be_reached_is_not_called_missing() {
+    let (_folder, file) = folder();
+    let text = fs::read_to_string(&file).unwrap();
+    // A folder that nobody may search would not stop root, who may run this.
+    fs::write(&file, text.replace("cookie_file = \"cookie\"", "cookie_file = \"hot.xprv/cookie\"")).unwrap();
+    let report = check(&file);
+    let told = report.lines.join("\n");
+    assert!(report.exit_code == 0 && told.contains("cookie cannot be read: Not a directory"), "{told}");
 }
 
 #[test]
