@@ -1,7 +1,8 @@
 //! `bench`: closed-loop load of reserve and release, each caller on its own coin, at rising numbers of callers.
 //!
 //! Three nodes and the load share one machine; mutual TLS is on and disks are real. The callers talk to the leader
-//! itself, as the Rust client does; HAProxy is measured by the demo.
+//! itself, as the Rust client does; HAProxy is measured by the demo. All the while every node is asked for `/primary`, as a
+//! load balancer would, on the same cores.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ use tonic::transport::Channel;
 use crate::cluster::{Cluster, Folder};
 use crate::grpc;
 use crate::hot::{self, WALLET};
+use crate::load::Spread;
+use crate::probe::Probe;
 use crate::programs;
 use crate::progress::{Progress, say};
 
@@ -76,6 +79,10 @@ pub struct Level {
     ops_per_s: f64,
     reserve: Latency,
     release: Latency,
+    /// What the nodes took meanwhile to say whether they may take spends.
+    primary: Latency,
+    /// Such questions that no node answered.
+    primary_unanswered: usize,
 }
 
 /// In milliseconds.
@@ -127,7 +134,7 @@ pub fn run(plan: &Plan, report_file: Option<&Path>) -> Result<()> {
 }
 
 fn measure_all(plan: &Plan, cluster: &mut Cluster, runtime: &Runtime, coins: &[Outpoint]) -> Result<Vec<Level>> {
-    say("  callers     ops/s   reserve p50 / p99 ms   release p50 / p99 ms   errors");
+    say("  callers     ops/s   reserve p50 / p99 ms   release p50 / p99 ms   errors   /primary p50 / p99 / max ms");
     let mut levels = Vec::new();
     for callers in &plan.levels {
         let leader = cluster.wait_for_primary(WARM_UP)?;
@@ -169,11 +176,14 @@ async fn measure(
             tasks.spawn(call_in_a_loop(channel.clone(), outpoint.clone(), from, until));
         }
     }
+    let probe = Probe::start(cluster.nodes().iter().map(|node| node.addresses().health), from);
     let mut all = Tally::new()?;
     while let Some(tally) = tasks.join_next().await {
         all.add(&tally??)?;
     }
     ensure!(!all.reserve.is_empty(), "every call failed; the last one: {:?}", all.last_error);
+    let waits = probe.finish();
+    let primary = waits.spread().context("no node was asked for /primary")?;
     let operations = all.reserve.len() + all.release.len();
     Ok(Level {
         callers,
@@ -182,6 +192,8 @@ async fn measure(
         ops_per_s: per_second(operations, seconds),
         reserve: Latency::of(&all.reserve),
         release: Latency::of(&all.release),
+        primary: primary.into(),
+        primary_unanswered: waits.unanswered,
     })
 }
 
@@ -255,14 +267,17 @@ async fn reserve_and_release(
 impl Level {
     fn line(&self) -> String {
         format!(
-            "  {:>7} {:>9.0}   {:>9.2} / {:>8.2}   {:>9.2} / {:>8.2}   {:>6}",
+            "  {:>7} {:>9.0}   {:>9.2} / {:>8.2}   {:>9.2} / {:>8.2}   {:>6}   {:>9.2} / {:>6.2} / {:>6.2}",
             self.callers,
             self.ops_per_s,
             self.reserve.p50_ms,
             self.reserve.p99_ms,
             self.release.p50_ms,
             self.release.p99_ms,
-            self.errors
+            self.errors,
+            self.primary.p50_ms,
+            self.primary.p99_ms,
+            self.primary.max_ms
         )
     }
 }
@@ -275,6 +290,12 @@ impl Latency {
             p99_ms: ms(histogram.value_at_quantile(0.99)),
             max_ms: ms(histogram.max()),
         }
+    }
+}
+
+impl From<Spread> for Latency {
+    fn from(spread: Spread) -> Self {
+        Self { p50_ms: spread.p50, p99_ms: spread.p99, max_ms: spread.max }
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`wallet`], [`hot`] | the wallet's keys; registering it and sending it coins |
 //! | [`grpc`], [`miner`], [`seed`], [`progress`] | a caller, blocks, reproducible randomness, what people see |
 //! | [`load`] | closed-loop callers, what they saw, and how long each waited |
+//! | [`probe`] | how long nodes take to say whether they are primary |
 //! | [`up`], [`demo`], [`mod@bench`], [`chaos`], [`routing`], [`failover`] | the commands |
 //! | [`leftovers`] | nodes that somebody started again by hand |
 //! | [`history`] | what callers saw |
@@ -36,6 +37,7 @@ pub mod load;
 pub mod miner;
 pub mod oracle;
 pub mod ports;
+pub mod probe;
 pub mod process;
 pub mod programs;
 pub mod progress;

@@ -39,13 +39,13 @@ fn a_short_benchmark_measures_every_level_and_reports_it() {
     let levels = report["levels"].as_array().unwrap();
     assert_eq!(levels.iter().map(|level| level["callers"].as_u64().unwrap()).collect::<Vec<_>>(), LEVELS);
     for level in levels {
-        assert_eq!(level.as_object().unwrap().len(), 6, "{level}");
+        assert_eq!(level.as_object().unwrap().len(), 8, "{level}");
         let operations = level["operations"].as_u64().unwrap();
         // Each reserve that is counted has its release, and each level was measured for one second.
         assert!(operations > 0 && operations.is_multiple_of(2), "{level}");
         assert_eq!(level["ops_per_s"].as_f64(), Some(f64::from(u32::try_from(operations).unwrap())), "{level}");
-        assert!(level["errors"].is_u64(), "{level}");
-        for call in ["reserve", "release"] {
+        assert!(level["errors"].is_u64() && level["primary_unanswered"].is_u64(), "{level}");
+        for call in ["reserve", "release", "primary"] {
             let ms = |name: &str| level[call][name].as_f64().unwrap();
             assert!(0.0 < ms("p50_ms") && ms("p50_ms") <= ms("p99_ms") && ms("p99_ms") <= ms("max_ms"), "{level}");
         }

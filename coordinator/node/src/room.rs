@@ -53,13 +53,23 @@ impl Config {
         free < self.reserve_bytes / GIVE_UP_PART
     }
 
+    /// With fewer bytes free than this the alarm stands. A reserve that is not held has to find room as well.
+    pub fn least_free(self, held: bool) -> u64 {
+        if held { self.low_bytes } else { self.low_bytes.saturating_add(self.reserve_bytes) }
+    }
+
+    /// With as many an alarm that stood is over: well above the mark.
+    pub fn clear_free(self, held: bool) -> u64 {
+        self.least_free(held).saturating_add(self.low_bytes / CLEAR_PART)
+    }
+
     fn can_hold(self, free: u64) -> bool {
-        free >= self.reserve_bytes.saturating_add(self.low_bytes)
+        free >= self.least_free(false)
     }
 
     /// Hysteresis: what falls below the mark must get well above it, and the reserve be held again.
     fn is_low(self, was_low: bool, free: u64, held: bool) -> bool {
-        let mark = if was_low { self.low_bytes.saturating_add(self.low_bytes / CLEAR_PART) } else { self.low_bytes };
+        let mark = if was_low { self.clear_free(true) } else { self.least_free(true) };
         free < mark || !held
     }
 }

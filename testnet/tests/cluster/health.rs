@@ -10,6 +10,7 @@ use onespend_testnet::health::{self, Answer};
 use onespend_testnet::oracle::endpoints::{ELECTION_TIMEOUT, PrimaryWatch, longest_overlap};
 use onespend_testnet::programs;
 
+use crate::health_watch::Watches;
 use crate::scene::{NODES, Scene, eventually, need};
 
 const ASK: Duration = Duration::from_secs(2);
@@ -176,17 +177,22 @@ async fn health_tells_the_truth_before_during_and_after_a_failover() {
     let watch = PrimaryWatch::start(scene.cluster.nodes().iter().map(|node| node.addresses().health));
     let first = settled_leader(&scene, None, "before the failover").await;
     metrics_are_good(&scene, first, None).await;
+    let watches = Watches::start(&scene);
+    watches.follow(first, None, "before the failover").await;
 
     scene.node(first).kill().unwrap();
     // While nobody leads, the survivors are asked all the time; `plays` fails at once on a lie.
     let second = settled_leader(&scene, Some(first), "after the failover").await;
     assert_ne!(first, second);
+    watches.follow(second, Some(first), "after the failover").await;
+    assert!(watches.told(second, "primary").len() >= 2, "it was not always primary");
     metrics_are_good(&scene, second, Some(first)).await;
 
     probe_often(&scene, first);
     scene.node(first).restart().unwrap();
     let third = settled_leader(&scene, None, "after the dead node came back").await;
     metrics_are_good(&scene, third, None).await;
+    watches.follow(third, Some(first), "after the dead node came back").await;
 
     bitcoind_is_seen_to_go_and_come(&mut scene, first).await;
     one_at_a_time(&watch, first, second);

@@ -12,6 +12,7 @@ mod forwarding;
 mod goaway;
 mod handover;
 mod health;
+mod health_watch;
 mod isolation;
 mod membership;
 mod pause;

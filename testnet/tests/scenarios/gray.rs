@@ -40,7 +40,8 @@ async fn keep_busy(scene: &Scene) -> JoinHandle<()> {
     })
 }
 
-fn json(scene: &Scene, index: usize, path: &str) -> serde_json::Value {
+/// What a node's health port says; nothing if it says nothing.
+pub fn json(scene: &Scene, index: usize, path: &str) -> serde_json::Value {
     health::get(scene.cluster.nodes()[index].addresses().health, path, ASK)
         .map(|answer| answer.json())
         .unwrap_or_default()

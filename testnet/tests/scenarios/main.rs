@@ -11,6 +11,7 @@ mod gray;
 mod late;
 mod lost;
 mod outside;
+mod prompt;
 mod pruned;
 mod race;
 mod replaced;

@@ -111,6 +111,12 @@ mod tests {
     use crate::health::{BitcoindView, LeaderInfo, Limits, Role, Snapshot};
 
     const MAX_AGE: Duration = Duration::from_secs(2);
+    const HOUR: Duration = Duration::from_hours(1);
+    const YES: ServingStatus = ServingStatus::Serving;
+    const NO: ServingStatus = ServingStatus::NotServing;
+    /// Each service, and what it says of a leader, of a replica, and of a replica that drains.
+    const BY_ROLE: [(&str, [ServingStatus; 3]); 4] =
+        [("", [YES, YES, NO]), ("primary", [YES, NO, NO]), ("replica", [NO, YES, NO]), ("read-only", [YES, YES, NO])];
 
     fn leader() -> Snapshot {
         let now = Instant::now();
@@ -126,15 +132,20 @@ mod tests {
         }
     }
 
-    /// A node whose feed has made this snapshot, and makes no other.
-    fn node(first: Snapshot) -> HealthCheck {
-        let hour = Duration::from_hours(1);
+    fn replica() -> Snapshot {
+        let now = Some(Instant::now());
+        let (leader_contact, caught_up) = (now, now);
+        Snapshot { role: Role::Follower, last_quorum_ack: None, leader_contact, caught_up, ..leader() }
+    }
+
+    /// A node whose feed has made this snapshot, and makes no other by itself.
+    fn node(first: Snapshot, max_age: Duration) -> HealthCheck {
         let limits = Limits {
             max_lag_entries: 10,
-            quorum_ack: hour,
-            leader_contact: hour,
-            snapshot: MAX_AGE,
-            bitcoind_view: hour,
+            quorum_ack: HOUR,
+            leader_contact: HOUR,
+            snapshot: max_age,
+            bitcoind_view: HOUR,
         };
         HealthCheck::new(Arc::new(Health::new(first, limits, String::new)), CancellationToken::new())
     }
@@ -154,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_feed_that_stalls_takes_the_node_out_over_grpc_too() {
-        let node = node(leader());
+        let node = node(leader(), MAX_AGE);
         let mut watch = node.watch(of("primary")).await.unwrap().into_inner();
         assert_eq!(next(&mut watch).await, ServingStatus::Serving);
         assert_eq!(next(&mut watch).await, ServingStatus::NotServing, "nobody has renewed the snapshot");
@@ -163,17 +174,35 @@ mod tests {
         assert_eq!(next(&mut watch).await, ServingStatus::Serving);
     }
 
+    /// One stream for each service, held from the first role to the last.
     #[tokio::test]
     async fn check_and_watch_follow_the_role() {
-        let node = node(leader());
-        for (service, wanted) in [
-            ("", ServingStatus::Serving),
-            ("primary", ServingStatus::Serving),
-            ("replica", ServingStatus::NotServing),
-            ("read-only", ServingStatus::Serving),
-        ] {
-            assert_eq!(asked(&node, service).await, wanted, "{service:?}");
+        let node = node(leader(), HOUR);
+        let mut watches = Vec::new();
+        for (service, _) in BY_ROLE {
+            watches.push(node.watch(of(service)).await.unwrap().into_inner());
         }
+        let drains = Snapshot { draining: true, ..replica() };
+        let mut before = [None; BY_ROLE.len()];
+        for (role, snapshot) in [leader(), replica(), drains].into_iter().enumerate() {
+            node.health.publish(snapshot);
+            for (((service, by_role), watch), before) in BY_ROLE.iter().zip(&mut watches).zip(&mut before) {
+                assert_eq!(asked(&node, service).await, by_role[role], "{service:?}");
+                // A watch tells of changes, and of nothing else.
+                if before.replace(by_role[role]) != Some(by_role[role]) {
+                    assert_eq!(next(watch).await, by_role[role], "{service:?}");
+                }
+            }
+        }
+        node.stopping.cancel();
+        for mut watch in watches {
+            assert!(watch.next().await.is_none(), "it has told of a change that there was not");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_there_is_not_found_and_watched_as_unknown() {
+        let node = node(leader(), HOUR);
         let unknown = node.check(of("other")).await.unwrap_err();
         assert_eq!(unknown.code(), tonic::Code::NotFound);
         let mut watch = node.watch(of("other")).await.unwrap().into_inner();
@@ -182,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_stops_says_so_and_ends_its_watches() {
-        let node = node(leader());
+        let node = node(leader(), HOUR);
         let mut watch = node.watch(of("")).await.unwrap().into_inner();
         assert_eq!(next(&mut watch).await, ServingStatus::Serving);
         node.stopping.cancel();

@@ -58,7 +58,7 @@ fn look(config: &Config, clock: &Clock, progress: &Progress, findings: &mut Find
     signers::check(config, findings);
     progress.say("data folder");
     data_folder::check(&config.node.data_dir, findings);
-    disk::check(&config.node.data_dir, findings);
+    disk::check(&config.node.data_dir, config.storage, findings);
     progress.say("ports");
     ports::check(config, material.as_ref(), findings);
     progress.say("peers");
