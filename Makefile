@@ -114,17 +114,10 @@ lint: ## formatting, clippy and documentation, each with warnings as errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
 	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check bans licenses sources; else echo "NOT CHECKED: banned crates, licences and sources, because cargo-deny is not installed; make setup-deny installs it"; fi
 
-# The tests against real processes wait most of the time, so the lint is made beside them, and gives way to them. (Not by
-# $$(MAKE), for which make -n would run all of it; and in a folder of its own, because cargo locks the one that it works in.)
+# The tests against real processes wait most of the time, so what does not wait runs beside them and gives way to them.
 test: setup-test build-failpoints ## everything: setup, bitcoind, lint, all tests. What .ci/run calls
 	$(CARGO) test --release --locked --workspace --no-run
-	@log=$(TARGET_DIR)/lint.log; echo "lint: beside the tests; its output: $$log"; \
-	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR))/lint nice -n 19 make --no-print-directory lint >$$log 2>&1 & lint=$$!; \
-	trap 'kill $$lint 2>/dev/null || true' EXIT; \
-	$(FIND_BITCOIND); $(FIND_PYTHON); $(FIND_S3); $(FIND_ENVOY); tests=0; \
-	$(CARGO) test --release --locked --workspace --no-fail-fast || tests=$$?; \
-	if wait $$lint; then grep '^NOT CHECKED' $$log || true; echo "lint: ok"; else cat $$log; echo "lint: failed"; tests=1; fi; \
-	trap - EXIT; exit $$tests
+	@$(FIND_BITCOIND); $(FIND_PYTHON); $(FIND_S3); $(FIND_ENVOY); testnet/test.sh
 
 fmt: ## format the code
 	$(CARGO) fmt --all
