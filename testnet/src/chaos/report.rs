@@ -91,9 +91,7 @@ impl Report {
     }
 
     fn summary(&self, aside: &Aside, folder: &Path) -> Vec<String> {
-        let mark = |good: bool| if good { "✔" } else { "✘" };
         let count: u64 = self.faults.values().sum();
-        let heal = self.heal_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
         let mut lines = vec![
             String::new(),
             format!(
@@ -123,6 +121,29 @@ impl Report {
                 self.payments, self.attempts, self.replacements, aside.blocks, self.reorgs
             ),
             String::new(),
+        ]);
+        lines.extend(self.judged(aside));
+        lines.extend(self.violations.iter().take(PRINTED).map(|violation| format!("      {violation}")));
+        if self.violations.len() > PRINTED {
+            lines.push(format!("      and {} more", self.violations.len() - PRINTED));
+        }
+        lines.extend([
+            String::new(),
+            format!(
+                "  {:.1} s in all, seed {}; history and logs: {}",
+                aside.wall.as_secs_f64(),
+                self.seed,
+                folder.display()
+            ),
+        ]);
+        lines
+    }
+
+    /// What must hold, each line with a mark.
+    fn judged(&self, aside: &Aside) -> [String; 4] {
+        let mark = |good: bool| if good { "✔" } else { "✘" };
+        let heal = self.heal_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
+        [
             format!(
                 "  {} settled        {:>7}   of {} payments, {FINALITY_DEPTH} deep in bitcoind's blocks; {} were cancelled, {} died",
                 mark(self.settled + aside.cancelled + aside.dead == self.payments),
@@ -147,21 +168,7 @@ impl Report {
                 aside.calls,
                 aside.hashes
             ),
-        ]);
-        lines.extend(self.violations.iter().take(PRINTED).map(|violation| format!("      {violation}")));
-        if self.violations.len() > PRINTED {
-            lines.push(format!("      and {} more", self.violations.len() - PRINTED));
-        }
-        lines.extend([
-            String::new(),
-            format!(
-                "  {:.1} s in all, seed {}; history and logs: {}",
-                aside.wall.as_secs_f64(),
-                self.seed,
-                folder.display()
-            ),
-        ]);
-        lines
+        ]
     }
 }
 
