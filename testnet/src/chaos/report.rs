@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::ledger::Counts;
 use super::violation::Violation;
 use crate::cluster::FINALITY_DEPTH;
+use crate::oracle::endpoints::ELECTION_TIMEOUT;
 use crate::progress::say;
 
 /// Violations that are printed; the report has all of them.
@@ -142,6 +143,7 @@ impl Report {
     /// What must hold, each line with a mark.
     fn judged(&self, aside: &Aside) -> [String; 4] {
         let mark = |good: bool| if good { "✔" } else { "✘" };
+        let election = ELECTION_TIMEOUT.as_millis();
         let heal = self.heal_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
         [
             format!(
@@ -153,8 +155,8 @@ impl Report {
                 aside.dead
             ),
             format!(
-                "  {} two primaries  {:>7}   ms at most, of 220 that an election may take",
-                mark(self.max_primary_overlap_ms <= 220),
+                "  {} two primaries  {:>7}   ms at most, of {election} that an election may take",
+                mark(self.max_primary_overlap_ms <= election),
                 self.max_primary_overlap_ms
             ),
             format!(

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::health::Asker;
 
 /// `election_timeout_max_ms` of the nodes, which run with the default.
-pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(220);
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(200);
 
 const PATH: &str = "/primary";
 /// Between two questions to one node.

@@ -23,9 +23,9 @@ impl RaftConfig {
     /// Reads the section.
     pub fn read(section: &mut Section<'_>) -> Self {
         Self {
-            heartbeat: section.millis("heartbeat_ms", 5..=10_000, 40),
-            election_timeout_min: section.millis("election_timeout_min_ms", 20..=60_000, 120),
-            election_timeout_max: section.millis("election_timeout_max_ms", 20..=60_000, 220),
+            heartbeat: section.millis("heartbeat_ms", 5..=10_000, 30),
+            election_timeout_min: section.millis("election_timeout_min_ms", 20..=60_000, 100),
+            election_timeout_max: section.millis("election_timeout_max_ms", 20..=60_000, 200),
             snapshot_every_entries: section.integer("snapshot_every_entries", 100..=10_000_000, Some(20_000)),
             keep_log_entries: section.integer("keep_log_entries", 0..=10_000_000, Some(2_000)),
         }

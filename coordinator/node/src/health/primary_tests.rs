@@ -17,7 +17,7 @@ const MOST_FAULTS: usize = 40;
 
 const LIMITS: Limits = Limits {
     max_lag_entries: 1_000,
-    quorum_ack: Duration::from_millis(220),
+    quorum_ack: Duration::from_millis(200),
     leader_contact: Duration::from_secs(1),
     snapshot: Duration::from_secs(1),
     bitcoind_view: Duration::from_millis(600),

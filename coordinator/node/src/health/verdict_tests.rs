@@ -13,7 +13,7 @@ const MS: Duration = Duration::from_millis(1);
 
 const LIMITS: Limits = Limits {
     max_lag_entries: 1_000,
-    quorum_ack: Duration::from_millis(220),
+    quorum_ack: Duration::from_millis(200),
     leader_contact: Duration::from_secs(1),
     snapshot: Duration::from_secs(1),
     bitcoind_view: Duration::from_secs(14),
@@ -104,8 +104,8 @@ fn rows() -> Vec<Row> {
         ("recovering", Follower, |s| s.recovered = false, [RECOVERING; 8]),
         ("draining", Leader, |s| s.draining = true, [YES, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, YES]),
         ("draining", Follower, |s| s.draining = true, [YES, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, DRAINING, YES]),
-        ("cut off for an election timeout", Leader, |s| s.last_quorum_ack = earlier(s, 221 * MS), [YES, YES, YES, QUORUM, QUORUM, IS_LEADER, QUORUM, YES]),
-        ("just not cut off", Leader, |s| s.last_quorum_ack = earlier(s, 220 * MS), [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
+        ("cut off for an election timeout", Leader, |s| s.last_quorum_ack = earlier(s, 201 * MS), [YES, YES, YES, QUORUM, QUORUM, IS_LEADER, QUORUM, YES]),
+        ("just not cut off", Leader, |s| s.last_quorum_ack = earlier(s, 200 * MS), [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
         ("cut off for long", Leader, |s| s.last_quorum_ack = earlier(s, 1_001 * MS), [YES, QUORUM, QUORUM, QUORUM, QUORUM, IS_LEADER, QUORUM, YES]),
         ("never acknowledged", Leader, |s| s.last_quorum_ack = None, [YES, QUORUM, QUORUM, QUORUM, QUORUM, IS_LEADER, QUORUM, YES]),
         ("just elected", Leader, |s| s.own_term_applied = false, [YES, YES, YES, OWN, OWN, IS_LEADER, OWN, YES]),
@@ -326,8 +326,8 @@ fn a_healthy_pair_does_reach_primary_one_after_the_other() {
     let now = base();
     let old = Snapshot { taken_at: now + 200 * MS, ..healthy(Role::Leader, now) };
     let primary = |snapshot: &Snapshot, at| verdict(&Check::primary(), snapshot, &LIMITS, at);
-    assert!(primary(&old, now + 220 * MS).is_yes());
-    assert_eq!(primary(&old, now + 221 * MS).reason, Some(Reason::QuorumLost));
+    assert!(primary(&old, now + 200 * MS).is_yes());
+    assert_eq!(primary(&old, now + 201 * MS).reason, Some(Reason::QuorumLost));
     assert!(primary(&healthy(Role::Leader, now + 400 * MS), now + 400 * MS).is_yes());
 }
 

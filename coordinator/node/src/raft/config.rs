@@ -18,11 +18,11 @@ const LAG_INTERVALS: u64 = 2;
 /// `[raft]`. The defaults suit a LAN; they were measured (raft-and-storage in the design pages).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftConfig {
-    /// Pause between a leader's heartbeats: 5 ms to 10 s, 40 ms by default.
+    /// Pause between a leader's heartbeats: 5 ms to 10 s, 30 ms by default.
     pub heartbeat: Duration,
-    /// Lower bound of the random part of a follower's patience: at least two heartbeats, 120 ms by default.
+    /// Lower bound of the random part of a follower's patience: at least two heartbeats, 100 ms by default.
     pub election_timeout_min: Duration,
-    /// A follower that heard nothing for this long, plus the random part, stands for election: above the minimum, 220 ms
+    /// A follower that heard nothing for this long, plus the random part, stands for election: above the minimum, 200 ms
     /// by default. Also how long a leader that lost its quorum may go on believing that it leads.
     pub election_timeout_max: Duration,
     /// Log entries after which a snapshot is made: 100 to 10 000 000, 20 000 by default.
@@ -34,9 +34,9 @@ pub struct RaftConfig {
 impl Default for RaftConfig {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(40),
-            election_timeout_min: Duration::from_millis(120),
-            election_timeout_max: Duration::from_millis(220),
+            heartbeat: Duration::from_millis(30),
+            election_timeout_min: Duration::from_millis(100),
+            election_timeout_max: Duration::from_millis(200),
             snapshot_every_entries: 20_000,
             keep_log_entries: 2_000,
         }
@@ -116,7 +116,7 @@ mod tests {
         let config = RaftConfig::default().for_openraft("demo").unwrap();
         assert_eq!(
             (config.heartbeat_interval, config.election_timeout_min, config.election_timeout_max),
-            (40, 120, 220)
+            (30, 100, 200)
         );
         assert_eq!(config.snapshot_policy, SnapshotPolicy::LogsSinceLast(20_000));
         assert_eq!((config.max_in_snapshot_log_to_keep, config.max_payload_entries), (2_000, 1_024));
@@ -130,8 +130,8 @@ mod tests {
         let good = RaftConfig::default();
         for bad in [
             RaftConfig { heartbeat: ms(1), ..good.clone() },
-            RaftConfig { heartbeat: ms(61), ..good.clone() },
-            RaftConfig { election_timeout_max: ms(120), ..good.clone() },
+            RaftConfig { heartbeat: ms(51), ..good.clone() },
+            RaftConfig { election_timeout_max: ms(100), ..good.clone() },
             RaftConfig { election_timeout_max: ms(60_001), ..good.clone() },
             RaftConfig { snapshot_every_entries: 99, ..good.clone() },
             RaftConfig { keep_log_entries: 10_000_001, ..good.clone() },

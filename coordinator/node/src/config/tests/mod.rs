@@ -61,7 +61,7 @@ fn a_small_file_gets_every_default() {
     assert_eq!(config.cluster.finality_depth, 6);
     assert_eq!(config.node.data_dir, Path::new("etc/data"));
     assert_eq!(config.tls.ca, Path::new("etc/ca.pem"));
-    assert_eq!(config.raft.heartbeat.as_millis(), 40);
+    assert_eq!(config.raft.heartbeat.as_millis(), 30);
     assert_eq!(config.listen.health.to_string(), "0.0.0.0:7802");
     assert_eq!(config.telemetry.otlp_endpoint, None);
     assert!(config.api.forward_writes);
@@ -129,8 +129,8 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("[tls]", "[listen]\nagent = \"1.2.3.4:0\"\n[tls]", "listen.agent", "port 0"),
     ("[tls]", "[listen]\nagent = \"7803\"\n[tls]", "listen.agent", "IP address"),
     ("[tls]", "[listen]\nagent = \"1.2.3.4:7802\"\n[tls]", "listen.agent", "socket of its own"),
-    ("[tls]", "[raft]\nheartbeat_ms = 61\n[tls]", "raft.election_timeout_min_ms", "twice"),
-    ("[tls]", "[raft]\nelection_timeout_max_ms = 120\n[tls]", "raft.election_timeout_max_ms", "tie"),
+    ("[tls]", "[raft]\nheartbeat_ms = 51\n[tls]", "raft.election_timeout_min_ms", "twice"),
+    ("[tls]", "[raft]\nelection_timeout_max_ms = 100\n[tls]", "raft.election_timeout_max_ms", "tie"),
     ("[tls]", "[raft]\nheartbeat_ms = 4.5\n[tls]", "raft.heartbeat_ms", "is a float"),
     ("[tls]", "[raft]\nheartbeat_ms = 1979-05-27\n[tls]", "raft.heartbeat_ms", "is a date"),
     ("[tls]", "raft = 1\n[tls]", "peers[2].raft", "unknown key"),
@@ -228,7 +228,7 @@ fn doubtful_combinations_are_warned_about() {
     };
     assert!(says(&config, "two voters fail more often"), "{:?}", config.warnings);
     let mainnet = SMALL.replace("\"regtest\"", "\"bitcoin\"\nfinality_depth = 2")
-        + "min_peers = 0\n[raft]\nheartbeat_ms = 50\nkeep_log_entries = 30000\n";
+        + "min_peers = 0\n[raft]\nheartbeat_ms = 40\nkeep_log_entries = 30000\n";
     let config = parse(&mainnet).unwrap();
     for part in ["2 on mainnet", "0 outside regtest", "three times", "30000 is above"] {
         assert!(says(&config, part), "{part}: {:?}", config.warnings);
