@@ -10,6 +10,10 @@
 //! | cluster administration | | yes | |
 //! | peer | | | yes |
 //!
+//! Whose a payment is, the replicated state knows, and checks there. SubmitSignedTransaction is the exception: any client may
+//! bring what an external signer made, for only the permitted transaction with valid signatures is taken, and one that
+//! exists can confirm whoever knows it.
+//!
 //! Those who administer cannot spend, and those who spend cannot raise their own limits. Nodes
 //! act for others only by naming them; the action is then judged as that caller's.
 

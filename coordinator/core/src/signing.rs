@@ -46,15 +46,16 @@ impl<'a> Proposal<'a> {
         Self { transaction, fee_sat, change: None, recipients, digest, kind: None, bumps: None }
     }
 
-    /// What it lets leave the wallet beyond what earlier attempts of the payment do, for the velocity limit.
+    /// What it lets leave the wallet beyond what live attempts of the payment do, for the velocity limit. Once all are
+    /// dead, nothing of them leaves any more, and what is ordered anew leaves as if it were the first.
     fn leaving_sat(&self, payment: Option<&Payment>) -> u64 {
-        let Some(payment) = payment else {
-            let paid = self.recipients.iter().fold(0_u64, |sum, one| sum.saturating_add(one.amount_sat));
-            // A child pays an own address: only its fee leaves.
-            return if self.bumps.is_some() { self.fee_sat } else { paid.saturating_add(self.fee_sat) };
-        };
-        let highest = payment.attempts.iter().map(|attempt| attempt.fee_sat).max().unwrap_or(0);
-        self.fee_sat.saturating_sub(highest)
+        let live = payment.iter().flat_map(|payment| &payment.attempts).filter(|attempt| attempt.is_live());
+        if let Some(highest) = live.map(|attempt| attempt.fee_sat).max() {
+            return self.fee_sat.saturating_sub(highest);
+        }
+        // A child pays an own address: only its fee leaves.
+        let paid = if self.bumps.is_some() { &[] } else { self.recipients };
+        paid.iter().fold(self.fee_sat, |sum, one| sum.saturating_add(one.amount_sat))
     }
 }
 

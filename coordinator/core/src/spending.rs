@@ -1,8 +1,8 @@
 //! What left a wallet of late, for its velocity limit (safety 22).
 //!
-//! Counted in the step that commits the intent: the amounts and the fee of a payment once, when its first attempt is
-//! permitted, and what a replacement adds to the fee. Nothing is given back when an attempt dies or is cancelled: a
-//! limit against mistakes and thieves must not be one that they can reset.
+//! Counted in the step that commits the intent: the amounts and the fee of a payment when it is permitted, and what a
+//! replacement adds to the fee. Nothing is given back when an attempt dies or is cancelled, and a payment that is ordered
+//! anew after all its attempts died counts anew: a limit against mistakes and thieves must not be one that they can reset.
 
 use minicbor::{Decode, Encode};
 

@@ -3,6 +3,7 @@
 
 mod checks;
 mod ends;
+mod velocity;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,6 +61,8 @@ struct Allowed {
     inputs: Vec<OutPoint>,
     change: Option<(OutPoint, Keychain, u32)>,
     end: Option<End>,
+    /// What it takes out of the wallet, its fee included, in sat.
+    outflow_sat: u64,
 }
 
 impl Allowed {
@@ -80,6 +83,8 @@ pub struct Oracle {
     answers: BTreeMap<RequestKey, ([u8; 32], Outcome)>,
     addresses: BTreeSet<(WalletId, Keychain, u32)>,
     depths: BTreeMap<usize, u32>,
+    /// What left wallets while their velocity limit was as it is, and when; the limit.
+    left: BTreeMap<usize, velocity::Left>,
     frozen: BTreeSet<usize>,
     /// Payments whose ends were undone by a reorganisation, or by a signer that broke its word. They get nothing new.
     undone: BTreeSet<PaymentKey>,
@@ -134,11 +139,13 @@ impl Oracle {
             Command::RegisterWallet(command) => {
                 let wallet = position(&command.wallet);
                 self.depths.insert(wallet, command.limits.finality_depth);
+                self.limited(wallet, &command.limits);
                 let spent = chain.coins.iter().filter(|(_, coin)| coin.wallet == wallet && coin.spent.is_some());
                 self.unseen.extend(spent.map(|(outpoint, _)| *outpoint));
             }
             Command::SetLimits { wallet, limits } => {
                 self.depths.insert(position(wallet), limits.finality_depth);
+                self.limited(position(wallet), limits);
             }
             Command::FreezeWallet { wallet, .. } => {
                 self.frozen.insert(position(wallet));
@@ -364,7 +371,9 @@ impl Oracle {
         self.replaced += usize::from(self.attempts.iter().any(|known| known.key == *key && known.is_live()));
         self.cancelled += usize::from(order.cancels);
         let change = change.map(|c| (OutPoint { txid, vout: c.vout }, c.keychain, c.index));
-        self.attempts.push(Allowed { key: key.clone(), number: *number, txid, inputs, change, end: None });
+        let outflow_sat = velocity::outflow_sat(attempt, wallet);
+        self.leaves(key, outflow_sat);
+        self.attempts.push(Allowed { key: key.clone(), number: *number, txid, inputs, change, end: None, outflow_sat });
     }
 
     /// safety 1, 6, 8, 9: no other payment's live attempt spends these coins, and one coin is spent by all of this
