@@ -159,6 +159,39 @@ fn refuses_another_transaction_under_the_same_number() {
     assert_eq!(refusal(&signer, &late), expected);
 }
 
+/// Safety 8: the log lacks the first attempt, as after a backup was put back, and asks for a further one with other coins.
+#[test]
+fn refuses_an_attempt_that_could_confirm_beside_an_earlier_one() {
+    let mut scene = Scene::new(3);
+    let mut other = scene.ledger.clone();
+    let signed = scene.ledger.pay("w", "p", &scene.coins[..1]);
+    other.pay("w", "p", &scene.coins[1..2]);
+    other.spend_elsewhere(scene.coins[1]);
+    let further = other.pay("w", "p", &scene.coins[2..]);
+    assert_eq!((signed.attempt(), further.attempt()), (AttemptNo(1), AttemptNo(2)));
+    scene.start().sign(&signed).unwrap();
+    let signer = scene.start();
+    let (key, earlier) = (signed.key().clone(), AttemptNo(1));
+    let expected = Refusal::NoSharedCoin { key, attempt: further.attempt(), earlier, recorded: signed.txid() };
+    assert_eq!(refusal(&signer, &further), expected);
+    let proven = other.again(&further, "p");
+    assert_eq!(proven.dead().len(), 1);
+    assert_eq!(refusal(&signer, &proven), expected, "another attempt that died proves nothing");
+}
+
+/// Safety 9: a further attempt with a new anchor follows dead ones, once that is proven.
+#[test]
+fn a_new_anchor_is_signed_for_once_the_earlier_attempts_are_proven_dead() {
+    let mut scene = Scene::new(2);
+    let signer = scene.start();
+    let first = scene.ledger.pay("w", "p", &scene.coins[..1]);
+    signer.sign(&first).unwrap();
+    scene.ledger.spend_elsewhere(scene.coins[0]);
+    let second = scene.ledger.pay("w", "p", &scene.coins[1..]);
+    assert!(matches!(refusal(&signer, &second), Refusal::NoSharedCoin { .. }), "the permit brings no proof");
+    signer.sign(&scene.ledger.again(&second, "p")).unwrap();
+}
+
 /// Two histories of one payment in which its third attempt, and its second, spend the same coin.
 fn third_and_second_attempt(scene: &mut Scene) -> (SigningPermit, SigningPermit) {
     scene.ledger.pay("w", "p", &scene.coins[..1]);

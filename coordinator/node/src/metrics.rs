@@ -117,7 +117,7 @@ const CATALOGUE: &[Entry] = &[
     entry(RECOVERY, Kind::Gauge, Unit::Count, "1 while the state may be older than what the cluster did, so that nothing is signed; else 0."),
     entry(SIGNER_SECONDS, Kind::Histogram(SIGNER_BUCKETS), Unit::Seconds, "Time of one signature, by signer and outcome: ok or error."),
     entry(SIGNER_FROZEN, Kind::Gauge, Unit::Count, "1 if the signer is frozen: it has signed what the cluster's log lacks."),
-    entry(SIGNER_REFUSALS, Kind::Counter, Unit::Count, "Permits that a signer's memory refused, by signer and rule: second_payment, other_transaction, lower_fence, or frozen."),
+    entry(SIGNER_REFUSALS, Kind::Counter, Unit::Count, "Permits that a signer's memory refused, by signer and rule: second_payment, other_transaction, no_shared_coin, lower_fence, or frozen."),
     entry(POLICY_DENIALS, Kind::Counter, Unit::Count, "Requests that policy refused, by method and reason."),
     entry(BACKUP_LAST, Kind::Gauge, Unit::Seconds, "When this node last made a backup by its schedule, in seconds since 1970."),
     entry(BACKUP_FAILURES, Kind::Counter, Unit::Count, "Backups by this node's schedule that failed."),

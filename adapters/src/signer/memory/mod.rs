@@ -157,15 +157,15 @@ impl Memory {
             let refusal = Refusal::Frozen { signer: signer.clone(), position, recorded };
             return Ok(Err(self.frozen.get_or_init(|| refusal).clone()));
         }
-        let same = rows::attempt(&change, permit)?;
-        let step = match judge(permit, same.as_ref(), &rows::spenders(&change, permit)?) {
+        let own = rows::own(&change, permit)?;
+        let step = match judge(permit, &own, &rows::spenders(&change, permit)?) {
             Ok(step) => step,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        match (step, same) {
-            (Step::Nothing, _) => return Ok(Ok(())),
-            (Step::Raise, Some(known)) => rows::raise(&change, &known, permit.fence())?,
-            (Step::Raise | Step::Record, _) => rows::record(&change, permit)?,
+        match step {
+            Step::Nothing => return Ok(Ok(())),
+            Step::Raise(known) => rows::raise(&change, known, permit.fence())?,
+            Step::Record => rows::record(&change, permit)?,
         }
         change.commit()?;
         self.highest.fetch_max(permit.fence().0, Ordering::Relaxed);

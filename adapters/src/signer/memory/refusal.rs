@@ -29,6 +29,21 @@ pub enum Refusal {
         /// What the permit asks for.
         asked: Txid,
     },
+    /// Two attempts of one payment that share no coin could both confirm (safety 8, 9).
+    #[error(
+        "attempt {earlier} of {key} was signed as {recorded} before, attempt {attempt} spends none of its coins, and \
+         nothing proves that the earlier one can no longer confirm"
+    )]
+    NoSharedCoin {
+        /// The payment.
+        key: PaymentKey,
+        /// The attempt of the permit.
+        attempt: AttemptNo,
+        /// An attempt that was signed.
+        earlier: AttemptNo,
+        /// Its transaction.
+        recorded: Txid,
+    },
     /// A later intent for this coin was signed before (safety 12).
     #[error("coin {outpoint} was signed away under fence {recorded} before, and this permit has fence {asked}")]
     LowerFence {
@@ -58,14 +73,16 @@ pub enum Refusal {
 
 impl Refusal {
     /// What [`Refusal::rule`] may be.
-    pub const RULES: [&'static str; 4] = ["second_payment", "other_transaction", "lower_fence", "frozen"];
+    pub const RULES: [&'static str; 5] =
+        ["second_payment", "other_transaction", "no_shared_coin", "lower_fence", "frozen"];
 
     /// The rule that is broken, as one word for counters.
     pub fn rule(&self) -> &'static str {
-        let [second_payment, other_transaction, lower_fence, frozen] = Self::RULES;
+        let [second_payment, other_transaction, no_shared_coin, lower_fence, frozen] = Self::RULES;
         match self {
             Self::SecondPayment { .. } => second_payment,
             Self::OtherTransaction { .. } => other_transaction,
+            Self::NoSharedCoin { .. } => no_shared_coin,
             Self::LowerFence { .. } => lower_fence,
             Self::Frozen { .. } => frozen,
         }

@@ -7,7 +7,7 @@ use bitcoin::{OutPoint, Txid, consensus};
 use onespend_core::ids::{AttemptNo, Fence, InvalidName, PaymentId, PaymentKey, WalletId};
 use onespend_core::signing::SigningPermit;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::rules::Recorded;
 
@@ -90,14 +90,11 @@ pub(super) fn totals(db: &Connection) -> rusqlite::Result<Totals> {
     })
 }
 
-/// The attempt of one number.
-pub(super) fn attempt(db: &Connection, permit: &SigningPermit) -> rusqlite::Result<Option<Recorded>> {
-    let sql = "SELECT id, wallet, payment, number, txid, fence FROM attempts \
-               WHERE wallet = ?1 AND payment = ?2 AND number = ?3";
+/// All attempts of the permit's payment.
+pub(super) fn own(db: &Connection, permit: &SigningPermit) -> rusqlite::Result<Vec<Recorded>> {
+    let sql = "SELECT id, wallet, payment, number, txid, fence FROM attempts WHERE wallet = ?1 AND payment = ?2";
     let key = permit.key();
-    db.prepare_cached(sql)?
-        .query_row(params![key.wallet.as_str(), key.payment.as_str(), permit.attempt().0], recorded)
-        .optional()
+    db.prepare_cached(sql)?.query_map(params![key.wallet.as_str(), key.payment.as_str()], recorded)?.collect()
 }
 
 /// All attempts that spend one of the permit's coins.

@@ -25,22 +25,23 @@ impl Recorded {
 
 /// What has to be on the disk before the signature is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Step<'a> {
     /// It is there.
     Nothing,
     /// A new attempt.
     Record,
     /// A known attempt under a higher fence.
-    Raise,
+    Raise(&'a Recorded),
 }
 
-/// Whether the permit may be signed. `same` is the attempt of the permit's own number, `spenders` are all recorded
+/// Whether the permit may be signed. `own` are the recorded attempts of the permit's payment, `spenders` all recorded
 /// attempts that spend one of its coins.
-pub(super) fn judge(
+pub(super) fn judge<'a>(
     permit: &SigningPermit,
-    same: Option<&Recorded>,
+    own: &'a [Recorded],
     spenders: &[(OutPoint, Recorded)],
-) -> Result<Step, Refusal> {
+) -> Result<Step<'a>, Refusal> {
+    let same = own.iter().find(|recorded| recorded.is_of(permit));
     if let Some(known) = same {
         if known.txid != permit.txid() {
             return Err(Refusal::OtherTransaction {
@@ -56,8 +57,9 @@ pub(super) fn judge(
         }
     }
     check_payments(permit, spenders)?;
+    check_attempts(permit, own, spenders)?;
     check_fences(permit, spenders)?;
-    Ok(if same.is_some() { Step::Raise } else { Step::Record })
+    Ok(same.map_or(Step::Record, Step::Raise))
 }
 
 /// An attempt of another payment that spends one of the coins must be proven dead, transaction by transaction: that
@@ -72,6 +74,24 @@ fn check_payments(permit: &SigningPermit, spenders: &[(OutPoint, Recorded)]) -> 
     earlier.sort();
     earlier.dedup();
     Err(Refusal::SecondPayment { outpoint: *outpoint, earlier })
+}
+
+/// Two attempts of a payment that share no coin could both confirm. So one that spends none of the permit's must be proven
+/// dead: that the log knows no such attempt, as after a backup was put back, proves nothing.
+fn check_attempts(
+    permit: &SigningPermit,
+    own: &[Recorded],
+    spenders: &[(OutPoint, Recorded)],
+) -> Result<(), Refusal> {
+    let shares = |recorded: &Recorded| spenders.iter().any(|(_, spender)| spender.id == recorded.id);
+    let apart = own.iter().find(|one| !one.is_of(permit) && !shares(one) && !permit.dead().contains(&one.txid));
+    let Some(apart) = apart else { return Ok(()) };
+    Err(Refusal::NoSharedCoin {
+        key: permit.key().clone(),
+        attempt: permit.attempt(),
+        earlier: apart.number,
+        recorded: apart.txid,
+    })
 }
 
 /// Fences of one coin strictly increase: two attempts never share one, because it is the index of their intent.

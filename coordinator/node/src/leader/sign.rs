@@ -225,6 +225,7 @@ fn wants_proof(signed: &Result<Transaction, SignerError>) -> Option<Vec<PaymentK
     match signed {
         Err(SignerError::Remembered { refusal, .. }) => match refusal.as_ref() {
             Refusal::SecondPayment { earlier, .. } => Some(earlier.clone()),
+            Refusal::NoSharedCoin { key, .. } => Some(vec![key.clone()]),
             Refusal::OtherTransaction { .. } | Refusal::LowerFence { .. } | Refusal::Frozen { .. } => None,
         },
         _ => None,
