@@ -72,6 +72,16 @@ impl Told {
         self.node == of.node && self.span.name == name && self.span.parent_span_id == of.span.span_id
     }
 
+    /// That it names the caller, the request and what that was for, and has the one line of the log about its end.
+    fn must_say(&self, asked: &[(&str, String)]) {
+        for (key, value) in asked {
+            assert_eq!(text(&self.span.attributes, key).as_ref(), Some(value), "{key}: {self:#?}");
+        }
+        let lines: Vec<_> = self.span.events.iter().filter(|event| event.name == "request ended").collect();
+        assert_eq!(lines.len(), 1, "{self:#?}");
+        assert_eq!(text(&lines[0].attributes, "code").as_deref(), Some("Ok"), "{self:#?}");
+    }
+
     fn proposes(&self, command: &str) -> bool {
         text(&self.span.attributes, "command").as_deref() == Some(command)
     }
@@ -85,7 +95,14 @@ pub async fn one_trace_leads_from_a_replica_over_the_leader_to_bitcoind(
     replica: usize,
     leader: usize,
 ) {
-    let mut request = Request::new(scene.order("traced"));
+    let order = scene.order("traced");
+    let asked = [
+        ("caller", "client/payouts".to_owned()),
+        ("request_id", order.request_id.clone()),
+        ("wallet_id", order.wallet_id.clone()),
+        ("payment_id", order.payment_id.clone()),
+    ];
+    let mut request = Request::new(order);
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{PARENT}-01").parse().unwrap());
     let mut client = PaymentServiceClient::new(scene.direct(replica));
     let paid = client.create_payment(request).await.unwrap().into_inner().payment.unwrap();
@@ -116,6 +133,9 @@ pub async fn one_trace_leads_from_a_replica_over_the_leader_to_bitcoind(
             PARENT,
             "the caller's own span is above all: {told:#?}"
         );
+        // Also at the leader: the caller, not the node that passed its request on.
+        way[3].must_say(&asked);
+        way[4].must_say(&asked);
 
         let (signing, deciding) = (way[2], way[3]);
         let committed = told.iter().find(|told| told.is_step("propose", deciding) && told.proposes("create_payment"));

@@ -220,6 +220,7 @@ impl Api {
         request: &Request<Req>,
     ) -> Result<(Caller, Call), Status> {
         let caller = caller::identify(request, &self.settings.cluster_id)?;
+        super::observe::called_by(&caller.id);
         let resource = request.get_ref().resource();
         let authorized = self.policy.authorize(&caller.subject(), action, &resource).map_err(|denied| {
             crate::metrics::policy_denied(&denied);

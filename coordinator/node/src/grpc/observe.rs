@@ -1,14 +1,18 @@
-//! What is seen of each request: a span under the caller's trace, and how long it took by method and code. A request that
-//! its caller gives up is dropped where it stands, and is seen as well.
+//! What is seen of each request: a span under the caller's trace, which says who asks for what; how long it took, by
+//! method and code; and a line of the log at its end. A request that its caller gives up is dropped where it stands, and
+//! is seen as well.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use onespend_core::ids::{CallerId, PaymentId};
 use onespend_policies::Action;
 use onespend_proto::LEADER_METADATA_KEY;
 use tonic::{Code, Request, Response, Status};
+use tracing::field::Empty;
 use tracing::{Span, debug, info_span};
 
+use super::about::About;
 use crate::{metrics, telemetry};
 
 /// Requests that this process has answered.
@@ -42,6 +46,9 @@ fn count(code: Code) {
 /// tonic counts the caller's time from a moment before this service sees the request.
 const HEAD_START: Duration = Duration::from_millis(10);
 
+/// The longest id that a request may have is that of a payment.
+const MAX_ID_BYTES: usize = PaymentId::MAX_LEN;
+
 /// A request that is under way. Dropped without an end, it was given up.
 pub(super) struct Observed {
     action: Action,
@@ -51,18 +58,35 @@ pub(super) struct Observed {
     ended: bool,
 }
 
-/// Begins to watch a request.
-pub(super) fn start<T>(action: Action, request: &Request<T>) -> Observed {
+/// Begins to watch a request. Who calls is not known yet: see [`called_by`].
+pub(super) fn start<T: About>(action: Action, request: &Request<T>) -> Observed {
+    let names = request.get_ref().names();
+    // Nothing of this is made into text unless somebody listens.
     let span = info_span!(
         "grpc",
         otel.name = action.name(),
         otel.kind = "server",
         rpc.system = "grpc",
         rpc.method = action.name(),
-        rpc.grpc.status_code = tracing::field::Empty,
+        rpc.grpc.status_code = Empty,
+        caller = Empty,
+        request_id = shown(names.request_id),
+        wallet_id = shown(names.wallet_id),
+        payment_id = shown(names.payment_id),
+        reservation_id = shown(names.reservation_id),
     );
     telemetry::accept_parent(&span, request.metadata());
     Observed { action, started: Instant::now(), timeout: timeout(request), span, ended: false }
+}
+
+/// Says on the span of the request that is worked on whose it is.
+pub(super) fn called_by(caller: &CallerId) {
+    Span::current().record("caller", caller.as_str());
+}
+
+/// An id as log and traces show it. What is too long to be one may be megabytes; the refusal says what is wrong with it.
+fn shown(id: &str) -> Option<&str> {
+    (1..=MAX_ID_BYTES).contains(&id.len()).then_some(id)
 }
 
 impl Observed {
@@ -73,20 +97,21 @@ impl Observed {
 
     /// Notes how it ended, and passes the answer on.
     pub(super) fn end<T>(mut self, answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.note(code);
-        if let Err(status) = &answer {
-            let _entered = self.span.enter();
-            debug!(method = self.action.name(), code = ?code, message = status.message(), "request refused");
+        match &answer {
+            Ok(_) => self.note(Code::Ok, None),
+            Err(status) => self.note(status.code(), Some(status.message())),
         }
         answer
     }
 
-    fn note(&mut self, code: Code) {
+    fn note(&mut self, code: Code, refusal: Option<&str>) {
         self.ended = true;
+        let (method, took) = (self.action.name(), self.started.elapsed());
         self.span.record("rpc.grpc.status_code", code as i32);
         count(code);
-        metrics::grpc_request(self.action.name(), code, self.started.elapsed());
+        metrics::grpc_request(method, code, took);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        debug!(parent: &self.span, method, code = ?code, took_us, refusal, "request ended");
     }
 }
 
@@ -96,7 +121,7 @@ impl Drop for Observed {
             return;
         }
         let late = self.timeout.is_some_and(|timeout| self.started.elapsed() + HEAD_START >= timeout);
-        self.note(if late { Code::DeadlineExceeded } else { Code::Cancelled });
+        self.note(if late { Code::DeadlineExceeded } else { Code::Cancelled }, None);
     }
 }
 
@@ -129,11 +154,15 @@ pub(super) fn timeout<T>(request: &Request<T>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use onespend_proto::v1;
 
-    fn with(header: &'static str) -> Request<()> {
-        let mut request = Request::new(());
+    use super::*;
+    use crate::telemetry::tests::logged;
+    use crate::telemetry::{LogConfig, LogFormat};
+
+    fn with(header: &'static str) -> Request<v1::GetPaymentRequest> {
+        let mut request = Request::new(v1::GetPaymentRequest::default());
         if let Ok(value) = header.parse() {
             request.metadata_mut().insert("grpc-timeout", value);
         }
@@ -163,7 +192,8 @@ mod tests {
         assert_eq!(given_up, ["\"CANCELLED\"} 1"]);
         let too_late = seen(|| drop(start(Action::GetPayment, &with("1n"))));
         assert_eq!(too_late, ["\"DEADLINE_EXCEEDED\"} 1"]);
-        let without_deadline = seen(|| drop(start(Action::GetPayment, &Request::new(()))));
+        let no_header = Request::new(v1::GetPaymentRequest::default());
+        let without_deadline = seen(|| drop(start(Action::GetPayment, &no_header)));
         assert_eq!(without_deadline, ["\"CANCELLED\"} 1"]);
     }
 
@@ -174,6 +204,73 @@ mod tests {
             assert_eq!(refused.unwrap_err().code(), Code::NotFound);
         });
         assert_eq!(ended, ["\"NOT_FOUND\"} 1"]);
+    }
+
+    fn order() -> v1::CreatePaymentRequest {
+        v1::CreatePaymentRequest {
+            request_id: "q-1".to_owned(),
+            wallet_id: "hot".to_owned(),
+            payment_id: "p-1".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    /// What the log has, by this filter, of an order of `client/payouts`.
+    fn lines(filter: &str, order: v1::CreatePaymentRequest, end: impl FnOnce(Observed)) -> Vec<serde_json::Value> {
+        let text = logged(&LogConfig { format: LogFormat::Json, filter: filter.to_owned() }, || {
+            let observed = start(Action::CreatePayment, &Request::new(order));
+            observed.span().in_scope(|| called_by(&CallerId::parse("client/payouts").unwrap()));
+            end(observed);
+        });
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn accept(observed: Observed) {
+        observed.end(Ok(Response::new(()))).unwrap();
+    }
+
+    #[test]
+    fn a_request_leaves_one_line_with_who_asked_for_what_and_how_it_ended() {
+        let log = lines("debug", order(), accept);
+        let [line] = log.as_slice() else { panic!("{log:?}") };
+        assert_eq!(line["level"], "DEBUG");
+        assert_eq!(line["message"], "request ended");
+        assert_eq!(line["method"], "CreatePayment");
+        assert_eq!(line["code"], "Ok");
+        assert!(line["took_us"].is_u64() && line["refusal"].is_null(), "{line}");
+        let span = &line["span"];
+        assert_eq!(span["caller"], "client/payouts");
+        assert_eq!(span["request_id"], "q-1");
+        assert_eq!(span["wallet_id"], "hot");
+        assert_eq!(span["payment_id"], "p-1");
+        assert!(span["reservation_id"].is_null(), "{span}");
+        assert!(lines("info", order(), accept).is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_or_given_up_leaves_one_line_too() {
+        let refused = lines("debug", order(), |observed| {
+            observed.end::<()>(Err(Status::not_found("there is none"))).unwrap_err();
+        });
+        let given_up = lines("debug", order(), drop);
+        let [refused, given_up] = [refused, given_up].map(|log| {
+            let [line] = log.as_slice() else { panic!("{log:?}") };
+            assert_eq!(line["message"], "request ended");
+            assert_eq!(line["span"]["caller"], "client/payouts");
+            line.clone()
+        });
+        assert_eq!((refused["code"].as_str(), refused["refusal"].as_str()), (Some("NotFound"), Some("there is none")));
+        assert_eq!((given_up["code"].as_str(), given_up["refusal"].as_str()), (Some("Cancelled"), None));
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_to_be_one_is_not_written_down() {
+        let named = |bytes: usize| {
+            let order = v1::CreatePaymentRequest { payment_id: "p".repeat(bytes), ..order() };
+            lines("debug", order, accept)[0]["span"]["payment_id"].as_str().map(str::len)
+        };
+        assert_eq!(named(MAX_ID_BYTES), Some(MAX_ID_BYTES));
+        assert_eq!(named(MAX_ID_BYTES + 1), None);
     }
 
     #[test]

@@ -183,4 +183,4 @@ impl Telemetry {
 #[cfg(test)]
 mod payment_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
