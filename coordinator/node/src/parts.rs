@@ -26,7 +26,7 @@ use crate::grpc::api::Api;
 use crate::health::bitcoind_sync::Rules;
 use crate::identity::{Identity, Party};
 use crate::metrics::{self, RpcOutcome};
-use crate::raft::{Addresses, NodeId, NodeView, PeerIdentity, ProposalEnd, RaftConfig, RaftObserver, RaftParts};
+use crate::raft::{Addresses, NodeId, NodeView, PeerIdentity, ProposalEnd, RaftObserver, RaftParts};
 use crate::replica::Replica;
 use crate::room::{self, Room};
 use crate::tls::Material;
@@ -149,13 +149,7 @@ pub(crate) fn raft(config: &Config, tls: &Material, fsync: &Arc<FsyncWatch>) -> 
     let log = SqliteLog::open(&folder, log_options(fsync)).context("opening the log")?;
     let state = SqliteState::open(&folder).context("opening the state")?;
     Ok(RaftParts {
-        config: RaftConfig {
-            heartbeat: config.raft.heartbeat,
-            election_timeout_min: config.raft.election_timeout_min,
-            election_timeout_max: config.raft.election_timeout_max,
-            snapshot_every_entries: config.raft.snapshot_every_entries,
-            keep_log_entries: config.raft.keep_log_entries,
-        },
+        config: config.raft.clone(),
         cluster_id: config.cluster.id.clone(),
         node_id: config.node.id,
         log: Arc::new(log),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::health::Asker;
 
-/// `election_timeout_max_ms` of the nodes, which run with the default.
+/// `election_timeout_max_ms` of the nodes, which run with the default; a test compares the two.
 pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(200);
 
 const PATH: &str = "/primary";
@@ -112,6 +112,11 @@ pub fn longest_overlap(reigns: &[Reign]) -> Option<(Duration, Reign, Reign)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_bound_is_the_default_of_the_nodes() {
+        assert_eq!(ELECTION_TIMEOUT, onespend::raft::RaftConfig::default().election_timeout_max);
+    }
 
     #[test]
     fn two_primaries_at_once_are_caught_and_one_after_the_other_are_not() {

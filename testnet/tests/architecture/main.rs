@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rules::{
-    ARROWS, MAY_ASK_THE_WALL_CLOCK, arrow_faults, asks_the_wall_clock, is_tests, name_faults, openraft_faults,
-    purity_faults, size_faults, wall_clock_faults, wildcard_arm_faults, word_faults,
+    ARROWS, MAY_ASK_THE_WALL_CLOCK, arrow_faults, asks_the_wall_clock, ceiling_faults, is_tests, name_faults,
+    openraft_faults, purity_faults, size_faults, wall_clock_faults, wildcard_arm_faults, word_faults,
 };
-use rust_text::before_tests;
 
 /// What clippy.toml must say.
 const FUNCTION_LINES: &str = "too-many-lines-threshold = 70";
@@ -151,9 +150,7 @@ fn files_are_named_by_nouns_and_stay_small() {
         faults.extend(name_faults(&path));
         if !is_tests(&path) {
             faults.extend(size_faults(&path, &text));
-            if before_tests(&text).contains("allow(clippy::too_many_lines") {
-                faults.push(format!("{path} switches the ceiling for functions off"));
-            }
+            faults.extend(ceiling_faults(&path, &text));
         }
     }
     assert_none(&faults);

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::rust_text::{before_tests, code_of, words};
+use crate::rust_text::{code_of, without_tests, words};
 
-/// Lines of a file before its tests.
+/// Lines of a file without its tests.
 pub const MAX_FILE_LINES: usize = 500;
 pub const BANNED_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "manager", "managers", "misc"];
 /// Package, its folder, the packages of this workspace that it may depend on.
@@ -141,8 +141,8 @@ pub fn is_tests(path: &str) -> bool {
 }
 
 pub fn size_faults(path: &str, text: &str) -> Vec<String> {
-    let lines = before_tests(text).lines().count();
-    if lines > MAX_FILE_LINES { vec![format!("{path}: {lines} lines before its tests")] } else { Vec::new() }
+    let lines = without_tests(text).lines().count();
+    if lines > MAX_FILE_LINES { vec![format!("{path}: {lines} lines without its tests")] } else { Vec::new() }
 }
 
 pub fn word_faults(path: &str, text: &str, banned: &[&str]) -> Vec<String> {
@@ -151,7 +151,7 @@ pub fn word_faults(path: &str, text: &str, banned: &[&str]) -> Vec<String> {
 }
 
 pub fn purity_faults(path: &str, text: &str) -> Vec<String> {
-    let code = code_of(before_tests(text));
+    let code = without_tests(text);
     let mut faults: Vec<String> =
         words(&code).filter(|word| IMPURE.contains(word)).map(|word| format!("{path} names {word}")).collect();
     let flat: String = code.split_whitespace().collect();
@@ -177,9 +177,8 @@ pub fn openraft_faults(path: &str, text: &str) -> Vec<String> {
     words(&code).filter(|word| OPENRAFT.contains(word)).map(|word| format!("{path} names {word}")).collect()
 }
 
-/// Also in a module of tests: what cuts those off would cut off the code after a single function that is for tests.
 pub fn asks_the_wall_clock(text: &str) -> Option<&'static str> {
-    let flat: String = code_of(text).split_whitespace().collect();
+    let flat: String = without_tests(text).split_whitespace().collect();
     WALL_CLOCKS.into_iter().find(|clock| flat.contains(clock))
 }
 
@@ -191,11 +190,17 @@ pub fn wall_clock_faults(path: &str, text: &str) -> Vec<String> {
 }
 
 pub fn wildcard_arm_faults(path: &str, text: &str) -> Vec<String> {
-    let code = code_of(before_tests(text));
+    let code = without_tests(text);
     let flat = code.split_whitespace().collect::<Vec<_>>().join(" ");
     let wild = [" _ => ", " _ if ", "(_) => "].iter().filter(|arm| flat.contains(*arm));
     let wild = wild.map(|arm| format!("{path} has the arm `{}`", arm.trim()));
     wild.chain(named_catch_alls(&flat).map(|name| format!("{path} has the arm `{name} =>`"))).collect()
+}
+
+/// Code that switches clippy's ceiling for functions off.
+pub fn ceiling_faults(path: &str, text: &str) -> Vec<String> {
+    let off = without_tests(text).contains("allow(clippy::too_many_lines");
+    if off { vec![format!("{path} switches the ceiling for functions off")] } else { Vec::new() }
 }
 
 /// Names that stand alone before an arrow: they take whatever is left, as `_` does.
@@ -247,6 +252,47 @@ fn a_meaningless_name_and_a_huge_file_are_caught() {
     let long = "// a line\n".repeat(MAX_FILE_LINES + 1);
     assert_eq!(size_faults("a.rs", &long).len(), 1);
     assert_eq!(size_faults("a.rs", &format!("#[cfg(test)]\n{long}")).len(), 0);
+    assert_eq!(size_faults("a.rs", &format!("#[cfg(test)]\nmod tests {{\n{long}}}\n")).len(), 0);
+    for below in TEST_ONLY_ITEMS {
+        assert_eq!(size_faults("a.rs", &format!("{below}\n{long}")).len(), 1, "{below}");
+    }
+}
+
+/// Items that only tests have, each of another form.
+const TEST_ONLY_ITEMS: [&str; 10] = [
+    "#[cfg(test)]\nmod tests;",
+    "#[cfg(test)]\n#[path = \"a;_tests.rs\"]\nmod tests;",
+    "#[cfg(test)]\n/// Says; something {\n#[allow(dead_code)]\npub(crate) mod specimen;",
+    "#[cfg(test)]\npub(crate) use crate::simulation::{TaskSet, tasks::{now, sleep}};",
+    "#[cfg(test)]\nconst SIZES: [u8; 2] = [1, 2];",
+    "#[cfg(test)]\nconst LIMITS: u64 = Limits { bytes: 1 }.total();",
+    "#[cfg(test)]\nfn peek(bytes: [u8; 2]) -> char { if bytes[0] == 1 { '{' } else { '}' } }",
+    "#[cfg(test)]\nmod tests { fn one() { two(); } }",
+    "// Not `#[cfg(test)]` as in \"#[cfg(test)]\".\nfn look() {}",
+    "impl Look { #[cfg(test)]\nfn peek<A, B>(&self, a: A) -> Option<B> { None } fn look() {} }",
+];
+
+#[test]
+fn an_item_for_tests_hides_nothing_but_itself() {
+    for item in TEST_ONLY_ITEMS {
+        let with = |below: &str| format!("{item}\n{below}\n");
+        let faults = |below: &str| purity_faults("a.rs", &with(below)).len();
+        assert_eq!((faults(""), faults("let now = SystemTime::now();")), (0, 1), "{item}");
+        assert_eq!(wildcard_arm_faults("a.rs", &with("match x {\n  A => 1,\n  _ => 2,\n}")).len(), 1, "{item}");
+        assert_eq!(ceiling_faults("a.rs", &with("#[allow(clippy::too_many_lines)]\nfn f() {}")).len(), 1, "{item}");
+        assert_eq!(wall_clock_faults("a.rs", &with("fn f() { wall_ms(); }")).len(), 1, "{item}");
+    }
+    let inside = "#[cfg(test)]\nmod tests {\n  #[allow(clippy::too_many_lines)]\n  fn f() { SystemTime::now(); }\n}\n";
+    assert_eq!(purity_faults("a.rs", inside), Vec::<String>::new());
+    assert_eq!(wall_clock_faults("a.rs", inside), Vec::<String>::new());
+    assert_eq!(ceiling_faults("a.rs", inside), Vec::<String>::new());
+    for beside in [
+        "mod a {\n  #[cfg(test)]\n  mod b { fn f() {} }\n  fn g() { SystemTime::now(); }\n}\n",
+        "struct Look {\n  #[cfg(test)]\n  peeked: BTreeMap<u8, u8>,\n  seen: SystemTime,\n}\n",
+        "struct Look {\n  seen: u8,\n  #[cfg(test)]\n  peeked: BTreeMap<u8, u8>\n}\nfn g() { SystemTime::now(); }\n",
+    ] {
+        assert_eq!(purity_faults("a.rs", beside).len(), 1, "{beside}");
+    }
 }
 
 #[test]

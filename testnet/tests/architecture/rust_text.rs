@@ -55,8 +55,44 @@ pub fn literal_or_comment_end(chars: &[char], at: usize) -> usize {
     }
 }
 
-pub fn before_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
+/// What stands before an item that only tests have.
+const TEST_ONLY: &str = "#[cfg(test)]";
+
+/// The code of a Rust file, as [`code_of`] has it, without the items that only tests have. What follows such an item
+/// stays.
+pub fn without_tests(text: &str) -> String {
+    let code = code_of(text);
+    let mut kept = String::with_capacity(code.len());
+    let mut rest = code.as_str();
+    while let Some((before, item)) = rest.split_once(TEST_ONLY) {
+        kept.push_str(before);
+        rest = behind_item(item);
+    }
+    kept.push_str(rest);
+    kept
+}
+
+/// What follows the item that `code` begins with, further attributes of it included. It ends with a semicolon, a block
+/// or a comma, or with what it stands in. In doubt too little is taken for it, so that the rest is looked at.
+fn behind_item(code: &str) -> &str {
+    let (mut depth, mut angles) = (0_usize, 0_usize);
+    for (at, c) in code.char_indices() {
+        let behind = &code[at + c.len_utf8()..];
+        // A list of imports, or a value that goes on.
+        let goes_on = || behind.trim_start().starts_with([';', '.', '?']);
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => return &code[at..],
+            '}' if depth == 1 && !goes_on() => return behind,
+            ')' | ']' | '}' => depth -= 1,
+            ';' if depth == 0 => return behind,
+            ',' if depth == 0 && angles == 0 => return behind,
+            '<' if depth == 0 => angles += 1,
+            '>' if depth == 0 => angles = angles.saturating_sub(1),
+            _ => {}
+        }
+    }
+    ""
 }
 
 pub fn words(code: &str) -> impl Iterator<Item = &str> {

@@ -12,7 +12,7 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
     Some(match reason {
         R::NotLeader => "give all nodes as --endpoint, or a load balancer that asks /primary",
         R::ChainNotSynced => {
-            "look at the leader's bitcoind (`onespend status`), then repeat; without a fee estimate, name a --feerate"
+            "repeat; then look at the leader's bitcoind (`onespend status`); without a fee estimate, name a --feerate"
         }
         R::RecoveryMode => "an operator must look at `onespend recovery show` and confirm first",
         R::RecoveryRefused => "look at `onespend recovery show`; it is compared again at each new block",

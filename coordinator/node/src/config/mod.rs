@@ -25,7 +25,6 @@ pub use api::ApiConfig;
 pub use bitcoind::{BitcoindConfig, BitcoindLogin};
 pub use cluster::{ClusterConfig, ListenConfig, MAX_PEERS, NodeConfig, PeerConfig};
 pub use fault::{ConfigFaults, Fault, Place, Severity};
-pub use raft::RaftConfig;
 pub use reader::Section;
 pub use signer::{MAX_SIGNERS, SignerConfig, SignerKeys};
 
@@ -36,6 +35,7 @@ use fault::Faults;
 use reader::{Reading, closest};
 
 use crate::checks::config::{CheckConfig, MAX_CHECKS};
+use crate::raft::RaftConfig;
 use crate::{backup, health, room, shutdown, telemetry, tls};
 
 /// Exit code of `onespend config check` for a file with errors.
@@ -209,7 +209,7 @@ fn read_sections(mut table: Table, reading: &mut Reading) -> Config {
         peers: sections.many("peers", MAX_PEERS, PeerConfig::read),
         listen: sections.one("listen", ListenConfig::read),
         tls: sections.one("tls", tls::Config::read),
-        raft: sections.one("raft", RaftConfig::read),
+        raft: sections.one("raft", raft::read),
         storage: sections.one("storage", room::Config::read),
         bitcoind: sections.one("bitcoind", BitcoindConfig::read),
         signers: sections.many("signers", MAX_SIGNERS, SignerConfig::read),

@@ -17,7 +17,7 @@ use crate::raft::Applied;
 use crate::replica::Replica;
 use crate::selection::Selected;
 
-/// How often facts are gathered again when they were out of date.
+/// How often facts are gathered, at most, when they are out of date each time.
 const MAX_ROUNDS: usize = 8;
 
 /// A command, with what has to stay held until it is decided.
@@ -62,8 +62,9 @@ impl Decisions {
     {
         let turn = timeout_at(deadline.into(), self.turns.take(request.key.clone())).await;
         let _turn = turn.map_err(|_| status::unknown("an earlier try of this request is still under way"))?;
-        let mut last = String::new();
-        for _ in 0..MAX_ROUNDS {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
             if let Some(outcome) = self.earlier(&request) {
                 return accepted(self.replica.applied(outcome));
             }
@@ -81,11 +82,14 @@ impl Decisions {
             // Committed by a quorum and applied here.
             span.record("log_index", applied.index.0);
             match &applied.outcome {
-                Outcome::Rejected(rejection) if rejection.is_transient() => last = rejection.to_string(),
+                Outcome::Rejected(rejection) if rejection.is_transient() => {
+                    if rounds == MAX_ROUNDS {
+                        return Err(status::outrun(rejection, rounds));
+                    }
+                }
                 _ => return accepted(applied),
             }
         }
-        Err(status::chain_not_synced(&last))
     }
 
     /// A refusal of this node's own, which no entry records. An earlier try of the same request may still be on its
@@ -117,13 +121,16 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use std::time::Duration;
 
+    use onespend_core::command::{CreatePayment, Recipient};
+    use onespend_core::ids::{PaymentId, PaymentKey};
     use onespend_core::outcome::Rejection;
     use onespend_core::wallet::Keychain;
     use onespend_proto::v1::ErrorReason;
     use tempfile::TempDir;
+    use tonic_types::StatusExt;
 
     use super::*;
-    use crate::specimen::{leader, register, request, soon, wallet};
+    use crate::specimen::{Coin, coin, leader, register, request, script, soon, wallet};
 
     /// A leader with a wallet.
     async fn with_wallet(folder: &TempDir) -> Arc<Replica> {
@@ -165,6 +172,42 @@ mod tests {
         let decisions = Decisions::new(with_wallet(&folder).await);
         let refused = decisions.decide(soon(), request("r"), || async { Err(insufficient()) }).await.unwrap_err();
         assert!(status::is_for(&refused, ErrorReason::InsufficientFunds), "{refused}");
+    }
+
+    /// A payment that spends the only coin of the wallet.
+    fn payment(name: &str) -> Command {
+        let key = PaymentKey { wallet: wallet("w"), payment: PaymentId::parse(name).unwrap() };
+        let recipients = vec![Recipient { script: script("x", Keychain::External, 0), amount_sat: 50_000 }];
+        Command::CreatePayment(CreatePayment { key, recipients, outpoints: vec![coin(0)], fee_sat: 1_000 })
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_request_that_others_outran_each_time_is_told_so_and_to_ask_again() {
+        let folder = TempDir::new().unwrap();
+        let replica = leader(&folder).await;
+        replica.propose(None, register("w", &[Coin::of(100_000)]), soon()).await.unwrap();
+        let decisions = Decisions::new(replica);
+        let quick = decisions.decide(soon(), request("quick"), || async { Ok(Draft::of(payment("quick"))) });
+        quick.await.unwrap();
+        let mut rounds = 0;
+        let slow = decisions.decide(soon(), request("slow"), || {
+            rounds += 1;
+            async { Ok(Draft::of(payment("slow"))) }
+        });
+        let refused = slow.await.unwrap_err();
+        assert_eq!(rounds, MAX_ROUNDS);
+        assert!(status::is_for(&refused, ErrorReason::ChainNotSynced), "{refused}");
+        let message = refused.message();
+        assert!(message.contains("8 times") && message.contains("coins that were chosen are gone"), "{message}");
+        assert!(message.contains("ask again") && !message.contains("bitcoind"), "{message}");
+        assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
+    }
+
+    #[test]
+    fn a_cluster_that_never_began_blames_no_other_request() {
+        let refused = status::outrun(&Rejection::NotStarted, MAX_ROUNDS);
+        assert!(status::is_for(&refused, ErrorReason::ChainNotSynced), "{refused}");
+        assert!(refused.message().contains("not_started"), "{refused}");
     }
 
     /// safety 27: the earlier try may be applied yet.

@@ -23,6 +23,8 @@ const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
 const QUORUM_RETRY: Duration = Duration::from_millis(50);
 /// How long a caller should wait before it asks again for what bitcoind estimates; it is asked every 30 s.
 const ESTIMATE_RETRY: Duration = Duration::from_secs(30);
+/// How long a caller should wait before it asks again after others were quicker each time.
+const RACE_RETRY: Duration = Duration::from_secs(1);
 /// How long a caller should wait before it asks again where disks were about to be full.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 
@@ -168,6 +170,23 @@ pub(crate) fn chain_not_synced(state: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(Duration::from_secs(1)));
     build(Code::FailedPrecondition, ErrorReason::ChainNotSynced, &message, vec![("state", state.to_owned())], details)
+}
+
+/// What a request rests on was another each time that it was to be decided, as when other callers take the coins that
+/// were chosen for it. bitcoind has no part in that, unless the cluster has not begun.
+pub(crate) fn outrun(rejection: &Rejection, rounds: usize) -> Status {
+    if *rejection == Rejection::NotStarted {
+        return chain_not_synced("not_started");
+    }
+    let why = clip(&rejection.to_string(), MAX_QUOTE_BYTES);
+    let message = format!(
+        "{rounds} times something changed while this was decided ({why}); it was not applied: ask again with the same \
+         request_id"
+    );
+    let mut details = ErrorDetails::new();
+    details.set_retry_info(Some(RACE_RETRY));
+    let (code, reason) = code(rejection);
+    build(code, reason, &message, metadata(rejection), details)
 }
 
 /// bitcoind does not know what to pay for a time.

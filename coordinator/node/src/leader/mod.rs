@@ -19,6 +19,7 @@ pub mod sign;
 pub mod watch_chain;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::Network;
 use onespend_adapters::chain::Chain;
@@ -30,7 +31,10 @@ use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::raft::LeaderTerm;
 use crate::replica::Replica;
-use crate::runtime::TaskSet;
+use crate::runtime::{self, TaskSet};
+
+/// Wait after a duty has panicked: one that panics each time must not keep a processor and the log of errors busy.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// What duties work with.
 pub struct Duty {
@@ -63,17 +67,30 @@ pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
             info!(term = term.term(), "this node leads");
             start(&mut running, &duty, &term);
         }
-        tokio::select! {
+        let panicked = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = duty.alarms.raised(MISMATCH), if !running.is_empty() => {}
-            changed = terms.changed() => if changed.is_err() { return },
+            () = duty.alarms.raised(MISMATCH), if !running.is_empty() => false,
+            changed = terms.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => return,
+            },
             // Duties run for ever: one that ended has panicked. All are started again.
-            Some(ended) = running.join_next() => error!(?ended, "a duty of the leader ended; all are started again"),
-        }
+            Some(ended) = running.join_next() => {
+                error!(?ended, "a duty of the leader ended; all are started again after a pause");
+                true
+            }
+        };
         // Dropping the set ends the duties at their next wait; what they had begun at a signer or bitcoind is
         // harmless, because nothing is recorded under an old term.
         drop(running);
+        if panicked {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = runtime::sleep(RESTART_PAUSE) => {}
+            }
+        }
     }
 }
 
@@ -83,4 +100,79 @@ fn start(running: &mut TaskSet<()>, duty: &Arc<Duty>, term: &LeaderTerm) {
     running.spawn(sign::run(Arc::clone(duty)));
     running.spawn(broadcast::run(Arc::clone(duty), term.clone()));
     running.spawn(recover::run(Arc::clone(duty), term.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::time::Instant;
+
+    use bitcoin::Transaction;
+    use onespend_adapters::chain::fake::FakeChain;
+    use onespend_adapters::signer::{Signer, SignerError};
+    use onespend_core::ids::Fence;
+    use onespend_core::signing::SigningPermit;
+    use onespend_core::wallet::WalletDescriptor;
+    use tempfile::TempDir;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::grpc::api::Api;
+    use crate::specimen::{self, soon};
+
+    /// A signer at which the duty that looks for lost signatures panics, and when it did.
+    #[derive(Default)]
+    struct Trap(watch::Sender<Vec<Instant>>);
+
+    impl Signer for Trap {
+        fn name(&self) -> &'static str {
+            "trap"
+        }
+
+        fn holds(&self, _: &WalletDescriptor) -> bool {
+            true
+        }
+
+        fn sign(&self, _: &SigningPermit) -> Result<Transaction, SignerError> {
+            Err(SignerError::Unavailable { signer: "trap".to_owned(), why: "it is not asked here".to_owned() })
+        }
+
+        fn highest_fence(&self) -> Option<Fence> {
+            self.0.send_modify(|times| times.push(Instant::now()));
+            panic!("a duty looked");
+        }
+    }
+
+    fn duty(api: &Api, chain: FakeChain, signer: Arc<dyn Signer>) -> Duty {
+        let (outbox, inbox) = broadcast::queue();
+        let signing = sign::Signing::new(Arc::clone(&api.replica), vec![signer], outbox, Arc::clone(&api.alarms));
+        Duty {
+            replica: Arc::clone(&api.replica),
+            chain: Arc::new(chain),
+            bitcoind: Arc::clone(&api.bitcoind),
+            signing: Arc::new(signing),
+            inbox,
+            alarms: Arc::clone(&api.alarms),
+            scripts: api.scripts.clone(),
+            network: Network::Regtest,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_duty_that_panics_is_started_again_after_a_pause_that_ends_with_the_node() {
+        let (folder, chain) = (TempDir::new().unwrap(), FakeChain::new());
+        let api = specimen::api(specimen::leader(&folder).await, chain.clone());
+        let trap = Arc::new(Trap::default());
+        let mut sprung = trap.0.subscribe();
+        let stop = CancellationToken::new();
+        let duties = tokio::spawn(run(Arc::new(duty(&api, chain, trap)), stop.clone()));
+        let twice = tokio::time::timeout_at(soon().into(), sprung.wait_for(|times| times.len() >= 2)).await;
+        let times = twice.expect("it is not started again").unwrap().clone();
+        assert!(times[1] - times[0] >= RESTART_PAUSE, "{times:?}");
+
+        let asked = Instant::now();
+        stop.cancel();
+        duties.await.unwrap();
+        assert!(asked.elapsed() < RESTART_PAUSE, "{:?}", asked.elapsed());
+    }
 }

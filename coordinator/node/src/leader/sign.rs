@@ -29,31 +29,44 @@ use crate::runtime;
 
 /// The alarm when a signer has signed what the cluster's log lacks.
 pub const FROZEN: &str = "SIGNER_FROZEN";
-/// Most signatures that are made at once on this node.
-const MAX_AT_ONCE: usize = 16;
+/// Most calls of one signer at once.
+const MAX_OF_SIGNER: usize = 16;
+/// Most calls of all signers at once. Each takes a thread while it lasts, of the 512 that tokio has for such work.
+const MAX_AT_ONCE: usize = 256;
+
+/// A signer with its own places for calls: one that hangs on all of them keeps no other from signing.
+struct Desk {
+    signer: Arc<dyn Signer>,
+    places: Semaphore,
+}
+
+/// How many places each of so many signers has.
+fn places(signers: usize) -> usize {
+    MAX_OF_SIGNER.min(MAX_AT_ONCE / signers.max(1))
+}
 
 /// The way to the signers of this node.
 pub struct Signing {
     replica: Arc<Replica>,
-    signers: BTreeMap<String, Arc<dyn Signer>>,
+    signers: BTreeMap<String, Desk>,
     outbox: Outbox,
     turns: Turns<(PaymentKey, AttemptNo)>,
     /// Attempts that a signer is at work on.
     working: Mutex<BTreeSet<(PaymentKey, AttemptNo)>>,
-    places: Arc<Semaphore>,
     alarms: Arc<Alarms>,
 }
 
 impl Signing {
     /// Signers by the names that wallets refer to. One that is frozen raises its alarm at once.
     pub fn new(replica: Arc<Replica>, signers: Vec<Arc<dyn Signer>>, outbox: Outbox, alarms: Arc<Alarms>) -> Self {
+        let places = places(signers.len());
+        let desk = |signer: Arc<dyn Signer>| Desk { signer, places: Semaphore::new(places) };
         let signing = Self {
             replica,
-            signers: signers.into_iter().map(|signer| (signer.name().to_owned(), signer)).collect(),
+            signers: signers.into_iter().map(|signer| (signer.name().to_owned(), desk(signer))).collect(),
             outbox,
             turns: Turns::default(),
             working: Mutex::default(),
-            places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             alarms,
         };
         for name in signing.signers.keys() {
@@ -66,8 +79,8 @@ impl Signing {
     /// A node whose signer is frozen must not be sent spends: no payment would get beyond its intent.
     fn report_frozen(&self) {
         let mut told = Vec::new();
-        for (name, signer) in &self.signers {
-            let frozen = signer.frozen();
+        for (name, desk) in &self.signers {
+            let frozen = desk.signer.frozen();
             metrics::signer_frozen(name, frozen.is_some());
             told.extend(frozen.map(|why| format!("signer {name}: {why}")));
         }
@@ -78,7 +91,7 @@ impl Signing {
 
     /// The highest fence epoch that a signer of this node has seen, of those that remember.
     pub fn epoch(&self) -> u32 {
-        self.signers.values().filter_map(|signer| signer.highest_fence()).map(Fence::epoch).max().unwrap_or(0)
+        self.signers.values().filter_map(|desk| desk.signer.highest_fence()).map(Fence::epoch).max().unwrap_or(0)
     }
 
     /// Says which signer has signed under a fence above all that the state of this leader has granted, if one has: what
@@ -87,7 +100,7 @@ impl Signing {
     pub fn ahead(&self) -> Option<String> {
         // The signers first: what one signs between the two looks is granted by the state of the second.
         let signed: Vec<_> =
-            self.signers.iter().filter_map(|(name, signer)| Some((name, signer.highest_fence()?))).collect();
+            self.signers.iter().filter_map(|(name, desk)| Some((name, desk.signer.highest_fence()?))).collect();
         let granted = self.replica.read(State::fence);
         let (name, fence) = signed.into_iter().find(|(_, fence)| *fence > granted)?;
         Some(format!("signer {name} has signed under fence {fence}, and the log has reached {granted} only"))
@@ -104,8 +117,8 @@ impl Signing {
     /// # Errors
     /// What it has instead, in words.
     pub fn holds(&self, name: &str, descriptor: &WalletDescriptor) -> Result<(), String> {
-        let signer = self.signers.get(name).ok_or_else(|| format!("signer {name} is not configured on this node"))?;
-        if signer.holds(descriptor) {
+        let desk = self.signers.get(name).ok_or_else(|| format!("signer {name} is not configured on this node"))?;
+        if desk.signer.holds(descriptor) {
             return Ok(());
         }
         Err(format!("signer {name} has no private key for this descriptor; see its file for those that it has"))
@@ -186,9 +199,9 @@ impl Signing {
             SignerRef::External | SignerRef::WatchOnly => String::new(),
         };
         let unavailable = |why: &str| SignerError::Unavailable { signer: name.clone(), why: why.to_owned() };
-        let signer = self.signers.get(&name).ok_or_else(|| unavailable("it is not configured on this node"))?;
-        let signer = Arc::clone(signer);
-        let _place = self.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
+        let desk = self.signers.get(&name).ok_or_else(|| unavailable("it is not configured on this node"))?;
+        let signer = Arc::clone(&desk.signer);
+        let _place = desk.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
         let started = Instant::now();
         let span = info_span!("signer", signer = name);
         let signed = runtime::blocking(move || {

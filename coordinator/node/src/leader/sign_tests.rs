@@ -3,18 +3,21 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, ScriptBuf, Txid, WPubkeyHash};
 use onespend_adapters::signer::software::SoftwareSigner;
 use onespend_adapters::store::sqlite::RestoredMark;
-use onespend_core::command::{BlockRef, CreatePayment, Recipient, Spent};
+use onespend_core::command::{BlockRef, CreatePayment, Recipient, RegisterWallet, Spent};
 use onespend_core::ids::{Height, PaymentId};
 use onespend_core::payment::AttemptEnd;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::config::MAX_SIGNERS;
 use crate::leader::broadcast;
 use crate::restored;
 use crate::specimen::{Coin, TIP, coin, leader, private_descriptor, register, request, soon, tip, wallet};
@@ -23,6 +26,11 @@ const FIRST: AttemptNo = AttemptNo(1);
 
 /// A leader with a wallet of two coins, and a signer that remembers.
 async fn signing(folder: &TempDir) -> (Arc<Replica>, Arc<Signing>) {
+    signing_beside(folder, vec![]).await
+}
+
+/// The same with more signers on the node.
+async fn signing_beside(folder: &TempDir, more: Vec<Arc<dyn Signer>>) -> (Arc<Replica>, Arc<Signing>) {
     let replica = leader(folder).await;
     propose(&replica, None, register("w", &[Coin::of(100_000), Coin::of(100_000)])).await;
     let keys = folder.path().join("hot.xprv");
@@ -30,8 +38,10 @@ async fn signing(folder: &TempDir) -> (Arc<Replica>, Arc<Signing>) {
     fs::set_permissions(&keys, Permissions::from_mode(0o600)).unwrap();
     let signer = SoftwareSigner::from_file("hot", &keys, Network::Regtest).unwrap();
     let signer = signer.with_memory(&folder.path().join("signer.db"), "test", Network::Regtest).unwrap();
+    let mut signers = more;
+    signers.push(Arc::new(signer));
     let (outbox, _inbox) = broadcast::queue();
-    let signing = Signing::new(Arc::clone(&replica), vec![Arc::new(signer)], outbox, Arc::new(Alarms::default()));
+    let signing = Signing::new(Arc::clone(&replica), signers, outbox, Arc::new(Alarms::default()));
     (replica, Arc::new(signing))
 }
 
@@ -45,11 +55,16 @@ fn key(name: &str) -> PaymentKey {
 }
 
 async fn pay(replica: &Replica, name: &str, coins: &[u32], amount_sat: u64) {
+    pay_as(replica, key(name), coins, amount_sat).await;
+}
+
+async fn pay_as(replica: &Replica, key: PaymentKey, coins: &[u32], amount_sat: u64) {
+    let name = key.payment.to_string();
     let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(name.as_bytes()));
     let recipients = vec![Recipient { script, amount_sat }];
     let outpoints = coins.iter().map(|number| coin(*number)).collect();
-    let command = CreatePayment { key: key(name), recipients, outpoints, fee_sat: 1_000 };
-    propose(replica, Some(name), Command::CreatePayment(command)).await;
+    let command = CreatePayment { key, recipients, outpoints, fee_sat: 1_000 };
+    propose(replica, Some(name.as_str()), Command::CreatePayment(command)).await;
 }
 
 /// Connects so many blocks; the first one spends a coin by a transaction that is not ours.
@@ -140,6 +155,73 @@ async fn a_signer_that_remembers_a_payment_which_the_log_has_lost_refuses_for_go
         signing.sign(&key("second"), FIRST, soon()).await;
         assert!(!is_signed(&replica, "second"), "a second payment was signed for a coin");
     }
+}
+
+/// A signer that hangs until the other end of its gate is dropped, and how often it was called.
+struct Stuck {
+    calls: watch::Sender<usize>,
+    gate: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Signer for Stuck {
+    fn name(&self) -> &'static str {
+        "stuck"
+    }
+
+    fn holds(&self, _: &WalletDescriptor) -> bool {
+        true
+    }
+
+    fn sign(&self, _: &SigningPermit) -> Result<Transaction, SignerError> {
+        self.calls.send_modify(|calls| *calls += 1);
+        let _closed = self.gate.lock().unwrap().recv();
+        Err(SignerError::Unavailable { signer: "stuck".to_owned(), why: "it hung".to_owned() })
+    }
+}
+
+/// A payment of a wallet that this signer signs for.
+async fn order_from(replica: &Replica, signer: &str) -> PaymentKey {
+    let Command::RegisterWallet(made) = register("v", &[Coin::of(100_000); 3]) else { panic!("no wallet") };
+    // The coins before are those of the other wallet.
+    let found = made.found[2..].to_vec();
+    let made = RegisterWallet { signer: SignerRef::Named(signer.to_owned()), found, ..made };
+    propose(replica, None, Command::RegisterWallet(made)).await;
+    let key = PaymentKey { wallet: wallet("v"), payment: PaymentId::parse("waits").unwrap() };
+    pay_as(replica, key.clone(), &[2], 50_000).await;
+    key
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_hangs_on_all_its_places_keeps_no_other_from_signing() {
+    let folder = TempDir::new().unwrap();
+    let (calls, mut called) = watch::channel(0);
+    let (open, gate) = mpsc::channel();
+    let stuck = Arc::new(Stuck { calls, gate: Mutex::new(gate) });
+    let (replica, signing) = signing_beside(&folder, vec![stuck]).await;
+    let waits = order_from(&replica, "stuck").await;
+    let ask = || {
+        let (signing, permit) = (Arc::clone(&signing), signing.permit(&waits, FIRST, &[]).unwrap());
+        tokio::spawn(async move { signing.call(permit).await })
+    };
+    let asked: Vec<_> = (0..=MAX_OF_SIGNER).map(|_| ask()).collect();
+    let hung = called.wait_for(|calls| *calls == MAX_OF_SIGNER);
+    tokio::time::timeout_at(soon().into(), hung).await.expect("it has fewer places").unwrap();
+
+    pay(&replica, "free", &[0], 50_000).await;
+    signing.sign(&key("free"), FIRST, soon()).await;
+    assert!(is_signed(&replica, "free"));
+    assert_eq!(*called.borrow(), MAX_OF_SIGNER, "a call more than it has places");
+    drop(open);
+    for call in asked {
+        call.await.unwrap().unwrap_err();
+    }
+    assert_eq!(*called.borrow(), MAX_OF_SIGNER + 1);
+}
+
+#[test]
+fn all_signers_together_leave_threads_for_other_work() {
+    assert_eq!((places(1), places(MAX_SIGNERS)), (MAX_OF_SIGNER, 4));
+    assert!((0..=MAX_SIGNERS).all(|signers| places(signers) > 0 && places(signers) * signers <= MAX_AT_ONCE));
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn a_small_file_gets_every_default() {
     assert_eq!(config.node.data_dir, Path::new("etc/data"));
     assert_eq!(config.tls.ca, Path::new("etc/ca.pem"));
     assert_eq!(config.raft.heartbeat.as_millis(), 30);
+    assert_eq!(config.raft, RaftConfig::default());
     assert_eq!(config.listen.health.to_string(), "0.0.0.0:7802");
     assert_eq!(config.telemetry.otlp_endpoint, None);
     assert!(config.api.forward_writes);
