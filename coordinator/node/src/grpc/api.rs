@@ -305,9 +305,9 @@ impl Api {
         mismatch.map_or(Ok(()), |alarm| Err(status::alarmed(alarm.code)))
     }
 
-    /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands.
+    /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands that stops spends.
     pub(crate) fn demand_synced_chain(&self) -> Result<(), Status> {
-        match self.alarms.current().first().map(|alarm| alarm.code) {
+        match self.alarms.stopping() {
             Some(DISK_LOW) => return Err(status::storage_low()),
             Some(code) => return Err(status::alarmed(code)),
             None => {}
