@@ -127,6 +127,8 @@ pub const PAYMENT_UNKNOWN: &str = "PAYMENT_UNKNOWN";
 pub const WALLET_UNKNOWN: &str = "WALLET_UNKNOWN";
 /// No such reservation, or one that ended long ago (`NOT_FOUND`).
 pub const RESERVATION_UNKNOWN: &str = "RESERVATION_UNKNOWN";
+/// The leader takes no spends while an alarm stands on it (`FAILED_PRECONDITION`).
+pub const ALARM: &str = "ALARM";
 /// No such node in the cluster (`NOT_FOUND`).
 pub const NODE_UNKNOWN: &str = "NODE_UNKNOWN";
 /// The wallet has as many active reservations as it may (`RESOURCE_EXHAUSTED`).
@@ -145,12 +147,12 @@ pub const NO_QUORUM: &str = "NO_QUORUM";
 pub const RESULT_UNKNOWN: &str = "RESULT_UNKNOWN";
 /// This node is older than the read's bound allows (`UNAVAILABLE`).
 pub const TOO_STALE: &str = "TOO_STALE";
-/// This node is starting or stopping; ask another one (`UNAVAILABLE`).
+/// This node is starting or stopping, or its state differs from what most others have; ask another one (`UNAVAILABLE`).
 pub const NOT_SERVING: &str = "NOT_SERVING";
 /// The certificate names no caller of this cluster (`UNAUTHENTICATED`).
 pub const CALLER_UNKNOWN: &str = "CALLER_UNKNOWN";
 /// Every reason, in the order of the enum.
-pub const ALL: [&str; 65] = [
+pub const ALL: [&str; 66] = [
     NOT_LEADER,
     CHAIN_NOT_SYNCED,
     RESERVATION_EXPIRED,
@@ -178,6 +180,7 @@ pub const ALL: [&str; 65] = [
     NOT_QUARANTINED,
     WALLET_HAS_DESCRIPTORS,
     CHAIN_TOO_LONG,
+    ALARM,
     OUTPOINT_RESERVED,
     PAYMENT_ID_REUSED,
     WALLET_EXISTS,

@@ -1,9 +1,9 @@
 //! Compares this node with the others, all the time.
 //!
 //! Replicas that applied the same entries must have the same state (safety 31): the node that most others contradict
-//! stops serving. A bitcoind that is cut off from the network is at its own tip, so how far the others' are is what
-//! tells. A leader whose bitcoind is worse than another's hands over, and one whose
-//! members all can do more raises the feature level.
+//! stops serving, and where as many differ as agree, all of these say so. A bitcoind that is cut off from the network is at
+//! its own tip, so how far the others' are is what tells. A leader whose bitcoind is worse than another's hands over, and
+//! one whose members all can do more raises the feature level.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,12 +33,16 @@ const FINISH: Duration = Duration::from_secs(5);
 pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
 pub const MISMATCH: &str = "STATE_HASH_MISMATCH";
+/// The alarm where as many nodes contradict this one as agree with it, so that nobody can say which of them is right.
+pub const UNDECIDED: &str = "STATE_HASH_UNDECIDED";
 
 /// Keeps a node whose state differs away from callers and signers. It goes on to store the log, which is sound.
 pub struct Quarantine {
     alarms: Arc<Alarms>,
     /// Outlives the process: the state cannot heal by itself.
     mark: DifferingMark,
+    /// Whether there was a tie in the last round.
+    tied: bool,
 }
 
 impl Quarantine {
@@ -49,7 +53,30 @@ impl Quarantine {
             alarms.raise(MISMATCH, &why);
             raft.abstain(Abstention::Differs);
         }
-        Self { alarms: Arc::clone(alarms), mark }
+        Self { alarms: Arc::clone(alarms), mark, tied: false }
+    }
+
+    /// Acts on what this node's hashes and those of the others say.
+    fn judge(&mut self, raft: &RaftNode, ours: &[HashAt], theirs: &[Vec<HashAt>]) {
+        if let Some(index) = outvoted(ours, theirs) {
+            self.begin(raft, index);
+        }
+        self.hear_of_tie(tied(ours, theirs));
+    }
+
+    /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Nothing
+    /// else is done: both sides of it stay, for one of them is right.
+    fn hear_of_tie(&mut self, tie: Option<u64>) {
+        let Some(index) = tie.filter(|_| !self.alarms.stands(MISMATCH)) else {
+            self.tied = false;
+            self.alarms.clear(UNDECIDED);
+            return;
+        };
+        if self.tied {
+            let message = format!("as many nodes contradict this node's state at log index {index} as agree with it");
+            self.alarms.raise(UNDECIDED, &message);
+        }
+        self.tied = true;
     }
 
     fn begin(&self, raft: &RaftNode, index: u64) {
@@ -83,7 +110,7 @@ pub struct Compared {
 /// Compares until the token is cancelled. From a mismatch on, the node does not answer, signs nothing, performs no duty
 /// and stands for no election, unless nobody else can win one.
 pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
-    let Compared { replica, peers, bitcoind, room, quarantine, mut hand_over } = compared;
+    let Compared { replica, peers, bitcoind, room, mut quarantine, mut hand_over } = compared;
     let mut leaderless = 0;
     loop {
         beat.beat();
@@ -101,10 +128,7 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         feature_level::consider(&replica, &reports).await;
         finish_change(&replica).await;
         let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
-        let ours = replica.hashes();
-        if let Some(index) = outvoted(&ours, &theirs) {
-            quarantine.begin(replica.raft(), index);
-        }
+        quarantine.judge(replica.raft(), &replica.hashes(), &theirs);
         hand_over.consider(&reports).await;
         let needed = replica.raft().abstains() && replica.status().leader.is_none();
         leaderless = if needed { leaderless + 1 } else { 0 };
@@ -137,20 +161,34 @@ fn contradicted(reports: &[Report], contradicts: impl Fn(Fork) -> Option<BlockRe
     blocks.iter().min_by_key(|block| block.height).copied().filter(|_| blocks.len() > following + 1)
 }
 
-/// The first index at which more nodes contradict our hash than hold it, this node included.
+/// The newest index at which more nodes contradict our hash than hold it, this node included.
 fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
-    ours.iter().find_map(|own| {
-        let at_index = theirs.iter().filter_map(|peer| peer.iter().find(|hash| hash.index == own.index));
-        let (mut agree, mut differ) = (1, 0);
-        for hash in at_index {
-            if hash.hash == own.hash { agree += 1 } else { differ += 1 }
-        }
-        (differ > agree).then_some(own.index.0)
-    })
+    let against = |own: &&HashAt| {
+        let (agree, differ) = votes(own, theirs);
+        differ > agree
+    };
+    ours.iter().find(against).map(|own| own.index.0)
+}
+
+/// The newest index at which our hash is contradicted at all, if there are as many for it as against it.
+fn tied(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
+    let mut counted = ours.iter().map(|own| (own.index.0, votes(own, theirs)));
+    let (index, (agree, differ)) = counted.find(|(_, (_, differ))| *differ > 0)?;
+    (differ == agree).then_some(index)
+}
+
+/// How many nodes hold this hash of ours, this node included, and how many have another one at its index.
+fn votes(own: &HashAt, theirs: &[Vec<HashAt>]) -> (usize, usize) {
+    let (mut agree, mut differ) = (1, 0);
+    for hash in theirs.iter().filter_map(|peer| peer.iter().find(|hash| hash.index == own.index)) {
+        if hash.hash == own.hash { agree += 1 } else { differ += 1 }
+    }
+    (agree, differ)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use bitcoin::BlockHash;
     use bitcoin::hashes::Hash;
     use onespend_core::ids::{Height, LogIndex};
@@ -197,5 +235,42 @@ mod tests {
     #[test]
     fn hashes_of_other_indexes_say_nothing() {
         assert_eq!(outvoted(&[at(128, 1)], &[vec![at(256, 2)], vec![]]), None);
+    }
+
+    #[test]
+    fn one_against_one_is_a_tie_and_the_newest_index_that_somebody_contradicts_decides() {
+        let ours = [at(300, 1), at(256, 1), at(128, 1)];
+        assert_eq!(tied(&ours, &[vec![at(300, 2)]]), Some(300));
+        assert_eq!(tied(&ours, &[vec![at(301, 2), at(256, 2)]]), Some(256), "under load they meet at the multiples");
+        assert_eq!(tied(&ours, &[vec![at(300, 1), at(256, 1)]]), None);
+        assert_eq!(tied(&ours, &[vec![at(300, 2)], vec![at(300, 1)]]), None, "most agree");
+        assert_eq!(tied(&ours, &[vec![at(300, 2)], vec![at(300, 2)]]), None, "most differ: outvoted");
+        assert_eq!(tied(&ours, &[vec![at(300, 2), at(128, 2)], vec![at(300, 1)]]), None, "decided since");
+        assert_eq!(tied(&ours, &[vec![at(300, 2)], vec![at(300, 2)], vec![at(300, 1)]]), Some(300), "two against two");
+        assert_eq!(tied(&ours, &[]), None);
+    }
+
+    /// It stops nothing, and ends when it is decided; a node that is outvoted needs no second alarm.
+    #[test]
+    fn a_tie_is_told_once_it_has_lasted() {
+        let (folder, alarms) = (tempfile::tempdir().unwrap(), Arc::new(Alarms::default()));
+        let mark = DifferingMark::of(folder.path());
+        let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, tied: false };
+        quarantine.hear_of_tie(Some(300));
+        assert!(!alarms.stands(UNDECIDED), "one round");
+        quarantine.hear_of_tie(None);
+        quarantine.hear_of_tie(Some(301));
+        assert!(!alarms.stands(UNDECIDED), "another one");
+        quarantine.hear_of_tie(Some(301));
+        assert!(alarms.current()[0].message.contains("301"), "{:?}", alarms.current());
+        assert!(alarms.stands(UNDECIDED) && alarms.stopping().is_none());
+        quarantine.hear_of_tie(None);
+        assert!(!alarms.stands(UNDECIDED), "decided");
+
+        alarms.raise(MISMATCH, "outvoted");
+        quarantine.hear_of_tie(Some(302));
+        quarantine.hear_of_tie(Some(302));
+        assert!(!alarms.stands(UNDECIDED));
+        assert_eq!(alarms.stopping(), Some(MISMATCH));
     }
 }

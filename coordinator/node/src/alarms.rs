@@ -1,11 +1,12 @@
-//! What a human must look at. While one stands, this node takes no spends (`/primary` says so).
+//! What a human must look at. While one stands, this node takes no spends (`/primary` says so), but for those that are
+//! only reported.
 
 use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use crate::agreement::MISMATCH;
+use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::health::Alarm;
 use crate::leader::sign::FROZEN;
 use crate::leader::watch_chain::UNFOLLOWABLE;
@@ -15,7 +16,15 @@ use crate::room::DISK_LOW;
 
 /// Every code that an alarm of `/status` may have. Each has a series of `onespend_alarm`, and a row in the page for
 /// operators.
-pub const CODES: [&str; 7] = [UNFOLLOWABLE, MISMATCH, FROZEN, REORGANISED, RECOVERY, RESTORED, DISK_LOW];
+pub const CODES: [&str; 8] = [UNFOLLOWABLE, MISMATCH, UNDECIDED, FROZEN, REORGANISED, RECOVERY, RESTORED, DISK_LOW];
+/// Those that are only reported: what a reorganisation froze takes no spends already and other wallets go on, and where
+/// states differ and nobody can say which is right, stopping all would stop the right ones.
+const REPORTED_ONLY: [&str; 2] = [REORGANISED, UNDECIDED];
+
+/// Whether a node takes no spends while an alarm of this code stands.
+pub fn stops_spends(code: &str) -> bool {
+    !REPORTED_ONLY.contains(&code)
+}
 
 /// Alarms by their code.
 #[derive(Default)]
@@ -41,6 +50,11 @@ impl Alarms {
     /// Whether it stands.
     pub fn stands(&self, code: &'static str) -> bool {
         self.0.borrow().contains_key(code)
+    }
+
+    /// The code of one that stands and is not only reported.
+    pub fn stopping(&self) -> Option<&'static str> {
+        self.0.borrow().keys().copied().find(|code| stops_spends(code))
     }
 
     /// Waits until it stands.

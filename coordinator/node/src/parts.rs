@@ -250,6 +250,6 @@ fn unfit(api: &Api, checks: &Checks) -> Option<String> {
     if api.replica.is_draining() {
         return Some("it stops".to_owned());
     }
-    let alarm = api.alarms.current().first().map(|alarm| alarm.code.to_owned());
+    let alarm = api.alarms.stopping().map(str::to_owned);
     alarm.or_else(|| checks.unfit(Instant::now()))
 }

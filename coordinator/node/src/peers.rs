@@ -28,7 +28,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Report {
     /// Which node.
     pub node_id: u64,
-    /// Its latest state hashes.
+    /// Hashes of its state: as it was when it answered, and at earlier indexes.
     pub hashes: Vec<HashAt>,
     /// Height of its bitcoind's tip, if it calls that bitcoind in sync: one on a fork, on another chain or without
     /// peers says nothing about how far the cluster's chain is.

@@ -195,9 +195,14 @@ impl Replica {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// State hashes, newest first.
+    /// State hashes, newest first: of the state as it is now, and at earlier indexes.
     pub fn hashes(&self) -> Vec<HashAt> {
         self.raft.view().hashes()
+    }
+
+    /// The hash at the last index at which every node notes one, if this node has come there since its start.
+    pub fn noted_hash(&self) -> Option<HashAt> {
+        self.raft.view().noted_hashes().into_iter().next()
     }
 
     /// Hands the lead to a voter, or to the one that is furthest.

@@ -284,6 +284,8 @@ mod tests {
         let verdict = |reason, wait| Verdict::of(&status(Code::ResourceExhausted, reason, wait));
         assert!(matches!(verdict(reason::OVERLOADED, None), Verdict::Busy(_)));
         assert!(matches!(verdict(reason::RESERVATION_QUOTA, None), Verdict::Refused(_)));
+        let alarm = status(Code::FailedPrecondition, reason::ALARM, None);
+        assert!(matches!(Verdict::of(&alarm), Verdict::Refused(rejection) if rejection.reason == reason::ALARM));
         assert!(matches!(verdict(reason::CHAIN_NOT_SYNCED, Some(Duration::ZERO)), Verdict::Busy(_)));
         assert!(matches!(verdict(reason::NOT_LEADER, None), Verdict::NotLeader(_)));
     }

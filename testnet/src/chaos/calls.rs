@@ -227,7 +227,7 @@ fn refusal(status: &Status) -> Answer {
 /// Whether a refusal says nothing of the request itself.
 pub fn is_transient(status: &Status) -> bool {
     let reason = Rejection::from_status(status).reason;
-    ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "STORAGE_LOW"].contains(&reason.as_str())
+    ["NOT_LEADER", "CHAIN_NOT_SYNCED", "OVERLOADED", "STORAGE_LOW", "ALARM"].contains(&reason.as_str())
         || (status.code() == Code::ResourceExhausted && reason.is_empty())
 }
 

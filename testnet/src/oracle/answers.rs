@@ -7,11 +7,12 @@ use super::reservations::least_ttl_ns;
 use crate::history::{Answer, Asked, Call, Nanos, PaymentSeen, Position};
 
 /// Reasons that say nothing of the request itself: another try may end otherwise.
-const TRANSIENT: [&str; 7] = [
+const TRANSIENT: [&str; 8] = [
     "NOT_LEADER",
     "CHAIN_NOT_SYNCED",
     "OVERLOADED",
     "STORAGE_LOW",
+    "ALARM",
     "NOT_SERVING",
     "INSUFFICIENT_FUNDS",
     "PAYMENT_UNRESOLVED",

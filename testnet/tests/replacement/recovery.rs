@@ -9,6 +9,7 @@ use onespend_proto::v1::{self, PaymentState};
 use onespend_testnet::cluster::Node;
 use onespend_testnet::hot::WALLET;
 use onespend_testnet::programs;
+use tonic::Code;
 
 use crate::outside;
 use crate::scene::{AMOUNT_SAT, Scene, eventually, outpoint, reason, recipient};
@@ -94,7 +95,18 @@ async fn nothing_is_granted_before_recovery_mode_begins(scene: &mut Scene) {
         };
         match scene.client.create_payment(order).await {
             Err(ClientError::Rejected(refused)) if refused.reason == "RECOVERY_MODE" => Ok(()),
-            Err(error) => Err(error.to_string()),
+            // Of the mark: the leader's state is sound, so it says for certain that nothing was ordered.
+            Err(ClientError::Rejected(refused)) if refused.metadata.contains_key("alarm") => {
+                let alarm = refused.metadata.get("alarm").map(String::as_str);
+                let told = (refused.code, refused.reason.as_str(), alarm);
+                assert_eq!(told, (Code::FailedPrecondition, "ALARM", Some("RESTORED_FOLDER")));
+                Err(refused.to_string())
+            }
+            Err(error) => {
+                let why = error.to_string();
+                assert!(!why.contains("RESTORED_FOLDER"), "an alarm leaves the outcome open: {why}");
+                Err(why)
+            }
             Ok(granted) => panic!("granted: {granted:?}"),
         }
     })

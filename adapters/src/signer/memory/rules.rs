@@ -78,11 +78,7 @@ fn check_payments(permit: &SigningPermit, spenders: &[(OutPoint, Recorded)]) -> 
 
 /// Two attempts of a payment that share no coin could both confirm. So one that spends none of the permit's must be proven
 /// dead: that the log knows no such attempt, as after a backup was put back, proves nothing.
-fn check_attempts(
-    permit: &SigningPermit,
-    own: &[Recorded],
-    spenders: &[(OutPoint, Recorded)],
-) -> Result<(), Refusal> {
+fn check_attempts(permit: &SigningPermit, own: &[Recorded], spenders: &[(OutPoint, Recorded)]) -> Result<(), Refusal> {
     let shares = |recorded: &Recorded| spenders.iter().any(|(_, spender)| spender.id == recorded.id);
     let apart = own.iter().find(|one| !one.is_of(permit) && !shares(one) && !permit.dead().contains(&one.txid));
     let Some(apart) = apart else { return Ok(()) };

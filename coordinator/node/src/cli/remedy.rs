@@ -20,6 +20,7 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
         R::WrongCluster => "use the addresses and certificates of one cluster",
         R::MessageTooLarge => "send or ask for less at once, or raise api.max_message_bytes on every node",
         R::Overloaded => "repeat after the time that is named",
+        R::Alarm => "see `onespend status`, and \"Alarms\" in the operations book; a node without one can lead instead",
         R::StorageLow => "make room on the nodes' disks: the operations book has \"When a disk is full\"",
         R::NoQuorum | R::ResultUnknown => "repeat with the same --request-id; see `onespend status`",
         R::TooStale => "allow more with --max-lag, or leave it out",

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
 use super::about::About;
+use super::alarm_status;
 use super::caller::{self, Caller};
 use super::decide::{Decisions, Draft};
 use super::forward::{Forward, NodeClients, Passed};
@@ -31,7 +32,6 @@ use crate::leader::sign::Signing;
 use crate::peers::Peers;
 use crate::raft::{Applied, LeaderHint};
 use crate::replica::Replica;
-use crate::room::DISK_LOW;
 use crate::selection::Busy;
 
 /// Longest registration of a wallet, its scan of the chain included.
@@ -302,16 +302,14 @@ impl Api {
 
     /// A node whose state most others contradict answers nothing (safety 31).
     pub(crate) fn demand_sound_state(&self) -> Result<(), Status> {
-        let mismatch = self.alarms.current().into_iter().find(|alarm| alarm.code == agreement::MISMATCH);
-        mismatch.map_or(Ok(()), |alarm| Err(status::alarmed(alarm.code)))
+        if self.alarms.stands(agreement::MISMATCH) { Err(alarm_status::unsound()) } else { Ok(()) }
     }
 
-    /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands.
+    /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands that stops spends.
     pub(crate) fn demand_synced_chain(&self) -> Result<(), Status> {
-        match self.alarms.current().first().map(|alarm| alarm.code) {
-            Some(DISK_LOW) => return Err(status::storage_low()),
-            Some(code) => return Err(status::alarmed(code)),
-            None => {}
+        self.demand_sound_state()?;
+        if let Some(alarm) = self.alarms.stopping() {
+            return Err(alarm_status::no_spends(alarm));
         }
         self.bitcoind.in_sync().map_err(|reason| status::chain_not_synced(&reason))
     }

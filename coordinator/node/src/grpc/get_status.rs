@@ -15,7 +15,7 @@ use crate::{reorganised, restored};
 
 pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
     let raft = api.replica.status();
-    let hash = api.replica.hashes().into_iter().next();
+    let hash = api.replica.noted_hash();
     let now = api.now();
     let (tip, wallets, reservations, payments, recovery) = api.replica.read(|state| {
         let expired = state.due_reservations(now, usize::MAX).len();

@@ -11,10 +11,11 @@
 //! | domain types to wire | `*_view.rs`, `page.rs`; `watch.rs` for streams |
 //! | what fuzzers call | `intake.rs` |
 //! | what the data port says about itself | `reflection.rs`, `health_check.rs` |
-//! | refusals to status codes | `status.rs`, `psbt_status.rs`, `details.rs`; `oversize.rs` for messages that are not read |
+//! | refusals to status codes | `status.rs`, `psbt_status.rs`, `alarm_status.rs`, `details.rs`; `oversize.rs` for messages that are not read |
 
 mod abort_attempt;
 mod about;
+mod alarm_status;
 pub(crate) mod api;
 mod bump_fee;
 mod bump_fee_cpfp;

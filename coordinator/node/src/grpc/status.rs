@@ -15,7 +15,6 @@ use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, refuse};
 pub(crate) use super::details::{Metadata, is_for};
 use crate::bitcoind::NoEstimate;
 use crate::raft::{LeaderHint, ProposeError};
-use crate::room::DISK_LOW;
 
 /// How long a caller should wait before it asks again an overloaded node.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
@@ -25,8 +24,6 @@ const QUORUM_RETRY: Duration = Duration::from_millis(50);
 const ESTIMATE_RETRY: Duration = Duration::from_secs(30);
 /// How long a caller should wait before it asks again after others were quicker each time.
 const RACE_RETRY: Duration = Duration::from_secs(1);
-/// How long a caller should wait before it asks again where disks were about to be full.
-const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// Bytes of a list of outpoints with their holders: 50 to 60 of them.
 const MAX_LIST_BYTES: usize = 4_500;
@@ -202,21 +199,6 @@ pub(crate) fn no_estimate(error: NoEstimate) -> Status {
 /// The certificate names nobody of this cluster.
 pub(crate) fn unauthenticated(why: &str) -> Status {
     refuse(Code::Unauthenticated, ErrorReason::CallerUnknown, why, vec![])
-}
-
-/// An alarm stands: this node must not decide anything until a human has looked.
-pub(crate) fn alarmed(code: &str) -> Status {
-    let message = format!("this node takes no spends while the alarm {code} stands; ask another one");
-    refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", code.to_owned())])
-}
-
-/// Too little room on disks for new orders: not on this leader's, or not on a quorum's.
-pub(crate) fn storage_low() -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_retry_info(Some(ROOM_RETRY));
-    let message = format!("the alarm {DISK_LOW} stands: too little room on disks to order anything more");
-    let metadata = vec![("alarm", DISK_LOW.to_owned())];
-    build(Code::ResourceExhausted, ErrorReason::StorageLow, &message, metadata, details)
 }
 
 /// The policy does not allow it.

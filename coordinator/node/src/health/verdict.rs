@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::question::Check;
 use super::snapshot::{BitcoindView, Role, Snapshot};
 use crate::agreement::MISMATCH;
+use crate::alarms::stops_spends;
 use crate::config::Config;
-use crate::reorganised::REORGANISED;
 use crate::restored::RECOVERY;
 
 /// A snapshot older than this answers nothing (interfaces: at most 1 s).
@@ -165,8 +165,7 @@ impl Moment<'_> {
                     self.block_lag(*max_lag_blocks)?;
                 }
                 need(self.snapshot.alarms.iter().all(|alarm| alarm.code != RECOVERY), Reason::RecoveryMode)?;
-                // What a reorganisation froze takes no spends already; other wallets go on.
-                need(self.snapshot.alarms.iter().all(|alarm| alarm.code == REORGANISED), Reason::Alarm)?;
+                need(!self.snapshot.alarms.iter().any(|alarm| stops_spends(alarm.code)), Reason::Alarm)?;
                 self.checked_for_traffic()?;
                 need(self.snapshot.fit_for_primary, Reason::CheckFailed)
             }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::agreement::UNDECIDED;
 use crate::health::bitcoind_sync::SyncReason;
 use crate::health::snapshot::{Alarm, LeaderInfo};
+use crate::reorganised::REORGANISED;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -93,6 +95,7 @@ fn rows() -> Vec<Row> {
     let alarm: fn(&mut Snapshot) = |s| s.alarms.push(Alarm { code: "X", message: String::new() });
     let recovery: fn(&mut Snapshot) = |s| s.alarms.push(Alarm { code: RECOVERY, message: String::new() });
     let reorganised: fn(&mut Snapshot) = |s| s.alarms.push(Alarm { code: REORGANISED, message: String::new() });
+    let undecided: fn(&mut Snapshot) = |s| s.alarms.push(Alarm { code: UNDECIDED, message: String::new() });
     vec![
         ("healthy", Leader, |_| {}, [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
         ("healthy", Follower, |_| {}, [YES, YES, YES, NOT_LEADER, NOT_LEADER, YES, YES, YES]),
@@ -123,6 +126,7 @@ fn rows() -> Vec<Row> {
         ("never probed", Leader, |s| s.bitcoind = BitcoindView::default(), [YES, YES, UNSEEN, YES, UNSEEN, IS_LEADER, YES, UNSEEN]),
         ("an alarm", Leader, alarm, [YES, YES, YES, YES, "ALARM", IS_LEADER, YES, YES]),
         ("wallets frozen by a reorganisation", Leader, reorganised, [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
+        ("states differ, and nobody knows which is right", Leader, undecided, [YES, YES, YES, YES, YES, IS_LEADER, YES, YES]),
         ("recovery mode", Leader, recovery, [YES, YES, YES, YES, "RECOVERY_MODE", IS_LEADER, YES, YES]),
         ("a check for primary", Leader, |s| s.fit_for_primary = false, [YES, YES, YES, YES, CHECK, IS_LEADER, YES, YES]),
         ("a check for primary", Follower, |s| s.fit_for_primary = false, [YES, YES, YES, NOT_LEADER, NOT_LEADER, YES, YES, YES]),

@@ -25,7 +25,7 @@ use super::observer::NoObserver;
 use super::propose::{Draft, ProposeError};
 use super::state_machine::StateMachine;
 use super::types::{Addresses, CommittedLeader, LogEntry, LogId, Membership, NodeId, Proposal};
-use super::view::UsedIds;
+use super::view::{HashAt, UsedIds};
 
 fn id(index: u64) -> LogId {
     LogId::new(CommittedLeader::new(1), index)
@@ -56,6 +56,10 @@ async fn apply(machine: &mut StateMachine, entries: Vec<LogEntry>) -> std::io::R
 
 fn machine(state: &Arc<MemoryState>) -> StateMachine {
     StateMachine::open(state.clone(), AppendTimes::default(), Arc::new(NoObserver)).unwrap()
+}
+
+fn told_by(machine: &StateMachine) -> Vec<HashAt> {
+    machine.view().hashes()
 }
 
 fn state_in(folder: &TempDir) -> Arc<MemoryState> {
@@ -174,6 +178,38 @@ async fn a_snapshot_carries_the_state_to_another_node_and_a_damaged_one_changes_
     apply(&mut source, vec![command(201)]).await.unwrap();
     apply(&mut target, vec![command(201)]).await.unwrap();
     assert_eq!(hash(&target), hash(&source));
+}
+
+/// safety 31: nodes of a quiet cluster meet at the last index, however they came there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hash_at_the_last_index_is_told_after_entries_a_restart_and_a_snapshot() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = state_in(&here);
+    let mut source = machine(&store);
+    let first = told_by(&source)[0];
+    apply(&mut source, (1..=200).map(command).collect()).await.unwrap();
+    let told = told_by(&source);
+    assert_eq!(told.iter().map(|at| at.index.0).collect::<Vec<_>>(), [200, 128]);
+    assert!(first.hash != told[0].hash && told[0].hash != told[1].hash, "each is of its own index: {told:?}");
+    let snapshot = source.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    drop(source);
+    let mut restarted = machine(&store);
+    assert_eq!(told_by(&restarted), told[..1]);
+
+    let store = state_in(&there);
+    let mut sent = machine(&store);
+    let mut incoming = store.receive(snapshot.snapshot.digest.clone()).unwrap();
+    incoming.write(&std::fs::read(&snapshot.snapshot.path).unwrap()).unwrap();
+    sent.install_snapshot(&snapshot.meta, incoming.finish().unwrap()).await.unwrap();
+    assert_eq!(told_by(&sent), told[..1]);
+
+    // At a multiple it is told once, and of very many the newest.
+    for node in [&mut restarted, &mut sent] {
+        apply(node, (201..=128 * 70).map(command).collect()).await.unwrap();
+    }
+    let told = told_by(&restarted);
+    assert!(told.iter().map(|at| at.index.0).eq((7..=70).rev().map(|number| number * 128)), "{told:?}");
+    assert_eq!(told_by(&sent), told);
 }
 
 /// Also those that were removed before anybody came who is a member now.

@@ -18,9 +18,10 @@ use super::types::{LogId, NodeId};
 
 /// News that a slow listener may miss before it is told so and has to look at the state itself.
 const MAX_UNREAD_NEWS: usize = 1_024;
-/// State hashes that are remembered, the newest ones.
+/// State hashes that are told at most, the newest ones.
 const MAX_HASHES: usize = 64;
-/// The hash is noted at every index that is a multiple of this, so that nodes can compare theirs at equal indexes.
+/// The hash is noted at every index that is a multiple of this, so that nodes can compare theirs at equal indexes also
+/// while none of them stands still.
 pub const HASH_EVERY: u64 = 128;
 
 /// How far the state is.
@@ -122,8 +123,16 @@ impl StateView {
         self.0.news.subscribe()
     }
 
-    /// The latest state hashes, newest first, at most 64.
+    /// What other nodes compare with theirs, newest first, at most 64: the hash of the state as it is now, and those that
+    /// were noted before. Nodes of a quiet cluster are all at one index, and meet at the first; under load at the others.
     pub fn hashes(&self) -> Vec<HashAt> {
+        let now = self.read(|state| HashAt { index: state.applied(), hash: state.hash() });
+        let noted = self.noted_hashes().into_iter().filter(|noted| noted.index < now.index);
+        std::iter::once(now).chain(noted).take(MAX_HASHES).collect()
+    }
+
+    /// The hashes at the latest multiples of [`HASH_EVERY`] that were applied since the start, newest first, at most 64.
+    pub fn noted_hashes(&self) -> Vec<HashAt> {
         self.0.hashes.read().unwrap_or_else(PoisonError::into_inner).iter().rev().copied().collect()
     }
 

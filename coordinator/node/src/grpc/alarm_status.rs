@@ -1,0 +1,93 @@
+//! What callers are told while an alarm stands on the node that leads.
+
+use std::time::Duration;
+
+use onespend_proto::v1::ErrorReason;
+use tonic::{Code, Status};
+use tonic_types::ErrorDetails;
+
+use super::details::{build, refuse};
+use crate::agreement::MISMATCH;
+use crate::room::DISK_LOW;
+
+/// How long a caller should wait before it asks again where disks were about to be full.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// This node's state differs from what most others have. What it knows of earlier tries may be wrong, so it cannot say
+/// that nothing was applied.
+pub(super) fn unsound() -> Status {
+    let message = format!("this node answers nothing while the alarm {MISMATCH} stands; ask another one");
+    refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", MISMATCH.to_owned())])
+}
+
+/// A spend is refused for an alarm of this node, whose state is sound: nothing was applied.
+pub(super) fn no_spends(alarm: &str) -> Status {
+    if alarm == DISK_LOW {
+        return storage_low();
+    }
+    let message = format!("the leader takes no spends while its alarm {alarm} stands");
+    refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
+}
+
+/// Too little room on disks for new orders: not on this leader's, or not on a quorum's.
+fn storage_low() -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_retry_info(Some(ROOM_RETRY));
+    let message = format!("the alarm {DISK_LOW} stands: too little room on disks to order anything more");
+    let metadata = vec![("alarm", DISK_LOW.to_owned())];
+    build(Code::ResourceExhausted, ErrorReason::StorageLow, &message, metadata, details)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use onespend_adapters::chain::fake::FakeChain;
+    use onespend_proto::reason;
+    use tempfile::TempDir;
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::agreement::UNDECIDED;
+    use crate::grpc::api::Api;
+    use crate::leader::sign::FROZEN;
+    use crate::leader::watch_chain::UNFOLLOWABLE;
+    use crate::restored::RESTORED;
+    use crate::specimen::{self, request, soon};
+
+    /// What a spend is told while only this alarm stands.
+    async fn told(api: &Arc<Api>, alarm: &'static str) -> (Code, String, Option<String>, bool) {
+        api.alarms.raise(alarm, "on purpose");
+        let gather = || {
+            let facts = api.demand_synced_chain();
+            std::future::ready(facts.and(Err(Status::internal("nothing stopped it"))))
+        };
+        let refused = api.decisions.decide(soon(), request(alarm), gather).await.unwrap_err();
+        api.alarms.clear(alarm);
+        let info = refused.get_details_error_info().unwrap();
+        let waits = refused.get_details_retry_info().is_some();
+        (refused.code(), info.reason, info.metadata.get("alarm").cloned(), waits)
+    }
+
+    /// safety 27: of a sound state a refusal is known to be final, and is told as such; of another one nothing is.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_alarm_refuses_for_certain_unless_the_state_itself_is_in_doubt() {
+        let folder = TempDir::new().unwrap();
+        let api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
+        for alarm in [UNFOLLOWABLE, FROZEN, RESTORED] {
+            let wanted = (Code::FailedPrecondition, reason::ALARM.to_owned(), Some(alarm.to_owned()), false);
+            assert_eq!(told(&api, alarm).await, wanted);
+        }
+        let wanted = (Code::ResourceExhausted, reason::STORAGE_LOW.to_owned(), Some(DISK_LOW.to_owned()), true);
+        assert_eq!(told(&api, DISK_LOW).await, wanted);
+        let wanted = (Code::Unavailable, reason::NOT_SERVING.to_owned(), Some(MISMATCH.to_owned()), false);
+        assert_eq!(told(&api, MISMATCH).await, wanted);
+        // Also beside an alarm that would refuse for certain.
+        api.alarms.raise(UNFOLLOWABLE, "on purpose");
+        assert_eq!(told(&api, MISMATCH).await, wanted);
+        api.alarms.clear(UNFOLLOWABLE);
+        // What is only reported stops nothing: next comes the bitcoind, which nobody watches here.
+        assert_eq!(told(&api, UNDECIDED).await.1, reason::CHAIN_NOT_SYNCED);
+    }
+}
