@@ -1,11 +1,14 @@
 //! A tiny HTTP client for the health port: GET, one answer, close; or many questions on one connection ([`Asker`]).
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The largest answer that is read; `/metrics` is the longest.
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+/// What `/metrics` calls the permits that a signer's memory refused.
+const REFUSALS: &str = "onespend_signer_memory_refusals_total";
 
 /// What the health port said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,27 @@ pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<Ans
 /// The status of `path`, or 0 when there is no answer.
 pub fn status(address: SocketAddr, path: &str, timeout: Duration) -> u16 {
     get(address, path, timeout).map_or(0, |answer| answer.status)
+}
+
+/// How often the memories of a node's signers have refused a permit, by the rule that was broken.
+///
+/// # Errors
+/// As [`get`].
+pub fn memory_refusals(address: SocketAddr, timeout: Duration) -> io::Result<BTreeMap<String, u64>> {
+    get(address, "/metrics", timeout).map(|answer| refusals_by_rule(&answer.body))
+}
+
+fn refusals_by_rule(metrics: &str) -> BTreeMap<String, u64> {
+    let shown = metrics.lines().filter_map(|line| {
+        let (labels, count) = line.strip_prefix(REFUSALS)?.split_once("\"} ")?;
+        let (_, rule) = labels.split_once("rule=\"")?;
+        Some((rule.to_owned(), count.parse::<u64>().ok()?))
+    });
+    let mut by_rule: BTreeMap<String, u64> = BTreeMap::new();
+    for (rule, count) in shown {
+        *by_rule.entry(rule).or_default() += count;
+    }
+    by_rule
 }
 
 /// Asks one health port many times a second on one connection. After a failure the next question connects anew.
@@ -145,6 +169,17 @@ mod tests {
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\nno length"), None);
         assert_eq!(parse(b"SSH-2.0-x\r\n\r\n"), None);
         assert_eq!(parse(b"HTTP/1.1 200"), None);
+    }
+
+    #[test]
+    fn refusals_are_counted_by_rule() {
+        let metrics = "# TYPE onespend_signer_memory_refusals_total counter\n\
+            onespend_signer_memory_refusals_total{signer=\"hot\",rule=\"frozen\"} 0\n\
+            onespend_signer_memory_refusals_total{signer=\"hot\",rule=\"other_transaction\"} 2\n\
+            onespend_signer_memory_refusals_total{signer=\"warm\",rule=\"other_transaction\"} 1\n\
+            onespend_signer_frozen{signer=\"hot\"} 1\n";
+        let by_rule = [("frozen".to_owned(), 0_u64), ("other_transaction".to_owned(), 3)];
+        assert_eq!(refusals_by_rule(metrics), BTreeMap::from(by_rule));
     }
 
     #[test]

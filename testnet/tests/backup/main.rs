@@ -28,6 +28,8 @@ use second::{SECOND_ID, Second};
 const WARM: usize = 2;
 /// The load ends at this many, whatever else happens: the wallet has more coins.
 const MAX_LOAD: usize = 20;
+/// What is paid after the backup, and in a block, or in mempools only, when the cluster is lost.
+const AFTER: [&str; 2] = ["mined-after", "pending-after"];
 
 /// safety 30: the payment that was ordered after the backup is paid once, whoever orders it again.
 #[tokio::test(flavor = "multi_thread")]
@@ -67,6 +69,7 @@ async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
     second.confirm().await;
 
     what_was_paid_after_the_backup_is_not_signed_again(&second).await;
+    nor_is_its_replacement(&scene, &second).await;
     scene.expect("anew");
     let paid = second.client().create_payment(order("anew")).await.unwrap().payment.unwrap();
     assert_eq!(paid.attempts[0].fence >> 48, 2, "the epoch went up with the restore and with the word of the operator");
@@ -148,7 +151,7 @@ fn a_damaged_backup_is_refused(backup: &Path) {
 /// Copies what the primary's signer remembers, once it is stopped: everything was signed there.
 fn keep_memory(scene: &mut Scene) -> PathBuf {
     let index = scene.cluster.find("/primary").unwrap();
-    for payment_id in ["mined-after", "pending-after"] {
+    for payment_id in AFTER {
         assert_eq!(scene.signed_by(index, payment_id), 1, "the primary signed {payment_id}");
     }
     let node = scene.cluster.node(index).unwrap();
@@ -215,7 +218,7 @@ async fn strangers_are_not_let_in(scene: &Scene, second: &Second) {
 
 /// Nobody has told the new cluster of it; what the signer remembers stands between the order and a second payment.
 async fn what_was_paid_after_the_backup_is_not_signed_again(second: &Second) {
-    for payment_id in ["mined-after", "pending-after"] {
+    for payment_id in AFTER {
         // The order is taken, because its name is free; the answer may also be that it takes too long.
         let answer = second.client().create_payment(order(payment_id)).await;
         let shown = eventually("the payment is there", async || {
@@ -231,4 +234,30 @@ async fn what_was_paid_after_the_backup_is_not_signed_again(second: &Second) {
     // Nor is an order under another content taken for it later.
     let other = v1::CreatePaymentRequest { recipients: vec![scene::recipient("else")], ..order("mined-after") };
     assert_eq!(reason(second.client().create_payment(other).await), "PAYMENT_ID_REUSED");
+}
+
+/// safety 8: of what is granted and not signed a replacement is granted, under a number and with coins that the signer has
+/// never signed for. What it remembers of the payment stands between that and a second payment.
+async fn nor_is_its_replacement(scene: &Scene, second: &Second) {
+    for payment_id in AFTER {
+        let before = second.refusals_but_for("other_transaction").unwrap();
+        let bump = v1::BumpFeeRequest {
+            wallet_id: WALLET.to_owned(),
+            payment_id: payment_id.to_owned(),
+            fee: Some(v1::bump_fee_request::Fee::FeerateSatVb(9.0)),
+            ..Default::default()
+        };
+        let bumped = second.client().bump_fee(bump).await.unwrap().payment.unwrap();
+        assert_eq!((bumped.state(), bumped.attempts.len()), (PaymentState::Signing, 2), "{bumped:?}");
+        eventually("a signer refuses the replacement", async || {
+            let refused = second.refusals_but_for("other_transaction")?;
+            if refused > before { Ok(()) } else { Err(format!("{refused} refusals for other rules")) }
+        })
+        .await;
+    }
+    for payment_id in AFTER {
+        assert_eq!(second.signed(payment_id), 0, "{payment_id} is signed again");
+        let paid_by = scene.paid_by(payment_id);
+        assert_eq!(paid_by.len(), 1, "{payment_id} is paid by {paid_by:?}");
+    }
 }

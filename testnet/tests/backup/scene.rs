@@ -1,12 +1,14 @@
 //! The cluster that will be lost, its payments, and waiting for what must come.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::hashes::{Hash, hash160};
-use bitcoin::{Amount, ScriptBuf, WPubkeyHash};
+use bitcoin::{Amount, ScriptBuf, Transaction, Txid, WPubkeyHash};
 use onespend_proto::client::{Client, ClientError};
 use onespend_proto::v1::recipient::Destination;
 use onespend_proto::v1::{self, PaymentState};
@@ -17,6 +19,7 @@ use onespend_testnet::oracle::chain::{self, Orders};
 use onespend_testnet::oracle::deaths::Spends;
 use onespend_testnet::oracle::signer_log;
 use onespend_testnet::{grpc, programs};
+use serde_json::json;
 
 const NODES: usize = 3;
 const SEED: u64 = 29;
@@ -138,6 +141,23 @@ impl Scene {
             if pools.iter().all(|pool| *pool == pools[0]) { Ok(()) } else { Err(format!("{pools:?}")) }
         })
         .await;
+    }
+
+    /// What pays a payment's recipient, in blocks and in any mempool.
+    pub fn paid_by(&self, payment_id: &str) -> BTreeSet<Txid> {
+        let bitcoinds = self.cluster.bitcoinds();
+        let blocks = chain::read_blocks(&bitcoinds[0], self.first_height).unwrap();
+        let mut all: Vec<Transaction> = blocks.into_iter().flat_map(|block| block.txdata).collect();
+        for bitcoind in bitcoinds {
+            let pool: Vec<String> = bitcoind.call("getrawmempool", &[]).unwrap();
+            for txid in pool {
+                let raw: String = bitcoind.call("getrawtransaction", &[json!(txid)]).unwrap();
+                all.push(deserialize_hex(&raw).unwrap());
+            }
+        }
+        let script = payee(payment_id);
+        let paying = all.iter().filter(|one| one.output.iter().any(|output| output.script_pubkey == script));
+        paying.map(Transaction::compute_txid).collect()
     }
 
     /// How often a node's signer signed for a payment.

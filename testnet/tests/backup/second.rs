@@ -10,7 +10,7 @@ use onespend_proto::client::Client;
 use onespend_proto::v1;
 use onespend_testnet::cluster::{Addresses, CLUSTER_ID, Cluster, Credentials, FINALITY_DEPTH, Node, SIGNER};
 use onespend_testnet::process::Process;
-use onespend_testnet::programs;
+use onespend_testnet::{health, programs};
 use serde_json::Value;
 
 use crate::scene::{eventually, following, onespend, signed};
@@ -19,6 +19,7 @@ use crate::scene::{eventually, following, onespend, signed};
 pub const SECOND_ID: &str = "demo-2";
 const NODES: usize = 3;
 const STOP_GRACE: Duration = Duration::from_secs(20);
+const ASK: Duration = Duration::from_secs(5);
 /// A certificate that is not let in is refused at once; the client tries again for so long.
 const STRANGERS_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -323,6 +324,16 @@ audit_log = '{node}/signer.log'
     /// How often the nodes' signers signed for a payment.
     pub fn signed(&self, payment_id: &str) -> usize {
         self.signer_logs().iter().map(|log| signed(log, payment_id)).sum()
+    }
+
+    /// How often the memories of the nodes' signers have refused for other rules than this one.
+    pub fn refusals_but_for(&self, rule: &str) -> Result<u64, String> {
+        let mut refusals = 0;
+        for address in &self.addresses {
+            let by_rule = health::memory_refusals(address.health, ASK).map_err(|error| error.to_string())?;
+            refusals += by_rule.iter().filter(|(other, _)| *other != rule).map(|(_, count)| count).sum::<u64>();
+        }
+        Ok(refusals)
     }
 
     pub fn signer_logs(&self) -> Vec<PathBuf> {

@@ -4,6 +4,7 @@
 
 mod change;
 mod outside;
+mod permits;
 mod recovery;
 mod replace;
 mod scene;
@@ -27,6 +28,9 @@ fn payments_are_replaced_cancelled_and_signed_outside_and_paid_at_most_once() {
         outside::a_permit_is_submitted_later_by_whoever_may_pay_and_another_leader_records_it(&mut scene).await;
         outside::a_quorum_of_keys_signs_a_permit(&mut scene).await;
         outside::a_fenced_attempt_is_aborted_and_its_coins_are_free(&mut scene).await;
+        permits::a_callers_own_transaction_is_permitted_signed_outside_and_submitted(&mut scene).await;
+        permits::an_older_permit_that_is_signed_pays_and_the_newer_is_given_up(&mut scene).await;
+        permits::a_cancellation_is_permitted_and_signed_outside(&mut scene).await;
         outside::single_coins_are_followed_without_a_descriptor(&mut scene).await;
         recovery::a_restored_folder_signs_nothing_until_an_operator_confirms(&mut scene).await;
         recovery::folders_put_back_without_a_mark_are_noticed_by_what_a_signer_remembers(&mut scene).await;

@@ -15,6 +15,9 @@ use onespend_testnet::hot::WALLET;
 
 use crate::scene::{PATIENCE, Scene, eventually, on_wire, payee, reason, recipient};
 
+/// The key of the wallet `fenced` that proves what its signer has fenced.
+pub const FENCE_KEY: [u8; 32] = [77; 32];
+
 fn master(seed: u8) -> Xpriv {
     Xpriv::new_master(Network::Regtest, &[seed; 32]).unwrap()
 }
@@ -35,7 +38,7 @@ async fn register(scene: &Scene, wallet: &str, descriptor: &str, fence_key: &[u8
 }
 
 /// What the keys of these seeds make of a permit.
-fn sign(secp: &Secp256k1<All>, permit: &[u8], seeds: &[u8]) -> Vec<u8> {
+pub fn sign(secp: &Secp256k1<All>, permit: &[u8], seeds: &[u8]) -> Vec<u8> {
     let mut psbt = Psbt::deserialize(permit).unwrap();
     for seed in seeds {
         psbt.sign(&master(*seed), secp).unwrap();
@@ -148,7 +151,7 @@ pub async fn a_quorum_of_keys_signs_a_permit(scene: &mut Scene) {
 /// safety 6: a coin that may have been signed for is free again once its signer has proved that it never will be.
 pub async fn a_fenced_attempt_is_aborted_and_its_coins_are_free(scene: &mut Scene) {
     let secp = Secp256k1::new();
-    let fence_key = Keypair::from_seckey_slice(&secp, &[77; 32]).unwrap();
+    let fence_key = Keypair::from_seckey_slice(&secp, &FENCE_KEY).unwrap();
     let public_key = fence_key.x_only_public_key().0.serialize();
     register(scene, "fenced", &format!("wpkh({})", public(&secp, 5)), &public_key).await;
     let coin = scene.fund("fenced", 1).await[0];

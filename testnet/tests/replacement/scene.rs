@@ -79,8 +79,18 @@ impl Scene {
     }
 
     pub async fn bump(&self, payment_id: &str, sat_vb: f64) -> Result<v1::BumpFeeResponse, ClientError> {
+        self.bump_of(WALLET, payment_id, sat_vb).await
+    }
+
+    /// The same for a payment of any wallet.
+    pub async fn bump_of(
+        &self,
+        wallet: &str,
+        payment_id: &str,
+        sat_vb: f64,
+    ) -> Result<v1::BumpFeeResponse, ClientError> {
         let request = v1::BumpFeeRequest {
-            wallet_id: WALLET.to_owned(),
+            wallet_id: wallet.to_owned(),
             payment_id: payment_id.to_owned(),
             fee: Some(v1::bump_fee_request::Fee::FeerateSatVb(sat_vb)),
             ..Default::default()

@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use onespend_proto::reason;
 use onespend_proto::v1::{self, PaymentState};
+use onespend_testnet::health;
+use onespend_testnet::hot::WALLET;
 use onespend_testnet::process::Process;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::draft::{FEE_SAT, ask_to_sign, release};
-use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, need};
+use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, fresh_id, need};
 
 const TTL: Duration = Duration::from_mins(10);
 /// Entries that make several snapshots, and more than a node purges at once (512).
 const ENTRIES: u64 = 1_100;
 /// More than any election takes.
 const SEVERAL_ELECTIONS: Duration = Duration::from_secs(3);
+const ASK: Duration = Duration::from_secs(5);
 
 /// The oldest entry in the log of a data folder, past the node, which may be running.
 pub fn oldest_entry(data_dir: &Path) -> u64 {
@@ -93,6 +96,7 @@ async fn an_intent_that_only_a_snapshot_carries_is_signed_by_the_node_that_leads
 
 /// safety 12, 30: yesterday's data folder against today's signer. Every node is put back to a copy that nobody
 /// marked, and each node's signer has signed since: the first that leads notices, nothing is permitted, and none signs again.
+/// When an operator has confirmed too soon, the signer that signed a payment is asked for it again, and refuses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn yesterdays_data_folders_make_todays_signers_refuse() {
     let mut scene = Scene::start(Stage { name: "yesterday", coins: 8, ..Stage::default() }).await;
@@ -105,15 +109,17 @@ async fn yesterdays_data_folders_make_todays_signers_refuse() {
     scene.primary();
     drive(&scene, ENTRIES).await;
     // Today every node's signer signs something.
+    let mut today = Vec::new();
     for index in 0..NODES {
         scene.hand_over(index, "/primary").await;
         let payment = scene.pay(&format!("today-{index}"), 2.0).await;
         scene.in_every_mempool(&payment.txid, None).await;
         assert_eq!(scene.signed_by(index, &payment.payment_id).len(), 1);
+        today.push(payment);
     }
 
     stop_all(&mut scene);
-    let before: Vec<usize> = (0..NODES).map(|index| scene.signatures(index).len()).collect();
+    let before = signatures(&scene);
     for index in 0..NODES {
         fs::remove_dir_all(scene.cluster.nodes()[index].data_folder()).unwrap();
         copy(&scene, index, "yesterday", "data");
@@ -130,12 +136,74 @@ async fn yesterdays_data_folders_make_todays_signers_refuse() {
         scene.hand_over(index, "/leader").await;
         warns_of(&scene, index, "RECOVERY_MODE").await;
     }
-    let after: Vec<usize> = (0..NODES).map(|index| scene.signatures(index).len()).collect();
-    assert_eq!(before, after, "no signer has signed anything");
+    assert_eq!(before, signatures(&scene), "no signer has signed anything");
+
+    confirm(&scene).await;
+    what_was_lost_is_not_signed_again(&mut scene, 0, &today[0]).await;
+    assert_eq!(before, signatures(&scene), "nor when it was asked");
     // What was signed today is mined: the chain has each payment once, whatever the log says.
     scene.mine(6);
     scene.judge_chain(&["today-0", "today-1", "today-2"]);
     scene.finish().await;
+}
+
+/// safety 8, 11: a payment that is lost is ordered again, and then bumped, where its signer leads. Its name is free in this
+/// log and its old coin is nobody's, so both are granted, with another coin. The attempt has a number that the signer
+/// has signed; the bump has one that it has never seen, and coins that it has never signed for, and only what it
+/// remembers of the payment as a whole speaks against it.
+async fn what_was_lost_is_not_signed_again(scene: &mut Scene, signed_by: usize, lost: &v1::Payment) {
+    let payment_id = lost.payment_id.as_str();
+    scene.hand_over(signed_by, "/primary").await;
+    let (before, _) = refusals(scene, signed_by).unwrap();
+    let again = scene.pay(payment_id, 2.0).await;
+    assert_eq!((again.state(), again.attempts.len()), (PaymentState::Signing, 1), "{again:?}");
+    let old = &lost.attempts[0].inputs;
+    assert!(!again.attempts[0].inputs.iter().any(|coin| old.contains(coin)), "both could confirm: {again:?}");
+    eventually("the signer refuses", async || {
+        let (all, _) = refusals(scene, signed_by)?;
+        need(all > before, || format!("{all} refusals"))
+    })
+    .await;
+
+    let (_, before) = refusals(scene, signed_by).unwrap();
+    let bumped = scene.bump(payment_id, 9.0).await.unwrap().payment.unwrap();
+    assert_eq!((bumped.state(), bumped.attempts.len()), (PaymentState::Signing, 2), "{bumped:?}");
+    eventually("the signer refuses the bump", async || {
+        let (_, others) = refusals(scene, signed_by)?;
+        need(others > before, || format!("{others} refusals for other rules"))
+    })
+    .await;
+    assert_eq!(scene.signed_by(signed_by, payment_id).len(), 1, "what it signed today");
+    // Another node's signer knows nothing of this payment: it must not be the next to be asked.
+    let (request_id, wallet_id, note) = (fresh_id(), WALLET.to_owned(), format!("{payment_id} is paid already"));
+    scene.operator.freeze_wallet(v1::FreezeWalletRequest { request_id, wallet_id, note }).await.unwrap();
+}
+
+/// How often the memory of a node's signer has refused: in all, and for other rules than that a number is one
+/// transaction.
+fn refusals(scene: &Scene, index: usize) -> Result<(u64, u64), String> {
+    let address = scene.cluster.nodes()[index].addresses().health;
+    let by_rule = health::memory_refusals(address, ASK).map_err(|error| error.to_string())?;
+    let all: u64 = by_rule.values().sum();
+    Ok((all, all - by_rule.get("other_transaction").copied().unwrap_or(0)))
+}
+
+/// How much each node's signer has signed.
+fn signatures(scene: &Scene) -> Vec<usize> {
+    (0..NODES).map(|index| scene.signatures(index).len()).collect()
+}
+
+/// An operator's word, once the state was compared with the mempools.
+async fn confirm(scene: &Scene) {
+    eventually("the operator's word is taken", async || {
+        let request = v1::ConfirmRecoveryRequest {
+            note: "this test knows what was paid today".to_owned(),
+            i_have_checked: true,
+            ..Default::default()
+        };
+        scene.operator.confirm_recovery(request).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
 }
 
 /// Waits until a node has an alarm, so that it takes no spends.
