@@ -26,7 +26,9 @@ const DEFAULT_COMMANDS: usize = 10_000;
 /// Coins that each of the first wallets begins with.
 const FIRST_COINS: u32 = 5;
 /// Wallets that are there from the beginning; the others come when the stream says so.
-const FIRST_WALLETS: usize = 4;
+const FIRST_WALLETS: usize = 5;
+/// What is counted, so that a run shows that it got there.
+const SEEN: usize = 10;
 /// Finality depth that the first wallets begin with.
 const FIRST_DEPTH: u32 = 3;
 
@@ -41,7 +43,7 @@ fn number(variable: &str, default: usize) -> usize {
 fn every_invariant_holds_after_every_command_and_the_history_is_right() {
     let wanted = number("ONESPEND_CORE_COMMANDS", DEFAULT_COMMANDS);
     let seed = number("ONESPEND_CORE_SEED", 1) as u64;
-    let seen = Cell::new([0; 7]);
+    let seen = Cell::new([0; SEEN]);
     let mut worlds = 0;
     // The first round gets there, or nearly so: worlds differ in how many of their steps are commands.
     for round in 0.. {
@@ -54,15 +56,17 @@ fn every_invariant_holds_after_every_command_and_the_history_is_right() {
         worlds += more;
     }
     // A stream that never gets that far would prove nothing.
-    let [commands, payments, settled, died, replaced, cancelled, children] = seen.get();
-    println!("commands, payments, settled, died, replaced, cancelled, children: {:?}", seen.get());
+    let [commands, payments, settled, died, replaced, cancelled, children, followed, reserved, spent] = seen.get();
+    println!("commands, payments, settled, died, replaced, cancelled, children: {:?}", &seen.get()[..7]);
+    println!("single coins followed, reservations of such, those that were spent: {:?}", &seen.get()[7..]);
     assert!(commands >= wanted, "only {commands} commands were tried");
     assert!(payments > worlds && settled > worlds / 2 && died > worlds / 20, "{commands} commands: {:?}", seen.get());
     assert!(replaced > worlds && cancelled > worlds / 4 && children > worlds / 20, "{:?}", seen.get());
+    assert!(followed > worlds && reserved > worlds / 10 && spent > worlds / 10, "{:?}", seen.get());
 }
 
 /// Lets so many worlds go their ways, which follow from the seed and the round, and adds what came of them to `seen`.
-fn play(seed: u64, round: u64, worlds: usize, seen: &Cell<[usize; 7]>) {
+fn play(seed: u64, round: u64, worlds: usize, seen: &Cell<[usize; SEEN]>) {
     let config = Config {
         cases: u32::try_from(worlds).unwrap(),
         failure_persistence: None,
@@ -93,6 +97,9 @@ fn play(seed: u64, round: u64, worlds: usize, seen: &Cell<[usize; 7]>) {
             world.oracle.replaced,
             world.oracle.cancelled,
             world.oracle.children,
+            world.oracle.followed.len(),
+            world.oracle.reserved_singles,
+            world.oracle.spent_singles(&world.chain),
         ];
         let mut sums = seen.get();
         sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);

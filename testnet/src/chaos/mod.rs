@@ -251,12 +251,14 @@ impl<'a> Run<'a> {
         let mut progress = Progress::count("chaos", self.plan.duration.as_secs());
         let mut planned = faults.iter().peekable();
         let mut judged = Instant::now();
-        while (self.began.elapsed() < self.plan.duration || planned.peek().is_some()) && self.caught.is_none() {
+        while self.is_to_go_on(planned.peek().is_some()) {
             // First the end of those whose time is over: the next one of their track may be due as well.
             self.stage.tend(&self.history)?;
+            let owed = self.stage.take_owed();
             let (now, stage) = (self.began.elapsed(), &self.stage);
-            if let Some(fault) = planned.next_if(|fault| fault.at <= now && stage.is_ready_for(fault.kind)) {
-                self.strike(fault, &progress)?;
+            let due = |fault: &&Planned| fault.at <= now && stage.is_ready_for(fault.kind);
+            if let Some(fault) = owed.or_else(|| planned.next_if(due).cloned()) {
+                self.strike(&fault, &progress)?;
             }
             if judged.elapsed() >= JUDGE_PACE {
                 self.look(&progress)?;
@@ -269,6 +271,12 @@ impl<'a> Run<'a> {
         self.seconds = self.began.elapsed().as_secs();
         progress.finish();
         Ok(())
+    }
+
+    /// Until its time is over, every fault has struck, and a late signature has come if one was to come.
+    fn is_to_go_on(&self, has_more: bool) -> bool {
+        let in_time = self.began.elapsed() < self.plan.duration;
+        (in_time || has_more || self.stage.owes_late_signature()) && self.caught.is_none()
     }
 
     fn strike(&mut self, fault: &Planned, progress: &Progress) -> Result<()> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::blocks::Blocks;
 use super::failpoints::ControlFile;
-use super::late::{Late, Pending};
+use super::late::{Late, Pending, Tries};
 use super::schedule::{Kind, Planned, Target};
 use super::violation::Violation;
 use crate::cluster::{Cluster, FINALITY_DEPTH, Node, Replacement};
@@ -25,6 +25,8 @@ const DAY_MS: i64 = 86_400_000;
 const MINUTE_MS: u64 = 60_000;
 /// Blocks that a reorganisation replaces at most: all that are below the depth at which a payment is settled.
 pub const MAX_REORG: u32 = FINALITY_DEPTH - 1;
+/// What the history calls a late signature that did not come.
+const IN_VAIN: &str = "late_signature_in_vain";
 
 /// A fault that has struck and not ended.
 #[derive(Clone, Debug)]
@@ -59,6 +61,7 @@ pub struct Stage {
     newest_id: u64,
     lost: Lost,
     late: Late,
+    tries: Tries,
     /// Whether a bitcoind is on a branch of its own, off the network.
     has_branch: bool,
     pending: Pending,
@@ -84,6 +87,7 @@ impl Stage {
             newest_id,
             lost: Lost::Nothing,
             late: Late::Nothing,
+            tries: Tries::default(),
             has_branch: false,
             pending,
             active,
@@ -107,7 +111,7 @@ impl Stage {
         &self.primaries
     }
 
-    /// How often each kind of fault has struck.
+    /// How often each kind of fault has struck; of late signatures those that came.
     pub fn struck(&self) -> &BTreeMap<&'static str, u64> {
         &self.struck
     }
@@ -146,9 +150,15 @@ impl Stage {
         let until = Instant::now() + planned.lasts;
         let active = Active { planned: planned.clone(), hit, start_ns, until };
         self.begin(&active).with_context(|| format!("{} on {}", planned.kind.name(), hit + 1))?;
-        *self.struck.entry(planned.kind.name()).or_default() += 1;
+        if planned.kind != Kind::LateSignature {
+            self.count(planned.kind); // whether that one takes effect is seen at its end
+        }
         self.active.push(active);
         Ok(())
+    }
+
+    fn count(&mut self, kind: Kind) {
+        *self.struck.entry(kind.name()).or_default() += 1;
     }
 
     /// Ends the faults whose time is over, and starts again what ended by itself.
@@ -251,7 +261,7 @@ impl Stage {
     }
 
     fn finish(&mut self, active: &Active, history: &History) -> Result<()> {
-        let hit = active.hit;
+        let (hit, mut fault) = (active.hit, active.planned.kind.name());
         match active.planned.kind {
             Kind::Partition | Kind::CallersCut => {
                 self.cluster.wires()?.callers(hit)?.heal();
@@ -276,6 +286,9 @@ impl Stage {
             Kind::LateSignature => {
                 self.set_failpoints(hit, |now| now.sign_held = false)?;
                 self.isolate(hit, Link::Open)?;
+                if !self.end_late_signature(active) {
+                    fault = IN_VAIN;
+                }
             }
             Kind::ClockJump => self.set_failpoints(hit, |now| now.wall_offset_ms = 0)?,
             Kind::BitcoindPause
@@ -287,7 +300,7 @@ impl Stage {
             Kind::WipedDisk => {}
         }
         history.record_fault(FaultSeen {
-            fault: active.planned.kind.name(),
+            fault,
             on: format!("{}", hit + 1),
             start_ns: active.start_ns,
             end_ns: history.now(),

@@ -1,6 +1,8 @@
 //! Whether the callers' answers can be believed: the same request gets the same answer, what must be refused is
 //! refused, the log's order is the order of time, and what was acknowledged is found later.
 
+mod decided;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reservations::least_ttl_ns;
@@ -46,6 +48,7 @@ pub fn judge(calls: &[Call]) -> Vec<String> {
     faults.extend(unexplained(calls));
     faults.extend(other_coins(calls));
     faults.extend(different_answers(calls));
+    faults.extend(decided::judge(calls));
     faults.extend(out_of_time(calls));
     faults.extend(reused_scripts(calls));
     faults.extend(disorder(calls));
@@ -137,7 +140,7 @@ fn different_answers(calls: &[Call]) -> Vec<String> {
         let Some(now) = identity(call) else { continue };
         match first.get(&(call.caller, call.request_id.as_str())) {
             None => drop(first.insert((call.caller, &call.request_id), (call, now))),
-            // Two refusals may be for different reasons: a coin that was reserved is spent by now.
+            // Two refusals are looked at by themselves: see `decided`.
             Some((_, then)) if *then == now || (then.starts_with("refused") && now.starts_with("refused")) => {}
             Some((_, then)) => faults.push(said(call, &format!("was answered {now}, and before that {then}"))),
         }

@@ -54,6 +54,39 @@ fn another_answer_to_the_same_request_is_caught() {
     assert_eq!(judge(&[first, other_caller]).len(), 0);
 }
 
+/// A request is decided once, also where it is refused.
+#[test]
+fn another_decided_refusal_of_the_same_request_is_caught() {
+    let at = |from_ms, reason: &str| reserve("a", from_ms, refused(reason));
+    assert_eq!(judge(&[at(0, "OUTPOINT_RESERVED"), at(10, "OUTPOINT_RESERVED")]).len(), 0);
+    assert_eq!(judge(&[at(0, "OUTPOINT_RESERVED"), at(10, "OUTPOINT_SPENT")]).len(), 1);
+    assert_eq!(judge(&[at(0, "RESERVATION_EXPIRED"), at(10, "STALE_FENCE")]).len(), 1);
+    assert_eq!(judge(&[at(0, "NOT_OWNER"), at(2, "PAYMENT_ID_REUSED")]).len(), 1, "also where they overlap");
+    assert_eq!(judge(&[at(0, "OUTPOINT_RESERVED"), at(10, "CHAIN_NOT_SYNCED"), at(20, "OUTPOINT_RESERVED")]).len(), 0);
+    let lie = |from_ms, reason| Call { must_fail: Some("the fence is not that of the grant"), ..at(from_ms, reason) };
+    assert_eq!(judge(&[lie(0, "STALE_FENCE"), lie(10, "RESERVATION_EXPIRED")]).len(), 1, "a lie has one answer, too");
+    assert_eq!(judge(&[at(0, "OUTPOINT_RESERVED"), lie(10, "STALE_FENCE")]).len(), 0, "an id that was used before");
+    let other_caller = Call { caller: 2, ..at(10, "OUTPOINT_SPENT") };
+    assert_eq!(judge(&[at(0, "OUTPOINT_RESERVED"), other_caller]).len(), 0);
+}
+
+/// The leader refuses by itself what it sees at once; only the log's decision is remembered.
+#[test]
+fn a_refusal_from_before_the_decision_may_be_for_another_reason_and_one_from_after_it_may_not() {
+    let sign = |from_ms, reason| {
+        let (payment_id, reservation_id) = ("p1".to_owned(), "r-1".to_owned());
+        let asked = Asked::Sign { payment_id, amount_sat: 7, reservation_id, fence: 1 };
+        call("a", from_ms, from_ms + 5, asked, refused(reason))
+    };
+    let (checked, decided) = ("FOREIGN_INPUT", "RESERVATION_EXPIRED");
+    assert_eq!(judge(&[sign(0, checked), sign(10, decided)]).len(), 0, "its answer was lost before");
+    assert_eq!(judge(&[sign(0, decided), sign(3, checked)]).len(), 0, "checked before it was decided, perhaps");
+    assert_eq!(judge(&[sign(0, decided), sign(10, checked)]).len(), 1, "it had its answer");
+    assert_eq!(judge(&[sign(0, checked), sign(10, "OUTPUT_INVALID")]).len(), 0, "nothing was decided");
+    let several = [sign(0, checked), sign(10, decided), sign(20, decided), sign(30, "STALE_FENCE")];
+    assert_eq!(judge(&several).len(), 1);
+}
+
 fn reserve_until(request: &str, from_ms: u64, answer: Answer) -> Call {
     call(request, from_ms, from_ms + 5, Asked::Reserve { outpoints: vec![], ttl_ms: None }, answer)
 }

@@ -6,7 +6,7 @@ use onespend_core::ids::{Height, ReservationId};
 use onespend_core::outcome::{Outcome, Rejection};
 use onespend_core::wallet::Keychain;
 
-use super::{pick, wallet_id};
+use super::{attempts, pick, wallet_id};
 use crate::world::World;
 use crate::world::chain::foreign_script;
 use crate::world::wallets::{ADDRESSES, fixtures};
@@ -17,12 +17,30 @@ pub fn mine(world: &mut World, wanted: u32, coinbase_to: Option<usize>) {
     assert_eq!(outcome, Outcome::Recorded);
 }
 
+/// A spend of a coin of ours that the service knows nothing of. Most rob an attempt, a reservation, or a wallet that
+/// follows single coins.
+pub(super) fn spend_outside(world: &mut World, at: usize) {
+    let signed_for = attempts(world).into_iter().flat_map(|(.., transaction)| transaction.input);
+    let exposed: Vec<OutPoint> = signed_for.map(|input| input.previous_output).collect();
+    let held = world.state.reservations_from(ReservationId(0)).flat_map(|(_, held)| held.outpoints.clone());
+    let robbed = match at % 5 {
+        0 | 1 => pick(&exposed, at / 5),
+        2 => pick(&held.collect::<Vec<_>>(), at / 5),
+        3 => pick(&world.oracle.unspent_singles(&world.chain), at / 5),
+        _ => None,
+    };
+    let coins: Vec<OutPoint> = world.chain.coins.keys().copied().collect();
+    if let Some(coin) = robbed.or_else(|| pick(&coins, at)) {
+        world.chain.spend(&[coin]);
+    }
+}
+
 /// Facts that contradict the state or each other are refused, and change nothing.
 pub(super) fn wrong_facts(world: &mut World, kind: u8, wanted: u32) {
     let mut ahead = world.chain.clone();
     let reward = (fixtures()[0].script(Keychain::External, 3), 5_000);
     let block = ahead.mine(Some(reward), |position| wanted & (1 << (position % 32)) != 0);
-    let (mut received, mut spent) = ahead.facts(&block, &world.registered);
+    let (mut received, mut spent) = ahead.facts(&block, &world.registered, &world.oracle.followed);
     let (mut at, mut previous, mut wallets) = (block.at, block.previous, world.state.wallet_count());
     let ours = received.iter_mut().find(|output| output.wallet == wallet_id(0)).unwrap();
     let known = world.state.utxos().find(|(_, utxo)| utxo.spent.is_some()).map(|(outpoint, _)| *outpoint);

@@ -4,19 +4,21 @@ pub mod facts;
 mod orders;
 mod retries;
 mod signatures;
+mod singles;
 pub mod step;
 
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::Transaction;
 use onespend_core::command::{Command, Recipient};
 use onespend_core::ids::{AttemptNo, Millis, PaymentId, PaymentKey, ReservationId};
 use onespend_core::limits::{Velocity, WalletLimits};
 use onespend_core::outcome::Outcome;
 use onespend_core::wallet::Keychain;
 
-use self::facts::{give_addresses, mine, recover, release_held, wrong_facts};
+use self::facts::{give_addresses, mine, recover, release_held, spend_outside, wrong_facts};
 use self::orders::ask;
 use self::retries::{ask_again, nobody_asks};
 use self::signatures::abort;
+use self::singles::follow;
 use self::step::Step;
 use crate::world::World;
 use crate::world::chain::foreign_script;
@@ -28,21 +30,7 @@ pub fn take(world: &mut World, step: &Step) {
         Step::Fund { wallet, address, sat } => {
             world.chain.fund(fixtures()[*wallet].script(Keychain::External, *address), *sat);
         }
-        Step::SpendOutside(at) => {
-            // Most rob an attempt or a reservation.
-            let signed_for = attempts(world).into_iter().flat_map(|(.., transaction)| transaction.input);
-            let exposed: Vec<OutPoint> = signed_for.map(|input| input.previous_output).collect();
-            let held = world.state.reservations_from(ReservationId(0)).flat_map(|(_, held)| held.outpoints.clone());
-            let robbed = match at % 4 {
-                0 | 1 => pick(&exposed, at / 4),
-                2 => pick(&held.collect::<Vec<_>>(), at / 4),
-                _ => None,
-            };
-            let coins: Vec<OutPoint> = world.chain.coins.keys().copied().collect();
-            if let Some(coin) = robbed.or_else(|| pick(&coins, *at)) {
-                world.chain.spend(&[coin]);
-            }
-        }
+        Step::SpendOutside(at) => spend_outside(world, *at),
         Step::Mine { wanted, coinbase_to } => mine(world, *wanted, *coinbase_to),
         Step::Reorganise { depth, mined, wanted } => {
             for _ in 0..(*depth).min(world.chain.blocks.len() - 1) {
@@ -65,6 +53,7 @@ pub fn take(world: &mut World, step: &Step) {
             world.ask("operator/alice", Command::UnfreezeWallet { wallet: wallet_id(*wallet) });
         }
         Step::GiveAddresses { wallet, internal, count } => give_addresses(world, *wallet, *internal, *count),
+        Step::Follow { coins, fault } => follow(world, coins, *fault),
         Step::Abort { at, honest } => abort(world, *at, *honest),
         Step::Recover(part) => recover(world, *part),
         Step::ReleaseHeld(at) => release_held(world, *at),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::world::wallets::fixtures;
+use crate::world::wallets::{SINGLE, fixtures};
 
 pub const CALLERS: [&str; 3] = ["client/payouts", "client/sweeps", "operator/alice"];
 /// Those of the first wallets that this service signs for.
@@ -22,6 +22,7 @@ pub enum Step {
     Freeze(usize),
     Unfreeze(usize),
     GiveAddresses { wallet: usize, internal: bool, count: u32 },
+    Follow { coins: Vec<usize>, fault: u8 },
     Reserve { wallet: usize, caller: usize, coins: Coins, ttl: u64, payment: Option<u8>, selected: bool },
     Renew { at: usize, caller: usize, ttl: u64 },
     Release { at: usize, caller: usize, others: bool },
@@ -59,7 +60,7 @@ pub enum Again {
 
 pub fn steps() -> impl Strategy<Value = Step> {
     let wallet = 0..fixtures().len();
-    let first = prop_oneof![8 => 0..SIGNED_FOR, 3 => Just(2), 1 => Just(3_usize)];
+    let first = prop_oneof![8 => 0..SIGNED_FOR, 3 => Just(2), 1 => Just(3_usize), 1 => Just(SINGLE)];
     let caller = 0..CALLERS.len();
     let some = || any::<prop::sample::Index>().prop_map(|index| index.index(1 << 20));
     let coins = prop::collection::vec(some(), 1..4);
@@ -74,11 +75,12 @@ pub fn steps() -> impl Strategy<Value = Step> {
     ];
     let deep = prop_oneof![6 => Just(1_usize), 3 => Just(2_usize), 1 => 3..6_usize];
     let fault = prop_oneof![2 => Just(0_u8), 1 => 1..15_u8];
+    let lie = prop_oneof![2 => Just(0_u8), 1 => 1..7_u8];
     prop_oneof![
         5 => (1..30_000_u64).prop_map(Step::Wait),
         12 => (wallet.clone(), 0..12_u32, 20_000..500_000_u64)
             .prop_map(|(wallet, address, sat)| Step::Fund { wallet, address, sat }),
-        4 => some().prop_map(Step::SpendOutside),
+        5 => some().prop_map(Step::SpendOutside),
         14 => (any::<u32>(), prop::option::weighted(0.1, wallet.clone()))
             .prop_map(|(wanted, coinbase_to)| Step::Mine { wanted, coinbase_to }),
         2 => (deep, 0..3_usize, any::<u32>())
@@ -94,6 +96,7 @@ pub fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(wallet, caller, coins, ttl, payment, selected)| {
                 Step::Reserve { wallet, caller, coins, ttl, payment, selected }
             }),
+        4 => (prop::collection::vec(some(), 1..4), lie).prop_map(|(coins, fault)| Step::Follow { coins, fault }),
         3 => (some(), caller.clone(), ttl).prop_map(|(at, caller, ttl)| Step::Renew { at, caller, ttl }),
         4 => (some(), caller.clone(), any::<bool>())
             .prop_map(|(at, caller, others)| Step::Release { at, caller, others }),

@@ -14,7 +14,7 @@ use onespend_core::wallet::{Keychain, SignerRef};
 
 use crate::world::World;
 use crate::world::chain::{foreign_script, transaction};
-use crate::world::wallets::fixtures;
+use crate::world::wallets::{SINGLE, fixtures};
 
 const FIRST: AttemptNo = AttemptNo(1);
 
@@ -60,7 +60,7 @@ fn sign_and_send(world: &mut World, key: &PaymentKey) {
 /// Tells the story.
 pub fn tell() -> World {
     let mut world = World::new();
-    for wallet in 0..fixtures().len() {
+    for wallet in 0..SINGLE {
         let limits = WalletLimits { finality_depth: 2, max_fee_percent: 20, ..WalletLimits::default() };
         assert_eq!(world.register("operator/alice", wallet, limits), Outcome::WalletChanged);
     }

@@ -181,9 +181,18 @@ impl Chain {
         }
     }
 
-    /// What a leader sees in the tip's block for these wallets.
-    pub fn facts(&self, block: &Block, registered: &BTreeSet<usize>) -> (Vec<Received>, Vec<Spent>) {
-        let ours = |outpoint: &OutPoint| self.coins.get(outpoint).is_some_and(|coin| registered.contains(&coin.wallet));
+    /// What a leader sees in the tip's block for these wallets, and of the coins that are followed one by one.
+    pub fn facts(
+        &self,
+        block: &Block,
+        registered: &BTreeSet<usize>,
+        followed: &BTreeSet<OutPoint>,
+    ) -> (Vec<Received>, Vec<Spent>) {
+        let is_seen = |outpoint: &OutPoint, wallet: usize| {
+            let by_name = fixtures()[wallet].follows_single_coins();
+            registered.contains(&wallet) && (!by_name || followed.contains(outpoint))
+        };
+        let ours = |outpoint: &OutPoint| self.coins.get(outpoint).is_some_and(|coin| is_seen(outpoint, coin.wallet));
         let (mut received, mut spent) = (Vec::new(), Vec::new());
         for transaction in &block.transactions {
             let txid = transaction.compute_txid();
@@ -195,7 +204,7 @@ impl Chain {
         (received, spent)
     }
 
-    /// What a scan of the unspent outputs finds for a wallet.
+    /// What a scan of the unspent outputs finds for a wallet, or a look at single ones.
     pub fn found(&self, wallet: usize) -> Vec<Received> {
         let ours = self.coins.iter().filter(|(_, coin)| coin.wallet == wallet && coin.spent.is_none());
         ours.map(|(outpoint, _)| self.received(*outpoint)).collect()
@@ -203,13 +212,16 @@ impl Chain {
 
     fn received(&self, outpoint: OutPoint) -> Received {
         let coin = &self.coins[&outpoint];
+        let fixture = &fixtures()[coin.wallet];
+        let address = (coin.keychain, coin.index);
+        let (keychain, index) = if fixture.follows_single_coins() { (Keychain::External, 0) } else { address };
         Received {
             outpoint,
-            wallet: fixtures()[coin.wallet].id.clone(),
+            wallet: fixture.id.clone(),
             value_sat: coin.value_sat,
             script: coin.script.clone(),
-            keychain: coin.keychain,
-            index: coin.index,
+            keychain,
+            index,
             coinbase: coin.coinbase,
             height: Height(coin.height),
         }

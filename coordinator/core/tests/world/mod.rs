@@ -159,7 +159,7 @@ impl World {
             signer: fixture.signer.clone(),
             limits,
             basis: self.chain.tip(),
-            found: self.chain.found(wallet),
+            found: if fixture.follows_single_coins() { vec![] } else { self.chain.found(wallet) },
             fence_key: fixture.fence_key,
         });
         let outcome = self.ask(caller, command);
@@ -171,7 +171,7 @@ impl World {
 
     /// The command that tells of the chain's tip.
     pub fn connecting(&self, block: &Block) -> Command {
-        let (received, spent) = self.chain.facts(block, &self.registered);
+        let (received, spent) = self.chain.facts(block, &self.registered, &self.oracle.followed);
         let (wallets, followed) = (self.state.wallet_count(), self.state.followed());
         Command::ConnectBlock { block: block.at, previous: block.previous, received, spent, wallets, followed }
     }

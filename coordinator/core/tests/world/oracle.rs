@@ -3,6 +3,7 @@
 
 mod checks;
 mod ends;
+mod singles;
 mod velocity;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use onespend_core::state::State;
 use onespend_core::wallet::{Keychain, SignerRef};
 
 use super::chain::Chain;
-use super::wallets::{address_of, fixtures};
+use super::wallets::{SINGLE, address_of, fixtures};
 
 /// Who may spend a coin, as far as callers were told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub struct Oracle {
     held_back: BTreeMap<OutPoint, usize>,
     /// Coins that were spent when their wallet was registered: no scan finds them, also if the spend is taken back.
     unseen: BTreeSet<OutPoint>,
+    /// Coins that were named to the wallet without descriptors: it has no others.
+    pub followed: BTreeSet<OutPoint>,
     highest: u32,
     epoch: u32,
     recovering: bool,
@@ -102,6 +105,8 @@ pub struct Oracle {
     pub replaced: usize,
     pub cancelled: usize,
     pub children: usize,
+    /// Reservations of coins that are followed one by one.
+    pub reserved_singles: usize,
 }
 
 fn position(id: &WalletId) -> usize {
@@ -185,8 +190,8 @@ impl Oracle {
                 assert!(self.recovering && *epoch > self.epoch);
                 (self.recovering, self.epoch) = (false, *epoch);
             }
+            Command::RegisterOutpoints(command) => self.follows(command, chain),
             Command::Start { .. }
-            | Command::RegisterOutpoints(_)
             | Command::ConnectBlock { .. }
             | Command::DisconnectBlock { .. }
             | Command::RecordSignature { .. }
@@ -254,6 +259,7 @@ impl Oracle {
 
     fn addresses_given(&mut self, wallet: &WalletId, outcome: &Outcome) {
         let Outcome::AddressesGiven { keychain, first, count } = outcome else { panic!("{outcome:?}") };
+        assert_ne!(position(wallet), SINGLE, "it has no addresses");
         for index in *first..first + count {
             assert!(self.addresses.insert((wallet.clone(), *keychain, index)), "address {index} was given out twice");
         }
@@ -274,6 +280,7 @@ impl Oracle {
         }
         let owner = entry.request.as_ref().unwrap().key.caller.clone();
         let granted = Granted { owner, outpoints: outpoints.clone(), expires: expires.0 };
+        self.reserved_singles += usize::from(wallet == SINGLE);
         self.reservations.insert(*reservation, granted);
     }
 
@@ -312,6 +319,7 @@ impl Oracle {
             return;
         };
         assert_eq!(coin.wallet, wallet);
+        assert!(self.is_told_of(&outpoint, wallet), "{outpoint} was never named to {}", fixtures()[wallet].id);
         assert_eq!(coin.spent, None);
         assert!(!coin.coinbase || chain.height() + 1 - coin.height >= 100, "safety 23");
     }
@@ -332,7 +340,7 @@ impl Oracle {
         assert!(!self.frozen.contains(&wallet));
         assert!(!self.undone.contains(key), "safety 9, 17");
         assert!(!self.recovering, "safety 30");
-        assert!(!matches!(fixtures()[wallet].signer, SignerRef::WatchOnly));
+        assert!(!matches!(fixtures()[wallet].signer, SignerRef::WatchOnly), "nobody signs for {key}");
         if let Some(id) = order.reservation {
             self.assert_owner(entry, id);
         }

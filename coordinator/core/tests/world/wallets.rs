@@ -1,4 +1,5 @@
-//! Four wallets of real descriptors, one of each kind, with their first addresses worked out without the core.
+//! Four wallets of real descriptors, one of each kind, with their first addresses worked out without the core; and one
+//! without descriptors.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -13,6 +14,8 @@ use onespend_core::command::FenceKey;
 use onespend_core::ids::WalletId;
 use onespend_core::wallet::{Keychain, SignerRef};
 
+/// Position of the wallet without descriptors, which follows single coins.
+pub const SINGLE: usize = 4;
 /// Addresses of each chain that the model knows.
 pub const ADDRESSES: u32 = 96;
 
@@ -30,6 +33,11 @@ pub struct Fixture {
 }
 
 impl Fixture {
+    /// Whether it has no descriptors: its coins are those that are named to it.
+    pub fn follows_single_coins(&self) -> bool {
+        self.descriptor.is_empty()
+    }
+
     pub fn script(&self, keychain: Keychain, index: u32) -> ScriptBuf {
         self.scripts[place(keychain)][index as usize].clone()
     }
@@ -49,11 +57,13 @@ fn place(keychain: Keychain) -> usize {
 /// The position of the wallet whose address a script is, and which address.
 pub type Address = (usize, Keychain, u32);
 
-/// `w1` wpkh and `w2` tr are signed for by `hot`; `w3` is a watched 2-of-3; `w4` signs outside.
+/// `w1` wpkh and `w2` tr are signed for by `hot`; `w3` is a watched 2-of-3; `w4` signs outside; `w5` has no descriptors,
+/// and its scripts are those of a key that the core never hears of.
 pub fn fixtures() -> &'static [Fixture] {
     static ALL: OnceLock<Vec<Fixture>> = OnceLock::new();
     ALL.get_or_init(|| {
         let (a, b, c, d) = (key(1), key(2), key(3), key(4));
+        let unheard_of = format!("wpkh({}/<0;1>/*)", key(5));
         let hot = || SignerRef::Named("hot".to_owned());
         vec![
             fixture("w1", format!("wpkh({a}/<0;1>/*)"), hot(), Some(a)),
@@ -65,6 +75,7 @@ pub fn fixtures() -> &'static [Fixture] {
                 None,
             ),
             fixture("w4", format!("wpkh({d}/<0;1>/*)"), SignerRef::External, Some(d)),
+            Fixture { descriptor: String::new(), ..fixture("w5", unheard_of, SignerRef::WatchOnly, None) },
         ]
     })
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::{Active, Lost, Stage};
 use crate::chaos::late::{self, Attempts, Late};
-use crate::chaos::schedule::Kind;
+use crate::chaos::schedule::{Kind, Planned};
 use crate::chaos::violation::{Oracle, Violation};
 use crate::history::History;
 
@@ -95,7 +95,8 @@ impl Stage {
     }
 
     /// Holds up the leader's signer until an intent waits for it, and says which node that is. Another one may come to lead
-    /// meanwhile; then it is that one's turn. Where nobody orders anything, the last of them stays held up all the same.
+    /// meanwhile; then it is that one's turn. Where nobody orders anything, the last of them stays held up all the same; that
+    /// does not count as a late signature, and is tried again.
     pub(super) fn hold_up_signer(&mut self, history: &History) -> Result<usize> {
         let deadline = Instant::now() + INTENT_PATIENCE;
         loop {
@@ -114,36 +115,52 @@ impl Stage {
 
     /// First another node leads and signs what is held up; then the one that was cut off goes on, and signs it, too.
     fn still_late(&mut self, active: &Active) -> Result<bool> {
-        match std::mem::replace(&mut self.late, Late::Nothing) {
-            Late::Nothing => Ok(false),
-            Late::Held(held) => {
-                let others = self.others(active.hit);
-                if self.is_signed_by(&others, &held)? || active.until.elapsed() >= LATE_PATIENCE {
-                    self.set_failpoints(active.hit, |now| now.sign_held = false)?;
-                    self.late = Late::Woken(held, Instant::now());
-                } else {
-                    self.late = Late::Held(held);
-                }
-                Ok(true)
-            }
-            Late::Woken(held, since) => {
-                let waits = !self.is_signed_by(&[active.hit], &held)? && since.elapsed() < LATE_PATIENCE;
-                if waits {
-                    self.late = Late::Woken(held, since);
-                }
-                Ok(waits)
-            }
+        if !self.late.is_under_way() {
+            return Ok(false);
         }
+        let was_held = matches!(self.late, Late::Held(_));
+        let waited = match &self.late {
+            Late::Woken(_, since) => since.elapsed(),
+            Late::Nothing | Late::Held(_) | Late::Came => active.until.elapsed(),
+        };
+        let (others, own) = (self.signed_by(&self.others(active.hit))?, self.signed_by(&[active.hit])?);
+        let late = std::mem::replace(&mut self.late, Late::Nothing);
+        self.late = late.advance(&others, &own, waited >= LATE_PATIENCE);
+        if was_held && matches!(self.late, Late::Woken(..)) {
+            self.set_failpoints(active.hit, |now| now.sign_held = false)?;
+        }
+        Ok(self.late.is_under_way())
     }
 
-    /// Whether one of these nodes has signed one of these attempts.
-    fn is_signed_by(&self, nodes: &[usize], attempts: &Attempts) -> Result<bool> {
-        for node in nodes.iter().filter_map(|index| self.cluster.nodes().get(*index)) {
-            if !late::signed_by(node)?.is_disjoint(attempts) {
-                return Ok(true);
-            }
+    /// Notes what came of a signature that was to come late, and says whether it came. One that did not come took no effect: it is not
+    /// counted, and is tried again as long as none came.
+    pub(super) fn end_late_signature(&mut self, active: &Active) -> bool {
+        let has_come = std::mem::replace(&mut self.late, Late::Nothing) == Late::Came;
+        if has_come {
+            self.count(active.planned.kind);
         }
-        Ok(false)
+        self.tries.end(&active.planned, has_come);
+        has_come
+    }
+
+    /// Whether a run should go on for a signature that is to come late and has not done so yet.
+    pub fn owes_late_signature(&self) -> bool {
+        let is_tried = self.active.iter().any(|active| active.planned.kind == Kind::LateSignature);
+        self.tries.is_owed() || (is_tried && !self.tries.has_come())
+    }
+
+    /// A late signature that came to nothing and is tried again, when its turn has come.
+    pub fn take_owed(&mut self) -> Option<Planned> {
+        if self.tries.is_owed() && self.is_ready_for(Kind::LateSignature) { self.tries.take() } else { None }
+    }
+
+    /// What these nodes have signed.
+    fn signed_by(&self, nodes: &[usize]) -> Result<Attempts> {
+        let mut signed = Attempts::new();
+        for node in nodes.iter().filter_map(|index| self.cluster.nodes().get(*index)) {
+            signed.extend(late::signed_by(node)?);
+        }
+        Ok(signed)
     }
 
     /// A node that ended though no fault made it is a fault of the service. It is started again, as a supervisor would.

@@ -29,6 +29,7 @@ impl Oracle {
                 .iter()
                 .filter(|(_, coin)| coin.wallet == *wallet && coin.spent.is_none())
                 .map(|(outpoint, _)| *outpoint)
+                .filter(|outpoint| self.is_told_of(outpoint, *wallet))
                 .filter(|outpoint| !self.owners.contains_key(outpoint) && !self.held_back.contains_key(outpoint))
                 .filter(|outpoint| !self.unseen.contains(outpoint) || state.utxo(outpoint).is_some())
                 .collect();

@@ -134,7 +134,8 @@ impl Oracle {
         self.broken.extend(hit.iter().copied());
         self.frozen.extend(hit);
         for (outpoint, coin) in &coins_before.coins {
-            if coin.spent.is_none_or(|txid| !gone.contains(&txid) || !registered.contains(&coin.wallet)) {
+            let is_ours = registered.contains(&coin.wallet) && self.is_told_of(outpoint, coin.wallet);
+            if !is_ours || coin.spent.is_none_or(|txid| !gone.contains(&txid)) {
                 continue;
             }
             let reservation = match self.owners.get(outpoint) {
