@@ -73,6 +73,8 @@ pub const NOT_QUARANTINED: &str = "NOT_QUARANTINED";
 pub const WALLET_HAS_DESCRIPTORS: &str = "WALLET_HAS_DESCRIPTORS";
 /// Too many unconfirmed transactions would hang together (`FAILED_PRECONDITION`).
 pub const CHAIN_TOO_LONG: &str = "CHAIN_TOO_LONG";
+/// Nothing proves that a coin is lost for good (`FAILED_PRECONDITION`).
+pub const NOT_LOST: &str = "NOT_LOST";
 /// Others claim coins that were asked for; try other coins (`ABORTED`).
 pub const OUTPOINT_RESERVED: &str = "OUTPOINT_RESERVED";
 /// The payment id is bound to other recipients or amounts, for ever (`ALREADY_EXISTS`).
@@ -178,6 +180,7 @@ pub const ALL: [&str; 65] = [
     NOT_QUARANTINED,
     WALLET_HAS_DESCRIPTORS,
     CHAIN_TOO_LONG,
+    NOT_LOST,
     OUTPOINT_RESERVED,
     PAYMENT_ID_REUSED,
     WALLET_EXISTS,

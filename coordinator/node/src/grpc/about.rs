@@ -37,10 +37,10 @@ macro_rules! cluster {
 
 wallet! {
     RegisterWalletRequest GetWalletRequest GetBalanceRequest ListUtxosRequest NewAddressRequest SetLimitsRequest
-    FreezeWalletRequest UnfreezeWalletRequest RegisterOutpointsRequest ReleaseQuarantinedRequest ListAuditEventsRequest
-    ReserveUtxosRequest ListReservationsRequest CreatePaymentRequest SignPsbtRequest BumpFeeRequest BumpFeeCpfpRequest
-    CancelPaymentRequest AbortAttemptRequest SubmitSignedTransactionRequest GetPaymentRequest ListPaymentsRequest
-    WatchPaymentsRequest WatchReservationsRequest
+    FreezeWalletRequest UnfreezeWalletRequest RegisterOutpointsRequest ReleaseQuarantinedRequest DeclareLostRequest
+    ListAuditEventsRequest ReserveUtxosRequest ListReservationsRequest CreatePaymentRequest SignPsbtRequest
+    BumpFeeRequest BumpFeeCpfpRequest CancelPaymentRequest AbortAttemptRequest SubmitSignedTransactionRequest
+    GetPaymentRequest ListPaymentsRequest WatchPaymentsRequest WatchReservationsRequest
 }
 
 cluster! {

@@ -319,6 +319,7 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
         Rejection::RecoveryMode { .. } => (FailedPrecondition, R::RecoveryMode),
         Rejection::RecoveryRefused { .. } => (FailedPrecondition, R::RecoveryRefused),
         Rejection::NotQuarantined { .. } => (FailedPrecondition, R::NotQuarantined),
+        Rejection::NotLost { .. } => (FailedPrecondition, R::NotLost),
         Rejection::WalletHasDescriptors => (FailedPrecondition, R::WalletHasDescriptors),
     }
 }
@@ -376,7 +377,8 @@ fn metadata(rejection: &Rejection) -> Metadata {
         Rejection::NotReplaceable { why }
         | Rejection::AbortUnsupported { why }
         | Rejection::RecoveryMode { why }
-        | Rejection::RecoveryRefused { why } => vec![("why", why.clone())],
+        | Rejection::RecoveryRefused { why }
+        | Rejection::NotLost { why } => vec![("why", why.clone())],
         Rejection::WalletUnknown { wallet } => wallet.iter().map(|wallet| ("wallet_id", wallet.clone())).collect(),
         Rejection::WalletWatchOnly
         | Rejection::WalletSignsOutside
@@ -443,6 +445,7 @@ fn field(rejection: &Rejection) -> Option<String> {
         | Rejection::RecoveryMode { .. }
         | Rejection::RecoveryRefused { .. }
         | Rejection::NotQuarantined { .. }
+        | Rejection::NotLost { .. }
         | Rejection::WalletHasDescriptors
         | Rejection::ChainTooLong { .. } => return None,
     };
