@@ -106,7 +106,7 @@ fn this_version_writes_blocks_of_version_3() {
     }
 }
 
-/// Raising the feature level came last.
+/// Raising the feature level came then.
 #[test]
 fn this_version_writes_feature_levels_of_version_4() {
     let command = Command::RaiseFeatureLevel { level: 2 };
@@ -120,7 +120,7 @@ fn this_version_writes_feature_levels_of_version_4() {
     assert!(matches!(apply(&mut state, LogIndex(2), &entry), Outcome::Rejected(Rejection::StaleBasis { .. })));
 }
 
-/// Declaring a coin lost came then, and with it a spend that is none of the coin itself. Any other is written as before.
+/// Declaring a coin lost came last, and with it a spend that is none of the coin itself. Any other is written as before.
 #[test]
 fn this_version_writes_lost_coins_of_version_5() {
     let outpoint = OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 1 };

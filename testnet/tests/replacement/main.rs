@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod change;
+mod lost;
 mod outside;
 mod recovery;
 mod replace;
@@ -28,6 +29,7 @@ fn payments_are_replaced_cancelled_and_signed_outside_and_paid_at_most_once() {
         outside::a_quorum_of_keys_signs_a_permit(&mut scene).await;
         outside::a_fenced_attempt_is_aborted_and_its_coins_are_free(&mut scene).await;
         outside::single_coins_are_followed_without_a_descriptor(&mut scene).await;
+        lost::a_payment_whose_deposit_was_double_spent_ends_when_an_operator_declares_it_lost(&mut scene).await;
         recovery::a_restored_folder_signs_nothing_until_an_operator_confirms(&mut scene).await;
         recovery::folders_put_back_without_a_mark_are_noticed_by_what_a_signer_remembers(&mut scene).await;
         scene

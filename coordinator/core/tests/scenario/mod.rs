@@ -248,7 +248,7 @@ impl Scenario {
             },
             "lost" => {
                 let by = self.transactions[words.at(3)];
-                let block = self.world.chain.block_of(by).unwrap_or_else(|| panic!("{} is in no block", words.at(3))).at;
+                let block = self.world.chain.block_of(by).expect("a transaction in a block").at;
                 let (wallet, outpoint, note) = (wallet_id(1), self.coin(words.at(2)), "looked up".to_owned());
                 Command::DeclareLost(DeclareLost { wallet, outpoint, by, block, note })
             }

@@ -26,8 +26,8 @@ pub enum ConflictError {
 }
 
 impl BitcoindWatch {
-    /// Looks for a transaction in a block of the active chain and checks that it conflicts with another one; answers with the
-    /// block. How deep it is, the log decides.
+    /// Looks for a transaction in a block of the active chain and checks that it conflicts with another one; answers with
+    /// the block. How deep it is, the log decides.
     ///
     /// # Errors
     /// [`ConflictError`].
