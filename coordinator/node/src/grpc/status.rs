@@ -11,7 +11,7 @@ use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation};
 
-use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, refuse};
+use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, limit, refuse};
 pub(crate) use super::details::{Metadata, is_for};
 use crate::bitcoind::NoEstimate;
 use crate::raft::{LeaderHint, ProposeError};
@@ -458,10 +458,6 @@ fn holder(holder: &Holder) -> String {
         Holder::Payment(id) => format!("payment {id}"),
         Holder::Quarantine => "quarantine".to_owned(),
     }
-}
-
-fn limit(name: &str, got: u64, bound: u64) -> Metadata {
-    vec![("limit", name.to_owned()), ("got", got.to_string()), ("bound", bound.to_string())]
 }
 
 fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {
