@@ -16,6 +16,7 @@ pub enum Action {
     UnfreezeWallet,
     RegisterOutpoints,
     ReleaseQuarantined,
+    DeclareLost,
     ListAuditEvents,
     ReserveUtxos,
     RenewReservation,
@@ -69,7 +70,8 @@ pub enum Class {
     Spend,
     /// Gives up a claim on coins.
     Release,
-    /// Creates wallets, changes their limits, freezes them, frees what was held back, and reads what was audited.
+    /// Creates wallets, changes their limits, freezes them, frees what was held back, gives up what is lost, and reads what
+    /// was audited.
     WalletAdministration,
     /// Looks at or changes the cluster itself.
     ClusterAdministration,
@@ -91,6 +93,7 @@ impl Action {
         Self::UnfreezeWallet,
         Self::RegisterOutpoints,
         Self::ReleaseQuarantined,
+        Self::DeclareLost,
         Self::ListAuditEvents,
         Self::ReserveUtxos,
         Self::RenewReservation,
@@ -165,6 +168,7 @@ impl Action {
             | Self::UnfreezeWallet
             | Self::RegisterOutpoints
             | Self::ReleaseQuarantined
+            | Self::DeclareLost
             | Self::ListAuditEvents => Class::WalletAdministration,
             Self::GetStatus
             | Self::GetHistory
@@ -202,6 +206,7 @@ impl Action {
             Self::UnfreezeWallet => "UnfreezeWallet",
             Self::RegisterOutpoints => "RegisterOutpoints",
             Self::ReleaseQuarantined => "ReleaseQuarantined",
+            Self::DeclareLost => "DeclareLost",
             Self::ListAuditEvents => "ListAuditEvents",
             Self::ReserveUtxos => "ReserveUtxos",
             Self::RenewReservation => "RenewReservation",

@@ -88,6 +88,7 @@ mod tests {
         (Action::UnfreezeWallet, "-a-"),
         (Action::RegisterOutpoints, "-a-"),
         (Action::ReleaseQuarantined, "-a-"),
+        (Action::DeclareLost, "-a-"),
         (Action::ListAuditEvents, "-a-"),
         (Action::ReserveUtxos, "o--"),
         (Action::RenewReservation, "o--"),

@@ -73,6 +73,8 @@ pub const NOT_QUARANTINED: &str = "NOT_QUARANTINED";
 pub const WALLET_HAS_DESCRIPTORS: &str = "WALLET_HAS_DESCRIPTORS";
 /// Too many unconfirmed transactions would hang together (`FAILED_PRECONDITION`).
 pub const CHAIN_TOO_LONG: &str = "CHAIN_TOO_LONG";
+/// Nothing proves that a coin is lost for good (`FAILED_PRECONDITION`).
+pub const NOT_LOST: &str = "NOT_LOST";
 /// Others claim coins that were asked for; try other coins (`ABORTED`).
 pub const OUTPOINT_RESERVED: &str = "OUTPOINT_RESERVED";
 /// The payment id is bound to other recipients or amounts, for ever (`ALREADY_EXISTS`).
@@ -152,7 +154,7 @@ pub const NOT_SERVING: &str = "NOT_SERVING";
 /// The certificate names no caller of this cluster (`UNAUTHENTICATED`).
 pub const CALLER_UNKNOWN: &str = "CALLER_UNKNOWN";
 /// Every reason, in the order of the enum.
-pub const ALL: [&str; 66] = [
+pub const ALL: [&str; 67] = [
     NOT_LEADER,
     CHAIN_NOT_SYNCED,
     RESERVATION_EXPIRED,
@@ -181,6 +183,7 @@ pub const ALL: [&str; 66] = [
     WALLET_HAS_DESCRIPTORS,
     CHAIN_TOO_LONG,
     ALARM,
+    NOT_LOST,
     OUTPOINT_RESERVED,
     PAYMENT_ID_REUSED,
     WALLET_EXISTS,

@@ -9,6 +9,7 @@ use crate::facts;
 use crate::feature;
 use crate::ids::{CallerId, LogIndex, Millis, WalletId};
 use crate::limits::{ADDRESS_LOOKAHEAD, MAX_OUTPOINTS};
+use crate::lost;
 use crate::outcome::{Outcome, Rejection};
 use crate::payment;
 use crate::recovery;
@@ -104,6 +105,7 @@ fn decide(state: &mut State, ctx: &Context<'_>, command: &Command) -> Result<Out
         Command::Reconcile { basis, spent_outside } => recovery::reconcile(state, ctx, *basis, spent_outside),
         Command::ConfirmRecovery { epoch, note } => recovery::confirm(state, *epoch, note),
         Command::RaiseFeatureLevel { level } => feature::raise(state, *level),
+        Command::DeclareLost(command) => lost::declare(state, command),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use minicbor::{Decode, Encode};
 
 use crate::apply::Context;
-use crate::command::Command;
+use crate::command::{BlockRef, Command, DeclareLost};
 use crate::ids::{CallerId, WalletId};
 use crate::state::State;
 
@@ -86,6 +86,10 @@ fn answerable(command: &Command) -> Option<(Option<WalletId>, String)> {
         Command::ReleaseQuarantined { wallet, outpoints, note } => {
             let outpoints: Vec<String> = outpoints.iter().map(ToString::to_string).collect();
             (Some(wallet.clone()), format!("{note}: {}", outpoints.join(" ")))
+        }
+        Command::DeclareLost(DeclareLost { wallet, outpoint, by, block, note }) => {
+            let BlockRef { height, hash } = block;
+            (Some(wallet.clone()), format!("{outpoint} by {by} in the block {hash} at height {height}: {note}"))
         }
         Command::AbortAttempt(command) => {
             (Some(command.key.wallet.clone()), format!("attempt {} of {}", command.attempt, command.key))

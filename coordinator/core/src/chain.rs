@@ -71,7 +71,7 @@ pub(crate) fn connect(state: &mut State, ctx: &Context, new: &NewBlock<'_>) -> R
         record.received.push(output.outpoint);
     }
     for spend in new.spent {
-        let spent = Spend { txid: spend.txid, height: new.block.height };
+        let spent = Spend { txid: spend.txid, height: new.block.height, lost: None };
         if state.update_utxo(&spend.outpoint, |utxo| utxo.spent = Some(spent)).is_some() {
             record.spent.push(spend.outpoint);
         }
@@ -305,11 +305,16 @@ fn forget_deep_blocks(state: &mut State, tip: Height) {
     }
 }
 
+/// Whether a block is deeper than any reorganisation that can be followed, so that its record is gone.
+pub(crate) fn is_buried(height: Height, tip: Height) -> bool {
+    depth(height, tip) > RECORDS_KEPT
+}
+
 /// Forgets a coin whose spend is too deep to come back, unless a reservation still names it.
 pub(crate) fn forget_buried(state: &mut State, outpoint: &OutPoint) {
     let Ok(tip) = state.tip() else { return };
     let buried = state.utxo(outpoint).is_some_and(|utxo| {
-        utxo.spent.as_ref().is_some_and(|spend| depth(spend.height, tip.height) > RECORDS_KEPT)
+        utxo.spent.as_ref().is_some_and(|spend| is_buried(spend.height, tip.height))
             && !matches!(utxo.claim, Claim::Reserved(_))
     });
     if buried {

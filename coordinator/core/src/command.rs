@@ -12,7 +12,7 @@ use crate::ids::{AttemptNo, CallerId, Fence, Millis, PaymentKey, RequestKey, Res
 use crate::limits::WalletLimits;
 use crate::wallet::Keychain;
 
-pub use facts::{BlockRef, FenceKey, Followed, Received, RegisterOutpoints, RegisterWallet, Spent};
+pub use facts::{BlockRef, DeclareLost, FenceKey, Followed, Received, RegisterOutpoints, RegisterWallet, Spent};
 pub use orders::{AbortAttempt, BumpByChild, Change, CreatePayment, PayReserved, Recipient, Relay, Replace, Reserve};
 
 /// One entry of the replicated log.
@@ -276,6 +276,9 @@ pub enum Command {
         #[n(0)]
         level: u32,
     },
+    /// A coin that a reorganisation took away cannot come back: what would spend it is dead (safety 6).
+    #[n(26)]
+    DeclareLost(#[n(0)] DeclareLost),
 }
 
 impl Command {
@@ -308,6 +311,7 @@ impl Command {
             Self::Reconcile { .. } => "reconcile",
             Self::ConfirmRecovery { .. } => "confirm_recovery",
             Self::RaiseFeatureLevel { .. } => "raise_feature_level",
+            Self::DeclareLost(_) => "declare_lost",
         }
     }
 }

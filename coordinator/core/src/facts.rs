@@ -61,8 +61,9 @@ pub(crate) fn check_registered(state: &State, command: &RegisterOutpoints) -> Re
         }
         let origin = (output.keychain, output.index) == (Keychain::External, 0);
         let known = state.utxo(&output.outpoint);
-        if !origin || known.is_some_and(|known| !is_same(known, output)) {
-            return Err(contradiction(output, "was another coin"));
+        let may_be = |known: &Utxo| is_same(known, output) && (known.height.is_some() || known.spent.is_none());
+        if !origin || known.is_some_and(|known| !may_be(known)) {
+            return Err(contradiction(output, "was another coin, or is lost"));
         }
     }
     Ok(())
@@ -140,9 +141,9 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// Whether an output is a coin that a reorganisation took away.
+/// Whether an output is a coin that a reorganisation took away, and that nothing in the chain keeps from coming back.
 fn comes_back(known: &Utxo, output: &Received) -> bool {
-    known.height.is_none() && is_same(known, output)
+    known.height.is_none() && known.spent.is_none() && is_same(known, output)
 }
 
 /// Whether it is the same coin, wherever its block is.

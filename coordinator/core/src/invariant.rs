@@ -12,7 +12,7 @@ use crate::index::Index;
 use crate::limits::{MAX_AUDIT_RECORDS, MAX_CACHED_RESULTS, MAX_ENDED_RESERVATIONS, MAX_RESERVATION_LIFE, UNDO_BLOCKS};
 use crate::payment::{Attempt, AttemptEnd, Payment, binding_digest};
 use crate::state::State;
-use crate::utxo::{Claim, depth};
+use crate::utxo::{Claim, Spend, depth};
 use crate::wallet::Keychain;
 
 /// A broken invariant.
@@ -188,7 +188,12 @@ fn check_blocks(state: &State) -> Result<(), Violation> {
         if [utxo.height, spent_at].into_iter().flatten().any(|height| height > tip.height) {
             return broken(17, format!("{outpoint} is in a block above the tip"));
         }
-        if spent_at.is_some_and(|spent_at| utxo.height.is_none_or(|height| height > spent_at)) {
+        // What was taken away before it was there is in no block as long as that stands.
+        let is_possible = |spend: &Spend| match utxo.height {
+            Some(height) => !spend.is_loss() && height <= spend.height,
+            None => spend.is_loss(),
+        };
+        if utxo.spent.as_ref().is_some_and(|spend| !is_possible(spend)) {
             return broken(17, format!("{outpoint} is spent before it is there"));
         }
         // What a block did is in its record as long as the block can be taken back. The first record may be that of

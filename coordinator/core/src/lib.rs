@@ -15,6 +15,7 @@
 //! | [`payment`], [`transaction`] | payments and attempts; building and checking unsigned transactions |
 //! | [`replacement`] | fee bumps, by replacement and by child, and cancellation |
 //! | [`settlement`] | how attempts end, and whose coins are free then |
+//! | [`lost`] | coins that were reorganised away and cannot come back |
 //! | [`unconfirmed`] | change that is in no block yet, and how much of it may hang together |
 //! | [`signing`] | intents, and the permits that signers demand |
 //! | [`chain`] | blocks connected and disconnected, with undo; `facts` checks what they are said to bring |
@@ -35,6 +36,7 @@ pub mod ids;
 mod index;
 pub mod invariant;
 pub mod limits;
+pub mod lost;
 pub mod outcome;
 pub mod payment;
 mod recent;

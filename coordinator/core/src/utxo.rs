@@ -26,7 +26,7 @@ pub enum Claim {
     Quarantined,
 }
 
-/// A transaction in a block that spends a coin.
+/// A transaction in a block that spends a coin, or takes it away before it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Spend {
     /// The spender.
@@ -36,6 +36,10 @@ pub struct Spend {
     /// Height of its block.
     #[n(1)]
     pub height: Height,
+    /// Set where it spends not the coin, but what the transaction that made the coin would spend: while it is in the chain
+    /// there is no such coin ([`crate::lost`]).
+    #[n(2)]
+    pub lost: Option<bool>,
 }
 
 /// One output that a wallet received.
@@ -66,7 +70,7 @@ pub struct Utxo {
     /// Who has the right to spend it.
     #[n(7)]
     pub claim: Claim,
-    /// The spender in the chain, if any.
+    /// The spender in the chain, if any, or the transaction that took the coin away.
     #[n(8)]
     pub spent: Option<Spend>,
 }
@@ -90,6 +94,13 @@ pub enum UtxoState {
     Spent,
     /// Held back for an operator.
     Quarantined,
+}
+
+impl Spend {
+    /// Whether it took the coin away before it was there.
+    pub fn is_loss(&self) -> bool {
+        self.lost == Some(true)
+    }
 }
 
 impl Utxo {

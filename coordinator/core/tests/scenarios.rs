@@ -36,6 +36,7 @@ scenarios! {
     a_cancelled_payment_is_one_whose_coins_came_back,
     a_child_pays_for_its_parent_and_dies_with_it,
     a_foreign_spend_makes_an_attempt_dead_only_at_depth_k,
+    a_lost_deposit_ends_what_spends_it_only_at_depth_k,
     a_new_anchor_only_when_every_attempt_is_dead,
     a_payment_id_binds_its_content_for_ever,
     a_payment_of_another_wallet_takes_one_along_only_at_its_own_depth,

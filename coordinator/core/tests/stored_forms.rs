@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 use bitcoin::hashes::Hash;
 use bitcoin::hex::{DisplayHex, FromHex};
-use bitcoin::{BlockHash, OutPoint};
+use bitcoin::{BlockHash, OutPoint, Txid};
 use onespend_core::apply::apply;
-use onespend_core::command::{BlockRef, Command, Entry, Followed};
-use onespend_core::ids::{Height, LogIndex, Millis, PaymentId};
+use onespend_core::command::{BlockRef, Command, DeclareLost, Entry, Followed};
+use onespend_core::ids::{Height, LogIndex, Millis, PaymentId, WalletId};
 use onespend_core::invariant;
 use onespend_core::outcome::{Conflict, FeeLimit, Holder, Outcome, Rejection};
 use onespend_core::state::State;
+use onespend_core::utxo::Spend;
 use onespend_core::wallet::{DescriptorFault, Keychain};
 
 fn path(name: &str) -> PathBuf {
@@ -105,7 +106,7 @@ fn this_version_writes_blocks_of_version_3() {
     }
 }
 
-/// Raising the feature level came last.
+/// Raising the feature level came then.
 #[test]
 fn this_version_writes_feature_levels_of_version_4() {
     let command = Command::RaiseFeatureLevel { level: 2 };
@@ -117,6 +118,28 @@ fn this_version_writes_feature_levels_of_version_4() {
     assert_eq!(apply(&mut state, LogIndex(1), &entry), Outcome::Recorded);
     assert_eq!(state.feature_level(), 2);
     assert!(matches!(apply(&mut state, LogIndex(2), &entry), Outcome::Rejected(Rejection::StaleBasis { .. })));
+}
+
+/// Declaring a coin lost came last, and with it a spend that is none of the coin itself. Any other is written as before.
+#[test]
+fn this_version_writes_lost_coins_of_version_5() {
+    let outpoint = OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 1 };
+    let (wallet, by, note) = (WalletId::parse("hot").unwrap(), Txid::from_byte_array([6; 32]), "looked up".to_owned());
+    let block = BlockRef { height: Height(9), hash: BlockHash::from_byte_array([7; 32]) };
+    let command = Command::DeclareLost(DeclareLost { wallet, outpoint, by, block, note });
+    let entry = Entry { at: Millis(7), wall_ms: 8, request: None, command };
+    let line = format!("1 declare_lost {}", entry.to_bytes().as_hex());
+    compare("entries-v5.txt", "index, kind and bytes of an entry that declares a coin lost", &[line]);
+    assert_eq!(Entry::from_bytes(&entry.to_bytes()).unwrap(), entry);
+
+    let spends = [None, Some(true)].map(|lost| Spend { txid: by, height: block.height, lost });
+    let lines: Vec<String> =
+        spends.iter().map(|spend| minicbor::to_vec(spend).unwrap().to_lower_hex_string()).collect();
+    let head = "bytes of the spend of a coin, and of one that took the coin away before it was there";
+    compare("spends-v4.txt", head, &lines);
+    for (line, spend) in golden("spends-v4.txt").iter().zip(&spends) {
+        assert_eq!(minicbor::decode::<Spend>(&bytes(&line[0])).unwrap(), *spend);
+    }
 }
 
 /// All rows of a state that was never drained: each counts as changed. Those that came and went have no value.
@@ -131,8 +154,8 @@ fn rows_of(state: &mut State) -> Vec<String> {
 /// safety 32: every kind of command is among them, and is read as what it was.
 #[test]
 fn entries_of_every_version_are_read() {
-    for (name, known) in [("entries-v1.txt", 16), ("entries-v2.txt", 25), ("entries-v3.txt", 1), ("entries-v4.txt", 1)]
-    {
+    let later = ["entries-v3.txt", "entries-v4.txt", "entries-v5.txt"].map(|name| (name, 1));
+    for (name, known) in [("entries-v1.txt", 16), ("entries-v2.txt", 25)].into_iter().chain(later) {
         let mut kinds = BTreeSet::new();
         for line in golden(name) {
             let entry = Entry::from_bytes(&bytes(&line[2])).unwrap();
@@ -308,6 +331,16 @@ fn outcomes_of_version_3_are_read_and_written() {
     let line = minicbor::to_vec(&outcome).unwrap().to_lower_hex_string();
     compare("outcomes-v3.txt", "bytes of outcomes and refusals that version 2 wrote otherwise", &[line]);
     let read: Outcome = minicbor::decode(&bytes(&golden("outcomes-v3.txt")[0][0])).unwrap();
+    assert_eq!(read, outcome);
+}
+
+/// That a coin is not lost is said since version 4.
+#[test]
+fn outcomes_of_version_4_are_read_and_written() {
+    let outcome = Outcome::Rejected(Rejection::NotLost { why: "x".to_owned() });
+    let line = minicbor::to_vec(&outcome).unwrap().to_lower_hex_string();
+    compare("outcomes-v4.txt", "bytes of the refusal that version 3 did not know", &[line]);
+    let read: Outcome = minicbor::decode(&bytes(&golden("outcomes-v4.txt")[0][0])).unwrap();
     assert_eq!(read, outcome);
 }
 

@@ -77,6 +77,8 @@ mutations! {
     data_plane WalletServiceClient register_outpoints(RegisterOutpointsRequest) -> RegisterOutpointsResponse, bounds;
     /// Frees coins that were held back.
     data_plane WalletServiceClient release_quarantined(ReleaseQuarantinedRequest) -> ReleaseQuarantinedResponse, bounds;
+    /// Gives up a coin that cannot come back.
+    data_plane WalletServiceClient declare_lost(DeclareLostRequest) -> DeclareLostResponse, bounds;
     /// Claims coins.
     data_plane ReservationServiceClient reserve_utxos(ReserveUtxosRequest) -> ReserveUtxosResponse, quick_bounds;
     /// Moves a reservation's expiry.

@@ -123,6 +123,17 @@ fn wallets() -> Vec<Vec<u8>> {
         note: note.clone(),
         i_have_checked: true,
     };
+    let deposit = psbt_intake::spending();
+    let made = v1::Outpoint { txid: deposit.compute_txid().to_string(), vout: 0 };
+    let lost = v1::DeclareLostRequest {
+        request_id: id(),
+        wallet_id: hot(),
+        outpoint: Some(made.clone()),
+        raw_deposit: bitcoin::consensus::serialize(&deposit).into(),
+        conflicting_txid: made.txid.clone(),
+        block_hash: made.txid,
+        note: note.clone(),
+    };
     let joining = v1::AddLearnerRequest {
         request_id: id(),
         node_id: 4,
@@ -145,6 +156,7 @@ fn wallets() -> Vec<Vec<u8>> {
         seed(Action::UnfreezeWallet, &v1::UnfreezeWalletRequest { request_id, wallet_id }),
         seed(Action::RegisterOutpoints, &follow),
         seed(Action::ReleaseQuarantined, &released),
+        seed(Action::DeclareLost, &lost),
         seed(Action::ConfirmRecovery, &v1::ConfirmRecoveryRequest { request_id: id(), note, i_have_checked: true }),
         seed(Action::DrainNode, &v1::DrainNodeRequest { request_id: id(), node_id: 2 }),
         seed(Action::UndrainNode, &v1::UndrainNodeRequest { request_id: id(), node_id: 2 }),

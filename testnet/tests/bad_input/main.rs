@@ -102,6 +102,7 @@ async fn ask_everything(stage: &mut Stage) {
     stage.run("signers outside", replacements::outside).await;
     stage.run("single coins", operators::single_coins).await;
     stage.run("coins that are held back", operators::held_back).await;
+    stage.run("coins that are not lost", operators::not_lost).await;
     stage.run("the audit", operators::audit).await;
     stage.run("recovery mode", operators::recovery).await;
     stage.run("configurations", configs::check).await;

@@ -95,6 +95,60 @@ pub async fn held_back(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// Coins that are not lost.
+pub async fn not_lost(stage: &mut Stage) -> Result<()> {
+    let ours = outpoint(stage.coins(HOT).await?.first().context("a coin")?)?;
+    // Nothing that could be in a block.
+    let made = bitcoin::Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![bitcoin::TxIn::default()],
+        output: vec![],
+    };
+    let coin = OutPoint::new(made.compute_txid(), 0);
+    let lost = || v1::DeclareLostRequest {
+        request_id: id(),
+        wallet_id: HOT.to_owned(),
+        outpoint: Some(on_wire(&coin)),
+        raw_deposit: bitcoin::consensus::serialize(&made).into(),
+        conflicting_txid: nowhere(0).txid.to_string(),
+        block_hash: nowhere(0).txid.to_string(),
+        note: "looked".to_owned(),
+    };
+    let cases = [
+        ("a coin of nothing", lost(), refusal("OUTPOINT_UNKNOWN").naming(&[coin])),
+        (
+            "no such wallet",
+            v1::DeclareLostRequest { wallet_id: "nobody".to_owned(), ..lost() },
+            refusal("WALLET_UNKNOWN"),
+        ),
+        (
+            "a coin of another transaction",
+            v1::DeclareLostRequest { outpoint: Some(on_wire(&ours)), ..lost() },
+            invalid(&["raw_deposit"]),
+        ),
+        (
+            "no transaction",
+            v1::DeclareLostRequest { raw_deposit: vec![0xff; 60].into(), ..lost() },
+            invalid(&["raw_deposit"]),
+        ),
+        ("no coin", v1::DeclareLostRequest { outpoint: None, ..lost() }, invalid(&["outpoint"])),
+        (
+            "hashes that are none",
+            v1::DeclareLostRequest { conflicting_txid: "zz".to_owned(), block_hash: String::new(), ..lost() },
+            invalid(&["conflicting_txid", "block_hash"]),
+        ),
+        ("without a word", v1::DeclareLostRequest { note: " ".to_owned(), ..lost() }, invalid(&["note"])),
+    ];
+    for (what, request, wanted) in cases {
+        let ask = async |mut to: Clients| to.wallet.declare_lost(request.clone()).await;
+        stage.refuses(Who::Operator, what, &wanted, ask).await;
+    }
+    let ask = async |mut to: Clients| to.wallet.declare_lost(lost()).await;
+    stage.refuses(Who::Client, "a client who gives up a coin", &role("DeclareLost"), ask).await;
+    Ok(())
+}
+
 /// Reading the audit.
 pub async fn audit(stage: &mut Stage) -> Result<()> {
     let cases = [

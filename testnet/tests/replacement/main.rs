@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod change;
+mod lost;
 mod outside;
 mod permits;
 mod recovery;
@@ -32,6 +33,7 @@ fn payments_are_replaced_cancelled_and_signed_outside_and_paid_at_most_once() {
         permits::an_older_permit_that_is_signed_pays_and_the_newer_is_given_up(&mut scene).await;
         permits::a_cancellation_is_permitted_and_signed_outside(&mut scene).await;
         outside::single_coins_are_followed_without_a_descriptor(&mut scene).await;
+        lost::a_payment_whose_deposit_was_double_spent_ends_when_an_operator_declares_it_lost(&mut scene).await;
         recovery::a_restored_folder_signs_nothing_until_an_operator_confirms(&mut scene).await;
         recovery::folders_put_back_without_a_mark_are_noticed_by_what_a_signer_remembers(&mut scene).await;
         scene

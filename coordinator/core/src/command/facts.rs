@@ -64,6 +64,29 @@ pub struct Spent {
     pub txid: Txid,
 }
 
+/// A coin that a reorganisation took away and that cannot come back: what the transaction that made it would spend is spent
+/// by another one. The leader has seen that one in the block, and that they conflict.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct DeclareLost {
+    /// Whose.
+    #[n(0)]
+    pub wallet: WalletId,
+    /// Which coin.
+    #[n(1)]
+    #[cbor(with = "codec::one")]
+    pub outpoint: OutPoint,
+    /// The transaction that took it away.
+    #[n(2)]
+    #[cbor(with = "codec::one")]
+    pub by: Txid,
+    /// The block that has that transaction.
+    #[n(3)]
+    pub block: BlockRef,
+    /// What was found out, for the audit.
+    #[n(4)]
+    pub note: String,
+}
+
 /// Registers a wallet with the coins that a scan found.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct RegisterWallet {

@@ -391,6 +391,14 @@ pub enum Rejection {
         #[n(2)]
         bound: u64,
     },
+    /// Nothing shows that a coin is lost for good.
+    #[error("the coin is not lost for good: {why}")]
+    #[n(47)]
+    NotLost {
+        /// Which check failed.
+        #[n(0)]
+        why: String,
+    },
 }
 
 fn quoted(name: Option<&str>) -> String {

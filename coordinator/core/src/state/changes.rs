@@ -165,6 +165,11 @@ impl State {
         self.blocks.remove(&height)
     }
 
+    /// A block that is there already turns out to have taken a coin.
+    pub(crate) fn note_spent(&mut self, height: Height, outpoint: OutPoint) {
+        self.blocks.update(&height, |record| record.spent.push(outpoint));
+    }
+
     pub(crate) fn note_received(&mut self, height: Height, outpoint: OutPoint) {
         self.blocks.update(&height, |record| record.received.push(outpoint));
     }

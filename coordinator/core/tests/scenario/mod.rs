@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bitcoin::absolute::LockTime;
 use bitcoin::{OutPoint, Transaction, Txid};
 use onespend_core::command::{
-    BumpByChild, Change, Command, CreatePayment, PayReserved, Relay, Replace, Request, Reserve,
+    BumpByChild, Change, Command, CreatePayment, DeclareLost, PayReserved, Relay, Replace, Request, Reserve,
 };
 use onespend_core::ids::{AttemptNo, Fence, Millis, PaymentId, PaymentKey, ReservationId, WalletId};
 use onespend_core::limits::DEFAULT_RESERVATION_TTL;
@@ -140,6 +140,11 @@ impl Scenario {
                 let txid = self.world.chain.spend(&coins).txid;
                 self.transactions.insert(words.at(1).to_owned(), txid);
             }
+            "double" => {
+                let made = self.transactions[words.at(2)];
+                let txid = self.world.chain.double_spend(made).txid;
+                self.transactions.insert(words.at(1).to_owned(), txid);
+            }
             "broadcast" => {
                 let (key, attempt) = self.attempt(words.at(1));
                 let unsigned = self.world.state.payment(&key).unwrap().attempt(attempt).unwrap().transaction.clone();
@@ -241,6 +246,12 @@ impl Scenario {
                 outpoints: words.plain[2..].iter().map(|name| self.coin(name)).collect(),
                 note: "checked".to_owned(),
             },
+            "lost" => {
+                let by = self.transactions[words.at(3)];
+                let block = self.world.chain.block_of(by).expect("a transaction in a block").at;
+                let (wallet, outpoint, note) = (wallet_id(1), self.coin(words.at(2)), "looked up".to_owned());
+                Command::DeclareLost(DeclareLost { wallet, outpoint, by, block, note })
+            }
             "confirm" => Command::ConfirmRecovery {
                 epoch: u32::try_from(words.number("epoch", 1)).unwrap(),
                 note: "checked".to_owned(),

@@ -45,6 +45,8 @@ pub struct Chain {
     pub coins: BTreeMap<OutPoint, Coin>,
     pub mined: BTreeMap<Txid, u32>,
     pub pending: Vec<Transaction>,
+    /// Coins of others that are spent.
+    foreign_spent: BTreeSet<OutPoint>,
     serial: u64,
 }
 
@@ -85,6 +87,20 @@ impl Chain {
         let mut inputs = coins.to_vec();
         inputs.push(foreign_outpoint(serial));
         self.submit(transaction(&inputs, vec![(foreign_script(serial), 1000)]))
+    }
+
+    /// Whoever made a transaction that waits spends what it spends by another one; both wait.
+    pub fn double_spend(&mut self, txid: Txid) -> OutPoint {
+        let serial = self.next_serial();
+        let waiting = self.pending.iter().find(|known| known.compute_txid() == txid).unwrap();
+        let input = waiting.input[0].previous_output;
+        self.submit(transaction(&[input], vec![(foreign_script(serial), 1000)]))
+    }
+
+    /// The block that has a transaction.
+    pub fn block_of(&self, txid: Txid) -> Option<&Block> {
+        let height = self.mined.get(&txid)?;
+        self.blocks.iter().find(|block| block.at.height.0 == *height)
     }
 
     /// Lets the miner see a transaction.
@@ -139,6 +155,7 @@ impl Chain {
                 if let Some(coin) = self.coins.get_mut(&input.previous_output) {
                     coin.spent = None;
                 }
+                self.foreign_spent.remove(&input.previous_output);
             }
             for vout in (0..).take(transaction.output.len()) {
                 self.coins.remove(&OutPoint { txid, vout });
@@ -153,7 +170,8 @@ impl Chain {
         transaction.input.iter().map(|input| input.previous_output).all(|outpoint| {
             let spendable =
                 |coin: &Coin| coin.spent.is_none() && (!coin.coinbase || height - coin.height >= COINBASE_MATURITY);
-            is_foreign(&outpoint) || self.coins.get(&outpoint).is_some_and(spendable)
+            let foreign = is_foreign(&outpoint) && !self.foreign_spent.contains(&outpoint);
+            foreign || self.coins.get(&outpoint).is_some_and(spendable)
         })
     }
 
@@ -163,6 +181,9 @@ impl Chain {
         for input in &transaction.input {
             if let Some(coin) = self.coins.get_mut(&input.previous_output) {
                 coin.spent = Some(txid);
+            }
+            if is_foreign(&input.previous_output) {
+                self.foreign_spent.insert(input.previous_output);
             }
         }
         for (vout, output) in (0..).zip(&transaction.output) {
@@ -258,7 +279,7 @@ fn coinbase_transaction(serial: u64, reward: (ScriptBuf, u64)) -> Transaction {
     coinbase
 }
 
-/// Coins of others are marked, and always there.
+/// Coins of others are marked, and there until they are spent.
 fn foreign_outpoint(serial: u64) -> OutPoint {
     let mut txid = [0xf0; 32];
     txid[..8].copy_from_slice(&serial.to_be_bytes());

@@ -93,6 +93,8 @@ pub struct Oracle {
     broken: BTreeSet<usize>,
     /// Coins that somebody else spent in a block that is gone.
     held_back: BTreeMap<OutPoint, usize>,
+    /// Coins that cannot come to be, and the transactions that took them away.
+    lost: BTreeMap<OutPoint, Txid>,
     /// Coins that were spent when their wallet was registered: no scan finds them, also if the spend is taken back.
     unseen: BTreeSet<OutPoint>,
     /// Coins that were named to the wallet without descriptors: it has no others.
@@ -184,6 +186,7 @@ impl Oracle {
                     self.inherit(*outpoint);
                 }
             }
+            Command::DeclareLost(command) => self.declared_lost(command, chain),
             Command::EnterRecovery { .. } => self.recovering = true,
             Command::Reconcile { spent_outside, .. } => self.reconciled(spent_outside, chain),
             Command::ConfirmRecovery { epoch, .. } => {

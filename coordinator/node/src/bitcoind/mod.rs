@@ -7,8 +7,10 @@
 //! | `probe.rs` | one probe: facts, and whether they can be relied on |
 //! | `fees.rs` | fee estimates |
 //! | `scan.rs`, `outpoints.rs` | a new wallet's coins at a tip, and single ones |
+//! | `conflict.rs` | whether a transaction in a block keeps another one out of the chain |
 //! | `view.rs` | how callers are shown it |
 
+mod conflict;
 mod fees;
 mod outpoints;
 mod probe;
@@ -30,6 +32,7 @@ use onespend_core::state::State;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+pub use conflict::ConflictError;
 pub use fees::NoEstimate;
 pub use outpoints::LookupError;
 

@@ -51,6 +51,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::HasDescendants => "bump the payment that is named instead, or wait until this one confirms",
         R::ChainTooLong => "wait until some of the wallet's payments confirm",
         R::NotQuarantined => "the coins that are held back: `onespend utxo list --state quarantined`",
+        R::NotLost => "look again: the operations book has \"A deposit that cannot come back\"",
         R::VelocityLimit => "wait, or change the wallet's limits: `onespend wallet limits`",
         R::WalletFrozen => "`onespend wallet unfreeze`, once the cause is understood",
         R::WalletWatchOnly | R::SignerExternal => "pay from a wallet that the service signs for",

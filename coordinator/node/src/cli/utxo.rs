@@ -1,4 +1,4 @@
-//! `onespend utxo`: the coins of a wallet, and those that are held back.
+//! `onespend utxo`: the coins of a wallet, those that are held back, and those that are lost.
 
 use clap::Subcommand;
 use onespend_proto::v1;
@@ -15,6 +15,32 @@ pub enum Command {
     List(List),
     /// Free coins that were held back, once you know that nobody else will spend them
     Release(Release),
+    /// Give up a coin that was reorganised away and double-spent, so that payments which spend it end
+    Lost(Lost),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Lost {
+    /// The wallet
+    #[arg(long, value_name = "WALLET", value_parser = values::wallet_id)]
+    wallet: String,
+    /// The coin, as txid:vout
+    #[arg(value_name = "OUTPOINT", value_parser = values::outpoint)]
+    outpoint: v1::Outpoint,
+    /// The transaction that made the coin: hex, or a file in hex or binary; - for standard input
+    #[arg(long, value_name = "TRANSACTION")]
+    deposit_tx: String,
+    /// The transaction that spends what that one would spend
+    #[arg(long, value_name = "TXID")]
+    by: bitcoin::Txid,
+    /// The block that has it
+    #[arg(long, value_name = "HASH")]
+    in_block: bitcoin::BlockHash,
+    /// What was found out, for the audit
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+    #[command(flatten)]
+    repeat: Repeat,
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,7 +87,31 @@ impl Command {
         match self {
             Self::List(list) => list.run(session).await,
             Self::Release(release) => release.run(session).await,
+            Self::Lost(lost) => lost.run(session).await,
         }
+    }
+}
+
+impl Lost {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let client = session.data()?;
+        let request_id = self.repeat.id();
+        let request = v1::DeclareLostRequest {
+            request_id: request_id.clone(),
+            wallet_id: self.wallet,
+            outpoint: Some(self.outpoint),
+            raw_deposit: values::transaction(&self.deposit_tx)?.into(),
+            conflicting_txid: self.by.to_string(),
+            block_hash: self.in_block.to_string(),
+            note: self.note,
+        };
+        let answer = mutation(&request_id, client.declare_lost(request)).await?;
+        session.output.show(&Changed {
+            resource: Utxos::new((answer.utxos, false)),
+            applied_index: answer.applied_index,
+            term: answer.term,
+            request_id,
+        })
     }
 }
 

@@ -57,7 +57,7 @@ about! {
     [wallet_id payment_id] => ListReservationsRequest GetPaymentRequest WatchPaymentsRequest;
     [wallet_id reservation_id] => WatchReservationsRequest;
     [request_id wallet_id] => RegisterWalletRequest NewAddressRequest SetLimitsRequest FreezeWalletRequest
-        UnfreezeWalletRequest RegisterOutpointsRequest ReleaseQuarantinedRequest;
+        UnfreezeWalletRequest RegisterOutpointsRequest ReleaseQuarantinedRequest DeclareLostRequest;
     [request_id wallet_id payment_id] => ReserveUtxosRequest CreatePaymentRequest BumpFeeRequest BumpFeeCpfpRequest
         CancelPaymentRequest AbortAttemptRequest SubmitSignedTransactionRequest;
     [request_id wallet_id payment_id reservation_id] => SignPsbtRequest;

@@ -17,6 +17,11 @@ const MAX_VIOLATIONS_BYTES: usize = 3_500;
 
 pub(crate) type Metadata = Vec<(&'static str, String)>;
 
+/// The facts of a bound that is broken.
+pub(super) fn limit(name: &str, got: u64, bound: u64) -> Metadata {
+    vec![("limit", name.to_owned()), ("got", got.to_string()), ("bound", bound.to_string())]
+}
+
 /// A refusal for a reason, with its facts.
 pub(super) fn build(
     code: Code,

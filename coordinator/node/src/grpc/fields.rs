@@ -174,6 +174,27 @@ impl Fields {
         (parsed.len() == list.len()).then_some(parsed)
     }
 
+    /// One coin.
+    pub(crate) fn outpoint(&mut self, field: &str, given: Option<&v1::Outpoint>) -> Option<OutPoint> {
+        let Some(given) = given else {
+            self.fault(field, "names no coin");
+            return None;
+        };
+        let txid = self.hash::<Txid>(&format!("{field}.txid"), &given.txid)?;
+        Some(OutPoint { txid, vout: given.vout })
+    }
+
+    /// The hash of a transaction or of a block, as people write it.
+    pub(crate) fn hash<T>(&mut self, field: &str, text: &str) -> Option<T>
+    where
+        T: FromStr<Err: std::fmt::Display>,
+    {
+        let parsed = text.parse::<T>().map_err(|error| {
+            self.fault(field, format!("{:?} is not a hash of 64 hexadecimal digits: {error}", clip(text)));
+        });
+        parsed.ok()
+    }
+
     /// When a reservation ends: as a duration, or as a time of the wall clock, which is not looked at here.
     pub(crate) fn expiry(&mut self, asked: Option<Expiration>) -> Option<Expiry> {
         Expiry::read(asked).map_err(|(field, why)| self.fault(field, why)).ok()

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::{
     abort_attempt, bump_fee, bump_fee_cpfp, cancel_payment, chain_view, change_wallet, confirm_recovery, create_backup,
-    create_payment, drain_node, get_balance, get_payment, get_reservation, get_wallet, list_audit_events,
+    create_payment, declare_lost, drain_node, get_balance, get_payment, get_reservation, get_wallet, list_audit_events,
     list_payments, list_reservations, list_utxos, list_wallets, membership, new_address, reads, register_outpoints,
     register_wallet, release_quarantined, release_reservation, renew_reservation, reserve_utxos, sign_psbt,
     submit_signed_transaction, transfer_leadership, watch_payments, watch_reservations,
@@ -41,6 +41,7 @@ pub fn read_request(action: Action, bytes: &[u8], network: Network, finality_dep
         Action::UnfreezeWallet => caller(bytes, change_wallet::parse_unfreeze),
         Action::RegisterOutpoints => caller(bytes, register_outpoints::parse),
         Action::ReleaseQuarantined => caller(bytes, release_quarantined::parse),
+        Action::DeclareLost => caller(bytes, declare_lost::parse),
         Action::ReserveUtxos => caller(bytes, reserve_utxos::parse),
         Action::RenewReservation => caller(bytes, renew_reservation::parse),
         Action::ReleaseReservation => caller(bytes, release_reservation::parse),

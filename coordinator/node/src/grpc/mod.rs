@@ -27,6 +27,7 @@ mod confirm_recovery;
 mod create_backup;
 mod create_payment;
 pub(crate) mod decide;
+mod declare_lost;
 mod details;
 mod drain_node;
 mod expiry;

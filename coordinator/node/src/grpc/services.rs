@@ -22,6 +22,7 @@ use super::change_wallet::{freeze_wallet, set_limits, unfreeze_wallet};
 use super::confirm_recovery::confirm_recovery;
 use super::create_backup::{Parts, create_backup};
 use super::create_payment::create_payment;
+use super::declare_lost::declare_lost;
 use super::drain_node::{drain_node, undrain_node};
 use super::get_balance::get_balance;
 use super::get_history::get_history;
@@ -161,6 +162,10 @@ impl WalletService for Services {
         r: Request<v1::ReleaseQuarantinedRequest>,
     ) -> Answer<v1::ReleaseQuarantinedResponse> {
         mutation!(self, r, ReleaseQuarantined, release_quarantined, wallet.release_quarantined)
+    }
+
+    async fn declare_lost(&self, r: Request<v1::DeclareLostRequest>) -> Answer<v1::DeclareLostResponse> {
+        mutation!(self, r, DeclareLost, declare_lost, wallet.declare_lost)
     }
 
     async fn list_audit_events(&self, r: Request<v1::ListAuditEventsRequest>) -> Answer<v1::ListAuditEventsResponse> {

@@ -11,7 +11,7 @@ use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation};
 
-use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, refuse};
+use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, limit, refuse};
 pub(crate) use super::details::{Metadata, is_for};
 use crate::bitcoind::NoEstimate;
 use crate::raft::{LeaderHint, ProposeError};
@@ -320,6 +320,7 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
         Rejection::RecoveryMode { .. } => (FailedPrecondition, R::RecoveryMode),
         Rejection::RecoveryRefused { .. } => (FailedPrecondition, R::RecoveryRefused),
         Rejection::NotQuarantined { .. } => (FailedPrecondition, R::NotQuarantined),
+        Rejection::NotLost { .. } => (FailedPrecondition, R::NotLost),
         Rejection::WalletHasDescriptors => (FailedPrecondition, R::WalletHasDescriptors),
     }
 }
@@ -377,7 +378,8 @@ fn metadata(rejection: &Rejection) -> Metadata {
         Rejection::NotReplaceable { why }
         | Rejection::AbortUnsupported { why }
         | Rejection::RecoveryMode { why }
-        | Rejection::RecoveryRefused { why } => vec![("why", why.clone())],
+        | Rejection::RecoveryRefused { why }
+        | Rejection::NotLost { why } => vec![("why", why.clone())],
         Rejection::WalletUnknown { wallet } => wallet.iter().map(|wallet| ("wallet_id", wallet.clone())).collect(),
         Rejection::WalletWatchOnly
         | Rejection::WalletSignsOutside
@@ -444,6 +446,7 @@ fn field(rejection: &Rejection) -> Option<String> {
         | Rejection::RecoveryMode { .. }
         | Rejection::RecoveryRefused { .. }
         | Rejection::NotQuarantined { .. }
+        | Rejection::NotLost { .. }
         | Rejection::WalletHasDescriptors
         | Rejection::ChainTooLong { .. } => return None,
     };
@@ -456,10 +459,6 @@ fn holder(holder: &Holder) -> String {
         Holder::Payment(id) => format!("payment {id}"),
         Holder::Quarantine => "quarantine".to_owned(),
     }
-}
-
-fn limit(name: &str, got: u64, bound: u64) -> Metadata {
-    vec![("limit", name.to_owned()), ("got", got.to_string()), ("bound", bound.to_string())]
 }
 
 fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {

@@ -264,6 +264,26 @@ fn coins_that_are_held_back_are_freed_by_those_who_have_checked() {
 }
 
 #[test]
+fn a_deposit_that_cannot_come_back_is_declared_with_its_proof() {
+    let cluster = Cluster::start();
+    let coin = format!("{TXID}:1");
+    // A transaction with one input and one output, both empty.
+    let made = format!("0200000001{}ffffffff00ffffffff0100000000000000000000000000", "00".repeat(32));
+    let lost = ["utxo", "lost", "--wallet", "hot", &coin, "--note", "the depositor paid twice"];
+    let proof = ["--deposit-tx", &made, "--by", TXID, "--in-block", TXID];
+    cluster.run(&[&lost[..], &proof[..4]].concat()).code(2);
+    let wrong = ["--deposit-tx", "00ff", "--by", TXID, "--in-block", TXID];
+    let refused = cluster.run(&[&lost[..], &wrong].concat()).code(2);
+    assert!(refused.err.contains("that is no transaction"), "{}", refused.err);
+    assert!(cluster.node.all::<v1::DeclareLostRequest>().is_empty(), "only with all of it");
+    cluster.run(&[&lost[..], &proof].concat()).code(0);
+    let asked: v1::DeclareLostRequest = cluster.node.last();
+    assert_eq!((asked.conflicting_txid.as_str(), asked.block_hash.as_str()), (TXID, TXID));
+    assert_eq!(asked.outpoint, Some(v1::Outpoint { txid: TXID.to_owned(), vout: 1 }));
+    assert_eq!((asked.raw_deposit.len(), asked.note.as_str()), (made.len() / 2, "the depositor paid twice"));
+}
+
+#[test]
 fn the_audit_is_listed() {
     let cluster = Cluster::start();
     let list = cluster.run(&["audit", "list", "--from-index", "5", "--wallet", "hot"]).code(0);

@@ -278,6 +278,7 @@ impl WalletService for Desk {
         unfreeze_wallet(UnfreezeWalletRequest) -> UnfreezeWalletResponse { wallet: Some(wallet()) }
         register_outpoints(RegisterOutpointsRequest) -> RegisterOutpointsResponse { utxos: vec![utxo(150_000)], applied_index: 9, term: 2 }
         release_quarantined(ReleaseQuarantinedRequest) -> ReleaseQuarantinedResponse { utxos: vec![utxo(150_000)], applied_index: 9, term: 2 }
+        declare_lost(DeclareLostRequest) -> DeclareLostResponse { utxos: vec![utxo(150_000)], applied_index: 9, term: 2 }
         list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse { events: vec![audit_event()] }
     }
 }

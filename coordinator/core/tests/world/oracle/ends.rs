@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Txid};
+use onespend_core::command::DeclareLost;
 use onespend_core::ids::{AttemptNo, PaymentKey};
 
 use super::{Allowed, End, Oracle, Owner, position};
@@ -14,6 +15,27 @@ impl Oracle {
     pub fn connected(&mut self, chain: &Chain) {
         self.highest = self.highest.max(chain.height());
         self.broken_words(chain);
+        self.end_all(chain);
+    }
+
+    /// safety 6: a coin is lost only to a transaction that conflicts with the one that made it, and is final; and only if
+    /// a stranger made it.
+    pub(super) fn declared_lost(&mut self, command: &DeclareLost, chain: &Chain) {
+        let DeclareLost { wallet, outpoint, by, block, .. } = command;
+        let found = chain.block_of(*by).expect("the transaction is in no block");
+        assert_eq!(found.at, *block);
+        assert!(chain.depth(*by) >= self.depths[&position(wallet)], "it is not final");
+        assert!(!chain.mined.contains_key(&outpoint.txid), "the coin is there");
+        assert!(!self.attempts.iter().any(|attempt| attempt.txid == outpoint.txid), "the coin is ours");
+        let rival = found.transactions.iter().find(|known| known.compute_txid() == *by).unwrap();
+        let maker = chain.pending.iter().find(|known| known.compute_txid() == outpoint.txid).unwrap();
+        let spends = |coin: OutPoint| rival.input.iter().any(|input| input.previous_output == coin);
+        assert!(maker.input.iter().any(|input| spends(input.previous_output)), "both may be in the chain");
+        self.lost.insert(*outpoint, *by);
+        self.end_all(chain);
+    }
+
+    fn end_all(&mut self, chain: &Chain) {
         while let Some((at, end)) = self.next_end(chain) {
             self.attempts[at].end = Some(end);
             if end.is_death() {
@@ -75,7 +97,11 @@ impl Oracle {
 
     fn end_by_now(&self, attempt: &Allowed, chain: &Chain) -> Option<End> {
         let depth = self.depths[&position(&attempt.key.wallet)];
-        let spenders = attempt.inputs.iter().filter_map(|outpoint| chain.coins.get(outpoint)?.spent);
+        let spender = |outpoint: &OutPoint| match chain.coins.get(outpoint) {
+            Some(coin) => coin.spent,
+            None => self.lost.get(outpoint).copied(),
+        };
+        let spenders = attempt.inputs.iter().filter_map(spender);
         // Of two in one block the first input's.
         let foreign = spenders.filter(|txid| *txid != attempt.txid).min_by_key(|txid| Reverse(chain.depth(*txid)));
         if let Some(by) = foreign.filter(|txid| chain.depth(*txid) >= depth) {
@@ -100,7 +126,10 @@ impl Oracle {
     pub(super) fn release_inputs(&mut self, at: usize, chain: &Chain) {
         for outpoint in self.attempts[at].inputs.clone() {
             let key = &self.attempts[at].key;
-            let unspent = chain.coins.get(&outpoint).is_none_or(|coin| coin.spent.is_none());
+            let unspent = match chain.coins.get(&outpoint) {
+                Some(coin) => coin.spent.is_none(),
+                None => !self.lost.contains_key(&outpoint),
+            };
             let own = self.owners.get(&outpoint) == Some(&Owner::Payment(key.clone()));
             let mut spenders = self.attempts.iter().filter(|a| a.key == *key && a.inputs.contains(&outpoint));
             let is_needed = spenders.any(Allowed::is_live);
@@ -114,6 +143,7 @@ impl Oracle {
     /// After a block was taken away. `registered` are the wallets that are followed.
     pub fn disconnected(&mut self, block: &Block, coins_before: &Chain, registered: &BTreeSet<usize>) {
         let gone: BTreeSet<Txid> = block.transactions.iter().map(bitcoin::Transaction::compute_txid).collect();
+        self.lost.retain(|_, by| !gone.contains(by));
         let (mut hit, mut revived) = (BTreeSet::new(), Vec::new());
         for attempt in &self.attempts {
             let rests_here = match attempt.end {
