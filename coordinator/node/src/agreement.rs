@@ -237,6 +237,7 @@ mod tests {
         assert_eq!(outvoted(&[at(128, 1)], &[vec![at(256, 2)], vec![]]), None);
     }
 
+    /// safety 31: where no majority says which of two states is wrong, both are told.
     #[test]
     fn one_against_one_is_a_tie_and_the_newest_index_that_somebody_contradicts_decides() {
         let ours = [at(300, 1), at(256, 1), at(128, 1)];
