@@ -101,13 +101,30 @@ impl Node {
 
     /// Refuses everything from now on.
     pub fn refuse(&self, code: Code, reason: &str, metadata: &[(&str, &str)], fields: &[(&str, &str)]) {
+        self.refuse_saying("no, said the node", code, reason, metadata, fields);
+    }
+
+    /// Refuses everything from now on as a control port refuses a client.
+    pub fn refuse_a_client(&self) {
+        let message = "clients are served on the data port";
+        self.refuse_saying(message, Code::Unauthenticated, reason::CALLER_UNKNOWN, &[], &[]);
+    }
+
+    fn refuse_saying(
+        &self,
+        message: &str,
+        code: Code,
+        reason: &str,
+        metadata: &[(&str, &str)],
+        fields: &[(&str, &str)],
+    ) {
         let metadata: HashMap<String, String> =
             metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut details = ErrorDetails::with_error_info(reason, reason::DOMAIN, metadata);
         for (field, what) in fields {
             details.add_bad_request_violation(*field, *what);
         }
-        *self.desk.refusal.lock().unwrap() = Some(Status::with_error_details(code, "no, said the node", details));
+        *self.desk.refusal.lock().unwrap() = Some(Status::with_error_details(code, message, details));
     }
 
     /// Takes every request and never answers.

@@ -60,6 +60,20 @@ fn a_refusal_of_status_is_no_silence() {
     assert_eq!(cluster.node.all::<v1::GetNodeViewsRequest>().len(), 1, "the data ports were asked instead");
 }
 
+/// The certificate is fine, and of this cluster; it is not an operator's.
+#[test]
+fn a_client_at_a_control_port_is_told_that_it_needs_an_operator() {
+    let cluster = Cluster::start();
+    cluster.node.refuse_a_client();
+    let refused = cluster.run(&["status"]).code(1);
+    assert!(refused.err.contains("status over control ports needs an operator: --as operator/alice"), "{refused:?}");
+    assert!(!refused.err.contains("pki issue"), "{refused:?}");
+    let refused = cluster.run(&["cluster", "transfer"]).code(1);
+    assert!(refused.err.contains("--as operator/alice") && !refused.err.contains("  to: "), "{refused:?}");
+    let named = cluster.run(&["cluster", "transfer", "--to", "2"]).code(1);
+    assert!(named.err.contains("  to: 2\n"), "{named:?}");
+}
+
 #[test]
 fn members_are_listed_added_promoted_and_removed() {
     let cluster = Cluster::start();
