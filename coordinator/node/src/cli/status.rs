@@ -39,6 +39,13 @@ enum Screen {
     Views(NodeViews),
 }
 
+/// One look: what is shown, and what is wrong with it, by which the command ends.
+#[derive(Debug)]
+struct Look {
+    screen: Screen,
+    complaint: Option<Failure>,
+}
+
 impl Show for Screen {
     fn text(&self) -> String {
         match self {
@@ -54,7 +61,9 @@ impl Status {
         let config = session.connection.settings(Need::Any)?;
         let client = Client::connect(config.clone()).map_err(Failure::of_read)?;
         let Some(seconds) = self.watch else {
-            return session.output.show(&self.look(&client, &config).await?);
+            let look = self.look(&client, &config).await?;
+            session.output.show(&look.screen)?;
+            return look.complaint.map_or(Ok(()), Err);
         };
         tokio::select! {
             ended = self.follow(&client, &config, session.output, Duration::from_secs(seconds)) => ended,
@@ -78,21 +87,22 @@ impl Status {
         loop {
             looks.tick().await;
             match self.look(client, config).await {
-                Ok(screen) => frame.show(&screen)?,
+                Ok(look) => frame.show(&look.screen)?,
                 Err(failure) if failure.exit == Exit::Usage => return Err(failure),
                 Err(failure) => frame.fail(&failure)?,
             }
         }
     }
 
-    async fn look(&self, client: &Client, config: &ClientConfig) -> Result<Screen, Failure> {
+    async fn look(&self, client: &Client, config: &ClientConfig) -> Result<Look, Failure> {
         if config.control_endpoints.is_empty() {
             return self.ask_data_ports(client).await;
         }
         let answers = ask_all(client, config).await;
         if answers.iter().any(|(_, answer)| answer.is_ok()) {
             let told = |(address, answer): Answer| (address, answer.map_err(|error| error.to_string()));
-            return Ok(Screen::Cluster(Box::new(Cluster::new(answers.into_iter().map(told).collect()))));
+            let cluster = Cluster::new(answers.into_iter().map(told).collect());
+            return Ok(Look { screen: Screen::Cluster(Box::new(cluster)), complaint: None });
         }
         // A client may not ask for status, but for what the data ports tell.
         let not_allowed = answers.iter().any(|(_, answer)| answer.as_ref().is_err_and(|error| error.is(reason::ROLE)));
@@ -102,18 +112,17 @@ impl Status {
         Err(nobody(answers))
     }
 
-    async fn ask_data_ports(&self, client: &Client) -> Result<Screen, Failure> {
+    async fn ask_data_ports(&self, client: &Client) -> Result<Look, Failure> {
         let views = client.get_node_views(v1::GetNodeViewsRequest {}).await.map_err(Failure::of_read)?;
         let tip = client.get_tip(v1::GetTipRequest { consistency: self.freshness.consistency() }).await;
-        let tip = match tip {
-            Ok(answer) => answer.tip,
-            Err(error) => {
-                self.note(&format!("the tip is not known: {error}"));
-                None
-            }
+        let (tip, complaint) = match tip {
+            Ok(answer) => (Ok(answer.tip), None),
+            // What is said before the first block.
+            Err(error) if error.is(reason::CHAIN_NOT_SYNCED) => (Ok(None), None),
+            Err(error) => (Err(error.to_string()), Some(unknown_tip(error))),
         };
         self.note("with --control and an operator's certificate there is more to see");
-        Ok(Screen::Views(NodeViews::new(tip, views)))
+        Ok(Look { screen: Screen::Views(NodeViews::new(tip, views)), complaint })
     }
 
     /// Not into a screen that is drawn again and again.
@@ -122,6 +131,15 @@ impl Status {
             output::note(remark);
         }
     }
+}
+
+fn unknown_tip(error: ClientError) -> Failure {
+    let mut failure = Failure::of_read(error);
+    failure.sentence = format!("the tip is not known: {}", failure.sentence);
+    if failure.exit != Exit::Unreachable {
+        return failure;
+    }
+    failure.remedy("bring most of the voters back, or take an older tip with --max-lag")
 }
 
 /// What one node's control port answered.

@@ -1,7 +1,7 @@
 //! A node in this process. It answers every call with something fixed, unless it is told to refuse, to be silent or
 //! to answer otherwise, and keeps what it was asked.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::{HashMap, VecDeque};
 use std::net::TcpListener;
 use std::pin::Pin;
@@ -42,6 +42,8 @@ struct Desk {
     asked: Arc<Mutex<Vec<(String, Boxed)>>>,
     answers: Arc<Mutex<VecDeque<Boxed>>>,
     refusal: Arc<Mutex<Option<Status>>>,
+    /// By the type of the request.
+    refusals: Arc<Mutex<HashMap<TypeId, Status>>>,
     silent: Arc<Mutex<bool>>,
 }
 
@@ -127,6 +129,13 @@ impl Node {
         *self.desk.refusal.lock().unwrap() = Some(Status::with_error_details(code, message, details));
     }
 
+    /// Refuses every request of this kind from now on.
+    pub fn refuse_only<T: 'static>(&self, code: Code, reason: &str) {
+        let details = ErrorDetails::with_error_info(reason, reason::DOMAIN, HashMap::<String, String>::new());
+        let status = Status::with_error_details(code, "not this, said the node", details);
+        self.desk.refusals.lock().unwrap().insert(TypeId::of::<T>(), status);
+    }
+
     /// Takes every request and never answers.
     pub fn be_silent(&self) {
         *self.desk.silent.lock().unwrap() = true;
@@ -155,6 +164,9 @@ impl Desk {
         }
         if let Some(status) = self.refusal.lock().unwrap().clone() {
             return Err(status);
+        }
+        if let Some(status) = self.refusals.lock().unwrap().get(&TypeId::of::<T>()) {
+            return Err(status.clone());
         }
         let mut answers = self.answers.lock().unwrap();
         let told = answers.iter().position(|answer| answer.is::<R>()).and_then(|at| answers.remove(at));

@@ -1,6 +1,7 @@
 //! The cluster in one screen, and handing leadership over.
 
 use onespend_proto::{reason, v1};
+use serde_json::Value;
 use tonic::Code;
 
 use crate::node::Node;
@@ -49,6 +50,24 @@ fn data_ports_alone_show_the_tip_and_every_bitcoind() {
     assert!(shown.out.contains("node unreachable") && shown.out.contains("timed out"), "{}", shown.out);
     let json = cluster.run(&["status", "-o", "json"]).code(0).json();
     assert_eq!(json["nodes"][0]["bitcoind"]["state"], "in_sync");
+}
+
+#[test]
+fn a_tip_that_no_quorum_confirms_is_unknown_and_exits_4() {
+    let cluster = Cluster::start();
+    std::fs::write(cluster.authority.file("endpoints"), format!("data = ['{}']", cluster.node.address())).unwrap();
+    cluster.node.refuse_only::<v1::GetTipRequest>(Code::Unavailable, reason::NO_QUORUM);
+    let status = ["status", "--timeout", "1s"];
+    let shown = cluster.run(&status).code(4);
+    assert!(shown.out.starts_with("tip  unknown: no quorum: 1 of 2 nodes answer\n"), "{shown:?}");
+    assert!(shown.out.contains("in sync") && shown.err.contains("the tip is not known: "), "{shown:?}");
+    assert!(shown.err.contains("--max-lag"), "{shown:?}");
+    let json = cluster.run(&[&status[..], &["-o", "json"]].concat()).code(4).json();
+    assert_eq!((&json["tip"], &json["tip_unknown"]), (&Value::Null, &"no quorum: 1 of 2 nodes answer".into()));
+
+    cluster.node.refuse_only::<v1::GetTipRequest>(Code::FailedPrecondition, reason::CHAIN_NOT_SYNCED);
+    let young = cluster.run(&status).code(0);
+    assert!(young.out.starts_with("tip  no block yet\n"), "{young:?}");
 }
 
 #[test]
@@ -125,7 +144,7 @@ fn a_watched_status_is_shown_again_and_again_and_ends_well_when_it_is_interrupte
     let mut watch = cluster.begin_as("operator/alice", &["status", "--watch", "1", "-o", "json"]);
     for _ in 0..2 {
         let line = watch.next_line();
-        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let json: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(json["leader_id"], 1, "{line}");
     }
     assert_eq!(watch.interrupt(), 0);
