@@ -13,6 +13,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{self, Output, Show};
 use super::session::{Freshness, Session};
+use super::values;
 use super::view::chain::NodeViews;
 use super::view::status::Cluster;
 
@@ -23,8 +24,10 @@ const WATCH_EVERY: &str = "2";
 /// tip and every node's bitcoind.
 #[derive(Debug, Args)]
 pub struct Status {
-    #[command(flatten)]
-    freshness: Freshness,
+    /// With data ports alone, else it changes nothing: accept a tip that is up to so old, from any node; works without
+    /// a quorum [default: linearizable]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    max_lag: Option<Duration>,
     /// Look again every so many seconds until Ctrl-C: in place on a terminal, else one block after the other
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = WATCH_EVERY,
         value_parser = clap::value_parser!(u64).range(1..=3_600))]
@@ -102,7 +105,8 @@ impl Status {
         if answers.iter().any(|(_, answer)| answer.is_ok()) {
             let told = |(address, answer): Answer| (address, answer.map_err(|error| error.to_string()));
             let cluster = Cluster::new(answers.into_iter().map(told).collect());
-            return Ok(Look { screen: Screen::Cluster(Box::new(cluster)), complaint: None });
+            let complaint = cluster.no_quorum().map(|why| no_quorum(&why));
+            return Ok(Look { screen: Screen::Cluster(Box::new(cluster)), complaint });
         }
         // A client may not ask for status, but for what the data ports tell.
         let not_allowed = answers.iter().any(|(_, answer)| answer.as_ref().is_err_and(|error| error.is(reason::ROLE)));
@@ -114,7 +118,7 @@ impl Status {
 
     async fn ask_data_ports(&self, client: &Client) -> Result<Look, Failure> {
         let views = client.get_node_views(v1::GetNodeViewsRequest {}).await.map_err(Failure::of_read)?;
-        let tip = client.get_tip(v1::GetTipRequest { consistency: self.freshness.consistency() }).await;
+        let tip = client.get_tip(v1::GetTipRequest { consistency: Freshness::up_to(self.max_lag).consistency() }).await;
         let (tip, complaint) = match tip {
             Ok(answer) => (Ok(answer.tip), None),
             // What is said before the first block.
@@ -131,6 +135,11 @@ impl Status {
             output::note(remark);
         }
     }
+}
+
+fn no_quorum(why: &str) -> Failure {
+    Failure::new(Exit::Unreachable, format!("no quorum: {why}"))
+        .remedy("bring voters back; if most are lost for good, the operations book has \"Disaster: lost quorum\"")
 }
 
 fn unknown_tip(error: ClientError) -> Failure {

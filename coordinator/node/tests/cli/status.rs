@@ -159,6 +159,33 @@ fn a_watched_status_is_shown_again_and_again_and_ends_well_when_it_is_interrupte
 }
 
 #[test]
+fn a_status_without_a_quorum_says_so_first_and_exits_4() {
+    let cluster = Cluster::start();
+    let members = [member(1, "127.0.0.1:9"), member(2, cluster.node.address()), member(3, "127.0.0.1:9")];
+    cluster.node.answer(status(2, &members));
+    let shown = cluster.run_as("operator/alice", &["status"]).code(4);
+    let first = "NO QUORUM: 1 of 3 voters answer, nothing can be reserved or paid\n";
+    assert!(shown.out.starts_with(first) && shown.out.contains("as others last knew"), "{shown:?}");
+    assert!(shown.err.contains("no quorum: 1 of 3 voters answer") && shown.err.contains("  remedy: "), "{shown:?}");
+
+    // Who watches goes on to look: the next answer is a leader's.
+    cluster.node.answer(status(2, &members));
+    let mut watch = cluster.begin_as("operator/alice", &["status", "--watch", "1"]);
+    assert!(watch.next_line().starts_with("NO QUORUM: "));
+    for _ in 0..2 {
+        while !watch.next_line().starts_with("cluster") {}
+    }
+    assert_eq!(watch.interrupt(), 0);
+}
+
+#[test]
+fn max_lag_is_said_to_matter_with_data_ports_only() {
+    let help = crate::run::onespend(&["status", "--help"]).code(0).out;
+    let told = help.split("--max-lag").nth(1).unwrap_or_default();
+    assert!(told.trim_start().starts_with("<TIME>") && told.contains("With data ports alone"), "{help}");
+}
+
+#[test]
 fn leadership_is_handed_over() {
     let cluster = Cluster::start();
     let done = cluster.run_as("operator/alice", &["cluster", "transfer", "--to", "2"]).code(0);
