@@ -34,6 +34,11 @@ impl Hysteresis {
         self.passes = Some(good);
         good
     }
+
+    /// Of a failing check whose last look was good: the good looks in a row so far, and how many it takes.
+    pub fn rising(&self) -> Option<(u32, u32)> {
+        (self.passes == Some(false) && self.against > 0).then_some((self.against, self.rise))
+    }
 }
 
 /// How several checks for one purpose make one answer. Without any check it is yes.
@@ -89,6 +94,17 @@ mod tests {
         assert_eq!(seen(5, 5, "-"), "-");
         assert_eq!(seen(5, 5, "+"), "+");
         assert_eq!(seen(0, 0, "-+"), "-+", "a count of 0 is one of 1");
+    }
+
+    #[test]
+    fn a_failing_check_says_how_many_good_looks_it_has_had() {
+        let mut hysteresis = Hysteresis::new(3, 2);
+        let told = [false, true, true, false, true, true, true, true, false].map(|good| {
+            hysteresis.note(good);
+            hysteresis.rising()
+        });
+        let (one, two) = (Some((1, 3)), Some((2, 3)));
+        assert_eq!(told, [None, one, two, None, one, two, None, None, None]);
     }
 
     #[test]

@@ -218,8 +218,17 @@ async fn watch(check: Arc<Check>, mut looker: Looker) {
     let mut hysteresis = Hysteresis::new(check.config.rise, check.config.fall);
     loop {
         let look = looker.look(check.config.timeout).await;
-        check.note(hysteresis.note(look.good), look.value);
+        let passes = hysteresis.note(look.good);
+        check.note(passes, told(look.value, &hysteresis));
         tokio::time::sleep(check.config.interval).await;
+    }
+}
+
+/// What was seen, and of a failing check that recovers how far it has come: the value alone would say that all is well.
+fn told(value: String, hysteresis: &Hysteresis) -> String {
+    match hysteresis.rising() {
+        Some((seen, needed)) => format!("{value}, {seen} of {needed} good looks"),
+        None => value,
     }
 }
 

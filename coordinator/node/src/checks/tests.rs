@@ -53,6 +53,19 @@ fn a_check_whose_looks_stop_coming_fails_by_its_age() {
 }
 
 #[test]
+fn a_failing_check_whose_last_look_was_good_does_not_say_that_all_is_well() {
+    let mut hysteresis = Hysteresis::new(2, 3);
+    let mut look = |good, value: &str| {
+        hysteresis.note(good);
+        told(value.to_owned(), &hysteresis)
+    };
+    assert_eq!(look(false, "few peers"), "few peers");
+    assert_eq!(look(true, "in sync"), "in sync, 1 of 2 good looks");
+    assert_eq!(look(true, "in sync"), "in sync");
+    assert_eq!(look(false, "few peers"), "few peers", "a bad look that is forgiven");
+}
+
+#[test]
 fn what_is_only_reported_decides_nothing() {
     let all = vec![check("a", Purpose::Report), check("b", Purpose::Primary), check("c", Purpose::Readiness)];
     let checks = checks(Aggregation::All, all);

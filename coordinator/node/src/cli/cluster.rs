@@ -251,7 +251,7 @@ async fn transfer(client: &Client, session: &Session, to: Option<u64>, request_i
     let node_id = if let Some(node_id) = to { node_id } else { choose(client, session).await? };
     let request = v1::TransferLeadershipRequest { request_id: request_id.clone(), node_id };
     let answer = mutation(&request_id, client.transfer_leadership(request)).await;
-    let answer = answer.map_err(|failure| failure.with("to", node_id))?;
+    let answer = answer.map_err(|failure| if node_id == 0 { failure } else { failure.with("to", node_id) })?;
     session.output.show(&Changed {
         resource: Leader { leader_id: answer.leader_id },
         applied_index: answer.applied_index,

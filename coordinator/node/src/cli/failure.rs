@@ -109,7 +109,8 @@ impl Failure {
         if let Some(wait) = rejection.retry_after {
             failure = failure.with("retry_after_ms", wait.as_millis());
         }
-        failure.remedy = reason::parse(&rejection.reason).and_then(remedy::of).map(str::to_owned);
+        let remedy = reason::parse(&rejection.reason).and_then(|reason| remedy::of(reason, &rejection.message));
+        failure.remedy = remedy.map(str::to_owned);
         failure
     }
 

@@ -2,8 +2,14 @@
 
 use onespend_proto::v1::ErrorReason;
 
-/// A remedy in the imperative; `None` where the refusal says it all.
-pub fn of(reason: ErrorReason) -> Option<&'static str> {
+use crate::grpc::server::CLIENT_AT_CONTROL;
+
+/// A remedy in the imperative; `None` where the refusal says it all. Who is not known may be so for several causes, of which
+/// only the message tells one.
+pub fn of(reason: ErrorReason, message: &str) -> Option<&'static str> {
+    if reason == ErrorReason::CallerUnknown && message == CLIENT_AT_CONTROL {
+        return Some("status over control ports needs an operator: --as operator/alice; so do the other commands there");
+    }
     state_of_the_cluster(reason).or_else(|| coins_and_payments(reason)).or_else(|| the_request(reason))
 }
 

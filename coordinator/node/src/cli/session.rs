@@ -55,6 +55,11 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// Up to so old; linearizable if nothing is said.
+    pub fn up_to(max_lag: Option<std::time::Duration>) -> Self {
+        Self { max_lag }
+    }
+
     /// For a read's request.
     pub fn consistency(&self) -> Option<v1::ReadConsistency> {
         self.max_lag.map(|lag| {

@@ -13,6 +13,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{self, Output, Show};
 use super::session::{Freshness, Session};
+use super::values;
 use super::view::chain::NodeViews;
 use super::view::status::Cluster;
 
@@ -23,8 +24,10 @@ const WATCH_EVERY: &str = "2";
 /// tip and every node's bitcoind.
 #[derive(Debug, Args)]
 pub struct Status {
-    #[command(flatten)]
-    freshness: Freshness,
+    /// With data ports alone, else it changes nothing: accept a tip that is up to so old, from any node; works without
+    /// a quorum [default: linearizable]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    max_lag: Option<Duration>,
     /// Look again every so many seconds until Ctrl-C: in place on a terminal, else one block after the other
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = WATCH_EVERY,
         value_parser = clap::value_parser!(u64).range(1..=3_600))]
@@ -37,6 +40,13 @@ pub struct Status {
 enum Screen {
     Cluster(Box<Cluster>),
     Views(NodeViews),
+}
+
+/// One look: what is shown, and what is wrong with it, by which the command ends.
+#[derive(Debug)]
+struct Look {
+    screen: Screen,
+    complaint: Option<Failure>,
 }
 
 impl Show for Screen {
@@ -54,7 +64,9 @@ impl Status {
         let config = session.connection.settings(Need::Any)?;
         let client = Client::connect(config.clone()).map_err(Failure::of_read)?;
         let Some(seconds) = self.watch else {
-            return session.output.show(&self.look(&client, &config).await?);
+            let look = self.look(&client, &config).await?;
+            session.output.show(&look.screen)?;
+            return look.complaint.map_or(Ok(()), Err);
         };
         tokio::select! {
             ended = self.follow(&client, &config, session.output, Duration::from_secs(seconds)) => ended,
@@ -78,21 +90,23 @@ impl Status {
         loop {
             looks.tick().await;
             match self.look(client, config).await {
-                Ok(screen) => frame.show(&screen)?,
+                Ok(look) => frame.show(&look.screen)?,
                 Err(failure) if failure.exit == Exit::Usage => return Err(failure),
                 Err(failure) => frame.fail(&failure)?,
             }
         }
     }
 
-    async fn look(&self, client: &Client, config: &ClientConfig) -> Result<Screen, Failure> {
+    async fn look(&self, client: &Client, config: &ClientConfig) -> Result<Look, Failure> {
         if config.control_endpoints.is_empty() {
             return self.ask_data_ports(client).await;
         }
         let answers = ask_all(client, config).await;
         if answers.iter().any(|(_, answer)| answer.is_ok()) {
             let told = |(address, answer): Answer| (address, answer.map_err(|error| error.to_string()));
-            return Ok(Screen::Cluster(Box::new(Cluster::new(answers.into_iter().map(told).collect()))));
+            let cluster = Cluster::new(answers.into_iter().map(told).collect());
+            let complaint = cluster.no_quorum().map(|why| no_quorum(&why));
+            return Ok(Look { screen: Screen::Cluster(Box::new(cluster)), complaint });
         }
         // A client may not ask for status, but for what the data ports tell.
         let not_allowed = answers.iter().any(|(_, answer)| answer.as_ref().is_err_and(|error| error.is(reason::ROLE)));
@@ -102,18 +116,17 @@ impl Status {
         Err(nobody(answers))
     }
 
-    async fn ask_data_ports(&self, client: &Client) -> Result<Screen, Failure> {
+    async fn ask_data_ports(&self, client: &Client) -> Result<Look, Failure> {
         let views = client.get_node_views(v1::GetNodeViewsRequest {}).await.map_err(Failure::of_read)?;
-        let tip = client.get_tip(v1::GetTipRequest { consistency: self.freshness.consistency() }).await;
-        let tip = match tip {
-            Ok(answer) => answer.tip,
-            Err(error) => {
-                self.note(&format!("the tip is not known: {error}"));
-                None
-            }
+        let tip = client.get_tip(v1::GetTipRequest { consistency: Freshness::up_to(self.max_lag).consistency() }).await;
+        let (tip, complaint) = match tip {
+            Ok(answer) => (Ok(answer.tip), None),
+            // What is said before the first block.
+            Err(error) if error.is(reason::CHAIN_NOT_SYNCED) => (Ok(None), None),
+            Err(error) => (Err(error.to_string()), Some(unknown_tip(error))),
         };
         self.note("with --control and an operator's certificate there is more to see");
-        Ok(Screen::Views(NodeViews::new(tip, views)))
+        Ok(Look { screen: Screen::Views(NodeViews::new(tip, views)), complaint })
     }
 
     /// Not into a screen that is drawn again and again.
@@ -122,6 +135,20 @@ impl Status {
             output::note(remark);
         }
     }
+}
+
+fn no_quorum(why: &str) -> Failure {
+    Failure::new(Exit::Unreachable, format!("no quorum: {why}"))
+        .remedy("bring voters back; if most are lost for good, the operations book has \"Disaster: lost quorum\"")
+}
+
+fn unknown_tip(error: ClientError) -> Failure {
+    let mut failure = Failure::of_read(error);
+    failure.sentence = format!("the tip is not known: {}", failure.sentence);
+    if failure.exit != Exit::Unreachable {
+        return failure;
+    }
+    failure.remedy("bring most of the voters back, or take an older tip with --max-lag")
 }
 
 /// What one node's control port answered.

@@ -117,12 +117,15 @@ pub(crate) async fn serve_control<R: RaftService>(
     Ok(())
 }
 
+/// What a client is told at the control port. The command line knows a remedy by it.
+pub(crate) const CLIENT_AT_CONTROL: &str = "clients are served on the data port";
+
 /// The control port is for nodes and operators; callers belong to the data port.
 #[allow(clippy::result_large_err, clippy::needless_pass_by_value)] // The interceptor's signature.
 fn members_only(request: Request<()>, cluster_id: &str) -> Result<Request<()>, Status> {
     let caller = caller::identify(&request, cluster_id)?;
     match caller.party {
-        Party::Client(_) if !caller.forwarded => Err(status::unauthenticated("clients are served on the data port")),
+        Party::Client(_) if !caller.forwarded => Err(status::unauthenticated(CLIENT_AT_CONTROL)),
         Party::Client(_) | Party::Operator(_) | Party::Node(_) => Ok(request),
     }
 }

@@ -22,11 +22,11 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word in answers.
+    /// The word in answers, which is that of `v1::NodeRole`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Leader => "leader",
-            Self::Follower => "follower",
+            Self::Follower => "replica",
             Self::Candidate => "candidate",
             Self::Learner => "learner",
             Self::Stopped => "stopped",
@@ -222,5 +222,27 @@ impl Snapshot {
     /// Entries that are committed and not applied here yet.
     pub fn applied_lag(&self) -> u64 {
         self.committed_index.saturating_sub(self.applied_index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onespend_proto::v1::NodeRole;
+
+    use super::Role;
+
+    /// `onespend status` and the API say what the bodies say.
+    #[test]
+    fn a_role_has_one_word_everywhere() {
+        let roles = [
+            (Role::Leader, NodeRole::Leader),
+            (Role::Follower, NodeRole::Replica),
+            (Role::Candidate, NodeRole::Candidate),
+            (Role::Learner, NodeRole::Learner),
+            (Role::Stopped, NodeRole::Stopped),
+        ];
+        for (role, of_the_api) in roles {
+            assert_eq!(format!("NODE_ROLE_{}", role.word().to_uppercase()), of_the_api.as_str_name());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A node in this process. It answers every call with something fixed, unless it is told to refuse, to be silent or
 //! to answer otherwise, and keeps what it was asked.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::{HashMap, VecDeque};
 use std::net::TcpListener;
 use std::pin::Pin;
@@ -42,6 +42,8 @@ struct Desk {
     asked: Arc<Mutex<Vec<(String, Boxed)>>>,
     answers: Arc<Mutex<VecDeque<Boxed>>>,
     refusal: Arc<Mutex<Option<Status>>>,
+    /// By the type of the request.
+    refusals: Arc<Mutex<HashMap<TypeId, Status>>>,
     silent: Arc<Mutex<bool>>,
 }
 
@@ -101,13 +103,37 @@ impl Node {
 
     /// Refuses everything from now on.
     pub fn refuse(&self, code: Code, reason: &str, metadata: &[(&str, &str)], fields: &[(&str, &str)]) {
+        self.refuse_saying("no, said the node", code, reason, metadata, fields);
+    }
+
+    /// Refuses everything from now on as a control port refuses a client.
+    pub fn refuse_a_client(&self) {
+        let message = "clients are served on the data port";
+        self.refuse_saying(message, Code::Unauthenticated, reason::CALLER_UNKNOWN, &[], &[]);
+    }
+
+    fn refuse_saying(
+        &self,
+        message: &str,
+        code: Code,
+        reason: &str,
+        metadata: &[(&str, &str)],
+        fields: &[(&str, &str)],
+    ) {
         let metadata: HashMap<String, String> =
             metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut details = ErrorDetails::with_error_info(reason, reason::DOMAIN, metadata);
         for (field, what) in fields {
             details.add_bad_request_violation(*field, *what);
         }
-        *self.desk.refusal.lock().unwrap() = Some(Status::with_error_details(code, "no, said the node", details));
+        *self.desk.refusal.lock().unwrap() = Some(Status::with_error_details(code, message, details));
+    }
+
+    /// Refuses every request of this kind from now on.
+    pub fn refuse_only<T: 'static>(&self, code: Code, reason: &str) {
+        let details = ErrorDetails::with_error_info(reason, reason::DOMAIN, HashMap::<String, String>::new());
+        let status = Status::with_error_details(code, "not this, said the node", details);
+        self.desk.refusals.lock().unwrap().insert(TypeId::of::<T>(), status);
     }
 
     /// Takes every request and never answers.
@@ -138,6 +164,9 @@ impl Desk {
         }
         if let Some(status) = self.refusal.lock().unwrap().clone() {
             return Err(status);
+        }
+        if let Some(status) = self.refusals.lock().unwrap().get(&TypeId::of::<T>()) {
+            return Err(status.clone());
         }
         let mut answers = self.answers.lock().unwrap();
         let told = answers.iter().position(|answer| answer.is::<R>()).and_then(|at| answers.remove(at));

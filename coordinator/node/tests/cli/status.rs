@@ -1,6 +1,7 @@
 //! The cluster in one screen, and handing leadership over.
 
 use onespend_proto::{reason, v1};
+use serde_json::Value;
 use tonic::Code;
 
 use crate::node::Node;
@@ -52,12 +53,44 @@ fn data_ports_alone_show_the_tip_and_every_bitcoind() {
 }
 
 #[test]
+fn a_tip_that_no_quorum_confirms_is_unknown_and_exits_4() {
+    let cluster = Cluster::start();
+    std::fs::write(cluster.authority.file("endpoints"), format!("data = ['{}']", cluster.node.address())).unwrap();
+    cluster.node.refuse_only::<v1::GetTipRequest>(Code::Unavailable, reason::NO_QUORUM);
+    let status = ["status", "--timeout", "1s"];
+    let shown = cluster.run(&status).code(4);
+    assert!(shown.out.starts_with("tip  unknown: no quorum: 1 of 2 nodes answer\n"), "{shown:?}");
+    assert!(shown.out.contains("in sync") && shown.err.contains("the tip is not known: "), "{shown:?}");
+    assert!(shown.err.contains("--max-lag"), "{shown:?}");
+    let json = cluster.run(&[&status[..], &["-o", "json"]].concat()).code(4).json();
+    assert_eq!((&json["tip"], &json["tip_unknown"]), (&Value::Null, &"no quorum: 1 of 2 nodes answer".into()));
+
+    cluster.node.refuse_only::<v1::GetTipRequest>(Code::FailedPrecondition, reason::CHAIN_NOT_SYNCED);
+    let young = cluster.run(&status).code(0);
+    assert!(young.out.starts_with("tip  no block yet\n"), "{young:?}");
+}
+
+#[test]
 fn a_refusal_of_status_is_no_silence() {
     let cluster = Cluster::start();
     cluster.node.refuse(Code::PermissionDenied, reason::ROLE, &[("caller", "client/payouts")], &[]);
     let refused = cluster.run(&["status"]).code(1);
     assert!(refused.err.contains("reason: ROLE"), "{refused:?}");
     assert_eq!(cluster.node.all::<v1::GetNodeViewsRequest>().len(), 1, "the data ports were asked instead");
+}
+
+/// The certificate is fine, and of this cluster; it is not an operator's.
+#[test]
+fn a_client_at_a_control_port_is_told_that_it_needs_an_operator() {
+    let cluster = Cluster::start();
+    cluster.node.refuse_a_client();
+    let refused = cluster.run(&["status"]).code(1);
+    assert!(refused.err.contains("status over control ports needs an operator: --as operator/alice"), "{refused:?}");
+    assert!(!refused.err.contains("pki issue"), "{refused:?}");
+    let refused = cluster.run(&["cluster", "transfer"]).code(1);
+    assert!(refused.err.contains("--as operator/alice") && !refused.err.contains("  to: "), "{refused:?}");
+    let named = cluster.run(&["cluster", "transfer", "--to", "2"]).code(1);
+    assert!(named.err.contains("  to: 2\n"), "{named:?}");
 }
 
 #[test]
@@ -111,7 +144,7 @@ fn a_watched_status_is_shown_again_and_again_and_ends_well_when_it_is_interrupte
     let mut watch = cluster.begin_as("operator/alice", &["status", "--watch", "1", "-o", "json"]);
     for _ in 0..2 {
         let line = watch.next_line();
-        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let json: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(json["leader_id"], 1, "{line}");
     }
     assert_eq!(watch.interrupt(), 0);
@@ -123,6 +156,33 @@ fn a_watched_status_is_shown_again_and_again_and_ends_well_when_it_is_interrupte
     }
     assert_eq!(watch.interrupt(), 0);
     assert!(cluster.run_as("operator/alice", &["status", "--watch", "0"]).code(2).err.contains("0 is not in"));
+}
+
+#[test]
+fn a_status_without_a_quorum_says_so_first_and_exits_4() {
+    let cluster = Cluster::start();
+    let members = [member(1, "127.0.0.1:9"), member(2, cluster.node.address()), member(3, "127.0.0.1:9")];
+    cluster.node.answer(status(2, &members));
+    let shown = cluster.run_as("operator/alice", &["status"]).code(4);
+    let first = "NO QUORUM: 1 of 3 voters answer, nothing can be reserved or paid\n";
+    assert!(shown.out.starts_with(first) && shown.out.contains("as others last knew"), "{shown:?}");
+    assert!(shown.err.contains("no quorum: 1 of 3 voters answer") && shown.err.contains("  remedy: "), "{shown:?}");
+
+    // Who watches goes on to look: the next answer is a leader's.
+    cluster.node.answer(status(2, &members));
+    let mut watch = cluster.begin_as("operator/alice", &["status", "--watch", "1"]);
+    assert!(watch.next_line().starts_with("NO QUORUM: "));
+    for _ in 0..2 {
+        while !watch.next_line().starts_with("cluster") {}
+    }
+    assert_eq!(watch.interrupt(), 0);
+}
+
+#[test]
+fn max_lag_is_said_to_matter_with_data_ports_only() {
+    let help = crate::run::onespend(&["status", "--help"]).code(0).out;
+    let told = help.split("--max-lag").nth(1).unwrap_or_default();
+    assert!(told.trim_start().starts_with("<TIME>") && told.contains("With data ports alone"), "{help}");
 }
 
 #[test]

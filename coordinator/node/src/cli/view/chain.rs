@@ -107,13 +107,17 @@ pub struct Node {
 /// What the data ports alone can tell of the cluster.
 #[derive(Debug, Serialize)]
 pub struct NodeViews {
+    /// Null before the first block, and if it is not known.
     tip: Option<Block>,
+    /// Why the tip is not known; null if it is.
+    tip_unknown: Option<String>,
     nodes: Vec<Node>,
 }
 
 impl NodeViews {
-    /// Of two answers.
-    pub fn new(tip: Option<v1::BlockRef>, views: v1::GetNodeViewsResponse) -> Self {
+    /// Of two answers. Where the one about the tip is missing, its error says why, unless so few nodes answer that this is
+    /// why.
+    pub fn new(tip: Result<Option<v1::BlockRef>, String>, views: v1::GetNodeViewsResponse) -> Self {
         let node = |view: v1::NodeView| Node {
             node_id: view.node_id,
             reachable: view.reachable,
@@ -121,8 +125,27 @@ impl NodeViews {
             applied_index: view.applied_index,
             error: set(view.error),
         };
-        Self { tip: tip.map(Block::from), nodes: views.views.into_iter().map(node).collect() }
+        let nodes: Vec<Node> = views.views.into_iter().map(node).collect();
+        let (tip, tip_unknown) = match tip {
+            Ok(tip) => (tip.map(Block::from), None),
+            Err(error) => (None, Some(too_few(&nodes).unwrap_or(error))),
+        };
+        Self { tip, tip_unknown, nodes }
     }
+
+    fn tip_line(&self) -> String {
+        match (&self.tip, &self.tip_unknown) {
+            (Some(tip), _) => tip.line(),
+            (None, Some(why)) => format!("unknown: {why}"),
+            (None, None) => "no block yet".to_owned(),
+        }
+    }
+}
+
+/// That so few nodes answer that they are no quorum.
+fn too_few(nodes: &[Node]) -> Option<String> {
+    let answering = nodes.iter().filter(|node| node.reachable).count();
+    (answering * 2 <= nodes.len()).then(|| format!("no quorum: {answering} of {} nodes answer", nodes.len()))
 }
 
 impl Show for NodeViews {
@@ -138,7 +161,29 @@ impl Show for NodeViews {
             [node.node_id.to_string(), applied, bitcoind, error.unwrap_or_default().to_owned()]
         };
         let list = table::list(columns, self.nodes.iter().map(row), "no nodes");
-        let tip = self.tip.as_ref().map_or_else(|| "no block yet".to_owned(), Block::line);
-        format!("tip  {tip}\n\n{list}")
+        format!("tip  {}\n\n{list}", self.tip_line())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(tip: Result<Option<v1::BlockRef>, String>, reachable: [bool; 3]) -> String {
+        let view = |(node_id, reachable)| v1::NodeView { node_id, reachable, ..Default::default() };
+        let views = (1..).zip(reachable).map(view).collect();
+        let text = NodeViews::new(tip, v1::GetNodeViewsResponse { views, ..Default::default() }).text();
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_tip_that_is_not_known_is_no_missing_block() {
+        let lost = || Err("no answer in 43 tries".to_owned());
+        assert_eq!(shown(lost(), [true, false, false]), "tip  unknown: no quorum: 1 of 3 nodes answer");
+        assert_eq!(shown(lost(), [true, true, false]), "tip  unknown: no answer in 43 tries");
+        assert_eq!(shown(Ok(None), [true, true, true]), "tip  no block yet");
+        let block = v1::BlockRef { height: 135, hash: "0".repeat(64), time: None };
+        let known = shown(Ok(Some(block)), [true, false, false]);
+        assert!(known.starts_with("tip  height 135"), "{known}");
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::set;
 use crate::cli::words::Word as _;
+use crate::health::Reason;
 
 /// `v1::NodeHealth`.
 #[derive(Debug, Serialize)]
@@ -59,6 +60,13 @@ impl Health {
     pub(super) fn word(&self) -> &'static str {
         let answers = [("primary", &self.primary), ("replica", &self.replica), ("ready", &self.ready)];
         answers.into_iter().find(|(_, answer)| answer.ok).map_or("no", |(word, _)| word)
+    }
+
+    /// Whether a node that does not lead hears a leader: it says yes where that is needed, or no for what comes later.
+    pub(super) fn hears_a_leader(&self) -> bool {
+        let later = [Reason::AppliedLag, Reason::CheckFailed].map(Reason::word);
+        let of = |answer: &Answer| answer.reason.as_deref().is_some_and(|reason| later.contains(&reason));
+        [&self.replica, &self.ready].into_iter().any(|answer| answer.ok || of(answer))
     }
 
     /// What each path answers, where a node is neither primary nor replica, or is not ready; `None` if all is well.

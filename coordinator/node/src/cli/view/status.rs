@@ -11,6 +11,7 @@ use super::chain::{Bitcoind, Block};
 use super::health::Health;
 use super::members::TWO_VOTERS;
 use super::node_status::{StateHash, Status};
+use super::quorum::Quorum;
 use crate::cli::format::{counted, span};
 use crate::cli::output::Show;
 use crate::cli::table::{self, Column};
@@ -26,6 +27,8 @@ pub struct Cluster {
     feature_level: Option<u32>,
     /// The leader that the newest term knows; null if none.
     leader_id: Option<u64>,
+    /// Null if nobody knows of a voter.
+    quorum: Option<Quorum>,
     nodes: Vec<Node>,
     /// What a human must look at.
     alarms: Vec<String>,
@@ -76,7 +79,13 @@ impl Cluster {
         }
         alarms.extend(differing_hashes(&nodes));
         let feature_level = best(&nodes).map(|best| best.feature_level);
-        Self { cluster_id, network, finality_depth, feature_level, leader_id, nodes, alarms, warnings }
+        let quorum = quorum(&nodes);
+        Self { cluster_id, network, finality_depth, feature_level, leader_id, quorum, nodes, alarms, warnings }
+    }
+
+    /// What does not work because most of the voters are gone; `None` if they are not.
+    pub fn no_quorum(&self) -> Option<String> {
+        self.quorum.as_ref().and_then(Quorum::complaint)
     }
 
     fn best(&self) -> Option<&Status> {
@@ -91,6 +100,11 @@ fn best(nodes: &[Node]) -> Option<&Status> {
         .filter(|status| status.role == v1::NodeRole::Leader.word())
         .max_by_key(|status| status.term)
         .or_else(|| answered().max_by_key(|status| status.applied_index))
+}
+
+fn quorum(nodes: &[Node]) -> Option<Quorum> {
+    let answered: Vec<&Status> = nodes.iter().filter_map(|node| node.status.as_ref()).collect();
+    Quorum::new(best(nodes)?, &answered)
 }
 
 /// A node that runs on after its removal does not hear of it, and says what it was. Gives back the ids of such nodes.
@@ -164,7 +178,8 @@ fn differing_hashes(nodes: &[Node]) -> Vec<String> {
 
 impl Show for Cluster {
     fn text(&self) -> String {
-        let mut text = self.summary();
+        let mut text = self.no_quorum().map(|why| format!("NO QUORUM: {why}\n\n")).unwrap_or_default();
+        text.push_str(&self.summary());
         let columns = [
             Column::Number("NODE"),
             Column::Whole("ROLE"),

@@ -159,6 +159,40 @@ fn a_leader_that_does_not_answer_is_shown_as_what_the_others_last_knew() {
 }
 
 #[test]
+fn too_few_voters_are_told_first_but_not_where_a_leader_is_heard() {
+    let alone = |told: [&str; 3]| {
+        let health = Some(health(told, vec![]));
+        let survivor = v1::GetStatusResponse { health, ..answer(2, v1::NodeRole::Replica, 1) };
+        asked(vec![Err("no route".to_owned()), Ok(survivor), Err("no route".to_owned())])
+    };
+    let lost = alone(["NOT_LEADER", "NO_LEADER", "NO_LEADER"]);
+    let first = "NO QUORUM: 1 of 3 voters answer, nothing can be reserved or paid";
+    assert_eq!(lost.text().lines().next(), Some(first));
+    let told = serde_json::json!({ "voters": 3, "answering": 1, "lost": true });
+    assert_eq!(serde_json::to_value(&lost).unwrap()["quorum"], told);
+    // The others are out of reach from here only.
+    for told in [["NOT_LEADER", "", ""], ["NOT_LEADER", "CHECK_FAILED", "CHECK_FAILED"]] {
+        let text = alone(told).text();
+        assert!(text.starts_with("cluster") && !text.contains("QUORUM"), "{text}");
+    }
+}
+
+#[test]
+fn a_leader_whose_followers_do_not_answer_has_a_quorum_as_long_as_one_acknowledges_it() {
+    let five = |seconds| {
+        let quorum_age = Some(prost_types::Duration { seconds, nanos: 0 });
+        let (members, health) = ((1..=5).map(member).collect::<Vec<_>>(), Some(health(["NOT_LEADER", "", ""], vec![])));
+        let leader = answer(1, v1::NodeRole::Leader, 1);
+        let leader = v1::GetStatusResponse { quorum_age, members: members.clone(), ..leader };
+        // It hears that leader, who knows better.
+        let replica = v1::GetStatusResponse { health, members, ..answer(2, v1::NodeRole::Replica, 1) };
+        asked(vec![Ok(leader), Ok(replica), Err("no route".to_owned())]).no_quorum()
+    };
+    assert_eq!(five(1), None);
+    assert_eq!(five(60).as_deref(), Some("2 of 5 voters answer, nothing can be reserved or paid"));
+}
+
+#[test]
 fn a_feature_level_that_could_be_higher_names_the_nodes_that_wait_for_a_later_version() {
     let knows = |id, level| {
         let role = if id == 1 { v1::NodeRole::Leader } else { v1::NodeRole::Replica };
