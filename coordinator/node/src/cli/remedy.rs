@@ -8,7 +8,9 @@ use crate::grpc::server::CLIENT_AT_CONTROL;
 /// only the message tells one.
 pub fn of(reason: ErrorReason, message: &str) -> Option<&'static str> {
     if reason == ErrorReason::CallerUnknown && message == CLIENT_AT_CONTROL {
-        return Some("status over control ports needs an operator: --as operator/alice; so do the other commands there");
+        return Some(
+            "status over control ports needs an operator: --as operator/alice; so do the other commands there",
+        );
     }
     state_of_the_cluster(reason).or_else(|| coins_and_payments(reason)).or_else(|| the_request(reason))
 }
