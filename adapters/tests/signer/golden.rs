@@ -17,7 +17,7 @@ use crate::ledger::Ledger;
 use crate::memory::{Scene, owner, refusal};
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/signer-memory-v1.db")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/signer-memory-v2.db")
 }
 
 /// What the memory is of.
@@ -42,7 +42,7 @@ fn story() -> Story {
 
 /// safety 6, 14, 30.
 #[test]
-fn a_memory_of_version_1_is_read_and_goes_on_refusing() {
+fn a_memory_of_format_2_is_read_and_goes_on_refusing() {
     let Story { scene, mut old, signed, late } = story();
     let golden = file();
     assert!(golden.is_file(), "{} is missing: what a version wrote is never removed", golden.display());
