@@ -111,6 +111,26 @@ fn files_that_would_fail_later_are_refused_at_once() {
 }
 
 #[test]
+fn a_file_that_is_missing_is_told_with_what_makes_it() {
+    for (name, key, remedy) in [
+        ("ca.pem", "tls.ca", "`onespend pki init`"),
+        ("node-1.pem", "tls.cert", "`onespend pki issue node 1 "),
+        ("node-1.key", "tls.key", "`onespend pki issue node 1 "),
+        ("hot.xprv", "signers[0].file", "write the private descriptors into it"),
+    ] {
+        let (folder, file) = folder();
+        let damaged = folder.path().join(name);
+        fs::remove_file(&damaged).unwrap();
+        let told = check(&file).lines.join("\n");
+        assert!(told.contains(&format!(": error: {key}: ")) && told.contains(remedy), "{name}: {told}");
+        // What is there and no file is not mended by making one.
+        fs::create_dir(&damaged).unwrap();
+        let told = check(&file).lines.join("\n");
+        assert!(told.contains("is not a file") && !told.contains(remedy), "{name}: {told}");
+    }
+}
+
+#[test]
 fn a_bitcoind_that_was_not_started_yet_and_old_certificates_are_warnings() {
     let (folder, file) = folder();
     fs::remove_file(folder.path().join("cookie")).unwrap();
