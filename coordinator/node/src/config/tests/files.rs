@@ -62,9 +62,10 @@ const DAMAGES: &[Damage] = &[
     ("rubbish", |dir| fs::write(dir.join("node-1.pem"), "x").unwrap(), "tls.cert", "no certificate"),
     ("rubbish key", |dir| fs::write(dir.join("node-1.key"), "x").unwrap(), "tls.key", "node-1.key"),
     ("other node", |dir| move_over(dir, "node-2", "node-1"), "tls.cert", "is for node/2"),
-    ("other key", |dir| copy(dir, "node-2.key", "node-1.key"), "tls.cert", "node-1.pem"),
+    ("other key", |dir| copy(dir, "node-2.key", "node-1.key"), "tls.key", "node-1.key is not the key of "),
     ("other cluster", |dir| other_cluster(dir), "tls.cert", "of cluster \"other\""),
-    ("other authority", |dir| other_authority(dir), "tls.cert", "node-1.pem"),
+    ("other authority", |dir| other_authority(dir), "tls.cert", "node-1.pem was not issued by "),
+    ("other name", |dir| other_name(dir), "tls.cert", "node-1.pem was not issued by "),
     ("data file", |dir| fs::write(dir.join("data"), "x").unwrap(), "node.data_dir", "not a folder"),
 ];
 
@@ -95,6 +96,14 @@ fn other_authority(dir: &Path) {
         fs::remove_file(dir.join(name)).unwrap();
     }
     pki::init(dir, "demo").unwrap();
+}
+
+/// As [`other_authority`], of another cluster: its name tells it apart already.
+fn other_name(dir: &Path) {
+    for name in ["ca.pem", "ca.key"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    pki::init(dir, "other").unwrap();
 }
 
 #[test]
