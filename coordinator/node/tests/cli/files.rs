@@ -142,6 +142,25 @@ pub fn write_config(pki: &Path, [data, control, health]: [String; 3], bitcoind: 
 }
 
 #[test]
+fn a_command_without_a_cluster_minds_no_variable_and_takes_no_option_about_one() {
+    let authority = crate::run::Authority::new();
+    let file = write_config(authority.path(), [1, 2, 3].map(|port| format!("127.0.0.1:{port}")), "127.0.0.1:9");
+    let name = file.to_str().unwrap();
+    let variables = [
+        ("ONESPEND_ENDPOINTS", "127.0.0.1:1,127.0.0.1:2"),
+        ("ONESPEND_CONTROL", "127.0.0.1:3"),
+        ("ONESPEND_PROFILE", "/no/such/folder"),
+        ("ONESPEND_AS", "operator/alice"),
+    ];
+    crate::run::with_environment(&variables, &["config", "check", name]).code(0);
+    let port = ["health", "--at", "127.0.0.1:9"];
+    crate::run::with_environment(&variables, &port).code(4);
+    let refused = onespend(&[&port[..], &["--endpoint", "127.0.0.1:1"]].concat()).code(2);
+    assert!(refused.err.contains("`health` calls no cluster, so it takes no --endpoint"), "{refused:?}");
+    onespend(&["config", "check", name, "--profile", "pki"]).code(2);
+}
+
+#[test]
 fn completions_and_man_pages_cover_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = onespend(&["completions", shell]).code(0);
