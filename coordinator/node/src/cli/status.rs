@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::connection::Need;
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, of_one_node};
 use super::output::{self, Output, Show};
 use super::session::{Freshness, Session};
 use super::view::chain::NodeViews;
@@ -91,7 +91,7 @@ impl Status {
         }
         let answers = ask_all(client, config).await;
         if answers.iter().any(|(_, answer)| answer.is_ok()) {
-            let told = |(address, answer): Answer| (address, answer.map_err(|error| error.to_string()));
+            let told = |(address, answer): Answer| (address, answer.map_err(|error| of_one_node(&error)));
             return Ok(Screen::Cluster(Box::new(Cluster::new(answers.into_iter().map(told).collect()))));
         }
         // A client may not ask for status, but for what the data ports tell.
@@ -133,7 +133,7 @@ pub(super) fn nobody(answers: Vec<Answer>) -> Failure {
     for (address, answer) in answers {
         match answer {
             Err(error @ ClientError::Rejected(_)) => return Failure::of_read(error),
-            Err(error) => silence = silence.with(&address, error),
+            Err(error) => silence = silence.with(&address, of_one_node(&error)),
             Ok(_) => {}
         }
     }
