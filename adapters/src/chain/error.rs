@@ -17,7 +17,7 @@ pub(crate) const RPC_IN_WARMUP: i32 = -28;
 /// error, internal error.
 const RPC_TRANSIENT: [i32; 6] = [RPC_MISC, -9, -10, -7, -20, -32603];
 
-/// What went wrong between this service and its Bitcoin node. The RPC that failed is always named.
+/// What went wrong between this service and its Bitcoin node. The RPC that failed is always known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// The node is loading its block index and answers nothing else yet (RPC error -28).
@@ -28,11 +28,13 @@ pub enum ChainError {
         /// What the node says it is doing, such as "Verifying blocks…".
         message: String,
     },
-    /// The node refused the credentials (HTTP 401 or 403), or the cookie file could not be read.
-    #[error("bitcoind refused the credentials for {method}: {detail}")]
+    /// The node refused the credentials (HTTP 401 or 403), or it was not asked because the cookie file could not be read.
+    #[error("{}", no_login(.method, *.asked, .detail))]
     Unauthorized {
-        /// The RPC that was refused.
+        /// The RPC that was refused, or for which the credentials were wanted.
         method: &'static str,
+        /// Whether the node was asked. If not, there were no credentials to ask with.
+        asked: bool,
         /// Where the credentials came from and what is wrong; never the credentials.
         detail: String,
     },
@@ -87,6 +89,14 @@ pub enum ChainError {
         /// Which setting, and why.
         detail: String,
     },
+}
+
+fn no_login(method: &str, asked: bool, detail: &str) -> String {
+    if asked {
+        format!("bitcoind refused the credentials for {method}: {detail}")
+    } else {
+        format!("bitcoind was not asked: {detail}")
+    }
 }
 
 /// What a caller may do after a [`ChainError`].
@@ -170,6 +180,15 @@ mod tests {
         assert_eq!(rpc(-26).retry(), Retry::Never);
         assert_eq!(rpc(-32603).retry(), Retry::Later);
         assert!(rpc(-5).is_not_found());
+    }
+
+    /// A node that does not run refuses nobody.
+    #[test]
+    fn credentials_that_are_not_there_were_not_refused() {
+        let of = |asked| ChainError::Unauthorized { method: "getblock", asked, detail: "cookie".to_owned() };
+        assert_eq!(of(true).to_string(), "bitcoind refused the credentials for getblock: cookie");
+        assert_eq!(of(false).to_string(), "bitcoind was not asked: cookie");
+        assert_eq!((of(false).retry(), of(false).is_unknown()), (Retry::Later, false));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The composition root: builds every part from its section of the configuration, starts them, and takes them down in
 //! the reverse order.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -156,10 +156,12 @@ fn ended_by(fault: RaftFatal) -> anyhow::Error {
 /// Starts from the inside out: sockets bind first, so that a taken port is known before anything else; they are
 /// served last.
 async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
-    let data = server::bind(config.listen.data).await.context("binding listen.data")?;
-    let control = server::bind(config.listen.control).await.context("binding listen.control")?;
-    let health_socket = TcpListener::bind(config.listen.health).context("binding listen.health")?;
-    let agent_socket = config.listen.agent.map(TcpListener::bind).transpose().context("binding listen.agent")?;
+    let listen = &config.listen;
+    let data = server::bind(listen.data).await.with_context(|| binding("data", listen.data))?;
+    let control = server::bind(listen.control).await.with_context(|| binding("control", listen.control))?;
+    let health_socket = TcpListener::bind(listen.health).with_context(|| binding("health", listen.health))?;
+    let agent = |address| TcpListener::bind(address).with_context(|| binding("agent", address));
+    let agent_socket = listen.agent.map(agent).transpose()?;
 
     let first = Snapshot::starting(&config.cluster.id, config.node.id, config.node.tags.clone());
     let health = Arc::new(Health::new(first.clone(), Limits::of(config), move || metrics.render()));
@@ -221,6 +223,10 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let data = Server::spawn("data", stop_data, serving);
     let (health, bitcoind, checks) = (health_server, threads, checks_thread);
     Ok(Node { replica, peers, health, bitcoind, checks, data, control, stop_working, workers })
+}
+
+fn binding(name: &str, address: SocketAddr) -> String {
+    format!("binding listen.{name} {address}")
 }
 
 /// Starts what watches over Raft's core and over the disk, and what compares this node with the others.

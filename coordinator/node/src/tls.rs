@@ -67,9 +67,25 @@ pub enum TlsError {
         /// What is wrong.
         error: String,
     },
-    /// The certificate, its key and the authority do not belong together.
+    /// The key is another certificate's.
+    #[error("{key} is not the key of {cert}")]
+    Key {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// The certificate is another authority's.
+    #[error("{cert} was not issued by {ca}")]
+    Issuer {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The authority's file.
+        ca: PathBuf,
+    },
+    /// The certificate is of no use for another reason: it has expired, for instance.
     #[error("{file}: {error}")]
-    Pair {
+    Unfit {
         /// The certificate's file.
         file: PathBuf,
         /// What is wrong.
@@ -82,8 +98,27 @@ impl TlsError {
     pub fn key(&self) -> &'static str {
         match self {
             Self::Read { key, .. } | Self::Pem { key, .. } => key,
-            Self::Pair { .. } => "tls.cert",
+            Self::Key { .. } => "tls.key",
+            Self::Issuer { .. } | Self::Unfit { .. } => "tls.cert",
         }
+    }
+
+    /// What rustls says of these files, in words of ours where an operator mixed them up.
+    fn of(error: &rustls::Error, config: &Config) -> Self {
+        use rustls::CertificateError::{BadSignature, UnknownIssuer};
+        let (ca, cert) = (config.ca.clone(), config.cert.clone());
+        match error {
+            rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
+                Self::Key { key: config.key.clone(), cert }
+            }
+            // The latter where both authorities have one name.
+            rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature) => Self::Issuer { cert, ca },
+            other => Self::unfit(other, config),
+        }
+    }
+
+    fn unfit(error: &impl ToString, config: &Config) -> Self {
+        Self::Unfit { file: config.cert.clone(), error: error.to_string() }
     }
 }
 
@@ -120,8 +155,7 @@ impl Material {
         let chain = certificates("tls.cert", &config.cert, &cert_pem)?;
         let key =
             PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| pem("tls.key", &config.key, error.to_string()))?;
-        let pair = |error: String| TlsError::Pair { file: config.cert.clone(), error };
-        let (server, client) = pair_up(roots, &chain, &key).map_err(pair)?;
+        let (server, client) = pair_up(roots, &chain, &key, config)?;
         Ok(Self { ca_pem, cert_pem, key_pem, chain, server: Arc::new(server), client: Arc::new(client) })
     }
 
@@ -192,27 +226,29 @@ fn pair_up(
     roots: RootCertStore,
     chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,
-) -> Result<(ServerConfig, ClientConfig), String> {
+    config: &Config,
+) -> Result<(ServerConfig, ClientConfig), TlsError> {
+    let refuse = |error: rustls::Error| TlsError::of(&error, config);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(roots);
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
         .build()
-        .map_err(|error| error.to_string())?;
-    let (leaf, rest) = chain.split_first().ok_or("it holds no certificate")?;
-    verifier.verify_client_cert(leaf, rest, UnixTime::now()).map_err(|error| error.to_string())?;
+        .map_err(|error| TlsError::unfit(&error, config))?;
+    let (leaf, rest) = chain.split_first().ok_or_else(|| TlsError::unfit(&"it holds no certificate", config))?;
+    verifier.verify_client_cert(leaf, rest, UnixTime::now()).map_err(refuse)?;
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(refuse)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.to_vec(), key.clone_key())
-        .map_err(|error| error.to_string())?;
+        .map_err(refuse)?;
     server.alpn_protocols = vec![ALPN_H2.to_vec()];
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(refuse)?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain.to_vec(), key.clone_key())
-        .map_err(|error| error.to_string())?;
+        .map_err(refuse)?;
     client.alpn_protocols = vec![ALPN_H2.to_vec()];
     Ok((server, client))
 }

@@ -10,6 +10,9 @@ use tonic_types::StatusExt;
 
 use crate::reason;
 
+/// Most addresses that one sentence names.
+const MAX_NAMED: usize = 5;
+
 /// Why a call has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
@@ -20,8 +23,10 @@ pub enum ClientError {
     #[error("{0}")]
     Rejected(Box<Rejection>),
     /// No node could be connected to within the deadline; nothing was sent, so nothing was applied.
-    #[error("no node could be reached in {tries} tries: {last}")]
+    #[error("{}: {last} ({tries} tries)", unreached(.addresses))]
     Unreachable {
+        /// Where the nodes are, as far as they are known: the endpoints, and those that nodes named.
+        addresses: Vec<String>,
         /// How often it was tried.
         tries: u32,
         /// What went wrong last.
@@ -38,6 +43,19 @@ pub enum ClientError {
         /// What went wrong last.
         last: String,
     },
+}
+
+/// Who could not be reached: `10.0.0.1:7800 could not be reached`. Of many addresses the first are named.
+pub fn unreached(addresses: &[String]) -> String {
+    match addresses {
+        [] => "no node could be reached".to_owned(),
+        [one] => format!("{one} could not be reached"),
+        all => {
+            let (named, others) = all.split_at(all.len().min(MAX_NAMED));
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            format!("none of {}{more} could be reached", named.join(", "))
+        }
+    }
 }
 
 /// Of a read nobody asks whether it was applied.
@@ -152,7 +170,7 @@ pub(super) enum Verdict {
 impl Verdict {
     pub(super) fn of(status: &Status) -> Self {
         if is_connect_error(status) {
-            return Self::NotSent(describe(status));
+            return Self::NotSent(innermost(status).map_or_else(|| describe(status), ToString::to_string));
         }
         match status.code() {
             // `Ok` cannot be an error; whoever sends it did not say what became of the request.
@@ -209,17 +227,16 @@ fn is_connect_error(status: &Status) -> bool {
 /// Code, reason, message and the innermost cause: "transport error" alone helps nobody.
 fn describe(status: &Status) -> String {
     let info = status.get_details_error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
-    let mut text = format!("{:?}{info}: {}", status.code(), status.message());
-    let mut innermost = None;
-    let mut next = status.source();
-    while let Some(error) = next {
-        innermost = Some(error);
-        next = error.source();
+    let text = format!("{:?}{info}: {}", status.code(), status.message());
+    match innermost(status) {
+        Some(error) => format!("{text} ({error})"),
+        None => text,
     }
-    if let Some(error) = innermost {
-        text = format!("{text} ({error})");
-    }
-    text
+}
+
+/// The cause of all causes: `Connection refused (os error 111)`.
+fn innermost(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
+    std::iter::successors(status.source(), |error| error.source()).last()
 }
 
 #[cfg(test)]
@@ -253,6 +270,19 @@ mod tests {
         assert_eq!(got.to_string(), "FIELD_INVALID: no; ttl: too long");
         let said = Rejection { message: "ttl: too long".to_owned(), ..got };
         assert_eq!(said.to_string(), "FIELD_INVALID: ttl: too long");
+    }
+
+    #[test]
+    fn who_could_not_be_reached_is_named_up_to_a_bound() {
+        let error = |count: u16| {
+            let addresses = (1..=count).map(|node| format!("10.0.0.{node}:7800")).collect();
+            ClientError::Unreachable { addresses, tries: 29, last: "Connection refused".to_owned() }.to_string()
+        };
+        assert_eq!(error(0), "no node could be reached: Connection refused (29 tries)");
+        assert_eq!(error(1), "10.0.0.1:7800 could not be reached: Connection refused (29 tries)");
+        assert!(error(2).starts_with("none of 10.0.0.1:7800, 10.0.0.2:7800 could be reached: "), "{}", error(2));
+        assert!(error(32).contains("10.0.0.5:7800 and 27 more could be reached"), "{}", error(32));
+        assert!(!error(5).contains("more"), "{}", error(5));
     }
 
     #[test]

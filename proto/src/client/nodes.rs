@@ -65,6 +65,10 @@ impl Nodes {
         self.read().get(node).map(|node| node.address.clone()).unwrap_or_default()
     }
 
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.read().iter().map(|node| node.address.clone()).collect()
+    }
+
     /// The node with this address. One that is new is added, since the cluster may have grown; its certificate must
     /// prove that it belongs. `None` when the address is no use or the list is full.
     pub(super) fn at_address(&self, address: &str) -> Option<NodeIndex> {

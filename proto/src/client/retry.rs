@@ -209,8 +209,10 @@ impl<'a> Course<'a> {
 
     /// The node did not answer.
     fn go_on(&mut self, why: String) -> Step {
-        tracing::debug!(node = %self.plane.nodes.address(self.node), error = %why, "a try failed");
-        self.last = Last::Failed(why);
+        let address = self.plane.nodes.address(self.node);
+        tracing::debug!(node = %address, error = %why, "a try failed");
+        let is_one_of_many = self.plane.nodes.len() > 1;
+        self.last = Last::Failed(if is_one_of_many { format!("{address}: {why}") } else { why });
         self.silent = Some(self.node);
         self.move_on()
     }
@@ -240,7 +242,7 @@ impl<'a> Course<'a> {
             count(&self.plane.counters.calls_unknown);
             ClientError::Unknown { request_id: request_id.to_owned(), tries: self.tries, last }
         } else {
-            ClientError::Unreachable { tries: self.tries, last }
+            ClientError::Unreachable { addresses: self.plane.nodes.addresses(), tries: self.tries, last }
         }
     }
 }

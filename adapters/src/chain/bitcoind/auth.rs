@@ -32,8 +32,8 @@ impl BitcoindAuth {
         let plain = match self {
             Self::UserPass { user, password } => Zeroizing::new(format!("{user}:{}", password.expose_secret())),
             Self::CookieFile(path) => Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-                let detail = format!("cannot read cookie file {}: {error}", path.display());
-                ChainError::Unauthorized { method, detail }
+                let detail = format!("cannot read the cookie file {}: {error}", path.display());
+                ChainError::Unauthorized { method, asked: false, detail }
             })?),
         };
         Ok(BASE64_STANDARD.encode(plain.trim_end_matches(['\r', '\n'])).into())

@@ -103,7 +103,7 @@ impl Lane {
                 return Ok(value);
             }
         }
-        Err(ChainError::Unauthorized { method, detail: self.endpoint.auth.describe() })
+        Err(ChainError::Unauthorized { method, asked: true, detail: self.endpoint.auth.describe() })
     }
 
     fn take_turn(&self, deadline: Instant) -> Option<Turn<'_>> {
@@ -181,7 +181,12 @@ impl Session {
 impl BitcoindAuth {
     /// Whether a new client would present other credentials than the refused ones.
     fn changed_since(&self, refused: &SecretString, method: &'static str) -> Result<bool, ChainError> {
-        Ok(self.read(method)?.expose_secret() != refused.expose_secret())
+        let now = self.read(method).map_err(|error| match error {
+            // What was there before has been refused.
+            ChainError::Unauthorized { method, detail, .. } => ChainError::Unauthorized { method, asked: true, detail },
+            other => other,
+        })?;
+        Ok(now.expose_secret() != refused.expose_secret())
     }
 }
 
@@ -205,7 +210,7 @@ fn translate(method: &'static str, timeout: Duration, error: bitcoincore_rpc::Er
             HttpError::Connect(_) => ChainError::Transport { method, sent: false, detail },
             HttpError::Broken(_) => ChainError::Transport { method, sent: true, detail },
             HttpError::Overloaded(_) => ChainError::Busy { method, detail },
-            HttpError::Refused(_) => ChainError::Unauthorized { method, detail },
+            HttpError::Refused(_) => ChainError::Unauthorized { method, asked: true, detail },
         };
     }
     match error {

@@ -67,7 +67,7 @@ impl Fault {
     pub(super) fn error(self, method: &'static str, after: Duration) -> ChainError {
         match self {
             Self::Starting => ChainError::Starting { method, message: "Loading block index…".into() },
-            Self::Unauthorized => ChainError::Unauthorized { method, detail: "the fake".into() },
+            Self::Unauthorized => ChainError::Unauthorized { method, asked: true, detail: "the fake".into() },
             Self::Refused => {
                 ChainError::Transport { method, sent: false, detail: "cannot connect: connection refused".into() }
             }

@@ -18,7 +18,7 @@ pub enum Command {
         /// The configuration file
         #[arg(required_unless_present = "config")]
         file: Option<PathBuf>,
-        /// The same, as `serve` takes it; FILE goes before it
+        /// The same, as `serve` takes it; if both are given, FILE alone is checked
         #[arg(long, value_name = "FILE", env = "ONESPEND_CONFIG")]
         config: Option<PathBuf>,
     },

@@ -13,7 +13,8 @@ use crate::config::HostPort;
 use crate::identity::Party;
 use crate::tls;
 
-const HEADING: &str = "Connection";
+/// Over the options in the help; whoever has it says how to reach a cluster.
+pub const HEADING: &str = "Connection";
 /// How long one call may take, all tries included.
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use onespend_proto::client::{ClientError, Rejection};
+use onespend_proto::client::{ClientError, Rejection, unreached};
 use onespend_proto::reason;
 use serde_json::{Value, json};
 
@@ -67,8 +67,8 @@ impl Failure {
         match error {
             ClientError::Config(what) => Self::usage(format!("the connection cannot be made: {what}")),
             ClientError::Rejected(rejection) => Self::of_rejection(&rejection),
-            ClientError::Unreachable { tries, last } => {
-                Self::new(Exit::Unreachable, "no node could be reached, so nothing was sent")
+            ClientError::Unreachable { addresses, tries, last } => {
+                Self::new(Exit::Unreachable, format!("{}, so nothing was sent", unreached(&addresses)))
                     .with("tries", tries)
                     .with("last", last)
                     .remedy("check that the nodes run, the addresses and the certificates; a load balancer without a primary hangs up")
@@ -143,6 +143,14 @@ impl Failure {
     }
 }
 
+/// Why one node has no good answer, to stand after its address.
+pub fn of_one_node(error: &ClientError) -> String {
+    match error {
+        ClientError::Unreachable { tries, last, .. } => format!("could not be reached: {last} ({tries} tries)"),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -214,7 +222,11 @@ mod tests {
         let silent = || ClientError::Unknown { request_id: String::new(), tries: 3, last: "silence".to_owned() };
         assert_eq!(Failure::of_mutation(silent(), "id-2").exit, Exit::Unknown);
         assert_eq!(Failure::of_read(silent()).exit, Exit::Unreachable);
-        let nobody = ClientError::Unreachable { tries: 1, last: "refused".to_owned() };
-        assert_eq!(Failure::of_mutation(nobody, "id-2").exit, Exit::Unreachable);
+        let addresses = vec!["10.0.0.1:7800".to_owned()];
+        let nobody = ClientError::Unreachable { addresses, tries: 1, last: "refused".to_owned() };
+        assert_eq!(of_one_node(&nobody), "could not be reached: refused (1 tries)");
+        let failure = Failure::of_mutation(nobody, "id-2");
+        assert_eq!(failure.exit, Exit::Unreachable);
+        assert_eq!(failure.sentence, "10.0.0.1:7800 could not be reached, so nothing was sent");
     }
 }

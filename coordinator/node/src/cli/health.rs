@@ -21,14 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 const OK: u16 = 200;
 const NO: u16 = 503;
+/// What hyper says of an answer that is not HTTP/1, such as an alert of TLS; its type of error is not at hand here.
+const NO_HTTP: &str = "invalid HTTP version";
 
 #[derive(Debug, Args)]
 pub struct Health {
-    /// What to ask, with its parameters: /livez, /readyz, /primary, "/replica?max_lag_blocks=1", /status, …
+    /// What to ask, with its parameters: /livez, /readyz, /primary, "/replica?max_lag_blocks=1", /status, …; the first slash may
+    /// be left out
     #[arg(value_name = "PATH", default_value = "/livez", value_parser = path)]
     path: String,
-    /// The node's health port
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7802")]
+    /// The node's health port; http:// may stand before it
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7802", value_parser = at)]
     at: HostPort,
 }
 
@@ -46,9 +49,45 @@ impl Show for Answer {
     }
 }
 
+/// Why there is no answer, and what to do about it.
+struct Silence {
+    why: String,
+    remedy: &'static str,
+}
+
+impl Silence {
+    fn of(why: String) -> Self {
+        let remedy = if why.contains(NO_HTTP) {
+            "is this a data or control port? They answer TLS; name `health` of [listen] in the node's configuration (--at)"
+        } else {
+            "check that the node runs, and `health` of [listen] in its configuration (--at)"
+        };
+        Self { why, remedy }
+    }
+}
+
+/// A path, whose first slash may be missing: some shells make something else of it.
 fn path(text: &str) -> Result<String, String> {
-    let is_path = text.starts_with('/') && text.parse::<Uri>().is_ok();
-    if is_path { Ok(text.to_owned()) } else { Err("it must be the path of a URL, such as /primary".to_owned()) }
+    let has_slash = text.starts_with('/');
+    let path = if has_slash { text.to_owned() } else { format!("/{text}") };
+    let is_whole_url = !has_slash && text.contains("://");
+    if text.is_empty() || is_whole_url || path.parse::<Uri>().is_err() {
+        return Err("it must be the path of a URL, such as /primary; --at names the port".to_owned());
+    }
+    Ok(path)
+}
+
+/// An address, also as the beginning of a URL.
+fn at(text: &str) -> Result<HostPort, String> {
+    if text.starts_with("https://") {
+        return Err("a health port speaks HTTP without TLS: leave https:// out".to_owned());
+    }
+    let bare = text.strip_prefix("http://").unwrap_or(text);
+    let bare = bare.strip_suffix('/').unwrap_or(bare);
+    if !bare.contains(':') {
+        return Err("it must be the host:port of a health port, such as 10.0.0.1:7802".to_owned());
+    }
+    bare.parse()
 }
 
 impl Health {
@@ -59,26 +98,29 @@ impl Health {
     pub async fn run(self, output: Output, patience: Option<Duration>) -> Result<(), Failure> {
         let patience = patience.unwrap_or(PATIENCE);
         let answer = tokio::time::timeout(patience, self.ask()).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("nothing within {} ms", patience.as_millis())));
+        let late = || Silence::of(format!("nothing within {} ms", patience.as_millis()));
+        let answer = answer.unwrap_or_else(|_| Err(late()));
         match answer {
             Ok((OK, body)) => output.show(&Answer(body)),
             Ok((status, body)) => Err(self.refusal(status, &body)),
-            Err(why) => Err(Failure::new(Exit::Unreachable, format!("the health port {} does not answer", self.at))
-                .with("last", why)
-                .remedy("check that the node runs, and `health` of [listen] in its configuration (--at)")),
+            Err(Silence { why, remedy }) => {
+                let failure = Failure::new(Exit::Unreachable, format!("the health port {} does not answer", self.at));
+                Err(failure.with("last", why).remedy(remedy))
+            }
         }
     }
 
     /// The status and the body, which is JSON everywhere but at `/metrics`.
-    async fn ask(&self) -> Result<(u16, Value), String> {
+    async fn ask(&self) -> Result<(u16, Value), Silence> {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let request = Request::get(format!("http://{}{}", self.at, self.path))
             .header(header::CONNECTION, "close")
             .body(Body::empty())
-            .map_err(|error| error.to_string())?;
-        let answer = client.request(request).await.map_err(|error| chain(&error))?;
+            .map_err(|error| Silence::of(error.to_string()))?;
+        let silence = |error: &dyn std::error::Error| Silence::of(chain(error));
+        let answer = client.request(request).await.map_err(|error| silence(&error))?;
         let status = answer.status().as_u16();
-        let body = to_bytes(Body::new(answer.into_body()), MAX_ANSWER_BYTES).await.map_err(|error| chain(&error))?;
+        let body = to_bytes(Body::new(answer.into_body()), MAX_ANSWER_BYTES).await.map_err(|error| silence(&error))?;
         let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
         Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| text())))
     }
@@ -160,9 +202,42 @@ mod tests {
         assert!(gone.text().contains("does not answer"), "{}", gone.text());
     }
 
+    /// What rustls answers to a request without TLS: a fatal alert.
+    #[tokio::test]
+    async fn a_port_that_answers_tls_is_asked_for_no_health() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at: HostPort = listener.local_addr().unwrap().to_string().parse().unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let read = socket.read(&mut [0; 4_096]).await.unwrap();
+            assert!(read > 0);
+            socket.write_all(&[0x15, 3, 3, 0, 2, 2, 10]).await.unwrap();
+        });
+        let failure = Health { path: "/livez".to_owned(), at }.run(QUIET, None).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Unreachable);
+        assert!(failure.text().contains("is this a data or control port?"), "{}", failure.text());
+    }
+
     #[test]
-    fn a_path_begins_with_a_slash_and_text_stays_text() {
-        assert!(path("/livez").is_ok() && path("livez").is_err());
+    fn the_port_may_be_written_as_a_url_and_is_never_called_a_data_port() {
+        for text in ["127.0.0.1:15949", "http://127.0.0.1:15949", "http://127.0.0.1:15949/"] {
+            assert_eq!(at(text).map(|at| at.to_string()), Ok("127.0.0.1:15949".to_owned()), "{text}");
+        }
+        assert!(at("15949").is_err_and(|why| why.contains("10.0.0.1:7802")));
+        assert!(at("https://127.0.0.1:15949").is_err_and(|why| why.contains("without TLS")));
+        for text in ["", "http://", "http://127.0.0.1:1/primary", "http://127.0.0.1:1//", "::1:80"] {
+            assert!(at(text).is_err_and(|why| !why.contains("7800")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_asked_with_its_slash_and_text_stays_text() {
+        for text in ["/livez", "livez"] {
+            assert_eq!(path(text), Ok("/livez".to_owned()), "{text}");
+        }
+        for text in ["", "a b", "http://127.0.0.1:7802/livez"] {
+            assert!(path(text).is_err(), "{text}");
+        }
         assert_eq!(Answer(Value::String("a 1\nb 2\n".to_owned())).text(), "a 1\nb 2");
         assert_eq!(Answer(serde_json::json!({ "reason": null })).text(), "{\"reason\":null}");
     }

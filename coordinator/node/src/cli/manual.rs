@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::output;
+use super::{local, output};
 
 #[derive(Debug, Args)]
 pub struct Completions {
@@ -21,7 +20,7 @@ impl Completions {
     /// Writes them.
     pub fn run(self) -> Result<Exit, Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "onespend", &mut script);
+        clap_complete::generate(self.shell, &mut local::command(), "onespend", &mut script);
         output::write(&String::from_utf8_lossy(&script))?;
         Ok(Exit::Done)
     }
@@ -38,7 +37,7 @@ impl Man {
     pub fn run(self) -> Result<Exit, Failure> {
         let dir = self.dir;
         std::fs::create_dir_all(&dir)
-            .and_then(|()| clap_mangen::generate_to(Cli::command(), &dir))
+            .and_then(|()| clap_mangen::generate_to(local::command(), &dir))
             .map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))?;
         output::note(&format!("wrote man pages to {}", dir.display()));
         Ok(Exit::Done)

@@ -12,6 +12,7 @@
 //! | `status`, `wallet`, `utxo`, `reserve`, `pay`, `payment`, `audit`, `recovery`, `cluster` | commands that talk to a cluster |
 //! | `replacement`, `outside`, `fee`, `caps` | parts of those |
 //! | `connection`, `profile`, `session` | how to reach it |
+//! | `local` | which commands need none of that |
 //! | `values`, `words` | what may be written on the command line |
 //! | `output`, `view/`, `answer`, `table`, `format` | how answers look, for people and as JSON |
 //! | `failure`, `remedy`, `exit` | what is said when there is no good answer |
@@ -31,6 +32,7 @@ mod failure;
 mod fee;
 mod format;
 mod health;
+mod local;
 mod manual;
 mod output;
 mod outside;
@@ -136,7 +138,7 @@ enum Command {
 
 /// Runs one command line. The process must have a rustls provider.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match local::parse(arguments) {
         Ok(cli) => cli,
         Err(refusal) => {
             // Help and version go to standard output and are no failure; clap knows which is which.
@@ -205,6 +207,7 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+        local::command().debug_assert();
     }
 
     /// The commands that the table of a page names. Where a row names several, the words after the first are its

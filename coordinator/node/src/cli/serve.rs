@@ -1,6 +1,7 @@
 //! `onespend serve`: the daemon.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -24,8 +25,19 @@ impl Serve {
         let config = Config::load(&self.config).map_err(|faults| refuse(&faults))?;
         match app::serve(config) {
             Ok(()) => Ok(Exit::Done),
-            Err(error) => Err(Failure::new(exit_of(&error), format!("the node ended: {error:#}"))),
+            Err(error) => Err(ended(&error, &self.config)),
         }
+    }
+}
+
+fn ended(error: &anyhow::Error, config: &Path) -> Failure {
+    let failure = Failure::new(exit_of(error), format!("the node ended: {error:#}"));
+    match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        Some(ErrorKind::AddrInUse) => failure.remedy(format!(
+            "is this node running already? `onespend doctor --config {}` tells; else end who holds the port (ss -ltnp), or change [listen]",
+            config.display()
+        )),
+        _ => failure,
     }
 }
 
@@ -75,5 +87,17 @@ mod tests {
         assert_eq!(ended(RaftFatal::Outcast("its disk was lost".to_owned())), Exit::Usage);
         assert_eq!(ended(RaftFatal::Raft("a task panicked".to_owned())), Exit::Refused);
         assert_eq!(exit_of(&anyhow::anyhow!("binding listen.data")), Exit::Refused);
+    }
+
+    #[test]
+    fn a_port_in_use_has_a_remedy_and_other_ends_have_none() {
+        let of = |kind: ErrorKind| {
+            let error = anyhow::Error::from(std::io::Error::from(kind)).context("binding listen.data 10.0.0.1:7800");
+            ended(&error, Path::new("node.toml"))
+        };
+        let used = of(ErrorKind::AddrInUse);
+        assert!(used.sentence.starts_with("the node ended: binding listen.data 10.0.0.1:7800: "), "{used:?}");
+        assert!(used.remedy.is_some_and(|remedy| remedy.contains("`onespend doctor --config node.toml`")));
+        assert_eq!(of(ErrorKind::PermissionDenied).remedy, None);
     }
 }

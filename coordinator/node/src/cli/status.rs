@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::connection::Need;
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, of_one_node};
 use super::output::{self, Output, Show};
 use super::session::{Freshness, Session};
 use super::values;
@@ -103,7 +103,7 @@ impl Status {
         }
         let answers = ask_all(client, config).await;
         if answers.iter().any(|(_, answer)| answer.is_ok()) {
-            let told = |(address, answer): Answer| (address, answer.map_err(|error| error.to_string()));
+            let told = |(address, answer): Answer| (address, answer.map_err(|error| of_one_node(&error)));
             let cluster = Cluster::new(answers.into_iter().map(told).collect());
             let complaint = cluster.no_quorum().map(|why| no_quorum(&why));
             return Ok(Look { screen: Screen::Cluster(Box::new(cluster)), complaint });
@@ -160,7 +160,7 @@ pub(super) fn nobody(answers: Vec<Answer>) -> Failure {
     for (address, answer) in answers {
         match answer {
             Err(error @ ClientError::Rejected(_)) => return Failure::of_read(error),
-            Err(error) => silence = silence.with(&address, error),
+            Err(error) => silence = silence.with(&address, of_one_node(&error)),
             Ok(_) => {}
         }
     }

@@ -44,7 +44,7 @@ impl FromStr for HostPort {
                 Err("an advertised address must be one that others can reach".to_owned())
             }
             Ok(address) if address.is_ipv6() && bare.is_none() => {
-                Err("an IPv6 address needs brackets, such as [::1]:7800".to_owned())
+                Err("an IPv6 address needs brackets, such as [::1]".to_owned())
             }
             Ok(_) => Ok(()),
             Err(_) if bare.is_none() && is_dns_name(host) => Ok(()),

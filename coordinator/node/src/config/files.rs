@@ -30,7 +30,8 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], dispensab
         match &signer.keys {
             Some(keys @ SignerKeys::File(file)) => {
                 let key = format!("signers[{at}].file");
-                if private(&key, file, OTHERS_AND_GROUP, reading)
+                let missing = "write the private descriptors into it, one per line, for its owner alone (0600)";
+                if private(&key, file, OTHERS_AND_GROUP, missing, reading)
                     && let Err(error) = keys.software(&signer.name, config.cluster.network)
                 {
                     let why = "one private descriptor per line, such as wpkh(xprv.../84h/0h/0h/<0;1>/*)";
@@ -69,10 +70,11 @@ fn storage_keys(credentials: &S3Credentials, environment: &[(String, String)], r
     let (key, why) = match credentials {
         S3Credentials::File(file) => {
             let key = "backup.s3_credentials_file";
-            if !private(key, file, OTHERS_AND_GROUP, reading) {
+            let why = "it needs lines aws_access_key_id = … and aws_secret_access_key = …";
+            if !private(key, file, OTHERS_AND_GROUP, why, reading) {
                 return;
             }
-            (key, "it needs lines aws_access_key_id = … and aws_secret_access_key = …")
+            (key, why)
         }
         S3Credentials::Environment => {
             ("backup.s3_bucket", "the keys come from such variables, or from s3_credentials_file")
@@ -111,9 +113,14 @@ fn data_dir(config: &Config, reading: &mut Reading) {
 
 fn certificates(config: &Config, reading: &mut Reading) {
     let files = &config.tls;
-    let present = exists("tls.ca", &files.ca, reading)
-        & exists("tls.cert", &files.cert, reading)
-        & private("tls.key", &files.key, OTHERS, reading);
+    let issue = format!(
+        "`onespend pki issue node {} --dir DIR --host HOST` makes it, where the authority is kept",
+        config.node.id
+    );
+    let init = "`onespend pki init` makes the authority of a new cluster; of one that is there, copy its ca.pem";
+    let present = exists("tls.ca", &files.ca, init, reading)
+        & exists("tls.cert", &files.cert, &issue, reading)
+        & private("tls.key", &files.key, OTHERS, &issue, reading);
     if !present {
         return;
     }
@@ -163,13 +170,15 @@ fn bitcoind(config: &Config, reading: &mut Reading) {
             reading.warn("bitcoind.cookie_file", &[], format!("{} {what}", file.display()), why);
         }
         Some(BitcoindLogin::User { password_file, .. }) => {
-            private("bitcoind.password_file", password_file, OTHERS, reading);
+            let missing = "write the password of bitcoind's user into it, for the node's user alone (0600)";
+            private("bitcoind.password_file", password_file, OTHERS, missing, reading);
         }
         None => {}
     }
 }
 
-fn exists(key: &str, file: &Path, reading: &mut Reading) -> bool {
+/// `missing` is what an operator does about a file that is not there.
+fn exists(key: &str, file: &Path, missing: &str, reading: &mut Reading) -> bool {
     match std::fs::File::open(file).and_then(|open| open.metadata()) {
         Ok(metadata) if metadata.is_file() => true,
         Ok(_) => {
@@ -179,14 +188,16 @@ fn exists(key: &str, file: &Path, reading: &mut Reading) -> bool {
         }
         Err(error) => {
             let what = format!("{}: {error}", file.display());
-            reading.refuse(key, &[], what, "the node must be able to read it");
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            reading.refuse(key, &[], what, if is_missing { missing } else { "the node must be able to read it" });
             false
         }
     }
 }
 
-fn private(key: &str, file: &Path, forbidden: u32, reading: &mut Reading) -> bool {
-    if !exists(key, file, reading) {
+/// As [`exists`], and nobody of `forbidden` may use it.
+fn private(key: &str, file: &Path, forbidden: u32, missing: &str, reading: &mut Reading) -> bool {
+    if !exists(key, file, missing, reading) {
         return false;
     }
     let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());

@@ -78,6 +78,18 @@ fn each_fault_has_a_remedy() {
 }
 
 #[test]
+fn a_cookie_that_is_missing_was_refused_by_nobody() {
+    let authority = Authority::new();
+    let file = write_config(authority.path(), free(), &bitcoind(false).to_string());
+    let ended = onespend(&["-o", "json", "doctor", "--config", file.to_str().unwrap()]);
+    let told: Vec<String> = about(&ended, "bitcoind").into_iter().map(|(_, what)| what).collect();
+    let path = authority.file("cookie").display().to_string();
+    let words = format!("bitcoind was not asked: cannot read the cookie file {path}: No such file");
+    assert!(told.iter().any(|what| what.contains(&words)), "{told:?}");
+    assert!(told.iter().all(|what| !what.contains("refused")), "{told:?}");
+}
+
+#[test]
 fn a_node_that_runs_is_recognised_on_its_ports() {
     let authority = Authority::new();
     let (data, control) = (Node::start(&authority, 1), Node::start(&authority, 1));

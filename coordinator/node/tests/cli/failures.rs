@@ -61,7 +61,14 @@ fn a_cluster_that_is_down_exits_4() {
     let nobody = "127.0.0.1:9";
     let down = cluster.run(&["wallet", "freeze", "hot", "--endpoint", nobody, "--timeout", "300ms"]).code(4);
     assert!(down.err.contains("nothing was sent") && down.err.contains("  last: "), "{down:?}");
-    cluster.run_as("operator/alice", &["status", "--control", nobody, "--timeout", "300ms"]).code(4);
+    assert!(down.err.contains("127.0.0.1:9 could not be reached"), "{down:?}");
+    assert!(down.err.contains("  last: Connection refused"), "{down:?}");
+    let both = format!("{nobody},127.0.0.1:10");
+    let down = cluster.run(&["wallet", "list", "--endpoint", &both, "--timeout", "300ms"]).code(4);
+    assert!(down.err.contains("none of 127.0.0.1:9, 127.0.0.1:10 could be reached"), "{down:?}");
+    let down = cluster.run_as("operator/alice", &["status", "--control", nobody, "--timeout", "300ms"]).code(4);
+    let line = down.err.lines().find(|line| line.contains("Connection refused")).unwrap_or_default();
+    assert_eq!(line.matches(nobody).count(), 1, "{down:?}");
 }
 
 #[test]

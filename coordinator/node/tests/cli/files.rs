@@ -112,6 +112,20 @@ fn a_node_does_not_start_with_a_faulty_file() {
     onespend(&["serve"]).code(2);
 }
 
+#[test]
+fn a_node_whose_port_is_in_use_says_which_and_what_to_look_at() {
+    let authority = crate::run::Authority::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    // The data port is bound first, so the others do not matter.
+    let ports = [address.clone(), "127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
+    let file = write_config(authority.path(), ports, "127.0.0.1:9");
+    let name = file.to_str().unwrap();
+    let refused = onespend(&["serve", "--config", name]).code(1);
+    assert!(refused.err.contains(&format!("binding listen.data {address}: Address already in use")), "{refused:?}");
+    assert!(refused.err.contains(&format!("`onespend doctor --config {name}`")), "{refused:?}");
+}
+
 /// The configuration of node 1, with its certificate, listening on data, control and health as given.
 pub fn write_config(pki: &Path, [data, control, health]: [String; 3], bitcoind: &str) -> std::path::PathBuf {
     let file = pki.join("onespend.toml");
@@ -125,6 +139,25 @@ pub fn write_config(pki: &Path, [data, control, health]: [String; 3], bitcoind: 
     );
     std::fs::write(&file, text).unwrap();
     file
+}
+
+#[test]
+fn a_command_without_a_cluster_minds_no_variable_and_takes_no_option_about_one() {
+    let authority = crate::run::Authority::new();
+    let file = write_config(authority.path(), [1, 2, 3].map(|port| format!("127.0.0.1:{port}")), "127.0.0.1:9");
+    let name = file.to_str().unwrap();
+    let variables = [
+        ("ONESPEND_ENDPOINTS", "127.0.0.1:1,127.0.0.1:2"),
+        ("ONESPEND_CONTROL", "127.0.0.1:3"),
+        ("ONESPEND_PROFILE", "/no/such/folder"),
+        ("ONESPEND_AS", "operator/alice"),
+    ];
+    crate::run::with_environment(&variables, &["config", "check", name]).code(0);
+    let port = ["health", "--at", "127.0.0.1:9"];
+    crate::run::with_environment(&variables, &port).code(4);
+    let refused = onespend(&[&port[..], &["--endpoint", "127.0.0.1:1"]].concat()).code(2);
+    assert!(refused.err.contains("`health` calls no cluster, so it takes no --endpoint"), "{refused:?}");
+    onespend(&["config", "check", name, "--profile", "pki"]).code(2);
 }
 
 #[test]

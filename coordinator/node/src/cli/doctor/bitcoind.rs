@@ -44,8 +44,11 @@ fn open(config: &BitcoindConfig) -> Result<Bitcoind, String> {
 
 fn remedy(error: &ChainError) -> &'static str {
     match error {
-        ChainError::Unauthorized { .. } => {
-            "start bitcoind if it does not run; point bitcoind.cookie_file at its .cookie and let this user read it, or correct user and password_file"
+        ChainError::Unauthorized { asked: false, .. } => {
+            "start bitcoind if it does not run: it writes the file then; point bitcoind.cookie_file at its .cookie, and let this user read it"
+        }
+        ChainError::Unauthorized { asked: true, .. } => {
+            "point bitcoind.cookie_file at the .cookie of this very bitcoind, or correct user and password_file"
         }
         ChainError::Timeout { .. } => "bitcoind is overloaded or hangs: look at its debug.log; see bitcoind.timeout_ms",
         ChainError::Transport { .. } => "start bitcoind with -server=1, and check bitcoind.url and its -rpcport",

@@ -62,9 +62,10 @@ const DAMAGES: &[Damage] = &[
     ("rubbish", |dir| fs::write(dir.join("node-1.pem"), "x").unwrap(), "tls.cert", "no certificate"),
     ("rubbish key", |dir| fs::write(dir.join("node-1.key"), "x").unwrap(), "tls.key", "node-1.key"),
     ("other node", |dir| move_over(dir, "node-2", "node-1"), "tls.cert", "is for node/2"),
-    ("other key", |dir| copy(dir, "node-2.key", "node-1.key"), "tls.cert", "node-1.pem"),
+    ("other key", |dir| copy(dir, "node-2.key", "node-1.key"), "tls.key", "node-1.key is not the key of "),
     ("other cluster", |dir| other_cluster(dir), "tls.cert", "of cluster \"other\""),
-    ("other authority", |dir| other_authority(dir), "tls.cert", "node-1.pem"),
+    ("other authority", |dir| other_authority(dir), "tls.cert", "node-1.pem was not issued by "),
+    ("other name", |dir| other_name(dir), "tls.cert", "node-1.pem was not issued by "),
     ("data file", |dir| fs::write(dir.join("data"), "x").unwrap(), "node.data_dir", "not a folder"),
 ];
 
@@ -97,6 +98,14 @@ fn other_authority(dir: &Path) {
     pki::init(dir, "demo").unwrap();
 }
 
+/// As [`other_authority`], of another cluster: its name tells it apart already.
+fn other_name(dir: &Path) {
+    for name in ["ca.pem", "ca.key"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    pki::init(dir, "other").unwrap();
+}
+
 #[test]
 fn files_that_would_fail_later_are_refused_at_once() {
     for (name, damage, key, part) in DAMAGES {
@@ -107,6 +116,26 @@ fn files_that_would_fail_later_are_refused_at_once() {
         let blamed = line.contains(&format!(": error: {key}: ")) && line.contains(part);
         let exact = report.exit_code == EXIT_FAULTS && report.lines.len() == 1;
         assert!(blamed && exact, "{name}: wanted {key} … {part}, got:\n{line}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_told_with_what_makes_it() {
+    for (name, key, remedy) in [
+        ("ca.pem", "tls.ca", "`onespend pki init`"),
+        ("node-1.pem", "tls.cert", "`onespend pki issue node 1 "),
+        ("node-1.key", "tls.key", "`onespend pki issue node 1 "),
+        ("hot.xprv", "signers[0].file", "write the private descriptors into it"),
+    ] {
+        let (folder, file) = folder();
+        let damaged = folder.path().join(name);
+        fs::remove_file(&damaged).unwrap();
+        let told = check(&file).lines.join("\n");
+        assert!(told.contains(&format!(": error: {key}: ")) && told.contains(remedy), "{name}: {told}");
+        // What is there and no file is not mended by making one.
+        fs::create_dir(&damaged).unwrap();
+        let told = check(&file).lines.join("\n");
+        assert!(told.contains("is not a file") && !told.contains(remedy), "{name}: {told}");
     }
 }
 
