@@ -236,7 +236,7 @@ fn describe(status: &Status) -> String {
 
 /// The cause of all causes: `Connection refused (os error 111)`.
 fn innermost(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
-    std::iter::successors(status.source(), |error| error.source()).last()
+    std::iter::successors(status.source(), |&error| error.source()).last()
 }
 
 #[cfg(test)]
