@@ -10,8 +10,9 @@ use rusqlite_migration::{M, Migrations};
 use crate::store::identity::{Identity, check_format};
 use crate::store::{StoreError, durable};
 
-/// Other connections of this process only read; a writer waits for them at most this long.
-const BUSY_TIMEOUT_MS: u32 = 5_000;
+/// Other connections of this process only read; a writer waits for them at most this long. Unit tests hold a database on
+/// purpose, on machines that do other work as well.
+const BUSY_TIMEOUT_MS: u32 = if cfg!(test) { 120_000 } else { 5_000 };
 /// Pages (4 KiB) in the write-ahead log before they are copied into the database.
 const CHECKPOINT_PAGES: u32 = 2_000;
 /// The write-ahead log is cut back to this after a large transaction.
