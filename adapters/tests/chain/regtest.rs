@@ -115,6 +115,10 @@ impl Regtest {
         let pid = self.child.as_ref().unwrap().id();
         let done = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status();
         assert!(done.unwrap().success());
+        // It is on its way when `kill` returns: a thread that runs may answer one more call.
+        while name == "STOP" && !is_stopped(pid) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn rpc(&self, method: &str, args: &[Value]) -> Value {
@@ -187,4 +191,13 @@ fn raw(script: &Script) -> String {
 
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Whether every thread of a process is stopped. The state is the letter behind the name, which ends at the last bracket.
+fn is_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok()).all(|stat| {
+        let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+        state == Some("T")
+    })
 }
