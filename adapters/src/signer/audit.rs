@@ -8,29 +8,36 @@
 //! | `signer` | name of the signer |
 //! | `wallet`, `payment_id` | the payment |
 //! | `attempt` | number of the attempt, from 1 |
-//! | `fence` | log index of the intent |
+//! | `fence` | of the intent: its epoch times 2^48, plus its log index |
 //! | `txid` | display-order hex |
 //! | `digest` | hex of SHA-256 over all sighashes in the order of the inputs: one per attempt, for ever (safety 11) |
 //! | `sighashes` | hex of each input's sighash, in the order of the inputs |
 //! | `outpoints` | `txid:vout` of each input, in the same order |
+//! | `at_unix_ms` | wall time when it was signed, for people and to date it: nothing decides by it |
+//! | `transaction` | consensus hex of the signed transaction with its witnesses; absent if a bad signature left none |
 //!
-//! Signing an attempt again appends an equal line. A crash can leave a last line without its end; the next start ends
-//! it, so a reader skips at most one line that is not JSON per crash.
+//! Lines of earlier versions lack the last two. Signing an attempt again appends a line that differs in `at_unix_ms`
+//! alone, or also in the witnesses of `transaction` if the signer draws random nonces. A crash can leave a last line
+//! without its end; the next start ends it, so a reader skips at most one line that is not JSON per crash.
+//!
+//! Whoever has a line can broadcast its transaction, so the file is its owner's alone.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use bitcoin::Transaction;
+use bitcoin::consensus::encode::serialize_hex;
 use onespend_core::signing::SigningPermit;
 use onespend_core::wallet::SignerRef;
 
 use super::SignerError;
-use super::draft::Draft;
 use super::seal::attempt_digest;
 
-/// Permissions of a new log: it names payments.
+/// Permissions of a new log: it names payments, and holds what can be broadcast.
 const LOG_MODE: u32 = 0o600;
 
 /// The open log.
@@ -59,6 +66,9 @@ struct Line<'a> {
     digest: String,
     sighashes: Vec<String>,
     outpoints: Vec<String>,
+    at_unix_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<String>,
 }
 
 impl AuditLog {
@@ -71,8 +81,14 @@ impl AuditLog {
         Ok(Self { path: path.to_owned(), file: Mutex::new(tail) })
     }
 
-    /// Appends the line of one signature and waits until it is on the disk.
-    pub(super) fn append(&self, permit: &SigningPermit, draft: &Draft) -> Result<(), SignerError> {
+    /// Appends the line of one signature and waits until it is on the disk. `signed` is `None` where what came from the
+    /// keys could not be made into a transaction.
+    pub(super) fn append(
+        &self,
+        permit: &SigningPermit,
+        sighashes: &[[u8; 32]],
+        signed: Option<&Transaction>,
+    ) -> Result<(), SignerError> {
         let signer = match permit.signer() {
             SignerRef::Named(name) => name.as_str(),
             // No permit of such a wallet gets past the signer's check of whom it is for.
@@ -85,9 +101,11 @@ impl AuditLog {
             attempt: permit.attempt().0,
             fence: permit.fence().0,
             txid: permit.txid().to_string(),
-            digest: hex(&attempt_digest(&draft.sighashes)),
-            sighashes: draft.sighashes.iter().map(hex).collect(),
+            digest: hex(&attempt_digest(sighashes)),
+            sighashes: sighashes.iter().map(hex).collect(),
             outpoints: permit.inputs().iter().map(|input| input.outpoint.to_string()).collect(),
+            at_unix_ms: now_ms(),
+            transaction: signed.map(serialize_hex),
         };
         let mut bytes = serde_json::to_vec(&line).map_err(|error| audit_error(&self.path, &error.into()))?;
         bytes.push(b'\n');
@@ -122,6 +140,12 @@ fn open_tail(path: &Path) -> io::Result<Tail> {
         file.read_exact(&mut last)?;
     }
     Ok(Tail { file, torn: last != [b'\n'] })
+}
+
+/// For people to read; nothing is decided by it.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn hex(bytes: &[u8; 32]) -> String {

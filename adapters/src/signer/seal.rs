@@ -5,7 +5,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::constants::SCHNORR_SIGNATURE_SIZE;
 use bitcoin::secp256k1::{All, Secp256k1, XOnlyPublicKey};
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
-use bitcoin::{PublicKey, Transaction, TxOut, Txid, Witness, ecdsa, taproot};
+use bitcoin::{Psbt, PublicKey, Transaction, TxOut, Txid, Witness, ecdsa, taproot};
 use miniscript::psbt::PsbtExt;
 use onespend_core::signing::SigningPermit;
 
@@ -13,8 +13,9 @@ use super::SignerError;
 use super::audit::AuditLog;
 use super::draft::{Draft, Scheme, message, sighashes, taproot_all};
 
-/// Writes the line of what was signed into the signer's log, finalizes the draft's PSBT and checks every witness. Every
-/// signer ends here, so none can forget its log. A signature that turns out to be bad has its line too: it was made.
+/// Finalizes the draft's PSBT, writes the line of what was signed into the signer's log, and checks every witness.
+/// Every signer ends here, so none can forget its log. The line holds the signed transaction and is on the disk before
+/// anybody sees a signature. A signature that turns out to be bad has its line too: it was made.
 ///
 /// # Errors
 /// [`SignerError::Audit`]: the log did not take the line. [`SignerError::BadSignature`] names the first input whose
@@ -25,24 +26,32 @@ pub fn seal(
     draft: Draft,
     log: Option<&AuditLog>,
 ) -> Result<Transaction, SignerError> {
-    if let Some(log) = log {
-        log.append(permit, &draft)?;
-    }
-    finish(secp, draft)
+    finish(secp, draft, |sighashes, signed| log.map_or(Ok(()), |log| log.append(permit, sighashes, signed)))
 }
 
-fn finish(secp: &Secp256k1<All>, draft: Draft) -> Result<Transaction, SignerError> {
-    let Draft { mut psbt, prevouts, scheme, .. } = draft;
+/// `note` is told what was signed, whether it turns out to be good or not; its refusal ends all.
+fn finish(
+    secp: &Secp256k1<All>,
+    draft: Draft,
+    note: impl FnOnce(&[[u8; 32]], Option<&Transaction>) -> Result<(), SignerError>,
+) -> Result<Transaction, SignerError> {
+    let Draft { psbt, prevouts, scheme, sighashes } = draft;
     let txid = psbt.unsigned_tx.compute_txid();
+    let finalized = finalize(secp, psbt);
+    note(&sighashes, finalized.as_ref().ok())?;
+    let transaction = finalized?;
+    verify(secp, &transaction, txid, &prevouts, scheme)?;
+    Ok(transaction)
+}
+
+fn finalize(secp: &Secp256k1<All>, mut psbt: Psbt) -> Result<Transaction, SignerError> {
     psbt.finalize_mut(secp).map_err(|errors| {
         let unsigned = psbt.inputs.iter().position(|input| input.final_script_witness.is_none());
         let why = errors.first().map_or_else(|| "cannot be finalized".to_owned(), ToString::to_string);
         SignerError::BadSignature { input: unsigned.unwrap_or(0), why }
     })?;
     // The fee was capped by the wallet's limits when the intent was granted.
-    let transaction = psbt.extract_tx_unchecked_fee_rate();
-    verify(secp, &transaction, txid, &prevouts, scheme)?;
-    Ok(transaction)
+    Ok(psbt.extract_tx_unchecked_fee_rate())
 }
 
 /// Checks a signed transaction against the coins that it spends: the txid, and that each input has exactly the
@@ -148,6 +157,11 @@ mod tests {
         Draft::from_parts(&descriptor, &transaction, &inputs, change.as_ref()).unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps)] // Stands for a log.
+    fn unlogged(_: &[[u8; 32]], _: Option<&Transaction>) -> Result<(), SignerError> {
+        Ok(())
+    }
+
     /// Signs input `at` with the key of coin `key`.
     fn sign(secp: &Secp256k1<All>, draft: &mut Draft, at: usize, key: u32) {
         let digest = message(&draft.sighashes[at]);
@@ -170,7 +184,7 @@ mod tests {
         let mut draft = draft(kind);
         (0..2).for_each(|at| sign(&secp, &mut draft, at as usize, at));
         let (txid, prevouts, scheme) = (draft.psbt.unsigned_tx.compute_txid(), draft.prevouts.clone(), draft.scheme);
-        (finish(&secp, draft).unwrap(), txid, prevouts, scheme)
+        (finish(&secp, draft, unlogged).unwrap(), txid, prevouts, scheme)
     }
 
     /// What `verify` says to a signed transaction after its second witness was spoilt.
@@ -190,9 +204,42 @@ mod tests {
         for kind in ["wpkh", "tr"] {
             let mut draft = draft(kind);
             sign(&secp, &mut draft, 0, 0);
-            let error = finish(&secp, draft).unwrap_err();
+            let error = finish(&secp, draft, unlogged).unwrap_err();
             assert!(matches!(error, SignerError::BadSignature { input: 1, .. }), "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_was_signed_is_noted_before_it_is_judged() {
+        let secp = Secp256k1::new();
+        for kind in ["wpkh", "tr"] {
+            let mut draft = draft(kind);
+            sign(&secp, &mut draft, 0, 0);
+            let half = draft.clone();
+            sign(&secp, &mut draft, 1, 1);
+            let mut spoilt = draft.clone();
+            spoilt.prevouts[1].value += bitcoin::Amount::ONE_SAT;
+            for (draft, is_whole, is_good) in [(draft, true, true), (spoilt, true, false), (half, false, false)] {
+                let (expected, mut noted) = (draft.clone(), None);
+                let signed = finish(&secp, draft, |sighashes, signed| {
+                    assert_eq!(sighashes, expected.sighashes);
+                    noted = Some(signed.cloned());
+                    Ok(())
+                });
+                let noted = noted.expect("it is told in any case");
+                assert_eq!((noted.is_some(), signed.is_ok()), (is_whole, is_good), "{kind}: {signed:?}");
+                assert!(signed.is_err() || signed.ok() == noted, "{kind}: what is noted is what is given out");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_given_out_that_could_not_be_noted() {
+        let secp = Secp256k1::new();
+        let mut draft = draft("tr");
+        (0..2).for_each(|at| sign(&secp, &mut draft, at as usize, at));
+        let full = SignerError::Audit { path: "log".into(), why: "no space left".to_owned() };
+        assert_eq!(finish(&secp, draft, |_, _| Err(full.clone())), Err(full));
     }
 
     #[test]
@@ -202,7 +249,7 @@ mod tests {
             let mut draft = draft(kind);
             sign(&secp, &mut draft, 0, 0);
             sign(&secp, &mut draft, 1, 0);
-            assert!(matches!(finish(&secp, draft), Err(SignerError::BadSignature { .. })));
+            assert!(matches!(finish(&secp, draft, unlogged), Err(SignerError::BadSignature { .. })));
         }
     }
 
@@ -214,7 +261,7 @@ mod tests {
             draft.sighashes.swap(0, 1);
             sign(&secp, &mut draft, 0, 0);
             sign(&secp, &mut draft, 1, 1);
-            assert!(matches!(finish(&secp, draft), Err(SignerError::BadSignature { .. })));
+            assert!(matches!(finish(&secp, draft, unlogged), Err(SignerError::BadSignature { .. })));
         }
     }
 

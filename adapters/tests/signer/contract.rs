@@ -1,7 +1,9 @@
 //! What every signer must do. A new one calls [`check`] with itself, and [`logs_what_it_signs`] with a log.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::{Transaction, TxIn, TxOut, Witness};
 use onespend_adapters::signer::{Signer, SignerError};
 use onespend_core::limits::MAX_OUTPOINTS;
@@ -127,12 +129,22 @@ fn refuses_a_wallet_that_it_has_no_key_for(subject: &Subject) {
 /// For a signer that was given an audit log, which is empty yet: each signature has its line.
 pub fn logs_what_it_signs(signer: &dyn Signer, account: &Account, log: &Path) {
     let permit = permit(&mut Ledger::start(), &account.public, "hot", 2);
+    let begun = wall_ms();
     signer.sign(&permit).unwrap();
     signer.sign(&permit).unwrap();
+    let ended = wall_ms();
     let text = std::fs::read_to_string(log).unwrap();
-    let written: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut written: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(written.len(), 2);
-    assert_eq!(written[0], written[1], "the same attempt gives the same line");
+    for line in &mut written {
+        let line = line.as_object_mut().unwrap();
+        let at = line.remove("at_unix_ms").unwrap().as_u64().unwrap();
+        assert!((begun..=ended).contains(&at), "{begun} {at} {ended}");
+        // Its witnesses may differ: the signer may draw random nonces.
+        let transaction = line.remove("transaction").unwrap();
+        assert_signed(&permit, &deserialize_hex(transaction.as_str().unwrap()).unwrap());
+    }
+    assert_eq!(written[0], written[1], "beside that, the same attempt gives the same line");
     let line = &written[0];
     let outpoints: Vec<String> = permit.inputs().iter().map(|input| input.outpoint.to_string()).collect();
     assert_eq!(line["signer"], "hot");
@@ -144,4 +156,9 @@ pub fn logs_what_it_signs(signer: &dyn Signer, account: &Account, log: &Path) {
     assert_eq!(line["outpoints"], serde_json::to_value(outpoints).unwrap());
     assert_eq!(line["sighashes"].as_array().unwrap().len(), 2);
     assert_eq!(line["digest"].as_str().unwrap().len(), 64);
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
 }

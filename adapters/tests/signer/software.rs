@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bitcoin::Network;
+use bitcoin::consensus::encode::serialize_hex;
 use onespend_adapters::signer::software::{MAX_SOURCE_BYTES, SoftwareSigner};
 use onespend_adapters::signer::{Signer, SignerError};
 use serde_json::Value;
@@ -240,14 +241,16 @@ fn ends_a_line_that_a_crash_tore() {
     let folder = tempfile::tempdir().unwrap();
     let account = account("wpkh", 1);
     let log = folder.path().join("signatures.jsonl");
-    fs::write(&log, r#"{"signer":"hot","wal"#).unwrap();
+    // In the middle of its transaction, which most of a line is.
+    fs::write(&log, r#"{"signer":"hot","wallet":"w","transaction":"0200"#).unwrap();
     let signer = from_file(folder.path(), &[&account.private]).with_audit_log(&log).unwrap();
     let mut ledger = Ledger::start();
     let coins = ledger.register("w", &account.public, "hot", 1);
-    signer.sign(&ledger.pay("w", "p", &coins)).unwrap();
+    let signed = signer.sign(&ledger.pay("w", "p", &coins)).unwrap();
     let written = lines(&log);
     assert_eq!(written.len(), 2);
-    assert!(written[0].is_none() && written[1].is_some());
+    assert!(written[0].is_none());
+    assert_eq!(written[1].as_ref().unwrap()["transaction"], serialize_hex(&signed));
 }
 
 #[test]

@@ -232,7 +232,7 @@ mod tests {
         // As the signer writes it, with members that this oracle does not need.
         let line = concat!(
             r#"{"signer":"hot","wallet":"hot","payment_id":"p1","attempt":1,"fence":10,"txid":"aa","#,
-            r#""digest":"daa","sighashes":["00"],"outpoints":["c:0"]}"#
+            r#""digest":"daa","sighashes":["00"],"outpoints":["c:0"],"at_unix_ms":1,"transaction":"0200"}"#
         );
         let torn = &line[..40];
         fs::write(&path, format!("{line}\n{torn}\n{line}\n{torn}")).unwrap();
