@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the commands, and how one is run |
 //! | `serve` | the daemon |
-//! | `pki`, `config_check`, `signer`, `manual` | commands that need no cluster |
+//! | `pki`, `config_check`, `signer`, `signer_log`, `manual` | commands that need no cluster |
 //! | `backup`, `restore` | the cluster's state in a file, and a new cluster out of it |
 //! | `survivor` | `cluster recover`: a new cluster out of what one node is left with |
 //! | `doctor/` | what is wrong with this machine |
@@ -49,6 +49,7 @@ mod restore;
 mod serve;
 mod session;
 mod signer;
+mod signer_log;
 mod status;
 mod storage;
 mod survivor;

@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::format::{ago, counted};
 use super::output::{Output, Show, note};
+use super::signer_log::Log;
 use super::table;
 use crate::config::{Config, ConfigFaults, SignerConfig};
 
@@ -19,6 +20,8 @@ use crate::config::{Config, ConfigFaults, SignerConfig};
 pub enum Command {
     /// Show what a signer remembers, and whether it is frozen; also while the node runs
     Show(Which),
+    /// List what a signer has signed, by its audit log; also while the node runs
+    Log(Log),
     /// Print the public descriptors of the wallets that a signer can sign for, one per line, for `wallet register`
     Descriptors(Which),
     /// Let a frozen signer sign again, after you have looked; the node must be stopped
@@ -57,6 +60,7 @@ impl Command {
     pub fn run(self, output: Output) -> Result<Exit, Failure> {
         match self {
             Self::Show(which) => output.show(&which.locate()?.look()?)?,
+            Self::Log(log) => log.run(output)?,
             Self::Descriptors(which) => output.show(&which.descriptors()?)?,
             // The flag is the operator's word, and clap demands it.
             Self::Unfreeze { which, i_have_checked: _ } => {
@@ -86,7 +90,7 @@ struct Place {
 }
 
 impl Which {
-    fn read(&self) -> Result<(Config, SignerConfig), Failure> {
+    pub(super) fn read(&self) -> Result<(Config, SignerConfig), Failure> {
         let config = Config::load_text(&self.config).map_err(|faults| refuse_config(&faults))?;
         let Some(signer) = config.signers.iter().find(|signer| signer.name == self.name).cloned() else {
             let known: Vec<&str> = config.signers.iter().map(|signer| signer.name.as_str()).collect();

@@ -13,6 +13,7 @@ mod node;
 mod payments;
 mod run;
 mod signer;
+mod signer_log;
 // The server of the adapters' suite, which uses more of it.
 #[allow(dead_code)]
 #[path = "../../../../adapters/tests/backup/server.rs"]
