@@ -10,8 +10,23 @@ use clap::{Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches 
 use super::Cli;
 use super::connection::HEADING;
 
-/// They work on files of this machine; `health` asks one port, which `--at` names.
-const LOCAL: [&str; 9] = ["serve", "pki", "config", "signer", "doctor", "health", "restore", "completions", "man"];
+/// They work on files of this machine, or on backups in a bucket; `health` asks one port, which `--at` names. Of some
+/// groups all are such, of others only some.
+const LOCAL: [&str; 13] = [
+    "serve",
+    "pki",
+    "config",
+    "signer",
+    "doctor",
+    "health",
+    "restore",
+    "completions",
+    "man",
+    "backup verify",
+    "backup list",
+    "recovery mark",
+    "cluster recover",
+];
 /// The one of these that waits for an answer.
 const HEALTH: &str = "health";
 
@@ -19,12 +34,20 @@ const HEALTH: &str = "health";
 pub fn command() -> Command {
     let command = Cli::command();
     let connection: Vec<Arg> = command.get_arguments().filter(|argument| is_connection(argument)).cloned().collect();
-    command.mut_subcommands(|inner| {
-        let name = inner.get_name().to_owned();
-        let pointless = connection.iter().filter(|argument| is_pointless(&name, argument));
-        // An argument that a command has itself is not handed down to it.
-        inner.args(pointless.map(|argument| argument.clone().hide(true)))
+    command.mut_subcommands(|group| {
+        let name = group.get_name().to_owned();
+        hide(group, &name, &connection).mut_subcommands(|inner| {
+            let path = format!("{name} {}", inner.get_name());
+            hide(inner, &path, &connection)
+        })
     })
+}
+
+/// Hides what is pointless for the command that these names lead to. An argument that a command has itself is not handed
+/// down to it.
+fn hide(command: Command, path: &str, connection: &[Arg]) -> Command {
+    let pointless = connection.iter().filter(|argument| is_pointless(path, argument));
+    command.args(pointless.map(|argument| argument.clone().hide(true)))
 }
 
 /// Reads a command line.
@@ -44,21 +67,29 @@ fn is_connection(argument: &Arg) -> bool {
     argument.get_help_heading() == Some(HEADING)
 }
 
-fn is_pointless(command: &str, argument: &Arg) -> bool {
-    LOCAL.contains(&command) && !(command == HEALTH && argument.get_id().as_str() == "timeout")
+fn is_pointless(path: &str, argument: &Arg) -> bool {
+    LOCAL.contains(&path) && !(path == HEALTH && argument.get_id().as_str() == "timeout")
+}
+
+/// The names that lead to a local command, if one was called.
+fn called(matches: &ArgMatches) -> Option<String> {
+    let (group, inner) = matches.subcommand()?;
+    let path = inner.subcommand_name().map(|inner| format!("{group} {inner}"));
+    [Some(group.to_owned()), path].into_iter().flatten().find(|path| LOCAL.contains(&path.as_str()))
 }
 
 fn refusal(command: &mut Command, matches: &ArgMatches) -> Option<Error> {
-    let name = matches.subcommand_name()?;
+    let path = called(matches)?;
     let source = |argument: &Arg| matches.value_source(argument.get_id().as_str());
     let option = command
         .get_arguments()
-        .filter(|argument| is_connection(argument) && is_pointless(name, argument))
+        .filter(|argument| is_connection(argument) && is_pointless(&path, argument))
         .find(|argument| source(argument) == Some(ValueSource::CommandLine))
         .and_then(|argument| argument.get_long().map(str::to_owned))?;
-    let instead = if name == HEALTH { "; --at names the port that it asks" } else { "" };
-    let what = format!("`{name}` calls no cluster, so it takes no --{option}{instead}");
-    Some(command.find_subcommand_mut(name)?.error(ErrorKind::UnknownArgument, what))
+    let instead = if path == HEALTH { "; --at names the port that it asks" } else { "" };
+    let what = format!("`{path}` calls no cluster, so it takes no --{option}{instead}");
+    let refused = path.split(' ').try_fold(command, |command, name| command.find_subcommand_mut(name))?;
+    Some(refused.error(ErrorKind::UnknownArgument, what))
 }
 
 #[cfg(test)]
@@ -80,12 +111,25 @@ mod tests {
     #[test]
     fn every_local_command_exists() {
         let command = Cli::command();
-        assert!(LOCAL.iter().all(|name| command.find_subcommand(name).is_some()));
+        for path in LOCAL {
+            let found = path.split(' ').try_fold(&command, |command, name| command.find_subcommand(name));
+            assert!(found.is_some(), "{path}");
+        }
     }
 
     #[test]
     fn a_local_command_hides_and_refuses_how_to_reach_a_cluster() {
-        for names in [&["serve"][..], &["config", "check"], &["doctor"], &["health"], &["signer", "show"]] {
+        for names in [
+            &["serve"][..],
+            &["config", "check"],
+            &["doctor"],
+            &["health"],
+            &["signer", "show"],
+            &["backup", "verify"],
+            &["backup", "list"],
+            &["recovery", "mark"],
+            &["cluster", "recover"],
+        ] {
             let help = help(names);
             assert!(!help.contains("--endpoint") && !help.contains("--profile"), "{names:?}: {help}");
             assert!(help.contains("--output"), "{names:?}: {help}");
@@ -96,20 +140,35 @@ mod tests {
             "onespend doctor --config node.toml --ca ca.pem",
             "onespend config check node.toml --as operator/alice",
             "onespend serve --config node.toml --timeout 5s",
+            "onespend backup verify a.backup --profile pki",
+            "onespend backup --profile pki verify a.backup",
+            "onespend --endpoint 127.0.0.1:15949 backup list folder",
+            "onespend recovery mark --data-dir data --control 127.0.0.1:1",
+            "onespend cluster recover --from-this-node --config node.toml --dry-run --as operator/alice",
         ] {
             let refused = read(line).expect_err(line);
             let text = refused.to_string();
             assert!(text.contains("calls no cluster") && refused.exit_code() == 2, "{line}: {text}");
         }
+        let refused = read("onespend backup list folder --timeout 5s").expect_err("nobody is waited for");
+        assert!(refused.to_string().contains("`backup list` calls no cluster, so it takes no --timeout"), "{refused}");
         let refused = read("onespend health --control 127.0.0.1:1").expect_err("a control port");
         assert!(refused.to_string().contains("takes no --control; --at names the port"), "{refused}");
     }
 
     #[test]
     fn other_commands_take_it_and_health_a_bound() {
-        let help = [help(&["wallet", "list"]), help(&["cluster", "recover"])];
+        let help = [["wallet", "list"], ["cluster", "members"], ["backup", "create"], ["recovery", "show"]]
+            .map(|names| help(&names));
         assert!(help.iter().all(|help| help.contains("--endpoint")), "{help:?}");
-        for line in ["onespend wallet list --endpoint 127.0.0.1:1", "onespend --timeout 5s health", "onespend health"] {
+        for line in [
+            "onespend wallet list --endpoint 127.0.0.1:1",
+            "onespend backup create --out a.backup --profile pki",
+            "onespend recovery show --control 127.0.0.1:1",
+            "onespend backup verify a.backup",
+            "onespend --timeout 5s health",
+            "onespend health",
+        ] {
             assert!(read(line).is_ok(), "{line}: {:?}", read(line));
         }
         let bounded = read("onespend health --timeout 5s").expect("a bound");

@@ -158,6 +158,10 @@ fn a_command_without_a_cluster_minds_no_variable_and_takes_no_option_about_one()
     let refused = onespend(&[&port[..], &["--endpoint", "127.0.0.1:1"]].concat()).code(2);
     assert!(refused.err.contains("`health` calls no cluster, so it takes no --endpoint"), "{refused:?}");
     onespend(&["config", "check", name, "--profile", "pki"]).code(2);
+    let list = ["backup", "list", authority.path().to_str().unwrap()];
+    crate::run::with_environment(&variables, &list).code(0);
+    let refused = onespend(&[&list[..], &["--control", "127.0.0.1:3"]].concat()).code(2);
+    assert!(refused.err.contains("`backup list` calls no cluster, so it takes no --control"), "{refused:?}");
 }
 
 #[test]
