@@ -149,6 +149,21 @@ fn an_interrupted_upload_is_never_listed_and_the_next_backup_ends_it() {
 }
 
 #[test]
+fn a_look_counts_what_a_bucket_has_and_says_what_the_storage_refuses() {
+    let server = Server::start();
+    let bucket = Bucket::new(&server, "looked-at".to_owned(), PREFIX);
+    let depot = bucket.of(&bucket.name);
+    assert_eq!(depot.look().unwrap(), 0);
+    bucket.put("a.backup", b"not even a backup");
+    assert_eq!(depot.look().unwrap(), 1);
+    let nowhere = bucket.of("no-such-bucket").look().unwrap_err().to_string();
+    assert!(nowhere.contains("s3://no-such-bucket"), "{nowhere}");
+    let (endpoint, _) = answering("403 Forbidden");
+    let refused = S3Depot::new(settings(endpoint, "s3://money", bucket.keys.1.clone())).look().unwrap_err().to_string();
+    assert!(refused.contains("403") && refused.contains("s3://money"), "{refused}");
+}
+
+#[test]
 fn what_takes_the_name_while_it_is_read_is_not_mixed_in() {
     let server = Server::start();
     let bucket = Bucket::new(&server, "mixed".to_owned(), PREFIX);
@@ -167,9 +182,10 @@ fn a_storage_that_is_away_is_asked_a_bounded_number_of_times() {
     let (_folder, file) = keys();
     let depot = S3Depot::new(settings(format!("http://127.0.0.1:{port}"), "s3://money", file));
     let began = Instant::now();
-    let error = depot.list().unwrap_err();
-    assert!(matches!(&error, BackupError::Io { action: "list", .. }), "{error}");
-    assert!(error.to_string().contains("s3://money"), "{error}");
+    for error in [depot.list().map(drop).unwrap_err(), depot.look().map(drop).unwrap_err()] {
+        assert!(matches!(&error, BackupError::Io { action: "list", .. }), "{error}");
+        assert!(error.to_string().contains("s3://money"), "{error}");
+    }
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 

@@ -45,6 +45,15 @@ impl S3Depot {
     pub fn new(settings: S3Settings) -> Self {
         Self(settings)
     }
+
+    /// Asks whether the storage answers, and shows with these keys what it has there: how many objects that is. None of
+    /// them is read.
+    ///
+    /// # Errors
+    /// What the storage said, or why it said nothing.
+    pub fn look(&self) -> Result<usize, BackupError> {
+        Ok(Connection::open(&self.0)?.names()?.len())
+    }
 }
 
 impl BackupDepot for S3Depot {

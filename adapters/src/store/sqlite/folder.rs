@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Access;
 use serde::Deserialize;
 
 use super::database::{self, Schema};
@@ -22,6 +23,17 @@ const SCHEMAS: [&Schema; 2] = [&LOG_SCHEMA, &STATE_SCHEMA];
 /// A data folder that this process holds alone, for as long as a clone of this value lives.
 #[derive(Debug, Clone)]
 pub struct DataFolder(Arc<Held>);
+
+/// What a node would find at its start. See [`DataFolder::look`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundFolder {
+    /// No node's: there is no folder, or there are no stores in it. A start makes them.
+    Nobodys,
+    /// Stores, but not whose. A start makes them again if its first one was interrupted, and else refuses.
+    Nameless,
+    /// The owner's, and all of it is there.
+    Owners,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -53,6 +65,29 @@ impl DataFolder {
         };
         privacy::close_to_others(path)?;
         Ok(Self(Arc::new(Held { path: path.to_path_buf(), identity, _lock: lock })))
+    }
+
+    /// Looks at a folder as [`DataFolder::open`] does, also while a node has it, and changes nothing. What is in the
+    /// databases is not read.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`]; and a file of it that this user may not read and write.
+    pub fn look(path: &Path, owner: &Owner) -> Result<FoundFolder, StoreError> {
+        restoring::refuse_unfinished(path)?;
+        succession::refuse_unfinished(path)?;
+        let databases = SCHEMAS.map(|schema| path.join(schema.file));
+        let Some(identity) = read_identity(path)? else {
+            let is_used = databases.iter().any(|file| fs::metadata(file).is_ok_and(|found| found.len() > 0));
+            return Ok(if is_used { FoundFolder::Nameless } else { FoundFolder::Nobodys });
+        };
+        identity.check_owner(&path.join(IDENTITY_FILE), owner)?;
+        require_databases(path)?;
+        for file in &databases {
+            // Not by opening: in the process of a node, closing it again would end the locks that SQLite has on it.
+            let allowed = rustix::fs::access(file.as_path(), Access::READ_OK | Access::WRITE_OK);
+            allowed.map_err(|error| StoreError::io(file, "read and write")(error.into()))?;
+        }
+        Ok(FoundFolder::Owners)
     }
 
     /// Where it is.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{DataFolder, LogOptions, SqliteLog, SqliteState};
+use super::{DataFolder, FoundFolder, LogOptions, SqliteLog, SqliteState};
 use crate::store::contract::log::append;
 use crate::store::contract::state::batch;
 use crate::store::{Owner, StateStore, StoreError};
@@ -160,6 +161,51 @@ fn a_damaged_identity_is_refused() {
         let error = refusal(folder.path());
         assert!(error.is_corruption() && error.to_string().contains("identity.json"), "{error}");
     }
+}
+
+/// What a look says of a folder, which it leaves as it is.
+fn look(path: &Path, owner: &Owner) -> Result<FoundFolder, StoreError> {
+    let names =
+        || -> Option<BTreeSet<_>> { Some(fs::read_dir(path).ok()?.map(|entry| entry.unwrap().file_name()).collect()) };
+    let before = names();
+    let found = DataFolder::look(path, owner);
+    assert_eq!(names(), before);
+    found
+}
+
+#[test]
+fn a_look_finds_what_a_start_would_and_changes_nothing() {
+    let parent = TempDir::new().unwrap();
+    let own = owner("demo", 1);
+    for nobodys in [parent.path(), &parent.path().join("none")] {
+        assert_eq!(look(nobodys, &own).unwrap(), FoundFolder::Nobodys);
+    }
+    fs::write(parent.path().join("signer-hot.db"), "precious").unwrap();
+    fs::write(parent.path().join("raft.db"), "").unwrap();
+    assert_eq!(look(parent.path(), &own).unwrap(), FoundFolder::Nobodys, "a start makes it");
+
+    let folder = used();
+    assert_eq!(look(folder.path(), &own).unwrap(), FoundFolder::Owners);
+    let running = open(folder.path()).unwrap();
+    assert_eq!(look(folder.path(), &own).unwrap(), FoundFolder::Owners, "also beside the node");
+    drop(running);
+    for other in [owner("other", 1), owner("demo", 2)] {
+        assert!(matches!(look(folder.path(), &other), Err(StoreError::Foreign { .. })));
+    }
+    for (mark, wanted) in [("RESTORING", "restore"), ("RECOVERING", "recovery"), ("SUPERSEDED", "set aside")] {
+        fs::write(folder.path().join(mark), "").unwrap();
+        let refused = look(folder.path(), &own).unwrap_err().to_string();
+        assert!(refused.contains(wanted) && refusal(folder.path()).to_string() == refused, "{mark}: {refused}");
+        fs::remove_file(folder.path().join(mark)).unwrap();
+    }
+    let identity = fs::read(folder.path().join("identity.json")).unwrap();
+    fs::remove_file(folder.path().join("identity.json")).unwrap();
+    assert_eq!(look(folder.path(), &own).unwrap(), FoundFolder::Nameless);
+    fs::write(folder.path().join("identity.json"), "{").unwrap();
+    assert!(look(folder.path(), &own).unwrap_err().is_corruption());
+    fs::write(folder.path().join("identity.json"), identity).unwrap();
+    fs::remove_file(folder.path().join("state.db")).unwrap();
+    assert!(matches!(look(folder.path(), &own), Err(StoreError::Missing { .. })));
 }
 
 #[test]

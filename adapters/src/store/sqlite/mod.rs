@@ -28,7 +28,7 @@ mod state;
 mod succession;
 
 pub use differing::DifferingMark;
-pub use folder::DataFolder;
+pub use folder::{DataFolder, FoundFolder};
 pub use log::{LogOptions, SqliteLog};
 pub use restored::RestoredMark;
 pub use restoring::NewFolder;

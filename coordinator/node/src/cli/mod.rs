@@ -97,7 +97,7 @@ enum Command {
     /// Look after what this machine's signers remember
     #[command(subcommand)]
     Signer(signer::Command),
-    /// Check this machine: configuration, certificates, disk, ports, bitcoind, clock, peers
+    /// Check this machine: configuration, certificates, signers, data folder, backups, ports, peers, bitcoind, clock
     Doctor(doctor::Doctor),
     /// Ask one node's health port: exits 0 when it says yes, 1 when it says no
     Health(health::Health),

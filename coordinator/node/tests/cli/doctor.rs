@@ -2,6 +2,10 @@
 
 use std::net::TcpListener;
 
+use bitcoin::Network;
+use onespend_adapters::signer::memory::{self, Memory};
+use onespend_adapters::store::Owner;
+use onespend_adapters::store::sqlite::DataFolder;
 use serde_json::Value;
 
 use crate::bitcoind::{bitcoind, bitcoind_of, locked_bitcoind, serve};
@@ -35,13 +39,46 @@ fn a_healthy_machine_has_no_failures() {
     let ended = doctor(&authority, free(), &bitcoind(false).to_string());
     let report = ended.json();
     assert_eq!(report["failures"], 0, "{report:#}");
-    for area in ["configuration", "certificates", "signers", "data_folder", "ports", "peers", "bitcoind", "clock"] {
+    let areas =
+        ["configuration", "certificates", "signers", "data_folder", "backups", "ports", "peers", "bitcoind", "clock"];
+    for area in areas {
         assert!(about(&ended, area).iter().any(|(level, _)| level == "ok"), "{area}: {report:#}");
     }
     // A cluster of one is what the configuration warns about.
     assert!(about(&ended, "configuration").iter().any(|(level, _)| level == "warning"), "{report:#}");
     assert_eq!(ended.code, 1);
     assert!(!authority.file("data").exists(), "the doctor makes nothing");
+}
+
+#[test]
+fn what_a_start_would_refuse_or_miss_is_found_before_it() {
+    let authority = Authority::new();
+    let file = write_config(authority.path(), free(), &bitcoind(false).to_string());
+    let (data, memory, backups) = (authority.file("data"), authority.file("hot.db"), authority.file("backups"));
+    DataFolder::open(&data, &Owner { cluster_id: "demo".to_owned(), node_id: 2 }).unwrap();
+    let network = Network::Regtest;
+    let owner = memory::Owner { cluster_id: "other".to_owned(), network, signer: "hot".to_owned() };
+    drop(Memory::open(&memory, owner).unwrap());
+    let text = std::fs::read_to_string(&file).unwrap();
+    let more = format!(
+        "[[signers]]\nname = 'hot'\nkind = 'software'\nfile = 'none'\nmemory = '{}'\n[backup]\nfolder = '{}'\n",
+        memory.display(),
+        backups.display()
+    );
+    std::fs::write(&file, text + &more).unwrap();
+    let look = || onespend(&["-o", "json", "doctor", "--config", file.to_str().unwrap()]).code(2);
+    let says = |ended: &Ended, area: &str, level: &str, words: &str| {
+        let found = about(ended, area);
+        assert!(found.iter().any(|(is, what)| is == level && what.contains(words)), "{area}: {found:?}");
+    };
+    let ended = look();
+    says(&ended, "data_folder", "failure", "belongs to node 2 of cluster \"demo\"");
+    says(&ended, "signers", "failure", "belongs to signer hot of cluster other");
+    says(&ended, "backups", "failure", "is not a folder");
+    assert_eq!(about(&ended, "backups").len(), 1, "it is said once: {ended:?}");
+    std::fs::create_dir(&backups).unwrap();
+    says(&look(), "backups", "ok", "takes files of this user");
+    assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 0);
 }
 
 #[test]

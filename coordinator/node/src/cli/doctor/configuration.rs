@@ -59,6 +59,7 @@ fn about(key: &str) -> Area {
         "tls.ca" | "tls.cert" | "tls.key" => Area::Certificates,
         "node.data_dir" => Area::DataFolder,
         key if key.starts_with("signers[") => Area::Signers,
+        key if key.starts_with("backup.") => Area::Backups,
         key if key.starts_with("bitcoind.") => Area::Bitcoind,
         _ => Area::Configuration,
     }

@@ -26,7 +26,7 @@ pub fn check(data_dir: &Path, findings: &mut Findings) {
     } else {
         format!("{} (which will be made in {})", data_dir.display(), folder.display())
     };
-    match time_writes(folder) {
+    match time_writes(folder, WRITES) {
         Ok(times) => judge(&where_to, &times, findings),
         Err(error) => {
             let remedy = "give the folder to the user that runs the node: chown, chmod 700; and mount it writable";
@@ -43,21 +43,23 @@ pub(super) fn existing(data_dir: &Path) -> Option<&Path> {
         .find(|folder| folder.is_dir())
 }
 
-/// The times of all writes, shortest first.
-fn time_writes(folder: &Path) -> std::io::Result<Vec<Duration>> {
-    let file = folder.join(format!(".onespend-doctor-{}", std::process::id()));
+/// Writes a small file there so many times, each time down to the disk, and removes it again. The times of all writes,
+/// shortest first.
+pub(super) fn time_writes(folder: &Path, writes: usize) -> std::io::Result<Vec<Duration>> {
+    // Several nodes may share a folder, and processes in containers have the same few ids.
+    let file = folder.join(format!(".onespend-doctor-{}", uuid::Uuid::new_v4()));
     let open = OpenOptions::new().write(true).create_new(true).open(&file)?;
-    let times = write(open);
+    let times = write(open, writes);
     std::fs::remove_file(&file)?;
     let mut times = times?;
     times.sort_unstable();
     Ok(times)
 }
 
-fn write(mut file: File) -> std::io::Result<Vec<Duration>> {
+fn write(mut file: File, writes: usize) -> std::io::Result<Vec<Duration>> {
     let block = [0x5a; BYTES];
-    let mut times = Vec::with_capacity(WRITES);
-    for _ in 0..WRITES {
+    let mut times = Vec::with_capacity(writes);
+    for _ in 0..writes {
         let begun = Instant::now();
         file.write_all(&block)?;
         file.sync_data()?;

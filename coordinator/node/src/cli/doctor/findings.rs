@@ -15,12 +15,14 @@ pub enum Area {
     Configuration,
     /// `[tls]`.
     Certificates,
-    /// `[[signers]]`.
+    /// `[[signers]]`: their keys and what they remember.
     Signers,
     /// Where the databases are.
     DataFolder,
     /// Space on it.
     Disk,
+    /// `[backup]`.
+    Backups,
     /// `[listen]`.
     Ports,
     /// `[[peers]]`.
@@ -39,6 +41,7 @@ impl Area {
             Self::Signers => "signers",
             Self::DataFolder => "data folder",
             Self::Disk => "disk",
+            Self::Backups => "backups",
             Self::Ports => "ports",
             Self::Peers => "peers",
             Self::Bitcoind => "bitcoind",

@@ -1,8 +1,10 @@
 //! `onespend doctor`: what would keep a node on this machine from working, and what to do about it. Changes nothing
-//! but for one small file in the data folder, which it removes again. May run beside the node.
+//! but for one small file in the data folder and one in the folder for backups, which it removes again, and what
+//! SQLite makes beside a signer's memory to read it (`-shm`, and an empty `-wal`). May run beside the node.
 //!
 //! One file per check; `dial` and `findings` serve them.
 
+mod backups;
 mod bitcoind;
 mod certificates;
 mod clock;
@@ -11,6 +13,8 @@ mod data_folder;
 mod dial;
 mod disk;
 mod findings;
+mod memories;
+mod ownership;
 mod peers;
 mod ports;
 mod signers;
@@ -18,6 +22,7 @@ mod signers;
 use std::path::PathBuf;
 
 use clap::Args;
+use onespend_adapters::store::Owner;
 
 use self::clock::Clock;
 use self::findings::{Findings, Report};
@@ -56,9 +61,15 @@ fn look(config: &Config, clock: &Clock, progress: &Progress, findings: &mut Find
     let material = tls::Material::load(&config.tls).ok();
     certificates::check(config, material.as_ref(), findings);
     signers::check(config, findings);
+    progress.say("what signers remember");
+    memories::check(config, findings);
     progress.say("data folder");
     data_folder::check(&config.node.data_dir, findings);
+    let owner = Owner { cluster_id: config.cluster.id.clone(), node_id: config.node.id };
+    ownership::check(&config.node.data_dir, &owner, findings);
     disk::check(&config.node.data_dir, config.storage, findings);
+    progress.say("backups");
+    backups::check(config.backup.place.as_ref(), findings);
     progress.say("ports");
     ports::check(config, material.as_ref(), findings);
     progress.say("peers");
