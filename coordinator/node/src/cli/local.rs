@@ -43,8 +43,8 @@ pub fn command() -> Command {
     })
 }
 
-/// Hides what is pointless for the command that these names lead to. An argument that a command has itself is not handed
-/// down to it.
+/// Hides what is pointless for the command that these names lead to. An argument that a command has itself is not
+/// handed down to it.
 fn hide(command: Command, path: &str, connection: &[Arg]) -> Command {
     let pointless = connection.iter().filter(|argument| is_pointless(path, argument));
     command.args(pointless.map(|argument| argument.clone().hide(true)))
