@@ -47,6 +47,7 @@ use crate::watchdog::{self, Heartbeat};
 /// helps.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
+    config.backup.begin_counters();
     let instance = format!("{}/node/{}", config.cluster.id, config.node.id);
     let telemetry = telemetry::start(&config.log, &config.telemetry, &instance)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("onespend").enable_all().build()?;
