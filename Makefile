@@ -14,7 +14,6 @@ DURATION_S ?=
 RUNS ?=
 COMMANDS ?=
 CARGO_DENY_VERSION := 0.20.2
-CARGO_DEB_VERSION := 3.8.0
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 TESTNET := $(TARGET_DIR)/release/onespend-testnet
 # Shell text, run inside a recipe: the path is known only after setup.
@@ -40,8 +39,8 @@ setup-test: ## the same, and what only the tests need
 setup-deny: ## cargo-deny, with which `make lint` checks licences too; continuous integration has it
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked
 
-setup-deb: ## cargo-deb, with which `make deb` makes the Debian package, and `make test` looks at one
-	@command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --version $(CARGO_DEB_VERSION) --locked
+setup-deb: ## cargo-deb, in the project's cache: with it `make deb` makes the Debian package, and `make test` one to look at
+	@testnet/cargo-deb.sh >/dev/null
 
 setup-fuzz: ## cargo-fuzz, and what it needs to build
 	@testnet/setup.sh fuzz

@@ -2,7 +2,9 @@
 # Makes a Debian or Ubuntu machine ready for `make demo` or `make test`. A second run finds everything and does nothing.
 #
 #   testnet/setup.sh [demo|test|fuzz]      demo (default): what a cluster needs; test: also promtool, Python, curl,
-#                                          nginx, Envoy and an S3 server; fuzz: a compiler, and cargo-fuzz
+#                                          nginx, Envoy, an S3 server and what packs Debian packages (but for
+#                                          cargo-deb, which testnet/test.sh builds beside the tests, once);
+#                                          fuzz: a compiler, and cargo-fuzz
 #
 # Never prompts. Installs as root, or with `sudo -n`; otherwise prints the exact line to run and exits 1.
 set -euo pipefail
@@ -43,6 +45,7 @@ missing_packages() {
     has curl || echo curl
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
     has promtool || echo prometheus
+    has dpkg-shlibdeps || echo dpkg-dev
     has nginx || echo nginx
     has_nginx_stream || echo libnginx-mod-stream
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv

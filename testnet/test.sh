@@ -31,6 +31,10 @@ fi
 end() { for process in "${beside[@]}"; do kill "$process" 2>/dev/null || true; done; }
 trap end EXIT
 
+# What the test of the Debian package needs; where it is there already this ends at once. Before the lint, which nothing
+# waits for.
+start cargo-deb 15 testnet/cargo-deb.sh
+
 # In a folder of its own, because cargo locks the one that it works in.
 start lint 19 env CARGO_TARGET_DIR="$(realpath "$target")/lint" make --no-print-directory lint
 start units 10 "$0" units
@@ -41,7 +45,7 @@ start waiting 0 "$cargo" test --release --locked --workspace --test 's*' --no-fa
 
 failed=0
 "$cargo" test --release --locked --workspace --test '[!s]*' --no-fail-fast || failed=$?
-for name in waiting units lint; do
+for name in waiting units lint cargo-deb; do
   if wait "${beside[$name]}"; then
     grep '^NOT CHECKED' "$target/$name.log" || true
     echo "$name: ok"

@@ -19,7 +19,7 @@ use random::{limits, take};
 use world::World;
 use world::wallets::fixtures;
 
-/// Steps of one world. Some only change the model, so a world sees about 180 commands.
+/// Steps of one world. Some only change the model, and some are several commands.
 const STEPS_PER_WORLD: usize = 250;
 const COMMANDS_PER_WORLD: usize = 175;
 const DEFAULT_COMMANDS: usize = 10_000;
@@ -28,7 +28,7 @@ const FIRST_COINS: u32 = 5;
 /// Wallets that are there from the beginning; the others come when the stream says so.
 const FIRST_WALLETS: usize = 5;
 /// What is counted, so that a run shows that it got there.
-const SEEN: usize = 10;
+const SEEN: usize = 12;
 /// Finality depth that the first wallets begin with.
 const FIRST_DEPTH: u32 = 3;
 
@@ -56,13 +56,16 @@ fn every_invariant_holds_after_every_command_and_the_history_is_right() {
         worlds += more;
     }
     // A stream that never gets that far would prove nothing.
-    let [commands, payments, settled, died, replaced, cancelled, children, followed, reserved, spent] = seen.get();
+    let [commands, payments, settled, died, replaced, cancelled, children, followed, reserved, spent, lost, regained] =
+        seen.get();
     println!("commands, payments, settled, died, replaced, cancelled, children: {:?}", &seen.get()[..7]);
-    println!("single coins followed, reservations of such, those that were spent: {:?}", &seen.get()[7..]);
+    println!("single coins followed, reservations of such, those that were spent: {:?}", &seen.get()[7..10]);
+    println!("deposits that were declared lost, those that a reorganisation gave back: {:?}", &seen.get()[10..]);
     assert!(commands >= wanted, "only {commands} commands were tried");
     assert!(payments > worlds && settled > worlds / 2 && died > worlds / 20, "{commands} commands: {:?}", seen.get());
     assert!(replaced > worlds && cancelled > worlds / 4 && children > worlds / 20, "{:?}", seen.get());
     assert!(followed > worlds && reserved > worlds / 10 && spent > worlds / 10, "{:?}", seen.get());
+    assert!(lost > worlds / 20 && regained >= worlds / 100, "{:?}", seen.get());
 }
 
 /// Lets so many worlds go their ways, which follow from the seed and the round, and adds what came of them to `seen`.
@@ -100,6 +103,8 @@ fn play(seed: u64, round: u64, worlds: usize, seen: &Cell<[usize; SEEN]>) {
             world.oracle.followed.len(),
             world.oracle.reserved_singles,
             world.oracle.spent_singles(&world.chain),
+            world.oracle.declared,
+            world.oracle.regained,
         ];
         let mut sums = seen.get();
         sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);

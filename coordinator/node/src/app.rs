@@ -47,6 +47,7 @@ use crate::watchdog::{self, Heartbeat};
 /// helps.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
+    config.backup.begin_counters();
     let instance = format!("{}/node/{}", config.cluster.id, config.node.id);
     let telemetry = telemetry::start(&config.log, &config.telemetry, &instance)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("onespend").enable_all().build()?;
@@ -289,6 +290,7 @@ async fn form_or_join(replica: &Replica, config: &Config) -> anyhow::Result<()> 
 /// Stops from the outside in: first nobody is sent here any more, then the lead goes to another node, then requests
 /// under way get their answers, then the log closes.
 async fn stop(node: Node, drain: Drain, graceful: bool) {
+    node.health.stopping();
     node.replica.drain();
     if graceful {
         drain.step("hand over leadership", handover::before_the_end(&node.replica, &node.peers, drain.left())).await;

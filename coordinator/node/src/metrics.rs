@@ -221,7 +221,7 @@ impl std::fmt::Debug for Metrics {
 
 /// Describes every metric, and creates the counters whose labels are known, so that a dashboard can tell "never happened"
 /// from "not measured", and the first event is seen as a rise. What belongs to a signer, or to a schedule of backups, begins
-/// with that.
+/// where there is one.
 fn describe() {
     for Entry { name, kind, unit, help } in CATALOGUE {
         match kind {
@@ -401,9 +401,14 @@ pub fn backup_made(at: Duration) {
     gauge!(BACKUP_LAST).set(at.as_secs_f64());
 }
 
-/// So many backups of the schedule failed.
-pub fn backups_failed(count: u64) {
-    counter!(BACKUP_FAILURES).increment(count);
+/// This node has a schedule of backups: those that fail are counted from 0.
+pub fn backups_begin() {
+    counter!(BACKUP_FAILURES).absolute(0);
+}
+
+/// A backup of the schedule failed.
+pub fn backup_failed() {
+    counter!(BACKUP_FAILURES).increment(1);
 }
 
 /// Why a node gave up the lead.

@@ -3,7 +3,7 @@
 #
 #   docs/deploy/debian/package.sh [OPTION…]      options of cargo deb, such as --output FOLDER
 #
-# Compiles nothing. Needs cargo-deb (`make setup-deb`) and target/release/onespend (`make build`).
+# Compiles nothing of the project. Needs target/release/onespend (`make build`); cargo-deb comes by testnet/cargo-deb.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
@@ -13,8 +13,9 @@ readonly extras="$release/package"
 
 die() { printf 'package: %s\n' "$*" >&2; exit 1; }
 
-command -v cargo-deb >/dev/null || die "cargo-deb is missing: run make setup-deb"
 [[ -x $program ]] || die "there is no $program: run make build"
+maker=$(testnet/cargo-deb.sh) || die "there is no cargo-deb, and it could not be built"
+PATH="$(dirname "$maker"):$PATH"
 
 rm -rf "$extras"
 mkdir -p "$extras/man" "$extras/completions"

@@ -23,7 +23,7 @@ pub enum ClientError {
     #[error("{0}")]
     Rejected(Box<Rejection>),
     /// No node could be connected to within the deadline; nothing was sent, so nothing was applied.
-    #[error("{}: {last} ({tries} tries)", unreached(.addresses))]
+    #[error("{}: {last} ({})", unreached(.addresses), tried(*.tries))]
     Unreachable {
         /// Where the nodes are, as far as they are known: the endpoints, and those that nodes named.
         addresses: Vec<String>,
@@ -61,9 +61,14 @@ pub fn unreached(addresses: &[String]) -> String {
 /// Of a read nobody asks whether it was applied.
 fn unanswered(request_id: &str, tries: u32, last: &str) -> String {
     match request_id {
-        "" => format!("no answer in {tries} tries: {last}"),
-        id => format!("outcome unknown after {tries} tries (request id {id:?}): {last}"),
+        "" => format!("no answer in {}: {last}", tried(tries)),
+        id => format!("outcome unknown after {} (request id {id:?}): {last}", tried(tries)),
     }
+}
+
+/// `1 try`, `2 tries`.
+pub fn tried(tries: u32) -> String {
+    format!("{tries} {}", if tries == 1 { "try" } else { "tries" })
 }
 
 impl ClientError {
@@ -270,6 +275,20 @@ mod tests {
         assert_eq!(got.to_string(), "FIELD_INVALID: no; ttl: too long");
         let said = Rejection { message: "ttl: too long".to_owned(), ..got };
         assert_eq!(said.to_string(), "FIELD_INVALID: ttl: too long");
+    }
+
+    #[test]
+    fn one_try_is_no_tries() {
+        let last = || "silence".to_owned();
+        let unreached = |tries| ClientError::Unreachable { addresses: Vec::new(), tries, last: last() }.to_string();
+        let unknown = |request_id: &str, tries| {
+            ClientError::Unknown { request_id: request_id.to_owned(), tries, last: last() }.to_string()
+        };
+        assert_eq!(unreached(1), "no node could be reached: silence (1 try)");
+        assert_eq!(unreached(2), "no node could be reached: silence (2 tries)");
+        assert_eq!(unknown("", 1), "no answer in 1 try: silence");
+        assert_eq!(unknown("a", 1), "outcome unknown after 1 try (request id \"a\"): silence");
+        assert_eq!(unknown("a", 3), "outcome unknown after 3 tries (request id \"a\"): silence");
     }
 
     #[test]

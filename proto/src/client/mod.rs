@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use backup::BackupStream;
 pub use config::{ClientConfig, Interceptor, MAX_ENDPOINTS, SERVER_NAME, TlsConfig};
-pub use error::{ClientError, FieldViolation, Rejection, unreached};
+pub use error::{ClientError, FieldViolation, Rejection, tried, unreached};
 pub use stats::Stats;
 pub use watch::{PaymentWatch, ReservationWatch};
 

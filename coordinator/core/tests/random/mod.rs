@@ -1,6 +1,7 @@
 //! Random steps, and what each does to the model world.
 
 pub mod facts;
+mod lost;
 mod orders;
 mod retries;
 mod signatures;
@@ -38,6 +39,8 @@ pub fn take(world: &mut World, step: &Step) {
             }
             (0..*mined).for_each(|_| mine(world, *wanted, None));
         }
+        Step::DoubleSpend { at, mined, wanted } => lost::double_spend(world, *at, *mined, *wanted),
+        Step::DeclareLost { at, lie, undo } => lost::declare(world, *at, *lie, *undo),
         Step::WrongFacts { kind, wanted } => wrong_facts(world, *kind, *wanted),
         Step::Register { wallet, depth } => {
             world.register("operator/alice", *wallet, limits(*depth));

@@ -16,6 +16,8 @@ pub enum Step {
     SpendOutside(usize),
     Mine { wanted: u32, coinbase_to: Option<usize> },
     Reorganise { depth: usize, mined: usize, wanted: u32 },
+    DoubleSpend { at: usize, mined: usize, wanted: u32 },
+    DeclareLost { at: usize, lie: u8, undo: bool },
     WrongFacts { kind: u8, wanted: u32 },
     Register { wallet: usize, depth: u32 },
     Limit { wallet: usize, depth: u32 },
@@ -85,6 +87,9 @@ pub fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(wanted, coinbase_to)| Step::Mine { wanted, coinbase_to }),
         2 => (deep, 0..3_usize, any::<u32>())
             .prop_map(|(depth, more, wanted)| Step::Reorganise { depth, mined: depth + more - 1, wanted }),
+        2 => (some(), 0..5_usize, any::<u32>()).prop_map(|(at, mined, wanted)| Step::DoubleSpend { at, mined, wanted }),
+        4 => (some(), prop_oneof![3 => Just(0_u8), 1 => 1..5_u8], prop::bool::weighted(0.25))
+            .prop_map(|(at, lie, undo)| Step::DeclareLost { at, lie, undo }),
         2 => (0..12_u8, any::<u32>()).prop_map(|(kind, wanted)| Step::WrongFacts { kind, wanted }),
         1 => (wallet.clone(), 1..5_u32).prop_map(|(wallet, depth)| Step::Register { wallet, depth }),
         2 => (wallet.clone(), 0..8_u32).prop_map(|(wallet, depth)| Step::Limit { wallet, depth }),

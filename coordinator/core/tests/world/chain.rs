@@ -92,9 +92,20 @@ impl Chain {
     /// Whoever made a transaction that waits spends what it spends by another one; both wait.
     pub fn double_spend(&mut self, txid: Txid) -> OutPoint {
         let serial = self.next_serial();
-        let waiting = self.pending.iter().find(|known| known.compute_txid() == txid).unwrap();
-        let input = waiting.input[0].previous_output;
+        let input = self.waiting(txid).unwrap().input[0].previous_output;
         self.submit(transaction(&[input], vec![(foreign_script(serial), 1000)]))
+    }
+
+    /// A transaction that waits to be mined.
+    pub fn waiting(&self, txid: Txid) -> Option<&Transaction> {
+        self.pending.iter().find(|known| known.compute_txid() == txid)
+    }
+
+    /// A transaction in the chain that spends something of what this one would spend.
+    pub fn rival_of(&self, waiting: &Transaction) -> Option<Txid> {
+        let shared = |input: &TxIn| waiting.input.iter().any(|own| own.previous_output == input.previous_output);
+        let mut mined = self.blocks.iter().flat_map(|block| &block.transactions);
+        mined.find(|known| known.input.iter().any(shared)).map(Transaction::compute_txid)
     }
 
     /// The block that has a transaction.
@@ -114,7 +125,7 @@ impl Chain {
 
     /// Whether anybody has seen a transaction.
     pub fn knows(&self, txid: Txid) -> bool {
-        self.mined.contains_key(&txid) || self.pending.iter().any(|known| known.compute_txid() == txid)
+        self.mined.contains_key(&txid) || self.waiting(txid).is_some()
     }
 
     /// Mines a block of all pending transactions that are valid one after the other and wanted.

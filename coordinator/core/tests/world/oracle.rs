@@ -109,6 +109,9 @@ pub struct Oracle {
     pub children: usize,
     /// Reservations of coins that are followed one by one.
     pub reserved_singles: usize,
+    /// Coins that were declared lost, and those of them that a reorganisation gave back.
+    pub declared: usize,
+    pub regained: usize,
 }
 
 fn position(id: &WalletId) -> usize {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use onespend_adapters::backup::{BackupDepot, FolderDepot, S3Address, S3Credentials, S3Depot, S3Settings};
 
 use crate::config::Section;
+use crate::metrics;
 
 /// The region that storages which have none expect.
 pub(crate) const DEFAULT_REGION: &str = "us-east-1";
@@ -52,6 +53,14 @@ impl Config {
             place: place(section),
             every: section.millis("every_ms", 1_000..=2_592_000_000, 86_400_000),
             keep: usize::try_from(section.integer("keep", 1..=10_000, Some(14))).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Where there is a schedule, its failures are counted from 0, on the first page of metrics already: Prometheus does
+    /// not see a counter that comes with its first event as a rise.
+    pub(crate) fn begin_counters(&self) {
+        if self.place.is_some() {
+            metrics::backups_begin();
         }
     }
 }
@@ -111,4 +120,27 @@ pub(crate) fn check_region(region: &str) -> Result<(), &'static str> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let right = (1..=32).contains(&region.len()) && region.bytes().all(fits);
     if right { Ok(()) } else { Err("a region has 1 to 32 of a-z 0-9 - in its name") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// `OnespendBackupTooOld` takes the counter for a schedule.
+    #[test]
+    fn failures_are_counted_from_0_where_there_is_a_schedule_and_only_there() {
+        let page = |place: Option<Place>| {
+            let metrics = Metrics::new().unwrap();
+            let config = Config { place, every: Duration::from_hours(1), keep: 1 };
+            metrics.record(|| config.begin_counters());
+            metrics.render()
+        };
+        let counted = |page: &str| page.lines().any(|line| line == "onespend_backup_failures_total 0");
+        let with = page(Some(Place::Folder("backups".into())));
+        assert!(counted(&with), "{with}");
+        let without = page(None);
+        assert!(!without.contains("\nonespend_backup_failures_total"), "{without}");
+    }
 }

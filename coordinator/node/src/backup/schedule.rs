@@ -54,7 +54,6 @@ enum Failed {
 /// Makes backups, if there is a schedule, until the token is cancelled.
 pub(crate) async fn run(schedule: Option<Schedule>, stop: CancellationToken) {
     let Some(schedule) = schedule.map(Arc::new) else { return };
-    metrics::backups_failed(0);
     // A folder that hangs must not hold up the end.
     let mut due = tokio::select! {
         () = stop.cancelled() => return,
@@ -82,7 +81,7 @@ pub(crate) async fn run(schedule: Option<Schedule>, stop: CancellationToken) {
             // Somebody else is given one; there is time.
             Err(Failed::Make(MakeError::Busy)) => {}
             Err(error) => {
-                metrics::backups_failed(1);
+                metrics::backup_failed();
                 if !failing {
                     warn!(%error, "a scheduled backup failed; it is tried again, and this is not said again");
                 }

@@ -16,7 +16,7 @@ pub enum Exit {
     Usage = 2,
     /// The outcome is not known: it may have been applied or may be later. stderr names the request id to ask again with.
     Unknown = 3,
-    /// No node answered, and nothing was applied. `status`: nodes answer, and no quorum is there.
+    /// No node answered, and nothing was applied. `status`: nodes answer, and none leads a quorum.
     Unreachable = 4,
 }
 
@@ -35,7 +35,7 @@ impl Exit {
             Self::Refused => "refused, not applied; the reason is on stderr (doctor: warnings; health: no)",
             Self::Usage => "wrong usage or configuration, nothing was sent (doctor: failures)",
             Self::Unknown => "outcome unknown; ask again with the --request-id that stderr names",
-            Self::Unreachable => "no node answered, nothing was applied (status: also where no quorum is there)",
+            Self::Unreachable => "no node answered, nothing was applied (status: also where none leads a quorum)",
         }
     }
 }

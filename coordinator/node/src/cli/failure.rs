@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use onespend_proto::client::{ClientError, Rejection, unreached};
+use onespend_proto::client::{ClientError, Rejection, tried, unreached};
 use onespend_proto::reason;
 use serde_json::{Value, json};
 
@@ -146,7 +146,7 @@ impl Failure {
 /// Why one node has no good answer, to stand after its address.
 pub fn of_one_node(error: &ClientError) -> String {
     match error {
-        ClientError::Unreachable { tries, last, .. } => format!("could not be reached: {last} ({tries} tries)"),
+        ClientError::Unreachable { tries, last, .. } => format!("could not be reached: {last} ({})", tried(*tries)),
         other => other.to_string(),
     }
 }
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(Failure::of_read(silent()).exit, Exit::Unreachable);
         let addresses = vec!["10.0.0.1:7800".to_owned()];
         let nobody = ClientError::Unreachable { addresses, tries: 1, last: "refused".to_owned() };
-        assert_eq!(of_one_node(&nobody), "could not be reached: refused (1 tries)");
+        assert_eq!(of_one_node(&nobody), "could not be reached: refused (1 try)");
         let failure = Failure::of_mutation(nobody, "id-2");
         assert_eq!(failure.exit, Exit::Unreachable);
         assert_eq!(failure.sentence, "10.0.0.1:7800 could not be reached, so nothing was sent");

@@ -15,6 +15,7 @@ use super::output::{self, Output, Show};
 use super::session::{Freshness, Session};
 use super::values;
 use super::view::chain::NodeViews;
+use super::view::quorum::Complaint;
 use super::view::status::Cluster;
 
 /// Seconds between two looks, if `--watch` names none.
@@ -105,7 +106,7 @@ impl Status {
         if answers.iter().any(|(_, answer)| answer.is_ok()) {
             let told = |(address, answer): Answer| (address, answer.map_err(|error| of_one_node(&error)));
             let cluster = Cluster::new(answers.into_iter().map(told).collect());
-            let complaint = cluster.no_quorum().map(|why| no_quorum(&why));
+            let complaint = cluster.complaint().map(nothing_works);
             return Ok(Look { screen: Screen::Cluster(Box::new(cluster)), complaint });
         }
         // A client may not ask for status, but for what the data ports tell.
@@ -137,9 +138,8 @@ impl Status {
     }
 }
 
-fn no_quorum(why: &str) -> Failure {
-    Failure::new(Exit::Unreachable, format!("no quorum: {why}"))
-        .remedy("bring voters back; if most are lost for good, the operations book has \"Disaster: lost quorum\"")
+fn nothing_works(Complaint { what, why, remedy }: Complaint) -> Failure {
+    Failure::new(Exit::Unreachable, format!("{what}: {why}")).remedy(remedy)
 }
 
 fn unknown_tip(error: ClientError) -> Failure {

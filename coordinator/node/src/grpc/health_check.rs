@@ -209,6 +209,18 @@ mod tests {
         assert_eq!(next(&mut watch).await, ServingStatus::ServiceUnknown);
     }
 
+    /// Before anything of it has ended, and whatever snapshot comes late.
+    #[tokio::test]
+    async fn a_node_that_begins_to_stop_serves_nobody_any_more() {
+        let node = node(leader(), HOUR);
+        assert_eq!(asked(&node, "primary").await, YES);
+        node.health.stopping();
+        node.health.publish(leader());
+        for (service, _) in BY_ROLE {
+            assert_eq!(asked(&node, service).await, NO, "{service:?}");
+        }
+    }
+
     #[tokio::test]
     async fn a_node_that_stops_says_so_and_ends_its_watches() {
         let node = node(leader(), HOUR);

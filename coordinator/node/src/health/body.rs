@@ -74,6 +74,7 @@ pub(crate) fn status(snapshot: &Snapshot, stale: bool, now: Instant) -> Value {
         "applied_lag": snapshot.applied_lag(),
         "recovered": snapshot.recovered,
         "draining": snapshot.draining,
+        "stopping": snapshot.stopping,
         "bitcoind": bitcoind(&snapshot.bitcoind),
         "bitcoind_judged_age_ms": age(snapshot.bitcoind.judged_at),
         "alarms": alarms,

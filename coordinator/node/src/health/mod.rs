@@ -95,14 +95,23 @@ impl Health {
     /// How often a snapshot should be published.
     pub const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
-    /// The snapshot in force.
+    /// The snapshot in force. One of a node that stops says so, whenever it was made.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+        let snapshot = self.snapshot.load_full();
+        if !self.progress.is_stopping() {
+            return snapshot;
+        }
+        Arc::new(Snapshot { draining: true, stopping: true, ..Snapshot::clone(&snapshot) })
+    }
+
+    /// The node stops: from now on nobody is to be sent here, and nobody need renew the snapshot any more.
+    pub fn stopping(&self) {
+        self.progress.stopping();
     }
 
     /// Answers one check now; what `grpc.health.v1` asks too.
     pub fn verdict(&self, check: &Check) -> Verdict {
-        verdict(check, &self.snapshot.load(), &self.limits, Instant::now())
+        verdict(check, &self.snapshot(), &self.limits, Instant::now())
     }
 
     /// The snapshot in force, and what it answers to several checks now.

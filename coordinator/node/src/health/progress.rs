@@ -81,9 +81,14 @@ impl Progress {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the node stops.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Every loop at the moment `now`.
     pub fn pulses(&self, now: Instant) -> Vec<Pulse> {
-        let stopping = self.stopping.load(Ordering::Relaxed);
+        let stopping = self.is_stopping();
         let elapsed = millis(now.saturating_duration_since(self.start));
         let pulse = |known: &Arc<Loop>| {
             let last = known.last.load(Ordering::Relaxed);

@@ -64,12 +64,18 @@ pub struct HealthServer {
     address: SocketAddr,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
+    health: Health,
 }
 
 impl HealthServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The node stops: from now on every answer says so, until [`Self::stop`].
+    pub fn stopping(&self) {
+        self.health.stopping();
     }
 
     /// Stops accepting, lets answers finish for at most two seconds, and waits for the thread.
@@ -135,7 +141,7 @@ impl Health {
                 runtime.shutdown_background();
             })
             .map_err(HealthError::Thread)?;
-        Ok(HealthServer { address, stop, thread: Some(thread) })
+        Ok(HealthServer { address, stop, thread: Some(thread), health: self.clone() })
     }
 }
 

@@ -282,6 +282,31 @@ fn a_snapshot_that_nobody_renews_fails_everything_but_facts_and_liveness() {
     assert_eq!(call(&server, "GET", "/status").json()["snapshot_stale"], true);
 }
 
+/// What makes snapshots ends long before the last step of an orderly end may be done.
+#[test]
+fn a_node_that_stops_says_draining_from_the_first_moment_to_the_last() {
+    let (health, server) = serve(leader());
+    assert_eq!(call(&server, "GET", "/primary").status, 200);
+    server.stopping();
+    let mut old = leader();
+    old.taken_at = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+    // One that was under way when the node began to stop, and the last one when nobody has renewed it for long.
+    for last in [leader(), old] {
+        health.publish(last);
+        for target in ["/readyz", "/readyz?bitcoind=1", "/leader", "/primary", "/replica", "/read-only"] {
+            let reply = call(&server, "GET", target);
+            assert_eq!((reply.status, &reply.json()["reason"]), (503, &"DRAINING".into()), "{target}");
+        }
+        let status = call(&server, "GET", "/status").json();
+        assert_eq!((&status["stopping"], &status["snapshot_stale"]), (&true.into(), &false.into()), "{status}");
+    }
+    for target in ["/startupz", "/bitcoind"] {
+        assert_eq!(call(&server, "GET", target).json()["reason"], "DRAINING", "{target}");
+    }
+    assert_eq!(call(&server, "GET", "/livez").status, 200);
+    server.stop();
+}
+
 /// Its one snapshot is old, and says for how long it has been loading.
 #[test]
 fn a_node_that_loads_its_state_lives_and_has_not_started() {

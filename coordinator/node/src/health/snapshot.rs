@@ -162,8 +162,10 @@ pub struct Snapshot {
     pub applied_index: u64,
     /// The state has been loaded and the log replayed.
     pub recovered: bool,
-    /// The node is about to stop.
+    /// Nobody should be sent here: the node is about to stop, or an operator has drained it.
     pub draining: bool,
+    /// The node is about to stop, so that nobody may renew this snapshot any more.
+    pub stopping: bool,
     /// This node's bitcoind.
     pub bitcoind: BitcoindView,
     /// What a human must look at.
@@ -202,6 +204,7 @@ impl Snapshot {
             applied_index: 0,
             recovered: false,
             draining: false,
+            stopping: false,
             bitcoind: BitcoindView::default(),
             alarms: Vec::new(),
             checks: Vec::new(),

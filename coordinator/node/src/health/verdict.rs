@@ -55,7 +55,7 @@ pub enum Reason {
     NotRecovered,
     /// Raft has ended.
     Stopped,
-    /// The node is about to stop.
+    /// The node is about to stop, or an operator has drained it.
     Draining,
     /// It does not lead.
     NotLeader,
@@ -149,7 +149,9 @@ impl Moment<'_> {
     fn answer(&self, check: &Check) -> Result<(), Reason> {
         // First: a node that loads its state knows nothing, and nobody renews its one snapshot until that is done.
         need(self.snapshot.recovered, Reason::NotRecovered)?;
-        need(self.within(Some(self.snapshot.taken_at), self.limits.snapshot), Reason::SnapshotStale)?;
+        // What makes snapshots ends before the node does, on purpose.
+        let old = if self.snapshot.stopping { Reason::Draining } else { Reason::SnapshotStale };
+        need(self.within(Some(self.snapshot.taken_at), self.limits.snapshot), old)?;
         match check {
             Check::Startup => Ok(()),
             Check::Ready { bitcoind } => {

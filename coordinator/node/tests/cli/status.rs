@@ -21,6 +21,7 @@ fn status(id: u64, members: &[v1::Member]) -> v1::GetStatusResponse {
         term: 2,
         leader_id: 1,
         members: members.to_vec(),
+        quorum_age: (id == 1).then(prost_types::Duration::default),
         ..Default::default()
     }
 }
@@ -176,6 +177,23 @@ fn a_status_without_a_quorum_says_so_first_and_exits_4() {
         while !watch.next_line().starts_with("cluster") {}
     }
     assert_eq!(watch.interrupt(), 0);
+}
+
+#[test]
+fn a_status_without_a_leader_says_so_first_and_exits_4() {
+    let cluster = Cluster::start();
+    let second = Node::start(&cluster.authority, 2);
+    let members = [member(1, cluster.node.address()), member(2, second.address()), member(3, "127.0.0.1:9")];
+    let votes = |id| {
+        let role = v1::NodeRole::Candidate.into();
+        v1::GetStatusResponse { role, leader_id: 0, quorum_age: None, ..status(id, &members) }
+    };
+    cluster.node.answer(votes(1));
+    second.answer(votes(2));
+    let shown = cluster.run_as("operator/alice", &["status"]).code(4);
+    let first = "NO LEADER: 2 of 3 voters answer and none leads a quorum, nothing can be reserved or paid\n";
+    assert!(shown.out.starts_with(first) && shown.out.contains("none: no writes"), "{shown:?}");
+    assert!(shown.err.contains("no leader: 2 of 3 voters answer") && shown.err.contains("  remedy: "), "{shown:?}");
 }
 
 #[test]

@@ -28,23 +28,52 @@ impl Oracle {
         assert!(!chain.mined.contains_key(&outpoint.txid), "the coin is there");
         assert!(!self.attempts.iter().any(|attempt| attempt.txid == outpoint.txid), "the coin is ours");
         let rival = found.transactions.iter().find(|known| known.compute_txid() == *by).unwrap();
-        let maker = chain.pending.iter().find(|known| known.compute_txid() == outpoint.txid).unwrap();
+        let maker = chain.waiting(outpoint.txid).unwrap();
         let spends = |coin: OutPoint| rival.input.iter().any(|input| input.previous_output == coin);
         assert!(maker.input.iter().any(|input| spends(input.previous_output)), "both may be in the chain");
-        self.lost.insert(*outpoint, *by);
-        self.end_all(chain);
+        assert_eq!(self.lost.insert(*outpoint, *by), None, "{outpoint} was lost before");
+        self.declared += 1;
+        let waits = self.attempts.iter().filter(|a| a.end.is_none() && a.inputs.contains(outpoint));
+        let keys: BTreeSet<PaymentKey> = waits.map(|attempt| attempt.key.clone()).collect();
+        assert!(!keys.is_empty(), "nobody waits for {outpoint}");
+        self.end_these(keys, chain);
     }
 
     fn end_all(&mut self, chain: &Chain) {
-        while let Some((at, end)) = self.next_end(chain) {
-            self.attempts[at].end = Some(end);
-            if end.is_death() {
-                self.died += 1;
-                self.release_inputs(at, chain);
-            } else {
-                self.settled += 1;
-            }
+        while let Some((at, end)) = self.next_end(chain, |_| true) {
+            self.end(at, end, chain);
         }
+    }
+
+    /// Ends what can be ended by now of these payments, and of those that spend what they would have made. Limits may have
+    /// changed since the last block; to others that matters with the next one.
+    fn end_these(&mut self, mut keys: BTreeSet<PaymentKey>, chain: &Chain) {
+        while let Some((at, end)) = self.next_end(chain, |key| keys.contains(key)) {
+            self.end(at, end, chain);
+            keys.extend(self.heirs_of(&self.attempts[at].key));
+        }
+    }
+
+    fn end(&mut self, at: usize, end: End, chain: &Chain) {
+        self.attempts[at].end = Some(end);
+        if end.is_death() {
+            self.died += 1;
+            self.release_inputs(at, chain);
+        } else {
+            self.settled += 1;
+        }
+    }
+
+    /// Payments that spend what dead attempts of this one would have made.
+    fn heirs_of(&self, key: &PaymentKey) -> Vec<PaymentKey> {
+        let dead = self.attempts.iter().filter(|attempt| attempt.key == *key && !attempt.is_live());
+        let dead: BTreeSet<Txid> = dead.map(|attempt| attempt.txid).collect();
+        let made = self.owners.iter().filter(|(outpoint, _)| dead.contains(&outpoint.txid));
+        let heir = |owner: &Owner| match owner {
+            Owner::Payment(heir) => Some(heir.clone()),
+            Owner::Reservation(_) => None,
+        };
+        made.filter_map(|(_, owner)| heir(owner)).collect()
     }
 
     /// An attempt that was given up, and is in the new block all the same, stops its wallet.
@@ -89,9 +118,10 @@ impl Oracle {
         }
     }
 
-    /// One attempt that can be ended by now. The death of one may be that of another that spends its change.
-    fn next_end(&self, chain: &Chain) -> Option<(usize, End)> {
-        let waiting = self.attempts.iter().enumerate().filter(|(_, attempt)| attempt.end.is_none());
+    /// One attempt of some payments that can be ended by now. The death of one may be that of another that spends its change.
+    fn next_end(&self, chain: &Chain, concerns: impl Fn(&PaymentKey) -> bool) -> Option<(usize, End)> {
+        let running = |attempt: &Allowed| attempt.end.is_none() && concerns(&attempt.key);
+        let waiting = self.attempts.iter().enumerate().filter(|(_, attempt)| running(attempt));
         waiting.into_iter().find_map(|(at, attempt)| Some((at, self.end_by_now(attempt, chain)?)))
     }
 
@@ -143,7 +173,9 @@ impl Oracle {
     /// After a block was taken away. `registered` are the wallets that are followed.
     pub fn disconnected(&mut self, block: &Block, coins_before: &Chain, registered: &BTreeSet<usize>) {
         let gone: BTreeSet<Txid> = block.transactions.iter().map(bitcoin::Transaction::compute_txid).collect();
+        let lost = self.lost.len();
         self.lost.retain(|_, by| !gone.contains(by));
+        self.regained += lost - self.lost.len();
         let (mut hit, mut revived) = (BTreeSet::new(), Vec::new());
         for attempt in &self.attempts {
             let rests_here = match attempt.end {

@@ -15,7 +15,7 @@ pub mod history;
 pub mod members;
 mod node_status;
 pub mod payment;
-mod quorum;
+pub mod quorum;
 pub mod recovery;
 pub mod reservation;
 pub mod status;

@@ -1,4 +1,4 @@
-//! Whether those who answer can be a quorum.
+//! Whether those who answer can be a quorum, and whether one of them, or one whom they hear, leads it.
 
 use onespend_proto::v1;
 use serde::Serialize;
@@ -17,6 +17,19 @@ pub struct Quorum {
     answering: usize,
     /// Too few answer for a quorum, and by what these say none is there that only does not answer here.
     lost: bool,
+    /// Enough answer for a quorum, and by what these say nobody leads it.
+    leaderless: bool,
+}
+
+/// Why nothing can be reserved or paid.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// What is missing, in a word or two.
+    pub what: &'static str,
+    /// By which it is known.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: &'static str,
 }
 
 impl Quorum {
@@ -24,14 +37,29 @@ impl Quorum {
     pub(super) fn new(best: &Status, answered: &[&Status]) -> Option<Self> {
         let voters: Vec<u64> = best.members.iter().filter(|one| one.voter).map(|one| one.node_id).collect();
         let answering = answered.iter().filter(|status| voters.contains(&status.node_id)).count();
-        let lost = answering * 2 <= voters.len() && !answered.iter().any(|status| has_quorum(status, answered));
-        (!voters.is_empty()).then_some(Self { voters: voters.len(), answering, lost })
+        let led = answered.iter().any(|status| has_quorum(status, answered));
+        let enough = answering * 2 > voters.len();
+        let (lost, leaderless) = (!led && !enough, !led && enough);
+        (!voters.is_empty()).then_some(Self { voters: voters.len(), answering, lost, leaderless })
     }
 
-    /// What is lost with the quorum; `None` if it is not lost.
-    pub(super) fn complaint(&self) -> Option<String> {
-        let Self { voters, answering, lost } = self;
-        lost.then(|| format!("{answering} of {voters} voters answer, nothing can be reserved or paid"))
+    /// What is missing; `None` if somebody leads a quorum.
+    pub(super) fn complaint(&self) -> Option<Complaint> {
+        let Self { voters, answering, lost, leaderless } = self;
+        let answer = format!("{answering} of {voters} voters answer");
+        if *lost {
+            return Some(Complaint {
+                what: "no quorum",
+                why: format!("{answer}, nothing can be reserved or paid"),
+                remedy: "bring voters back; if most are lost for good, the operations book has \"Disaster: lost quorum\"",
+            });
+        }
+        leaderless.then(|| Complaint {
+            what: "no leader",
+            why: format!("{answer} and none leads a quorum, nothing can be reserved or paid"),
+            remedy: "look again, for an election takes less than a second; if it stays so, see what each node's health says \
+                     and whether the nodes reach each other on their control ports",
+        })
     }
 }
 

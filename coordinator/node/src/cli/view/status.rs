@@ -11,7 +11,7 @@ use super::chain::{Bitcoind, Block};
 use super::health::Health;
 use super::members::TWO_VOTERS;
 use super::node_status::{StateHash, Status};
-use super::quorum::Quorum;
+use super::quorum::{Complaint, Quorum};
 use crate::cli::format::{counted, span};
 use crate::cli::output::Show;
 use crate::cli::table::{self, Column};
@@ -83,8 +83,8 @@ impl Cluster {
         Self { cluster_id, network, finality_depth, feature_level, leader_id, quorum, nodes, alarms, warnings }
     }
 
-    /// What does not work because most of the voters are gone; `None` if they are not.
-    pub fn no_quorum(&self) -> Option<String> {
+    /// What is missing because most of the voters are gone, or none of them leads; `None` if somebody leads a quorum.
+    pub fn complaint(&self) -> Option<Complaint> {
         self.quorum.as_ref().and_then(Quorum::complaint)
     }
 
@@ -178,7 +178,8 @@ fn differing_hashes(nodes: &[Node]) -> Vec<String> {
 
 impl Show for Cluster {
     fn text(&self) -> String {
-        let mut text = self.no_quorum().map(|why| format!("NO QUORUM: {why}\n\n")).unwrap_or_default();
+        let first = |lack: Complaint| format!("{}: {}\n\n", lack.what.to_uppercase(), lack.why);
+        let mut text = self.complaint().map(first).unwrap_or_default();
         text.push_str(&self.summary());
         let columns = [
             Column::Number("NODE"),

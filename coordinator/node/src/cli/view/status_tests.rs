@@ -168,7 +168,7 @@ fn too_few_voters_are_told_first_but_not_where_a_leader_is_heard() {
     let lost = alone(["NOT_LEADER", "NO_LEADER", "NO_LEADER"]);
     let first = "NO QUORUM: 1 of 3 voters answer, nothing can be reserved or paid";
     assert_eq!(lost.text().lines().next(), Some(first));
-    let told = serde_json::json!({ "voters": 3, "answering": 1, "lost": true });
+    let told = serde_json::json!({ "voters": 3, "answering": 1, "lost": true, "leaderless": false });
     assert_eq!(serde_json::to_value(&lost).unwrap()["quorum"], told);
     // The others are out of reach from here only.
     for told in [["NOT_LEADER", "", ""], ["NOT_LEADER", "CHECK_FAILED", "CHECK_FAILED"]] {
@@ -186,10 +186,43 @@ fn a_leader_whose_followers_do_not_answer_has_a_quorum_as_long_as_one_acknowledg
         let leader = v1::GetStatusResponse { quorum_age, members: members.clone(), ..leader };
         // It hears that leader, who knows better.
         let replica = v1::GetStatusResponse { health, members, ..answer(2, v1::NodeRole::Replica, 1) };
-        asked(vec![Ok(leader), Ok(replica), Err("no route".to_owned())]).no_quorum()
+        let cluster = asked(vec![Ok(leader), Ok(replica), Err("no route".to_owned())]);
+        cluster.complaint().map(|lack| format!("{}: {}", lack.what, lack.why))
     };
     assert_eq!(five(1), None);
-    assert_eq!(five(60).as_deref(), Some("2 of 5 voters answer, nothing can be reserved or paid"));
+    let lost = "no quorum: 2 of 5 voters answer, nothing can be reserved or paid";
+    assert_eq!(five(60).as_deref(), Some(lost));
+}
+
+#[test]
+fn enough_voters_of_which_none_leads_or_hears_a_leader_are_told_first() {
+    let votes = |id, told: [&str; 3]| {
+        let health = Some(health(told, vec![]));
+        Ok(v1::GetStatusResponse { health, leader_id: 0, ..answer(id, v1::NodeRole::Candidate, 1) })
+    };
+    let hears_none = ["NOT_LEADER", "NO_LEADER", "NO_LEADER"];
+    let leaderless = asked(vec![Err("no route".to_owned()), votes(2, hears_none), votes(3, hears_none)]);
+    let first = "NO LEADER: 2 of 3 voters answer and none leads a quorum, nothing can be reserved or paid";
+    let text = leaderless.text();
+    assert_eq!(text.lines().next(), Some(first));
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let told = serde_json::json!({ "voters": 3, "answering": 2, "lost": false, "leaderless": true });
+    assert_eq!(serde_json::to_value(&leaderless).unwrap()["quorum"], told);
+    // One of them hears a leader that only does not answer here.
+    let led = asked(vec![Err("no route".to_owned()), votes(2, hears_none), votes(3, ["NOT_LEADER", "", ""])]);
+    assert_eq!(led.complaint(), None);
+}
+
+/// All answer, and do not hear each other: the old leader says of itself that it leads.
+#[test]
+fn a_leader_that_no_quorum_acknowledges_leads_nobody() {
+    let of = |seconds| {
+        let quorum_age = Some(prost_types::Duration { seconds, nanos: 0 });
+        let leader = v1::GetStatusResponse { quorum_age, ..answer(1, v1::NodeRole::Leader, 1) };
+        let replicas = [2, 3].map(|id| Ok(answer(id, v1::NodeRole::Candidate, 1)));
+        asked([Ok(leader)].into_iter().chain(replicas).collect()).complaint().map(|lack| lack.what)
+    };
+    assert_eq!((of(1), of(60)), (None, Some("no leader")));
 }
 
 #[test]
