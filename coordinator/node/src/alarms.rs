@@ -8,7 +8,7 @@ use tracing::{error, info};
 
 use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::health::Alarm;
-use crate::leader::sign::FROZEN;
+use crate::leader::sign::{FROZEN, NOT_ACCEPTED};
 use crate::leader::watch_chain::UNFOLLOWABLE;
 use crate::reorganised::REORGANISED;
 use crate::restored::{RECOVERY, RESTORED};
@@ -16,7 +16,8 @@ use crate::room::DISK_LOW;
 
 /// Every code that an alarm of `/status` may have. Each has a series of `onespend_alarm`, and a row in the page for
 /// operators.
-pub const CODES: [&str; 8] = [UNFOLLOWABLE, MISMATCH, UNDECIDED, FROZEN, REORGANISED, RECOVERY, RESTORED, DISK_LOW];
+pub const CODES: [&str; 9] =
+    [UNFOLLOWABLE, MISMATCH, UNDECIDED, FROZEN, NOT_ACCEPTED, REORGANISED, RECOVERY, RESTORED, DISK_LOW];
 /// Those that are only reported: what a reorganisation froze takes no spends already and other wallets go on, and where
 /// states differ and nobody can say which is right, stopping all would stop the right ones.
 const REPORTED_ONLY: [&str; 2] = [REORGANISED, UNDECIDED];

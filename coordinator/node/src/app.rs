@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::acceptance;
 use crate::agreement::{self, Quarantine};
 use crate::alarms::Alarms;
 use crate::backup::{self, BackupSource};
@@ -214,7 +215,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let duty = duty(&api, chain, inbox);
     workers.spawn(scripts::keep(scripts, replica.raft().view().clone(), stop_working.clone()));
     workers.spawn(leader::run(Arc::new(duty), stop_working.clone()));
-    let hand_over = HandOver::new(&replica, &bitcoind, &checks, &room, config.health);
+    let hand_over = HandOver::new(&replica, &bitcoind, &checks, &room, &alarms, config.health);
     let heartbeat = watch(&api, room, quarantine, hand_over, &health, &workers, &stop_working)?;
     workers.spawn(backup::run(parts::backup_schedule(config, &api), stop_working.clone()));
     workers.spawn(restored::run(Arc::clone(&replica), restored_mark, Arc::clone(&alarms), stop_working.clone()));
@@ -230,7 +231,8 @@ fn binding(name: &str, address: SocketAddr) -> String {
     format!("binding listen.{name} {address}")
 }
 
-/// Starts what watches over Raft's core and over the disk, and what compares this node with the others.
+/// Starts what watches over Raft's core, over the disk and over the signers, and what compares this node with the
+/// others.
 fn watch(
     api: &Api,
     room: Arc<Room>,
@@ -244,6 +246,7 @@ fn watch(
     let beat = health.progress().register("raft-core", health_feed::LONGEST_CORE_TURN);
     let heartbeat = watchdog::start()?;
     workers.spawn(health_feed::watch_core(Arc::clone(&replica), beat, Arc::clone(&heartbeat), stop.clone()));
+    workers.spawn(acceptance::run(Arc::clone(&api.signing), Arc::clone(&api.alarms), stop.clone()));
     let beat = health.progress().register("agreement", agreement::LONGEST_TURN);
     room.watch()?;
     let compared = agreement::Compared { replica, peers, bitcoind, room, quarantine, hand_over };

@@ -1,18 +1,21 @@
 //! Who should lead instead of this node: a voter that stands for election and whose own bitcoind is in sync, for the
-//! leader takes spends only on what its own bitcoind says, whose disk has room, and whose checks pass.
+//! leader takes spends only on what its own bitcoind says, whose disk has room, whose checks pass, and whose signers
+//! have accepted the log.
 //!
-//! A leader whose bitcoind alone is out of sync, whose disk alone is about to be full, or whose checks alone fail (a slow
-//! disk, defects), hands over, once, and then not for a while. Where no other voter is fit either it stays, and refuses new spends only: releases and reads need
-//! none.
+//! A leader that alone has a bitcoind out of sync, a disk that is about to be full, checks that fail (a slow disk,
+//! defects), or a signer that has not accepted the log, hands over, once, and then not for a while. Where no other
+//! voter is fit either it stays, and refuses new spends only: releases and reads need none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::checks::Checks;
 use crate::health;
+use crate::leader::sign::NOT_ACCEPTED;
 use crate::metrics::{self, HandOverReason};
 use crate::peers::{Fork, Peers, Report};
 use crate::raft::{RaftStatus, TransferError};
@@ -33,6 +36,7 @@ pub struct HandOver {
     bitcoind: Arc<BitcoindWatch>,
     checks: Arc<Checks>,
     room: Arc<Room>,
+    alarms: Arc<Alarms>,
     decision: Decision,
 }
 
@@ -43,6 +47,7 @@ impl HandOver {
         bitcoind: &Arc<BitcoindWatch>,
         checks: &Arc<Checks>,
         room: &Arc<Room>,
+        alarms: &Arc<Alarms>,
         config: health::Config,
     ) -> Self {
         Self {
@@ -50,12 +55,17 @@ impl HandOver {
             bitcoind: Arc::clone(bitcoind),
             checks: Arc::clone(checks),
             room: Arc::clone(room),
+            alarms: Arc::clone(alarms),
             decision: Decision::new(config),
         }
     }
 
     /// Why this node should not lead.
     fn fault(&self) -> Option<(HandOverReason, String)> {
+        // First, for of all faults this one stands until an operator has acted.
+        if self.alarms.stands(NOT_ACCEPTED) {
+            return Some((HandOverReason::Signer, NOT_ACCEPTED.to_owned()));
+        }
         // A log that catches up would have to begin anew.
         if let Err(why) = self.bitcoind.fit()
             && !self.bitcoind.is_catching_up()
@@ -247,13 +257,17 @@ pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use bitcoin::BlockHash;
     use bitcoin::hashes::Hash;
+    use onespend_adapters::chain::fake::FakeChain;
     use onespend_core::command::BlockRef;
     use onespend_core::ids::Height;
 
     use super::*;
     use crate::raft::{Addresses, MemberStatus, Role};
+    use crate::room;
+    use crate::specimen;
 
     fn member(node_id: u64, voter: bool, matched: u64) -> MemberStatus {
         let addresses = Addresses { control: String::new(), data: String::new() };
@@ -325,6 +339,23 @@ mod tests {
         let unfit = |node_id| Report { unfit: Some("fsync-latency".to_owned()), ..report(node_id, Some(5)) };
         assert_eq!(best(&status(), &[report(2, Some(5)), unfit(3)]), Some(2));
         assert_eq!(best(&status(), &[unfit(2), unfit(3)]), None);
+    }
+
+    /// safety 8: it asks its signers for nothing, and only an operator can end that.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_leader_whose_signer_has_not_accepted_the_log_hands_over() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
+        let config = specimen::health_config();
+        let checks = Checks::new(&[], &config);
+        let room = Room::new(folder.path(), room::Config { reserve_bytes: 0, low_bytes: 0 }, Arc::default());
+        let hand_over = HandOver::new(&api.replica, &api.bitcoind, &checks, &room, &api.alarms, config);
+        let reason = || hand_over.fault().map(|(reason, _)| reason);
+        assert_eq!(reason(), Some(HandOverReason::Bitcoind), "nobody watches its bitcoind here");
+        api.alarms.raise(NOT_ACCEPTED, "on purpose");
+        assert_eq!(reason(), Some(HandOverReason::Signer));
+        api.alarms.clear(NOT_ACCEPTED);
+        assert_eq!(reason(), Some(HandOverReason::Bitcoind));
     }
 
     const AFTER: Duration = Duration::from_secs(2);

@@ -17,12 +17,14 @@
 //! | `handover`, `history` | who should lead instead of this node; who led |
 //! | [`intake`] | the readers of what comes from outside, for fuzzers |
 //! | `survivor`, `incarnation` | a new cluster from what one node is left with; what every new cluster needs that goes on from a state |
+//! | `acceptance` | signers that have not accepted the log |
 //! | `restored`, `reorganised` | recovery mode, and how a node learns of it; what a deep reorganisation froze |
 //! | `runtime` | what tasks run on: tokio, or a simulation under test |
 //! | `dial` | connections to other nodes |
 //! | `clock` | the wall clock, for people to read |
 //! | [`metrics`], [`telemetry`], [`shutdown`] | seeing, and ending |
 
+mod acceptance;
 mod agreement;
 mod alarms;
 pub mod app;

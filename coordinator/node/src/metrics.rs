@@ -102,7 +102,7 @@ const CATALOGUE: &[Entry] = &[
     entry(SNAPSHOT_SECONDS, Kind::Histogram(SNAPSHOT_BUCKETS), Unit::Seconds, "Time to make one snapshot of the state."),
     entry(SNAPSHOT_BYTES, Kind::Gauge, Unit::Bytes, "Size of the last snapshot that this node made."),
     entry(LEADER_CHANGES, Kind::Counter, Unit::Count, "Times that this node learned of a leader, or of a leader's new term."),
-    entry(HAND_OVERS, Kind::Counter, Unit::Count, "Times that this node handed leadership over, by reason: bitcoind, check, disk, operator, or stop."),
+    entry(HAND_OVERS, Kind::Counter, Unit::Count, "Times that this node handed leadership over, by reason: bitcoind, check, disk, operator, signer, or stop."),
     entry(IS_LEADER, Kind::Gauge, Unit::Count, "1 if this node believes to lead; whether a quorum agrees is what /leader tells."),
     entry(TERM, Kind::Gauge, Unit::Count, "The Raft term of this node."),
     entry(BITCOIND_HEIGHT, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind has connected."),
@@ -422,13 +422,15 @@ pub enum HandOverReason {
     Disk,
     /// It was told to.
     Operator,
+    /// One of its signers has not accepted the log.
+    Signer,
     /// It stops.
     Stop,
 }
 
 impl HandOverReason {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Bitcoind, Self::Check, Self::Disk, Self::Operator, Self::Stop];
+    pub const ALL: [Self; 6] = [Self::Bitcoind, Self::Check, Self::Disk, Self::Operator, Self::Signer, Self::Stop];
 
     /// The word in metrics and in the log.
     pub fn word(self) -> &'static str {
@@ -437,6 +439,7 @@ impl HandOverReason {
             Self::Check => "check",
             Self::Disk => "disk",
             Self::Operator => "operator",
+            Self::Signer => "signer",
             Self::Stop => "stop",
         }
     }

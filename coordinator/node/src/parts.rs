@@ -245,11 +245,36 @@ pub(crate) fn figures(config: &Config, api: &Api, checks: &Checks) -> Figures {
     }
 }
 
-/// Why this node should not lead, whatever its bitcoind says. Recovery mode is no reason: it is the whole cluster's.
+/// Why this node should not lead, whatever its bitcoind says: its alarms, such as that a signer has not accepted the
+/// log, and its checks. Recovery mode is no reason: it is the whole cluster's.
 fn unfit(api: &Api, checks: &Checks) -> Option<String> {
     if api.replica.is_draining() {
         return Some("it stops".to_owned());
     }
     let alarm = api.alarms.stopping().map(str::to_owned);
     alarm.or_else(|| checks.unfit(Instant::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use onespend_adapters::chain::fake::FakeChain;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::leader::sign::NOT_ACCEPTED;
+    use crate::specimen;
+
+    /// safety 8: so nobody hands the lead to it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_whose_signer_has_not_accepted_the_log_says_that_it_should_not_lead() {
+        let folder = TempDir::new().unwrap();
+        let api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
+        let checks = Checks::new(&[], &specimen::health_config());
+        let before = unfit(&api, &checks);
+        api.alarms.raise(NOT_ACCEPTED, "on purpose");
+        assert_eq!(unfit(&api, &checks).as_deref(), Some(NOT_ACCEPTED));
+        api.alarms.clear(NOT_ACCEPTED);
+        assert_eq!(unfit(&api, &checks), before);
+    }
 }

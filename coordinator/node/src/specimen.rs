@@ -2,15 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid};
 use onespend_adapters::chain::Chain as _;
 use onespend_adapters::chain::fake::FakeChain;
+use onespend_adapters::signer::{Signer, SignerError};
 use onespend_adapters::store::PeerBook;
 use onespend_adapters::store::memory::{MemoryLog, MemoryState};
 use onespend_core::apply::apply;
@@ -18,6 +20,7 @@ use onespend_core::command::{BlockRef, Command, Entry, Received, RegisterWallet,
 use onespend_core::ids::{CallerId, Height, LogIndex, Millis, RequestId, RequestKey, WalletId};
 use onespend_core::limits::{MAX_FEERATE_SAT_KVB, WalletLimits};
 use onespend_core::outcome::Outcome;
+use onespend_core::signing::SigningPermit;
 use onespend_core::state::State;
 use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
 use onespend_policies::RoleTable;
@@ -28,11 +31,12 @@ use tonic::transport::ClientTlsConfig;
 
 use crate::backup::BackupSource;
 use crate::bitcoind::{self, BitcoindWatch};
+use crate::checks::judgement::Aggregation;
 use crate::grpc::api::{Api, Settings};
 use crate::grpc::decide::Decisions;
 use crate::grpc::forward::Forward;
 use crate::health::bitcoind_sync::Rules;
-use crate::health::{Health, Limits, Snapshot};
+use crate::health::{self, Health, Limits, Snapshot};
 use crate::leader::broadcast;
 use crate::leader::scripts::SharedScripts;
 use crate::leader::sign::Signing;
@@ -165,21 +169,36 @@ pub(crate) async fn leader(folder: &TempDir) -> Arc<Replica> {
 
 /// The same with a block to start from.
 pub(crate) async fn leader_at(folder: &TempDir, tip: BlockRef) -> Arc<Replica> {
-    let replica = waiting(folder).await;
+    found(waiting(folder).await, tip).await
+}
+
+/// Makes a node that has heard of no cluster yet the leader of one.
+pub(crate) async fn found(replica: Arc<Replica>, tip: BlockRef) -> Arc<Replica> {
     replica.raft().initialize([(1, Addresses::default())].into()).await.unwrap();
-    replica.leaderships().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+    leads(&replica).await;
     let start = Command::Start { network: Network::Regtest, tip };
     replica.propose(None, start, soon()).await.unwrap();
     replica
 }
 
+/// Waits until a node leads.
+pub(crate) async fn leads(replica: &Replica) {
+    replica.leaderships().wait_for(|known| known.leader_term().is_some()).await.unwrap();
+}
+
 /// A node that has heard of no cluster yet.
 pub(crate) async fn waiting(folder: &TempDir) -> Arc<Replica> {
+    over(folder, MemoryLog::default()).await.0
+}
+
+/// A node over this log, and the log.
+pub(crate) async fn over(folder: &TempDir, log: MemoryLog) -> (Arc<Replica>, Arc<MemoryLog>) {
+    let log = Arc::new(log);
     let node = RaftNode::start(RaftParts {
         config: RaftConfig::default(),
         cluster_id: "test".to_owned(),
         node_id: 1,
-        log: Arc::new(MemoryLog::default()),
+        log: log.clone(),
         state: Arc::new(MemoryState::open(folder.path(), "test").unwrap()),
         instance: "one".to_owned(),
         peers: PeerBook::default(),
@@ -189,7 +208,81 @@ pub(crate) async fn waiting(folder: &TempDir) -> Arc<Replica> {
     .await
     .unwrap();
     let hint = LeaderHint { node_id: 1, addresses: Addresses::default(), term: 0 };
-    Arc::new(Replica::new(node, hint))
+    (Arc::new(Replica::new(node, hint)), log)
+}
+
+/// Puts the cluster of this leader into recovery mode, compared with bitcoind: an operator may confirm it.
+pub(crate) async fn recover(replica: &Replica) {
+    let basis = replica.read(State::tip).unwrap();
+    let enter = Command::EnterRecovery { why: "on purpose".to_owned() };
+    for command in [enter, Command::Reconcile { basis, spent_outside: vec![] }] {
+        assert_eq!(replica.propose(None, command, soon()).await.unwrap().outcome, Outcome::Recorded);
+    }
+}
+
+/// Ends recovery mode with this epoch, as a replica sees it whose leader is asked: no signer here accepts it by that.
+pub(crate) async fn confirm(replica: &Replica, epoch: u32) {
+    let confirm = Command::ConfirmRecovery { epoch, note: "checked".to_owned() };
+    assert_eq!(replica.propose(None, confirm, soon()).await.unwrap().outcome, Outcome::Recorded);
+}
+
+/// A signer with a memory that signs nothing, and notes how often it is asked to, and which epochs it accepts.
+#[derive(Default)]
+pub(crate) struct Careful {
+    accepted: AtomicU32,
+    asked: AtomicUsize,
+    told: Mutex<Vec<(u32, String)>>,
+    /// Its memory cannot be written.
+    broken: bool,
+}
+
+impl Careful {
+    /// One whose memory cannot be written.
+    pub(crate) fn broken() -> Self {
+        Self { broken: true, ..Self::default() }
+    }
+
+    /// How often it was asked to sign.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The epochs that it accepted, and on whose word.
+    pub(crate) fn told(&self) -> Vec<(u32, String)> {
+        self.told.lock().unwrap().clone()
+    }
+
+    fn refusal(&self, why: &str) -> SignerError {
+        SignerError::Unavailable { signer: self.name().to_owned(), why: why.to_owned() }
+    }
+}
+
+impl Signer for Careful {
+    fn name(&self) -> &'static str {
+        "careful"
+    }
+
+    fn holds(&self, _: &WalletDescriptor) -> bool {
+        true
+    }
+
+    fn sign(&self, _: &SigningPermit) -> Result<Transaction, SignerError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Err(self.refusal("it never signs"))
+    }
+
+    fn accepted_epoch(&self) -> Option<u32> {
+        Some(self.accepted.load(Ordering::SeqCst))
+    }
+
+    fn accept_epoch(&self, epoch: u32, who: &str) -> Result<(), SignerError> {
+        if self.broken {
+            return Err(self.refusal("its memory cannot be written"));
+        }
+        self.told.lock().unwrap().push((epoch, who.to_owned()));
+        self.accepted.fetch_max(epoch, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 /// The health of a node that has just started, for as long as nobody publishes any other.
@@ -198,6 +291,18 @@ fn unpublished_health() -> Health {
     let limits =
         Limits { max_lag_entries: 1_000, quorum_ack: hour, leader_contact: hour, snapshot: hour, bitcoind_view: hour };
     Health::new(Snapshot::starting("test", 1, BTreeMap::new()), limits, String::new)
+}
+
+/// `[health]`.
+pub(crate) fn health_config() -> health::Config {
+    health::Config {
+        max_lag_entries: 1_000,
+        max_lag_blocks: 2,
+        hand_over_after: Duration::from_secs(2),
+        hand_over_pause: Duration::from_mins(1),
+        checks_for_primary: Aggregation::All,
+        checks_for_readiness: Aggregation::All,
+    }
 }
 
 /// The rpcs of a node whose bitcoind is a fake, which nobody watches until its threads are started.

@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Show;
 use super::session::{Freshness, Repeat, Session, mutation, present};
-use super::view::recovery::Recovery;
+use super::view::recovery::{Confirmed, Recovery};
 use super::with_runtime;
 
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub enum Command {
         #[command(flatten)]
         freshness: Freshness,
     },
-    /// End recovery mode: signing is allowed again
+    /// End recovery mode: the signers of the node that leads sign again
     Confirm {
         /// What was checked, for the audit
         #[arg(long, value_name = "TEXT")]
@@ -86,7 +86,7 @@ async fn confirm(note: String, i_have_checked: bool, request_id: String, session
     let request = v1::ConfirmRecoveryRequest { request_id: request_id.clone(), note, i_have_checked };
     let answer = mutation(&request_id, client.confirm_recovery(request)).await?;
     session.output.show(&Changed {
-        resource: Recovery::from(present(answer.recovery)?),
+        resource: Confirmed::of(present(answer.recovery)?, answer.node_id, answer.accepted_signers),
         applied_index: answer.applied_index,
         term: answer.term,
         request_id,

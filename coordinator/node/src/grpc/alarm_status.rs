@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::agreement::UNDECIDED;
     use crate::grpc::api::Api;
-    use crate::leader::sign::FROZEN;
+    use crate::leader::sign::{FROZEN, NOT_ACCEPTED};
     use crate::leader::watch_chain::UNFOLLOWABLE;
     use crate::restored::RESTORED;
     use crate::specimen::{self, request, soon};
@@ -75,7 +75,7 @@ mod tests {
     async fn an_alarm_refuses_for_certain_unless_the_state_itself_is_in_doubt() {
         let folder = TempDir::new().unwrap();
         let api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
-        for alarm in [UNFOLLOWABLE, FROZEN, RESTORED] {
+        for alarm in [UNFOLLOWABLE, FROZEN, NOT_ACCEPTED, RESTORED] {
             let wanted = (Code::FailedPrecondition, reason::ALARM.to_owned(), Some(alarm.to_owned()), false);
             assert_eq!(told(&api, alarm).await, wanted);
         }

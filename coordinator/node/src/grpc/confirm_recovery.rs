@@ -1,32 +1,48 @@
 //! ConfirmRecovery: an operator has checked what no chain can show, and signing is allowed again (safety 30).
+//!
+//! Whoever confirms speaks of the node that leads then: its signers accept the new epoch at once (safety 8). A later
+//! leader that answers a retry has other signers, of which nobody has said anything.
 
 use std::sync::Arc;
 
 use onespend_core::command::Command;
-use onespend_core::ids::RequestId;
+use onespend_core::ids::{RequestId, RequestKey};
 use onespend_core::state::State;
 use onespend_proto::v1;
 use tonic::Status;
+use tracing::{error, warn};
 
 use super::api::{Api, Call};
 use super::decide::Draft;
 use super::fields::Fields;
 use super::get_recovery::recovery;
+use super::status;
+use crate::replica::Replica;
+use crate::runtime;
 
 pub(super) async fn confirm_recovery(
     api: Arc<Api>,
     call: Call,
     message: v1::ConfirmRecoveryRequest,
 ) -> Result<v1::ConfirmRecoveryResponse, Status> {
-    let request = parse(&message)?;
+    let request = call.request(parse(&message)?);
+    let key = request.key.clone();
     let gather = || {
-        // Above every fence that this state has granted, and that this node's signers remember.
+        // Above every fence that this state has granted, and all that this node's signers remember or have accepted.
         let epoch = api.replica.read(State::epoch).max(api.signing.epoch()).saturating_add(1);
         std::future::ready(Ok(Draft::of(Command::ConfirmRecovery { epoch, note: message.note.clone() })))
     };
-    let applied = api.decide(&call, call.request(request), gather).await?;
+    let applied = api.decide(&call, request, gather).await?;
+    let accepted_signers = accept(&api, &call, &key).await?;
     let recovery = Some(api.replica.read(recovery));
-    Ok(v1::ConfirmRecoveryResponse { recovery, applied_index: applied.index.0, term: applied.term })
+    let node_id = api.settings.node_id;
+    Ok(v1::ConfirmRecoveryResponse {
+        recovery,
+        applied_index: applied.index.0,
+        term: applied.term,
+        node_id,
+        accepted_signers,
+    })
 }
 
 pub(super) fn parse(message: &v1::ConfirmRecoveryRequest) -> Result<RequestId, Status> {
@@ -35,3 +51,36 @@ pub(super) fn parse(message: &v1::ConfirmRecoveryRequest) -> Result<RequestId, S
     fields.checked(&message.note, message.i_have_checked);
     fields.finish(request)
 }
+
+/// Has this node's signers accept the epoch that was confirmed; the names of those that did. It goes on when the caller
+/// has gone, and a retry in the same term has them accept it again, which changes nothing.
+async fn accept(api: &Api, call: &Call, request: &RequestKey) -> Result<Vec<String>, Status> {
+    let Some(epoch) = epoch_of_this_term(&api.replica, request) else {
+        warn!(request = %request.request, "confirmed in another term: the signers of this node accept nothing by that");
+        return Ok(Vec::new());
+    };
+    let (signing, who) = (Arc::clone(&api.signing), call.caller.to_string());
+    let work = runtime::blocking(move || signing.accept(epoch, &who));
+    match runtime::timeout_at(call.deadline.into(), work).await {
+        Ok(Ok(accepted)) => Ok(accepted),
+        Ok(Err(lost)) => {
+            error!(%lost, epoch, "the signers of this node have not accepted the epoch of the log; they sign nothing");
+            Ok(Vec::new())
+        }
+        Err(_) => Err(status::unknown("the signers of this node did not accept the new epoch in time")),
+    }
+}
+
+/// The epoch of the state, if this node leads and the request became an entry of the log in its own term. So every
+/// epoch since that entry is of this term as well, and was confirmed here.
+fn epoch_of_this_term(replica: &Replica, request: &RequestKey) -> Option<u32> {
+    let term = replica.leader_term()?;
+    replica.read(|state| {
+        let decided_at = state.cached(request)?.at;
+        term.wrote(decided_at).then(|| state.epoch())
+    })
+}
+
+#[cfg(test)]
+#[path = "confirm_recovery_tests.rs"]
+mod tests;

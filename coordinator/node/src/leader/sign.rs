@@ -2,6 +2,7 @@
 //! often (safety 3, 13, 14).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ use crate::runtime;
 
 /// The alarm when a signer has signed what the cluster's log lacks.
 pub const FROZEN: &str = "SIGNER_FROZEN";
+/// The alarm while a signer has not accepted the epoch that the cluster's log is in.
+pub const NOT_ACCEPTED: &str = "SIGNER_NOT_ACCEPTED";
 /// Most calls of one signer at once.
 const MAX_OF_SIGNER: usize = 16;
 /// Most calls of all signers at once. Each takes a thread while it lasts, of the 512 that tokio has for such work.
@@ -38,6 +41,24 @@ const MAX_AT_ONCE: usize = 256;
 struct Desk {
     signer: Arc<dyn Signer>,
     places: Semaphore,
+}
+
+/// A signer of which no operator has said that its memory knows what it must, for the epoch that the log is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unaccepted {
+    /// The signer's name.
+    pub signer: String,
+    /// The epoch of the log.
+    pub epoch: u32,
+    /// The last one that the signer has accepted.
+    pub accepted: u32,
+}
+
+impl fmt::Display for Unaccepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { signer, epoch, accepted } = self;
+        write!(f, "signer {signer} has accepted the log up to epoch {accepted}, and the log is in epoch {epoch}")
+    }
 }
 
 /// How many places each of so many signers has.
@@ -89,9 +110,41 @@ impl Signing {
         }
     }
 
-    /// The highest fence epoch that a signer of this node has seen, of those that remember.
+    /// The highest fence epoch that a signer of this node has seen or accepted, of those that remember.
     pub fn epoch(&self) -> u32 {
-        self.signers.values().filter_map(|desk| desk.signer.highest_fence()).map(Fence::epoch).max().unwrap_or(0)
+        let of = |signer: &dyn Signer| signer.highest_fence().map(Fence::epoch).max(signer.accepted_epoch());
+        self.signers.values().filter_map(|desk| of(desk.signer.as_ref())).max().unwrap_or(0)
+    }
+
+    /// The signers of this node that have not accepted the epoch of its state. None while the state is not confirmed:
+    /// until then nothing is signed anyhow, and the epoch to accept is not known.
+    pub fn unaccepted(&self) -> Vec<Unaccepted> {
+        // The state first: no signer accepts less later, so what one lacks at the second look it lacked at the first.
+        let Some(epoch) = self.replica.read(|state| state.recovery().is_none().then(|| state.epoch())) else {
+            return Vec::new();
+        };
+        let lacks = |(name, desk): (&String, &Desk)| {
+            let accepted = desk.signer.accepted_epoch().filter(|accepted| *accepted < epoch)?;
+            Some(Unaccepted { signer: name.clone(), epoch, accepted })
+        };
+        self.signers.iter().filter_map(lacks).collect()
+    }
+
+    /// Has the signers of this node accept an epoch, on the word of an operator; the names of those that did. Blocks
+    /// for a write to the disk.
+    pub fn accept(&self, epoch: u32, who: &str) -> Vec<String> {
+        let remember = self.signers.iter().filter(|(_, desk)| desk.signer.accepted_epoch().is_some());
+        let accepts = |(name, desk): (&String, &Desk)| match desk.signer.accept_epoch(epoch, who) {
+            Ok(()) => {
+                info!(signer = name, epoch, who, "the signer has accepted the epoch of the log");
+                Some(name.clone())
+            }
+            Err(error) => {
+                error!(signer = name, epoch, %error, "the signer has not accepted the epoch, so it signs nothing");
+                None
+            }
+        };
+        remember.filter_map(accepts).collect()
     }
 
     /// Says which signer has signed under a fence above all that the state of this leader has granted, if one has: what
@@ -174,15 +227,25 @@ impl Signing {
     }
 
     /// The permit as of now, with the proof of what became of earlier payments for the same coins. A state that most
-    /// other nodes contradict permits nothing (safety 31), nor does one that came out of a backup (safety 30).
+    /// other nodes contradict permits nothing (safety 31), nor does one that came out of a backup (safety 30). Nothing
+    /// is permitted to a signer that has not accepted the state's epoch: what was signed before it, other memories
+    /// alone may know (safety 8).
     fn permit(&self, key: &PaymentKey, attempt: AttemptNo, earlier: &[PaymentKey]) -> Option<SigningPermit> {
         if [MISMATCH, RESTORED].into_iter().any(|code| self.alarms.stands(code)) {
             return None;
         }
-        self.replica.read(|state| {
+        let permit = self.replica.read(|state| {
             let permit = SigningPermit::for_attempt(state, key, attempt)?;
             Some(earlier.iter().fold(permit, |permit, earlier| permit.with_dead(state, earlier)))
-        })
+        })?;
+        self.has_accepted(&permit).then_some(permit)
+    }
+
+    /// Whether the signer that has to sign has accepted the epoch that the permit was made in.
+    fn has_accepted(&self, permit: &SigningPermit) -> bool {
+        let SignerRef::Named(name) = permit.signer() else { return true };
+        let accepted = self.signers.get(name).and_then(|desk| desk.signer.accepted_epoch());
+        accepted.is_none_or(|accepted| permit.position().epoch() <= accepted)
     }
 
     fn report_refusal(&self, error: &SignerError) {
@@ -239,7 +302,10 @@ fn wants_proof(signed: &Result<Transaction, SignerError>) -> Option<Vec<PaymentK
         Err(SignerError::Remembered { refusal, .. }) => match refusal.as_ref() {
             Refusal::SecondPayment { earlier, .. } => Some(earlier.clone()),
             Refusal::NoSharedCoin { key, .. } => Some(vec![key.clone()]),
-            Refusal::OtherTransaction { .. } | Refusal::LowerFence { .. } | Refusal::Frozen { .. } => None,
+            Refusal::OtherTransaction { .. }
+            | Refusal::LowerFence { .. }
+            | Refusal::EpochNotAccepted { .. }
+            | Refusal::Frozen { .. } => None,
         },
         _ => None,
     }

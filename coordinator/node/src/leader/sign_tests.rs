@@ -20,7 +20,9 @@ use super::*;
 use crate::config::MAX_SIGNERS;
 use crate::leader::broadcast;
 use crate::restored;
-use crate::specimen::{Coin, TIP, coin, leader, private_descriptor, register, request, soon, tip, wallet};
+use crate::specimen::{
+    Careful, Coin, TIP, coin, confirm, leader, private_descriptor, recover, register, request, soon, tip, wallet,
+};
 
 const FIRST: AttemptNo = AttemptNo(1);
 
@@ -216,6 +218,39 @@ async fn a_signer_that_hangs_on_all_its_places_keeps_no_other_from_signing() {
         call.await.unwrap().unwrap_err();
     }
     assert_eq!(*called.borrow(), MAX_OF_SIGNER + 1);
+}
+
+/// safety 8: not even to be refused. What was signed before the epoch of the log, its memory may not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_has_not_accepted_the_log_is_never_asked() {
+    let folder = TempDir::new().unwrap();
+    let careful = Arc::new(Careful::default());
+    let (replica, signing) = signing_beside(&folder, vec![careful.clone()]).await;
+    recover(&replica).await;
+    confirm(&replica, 1).await;
+    let waits = order_from(&replica, "careful").await;
+    pay(&replica, "of-hot", &[0], 50_000).await;
+    for (payment, signer) in [(&waits, "careful"), (&key("of-hot"), "hot")] {
+        signing.sign(payment, FIRST, soon()).await;
+        assert!(signing.permit(payment, FIRST, &[]).is_none(), "{signer}");
+    }
+    assert_eq!(careful.asked(), 0);
+    let lacking: Vec<_> = signing.unaccepted().iter().map(|lacks| (lacks.signer.clone(), lacks.accepted)).collect();
+    assert_eq!(lacking, [("careful".to_owned(), 0), ("hot".to_owned(), 0)]);
+
+    assert_eq!(signing.accept(1, "operator/alice"), ["careful", "hot"]);
+    assert_eq!(signing.unaccepted(), []);
+    signing.sign(&waits, FIRST, soon()).await;
+    assert_eq!(careful.asked(), 1);
+    signing.sign(&key("of-hot"), FIRST, soon()).await;
+    assert!(is_signed(&replica, "of-hot"));
+}
+
+/// safety 8: what an operator has to say of a memory, no proof about payments replaces.
+#[test]
+fn a_refusal_for_the_epoch_wants_no_proof() {
+    let refusal = Box::new(Refusal::EpochNotAccepted { signer: "hot".to_owned(), epoch: 1, accepted: 0 });
+    assert_eq!(wants_proof(&Err(SignerError::Remembered { signer: "hot".to_owned(), refusal })), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onespend_core::ids::Millis;
+use onespend_core::ids::{LogIndex, Millis};
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
@@ -60,6 +60,8 @@ impl Leadership {
 #[derive(Clone)]
 pub struct LeaderTerm {
     clock: Arc<TermClock>,
+    /// How far the state was when this node was found to lead: at the first entry of the term, or beyond it.
+    began: LogIndex,
     view: StateView,
     proposer: Proposer,
 }
@@ -74,6 +76,14 @@ impl LeaderTerm {
     /// while a leader lives, and no wall clock is asked (safety 16).
     pub fn now(&self) -> Millis {
         self.clock.now(self.view.now())
+    }
+
+    /// Whether the entry at an index, which is applied here, is of this term, so that this node put it into the log as
+    /// its leader. Call it while the state is read: then nothing is applied meanwhile. Of the first entries of a term
+    /// it may say no.
+    pub fn wrote(&self, index: LogIndex) -> bool {
+        // Terms only grow along the log: between two entries of one term there are none of another.
+        index > self.began && self.view.position().term == self.clock.term
     }
 
     /// Proposes on behalf of this term; see [`Proposer::propose`].
@@ -120,17 +130,17 @@ pub(crate) async fn follow(
     loop {
         // Cloned at once: holding the borrow would hold up Raft itself.
         let now = server.borrow_and_update().clone();
-        let (term, applied_term) = (now.vote.leader_id.term, position.borrow_and_update().term);
+        let (term, applied) = (now.vote.leader_id.term, *position.borrow_and_update());
         if last_leader != (now.current_leader, term) {
             last_leader = (now.current_leader, term);
             observer.leader_changed(now.current_leader, term);
         }
         let leads = now.state == ServerState::Leader;
-        if leads && applied_term == term {
+        if leads && applied.term == term {
             if told.borrow().leader_term().is_none_or(|known| known.term() != term) {
                 let clock = TermClock { term, base: view.now(), since: runtime::now() };
                 let (clock, view, proposer) = (Arc::new(clock), view.clone(), proposer.clone());
-                told.send_replace(Leadership::Leader(LeaderTerm { clock, view, proposer }));
+                told.send_replace(Leadership::Leader(LeaderTerm { clock, began: applied.index, view, proposer }));
             }
         } else {
             let other = now.current_leader.filter(|_| !leads);
@@ -147,7 +157,7 @@ pub(crate) async fn follow(
                 !same
             });
         }
-        let waits_for_own_entry = leads && applied_term != term;
+        let waits_for_own_entry = leads && applied.term != term;
         tokio::select! {
             biased;
             changed = server.changed() => if changed.is_err() { break },

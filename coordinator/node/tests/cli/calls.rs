@@ -302,9 +302,19 @@ fn recovery_is_shown_and_confirmed_by_those_who_have_checked() {
     assert!(shown.out.contains("nothing is signed") && shown.out.contains("height 130"), "{}", shown.out);
     cluster.run(&["recovery", "confirm", "--note", "payouts were asked"]).code(2);
     assert!(cluster.node.all::<v1::ConfirmRecoveryRequest>().is_empty(), "only with --i-have-checked");
-    let confirm = ["recovery", "confirm", "--note", "payouts were asked", "--i-have-checked", "-o", "json"];
-    let json = cluster.run(&confirm).code(0).json();
+    let confirm = ["recovery", "confirm", "--note", "payouts were asked", "--i-have-checked"];
+    let told = cluster.run(&confirm).code(0);
+    // Long lines are broken between words.
+    let text = told.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in ["signers of node 2, from now on: hot", "every other node", "accepted epoch 1", "onespend signer merge"]
+    {
+        assert!(text.contains(said), "{said}: {}", told.out);
+    }
+    assert!(told.lines().iter().all(|line| line.chars().count() <= 100), "{}", told.out);
+    let json = cluster.run(&[&confirm[..], &["-o", "json"]].concat()).code(0).json();
     assert_eq!((json["active"].as_bool(), json["epoch"].as_u64()), (Some(false), Some(1)));
+    assert_eq!((json["node_id"].as_u64(), json["accepted_signers"][0].as_str()), (Some(2), Some("hot")));
+    assert!(json["elsewhere"].as_str().is_some_and(|said| said.contains("SIGNER_NOT_ACCEPTED")), "{json}");
     assert_eq!(cluster.node.last::<v1::ConfirmRecoveryRequest>().note, "payouts were asked");
 }
 

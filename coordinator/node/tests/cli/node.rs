@@ -455,7 +455,8 @@ impl ClusterService for Desk {
         }
         get_recovery(GetRecoveryRequest) -> GetRecoveryResponse { recovery: Some(recovery()) }
         confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse {
-            recovery: Some(v1::Recovery { epoch: 1, ..Default::default() }), applied_index: 82, term: 2
+            recovery: Some(v1::Recovery { epoch: 1, ..Default::default() }), applied_index: 82, term: 2,
+            node_id: 2, accepted_signers: vec!["hot".to_owned()]
         }
         get_history(GetHistoryRequest) -> GetHistoryResponse { node_id: 1, leadership: history() }
         drain_node(DrainNodeRequest) -> DrainNodeResponse { leader_id: 1, applied_index: 86, term: 3 }
