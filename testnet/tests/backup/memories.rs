@@ -2,11 +2,10 @@
 //! operations says.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use onespend_proto::v1;
-use onespend_testnet::cluster::{CLUSTER_ID, SIGNER, signer_memory};
+use onespend_testnet::cluster::{CLUSTER_ID, signer_memory};
 use onespend_testnet::health;
 use onespend_testnet::oracle::signer_log;
 
@@ -16,19 +15,15 @@ use crate::second::Second;
 /// The alarm of a node whose signer has not been told that it knows what was signed before.
 const NOT_ACCEPTED: &str = "SIGNER_NOT_ACCEPTED";
 
-/// Copies what the signers of these nodes remember, once they are stopped.
+/// What the signers of these nodes remember, in one file of each, once the nodes are killed.
 pub fn keep(scene: &mut Scene, nodes: [usize; 2]) -> [PathBuf; 2] {
+    let folder = scene.cluster.folder().to_path_buf();
     nodes.map(|index| {
-        scene.cluster.node(index).unwrap().kill().unwrap();
-        let kept = scene.cluster.folder().join(format!("memory-{}", index + 1));
-        fs::create_dir(&kept).unwrap();
-        for entry in fs::read_dir(scene.cluster.nodes()[index].data_folder()).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_name().to_string_lossy().starts_with("signer-") {
-                fs::copy(entry.path(), kept.join(entry.file_name())).unwrap();
-            }
-        }
-        kept.join(format!("signer-{SIGNER}.db"))
+        let kept = folder.join(format!("kept-{}.db", index + 1));
+        let node = scene.cluster.node(index).unwrap();
+        node.kill().unwrap();
+        signer_memory(&node.config_file(), &["copy", kept.to_str().unwrap()]).unwrap();
+        kept
     })
 }
 
