@@ -9,6 +9,8 @@ use std::time::Duration;
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 /// What `/metrics` calls the permits that a signer's memory refused.
 const REFUSALS: &str = "onespend_signer_memory_refusals_total";
+/// And how often the node gave the lead to another one.
+const HAND_OVERS: &str = "onespend_raft_hand_overs_total";
 
 /// What the health port said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +70,36 @@ fn refusals_by_rule(metrics: &str) -> BTreeMap<String, u64> {
         *by_rule.entry(rule).or_default() += count;
     }
     by_rule
+}
+
+/// The codes of the alarms that stand on a node.
+///
+/// # Errors
+/// As [`get`]; and `/status` has no list of them.
+pub fn alarms(address: SocketAddr, timeout: Duration) -> io::Result<Vec<String>> {
+    let answer = get(address, "/status", timeout)?;
+    codes(&answer.json()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("/status has no list of alarms: {:?}", answer.body))
+    })
+}
+
+fn codes(status: &serde_json::Value) -> Option<Vec<String>> {
+    status["alarms"].as_array()?.iter().map(|alarm| Some(alarm["code"].as_str()?.to_owned())).collect()
+}
+
+/// How often a node has given the lead to another one for this reason.
+///
+/// # Errors
+/// As [`get`]; and `/metrics` does not have this reason.
+pub fn hand_overs(address: SocketAddr, reason: &str, timeout: Duration) -> io::Result<u64> {
+    let metrics = get(address, "/metrics", timeout)?.body;
+    counted(&metrics, HAND_OVERS, reason)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/metrics has no {HAND_OVERS} for {reason}")))
+}
+
+fn counted(metrics: &str, counter: &str, reason: &str) -> Option<u64> {
+    let series = format!("{counter}{{reason=\"{reason}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&series))?.parse().ok()
 }
 
 /// Asks one health port many times a second on one connection. After a failure the next question connects anew.
@@ -180,6 +212,23 @@ mod tests {
             onespend_signer_frozen{signer=\"hot\"} 1\n";
         let by_rule = [("frozen".to_owned(), 0_u64), ("other_transaction".to_owned(), 3)];
         assert_eq!(refusals_by_rule(metrics), BTreeMap::from(by_rule));
+    }
+
+    #[test]
+    fn alarms_are_told_by_their_codes_and_a_status_without_any_is_none() {
+        let status = serde_json::json!({"alarms": [{"code": "DISK_LOW", "message": "m"}, {"code": "RECOVERY_MODE"}]});
+        assert_eq!(codes(&status).unwrap(), ["DISK_LOW", "RECOVERY_MODE"]);
+        assert_eq!(codes(&serde_json::json!({"alarms": []})), Some(Vec::new()));
+        assert_eq!(codes(&serde_json::json!({"alarms": [{}]})), None);
+        assert_eq!(codes(&serde_json::Value::Null), None);
+    }
+
+    #[test]
+    fn hand_overs_are_counted_by_reason() {
+        let metrics = "onespend_raft_hand_overs_total{reason=\"signer\"} 2\n\
+            onespend_raft_hand_overs_total{reason=\"stop\"} 1\n";
+        assert_eq!(counted(metrics, HAND_OVERS, "signer"), Some(2));
+        assert_eq!(counted(metrics, HAND_OVERS, "disk"), None);
     }
 
     #[test]

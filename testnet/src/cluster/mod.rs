@@ -4,6 +4,7 @@
 
 mod folder;
 mod membership;
+mod memory;
 mod node;
 mod pki;
 mod switch;
@@ -27,6 +28,7 @@ use crate::wallet::HotWallet;
 
 pub use folder::Folder;
 pub use membership::Replacement;
+pub use memory::signer_memory;
 pub use node::{Addresses, Node, NodeConfig};
 pub use pki::Credentials;
 pub use wires::Wires;

@@ -74,7 +74,8 @@ pub fn known(folder: &Path, kind: &str, name: &str) -> Option<Credentials> {
     (credentials.cert.is_file() && credentials.key.is_file()).then_some(credentials)
 }
 
-fn run(args: &[&str]) -> Result<String> {
+/// What the command line says when it succeeds.
+pub(super) fn run(args: &[&str]) -> Result<String> {
     let program = programs::onespend()?;
     let output =
         Command::new(&program).args(args).output().with_context(|| format!("cannot run {}", program.display()))?;

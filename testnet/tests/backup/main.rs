@@ -3,6 +3,8 @@
 //! themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod acceptance;
+mod memories;
 mod quorum;
 mod scene;
 mod scheduled;
@@ -42,15 +44,13 @@ async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
 
     let (backup, made) = back_up_under_load(&mut scene).await;
     a_damaged_backup_is_refused(&backup);
-    scene.pay("mined-after").await;
-    scene.all_relayed().await;
-    scene.mine(1);
-    let pending = scene.pay("pending-after").await;
-    scene.all_relayed().await;
-
+    let pending = two_nodes_sign_what_the_backup_lacks(&mut scene).await;
     // What signed them remembers them; it lies apart from what is lost.
-    let memory = keep_memory(&mut scene);
+    let signers = AFTER.map(|payment_id| scene.signer_of(payment_id));
+    assert_ne!(signers[0], signers[1], "neither knows of the other's payment");
+    let kept = memories::keep(&mut scene, signers);
     scene.lose_all_nodes();
+    mempools_forget_what_the_signers_log_has_still(&mut scene, &pending);
 
     let mut second = Second::prepare(&scene.cluster).unwrap();
     what_must_not_be_restored_is_refused(&second, &backup);
@@ -58,7 +58,9 @@ async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
     assert_eq!((&restored["from_cluster"], &restored["from_index"]), (&CLUSTER_ID.into(), &made["index"]));
     let again = onespend_refuses(&second.restore_args(&backup));
     assert!(again.contains("is not empty"), "{again}");
-    second.adopt(&memory);
+    for memory in &kept {
+        second.merge_old(0, memory);
+    }
     second.start(0);
 
     nothing_is_signed_and_the_rest_works(&second, &pending).await;
@@ -66,13 +68,17 @@ async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
     second.take_in(1);
     second.take_in(2);
     second.wait_for_recovery_on_all().await;
-    second.confirm().await;
+    assert_eq!(second.confirm(0).await, 2, "the epoch goes up with the restore and with the word of the operator");
 
     what_was_paid_after_the_backup_is_not_signed_again(&second).await;
+    acceptance::a_node_whose_signer_has_not_accepted_the_log_signs_nothing_also_when_it_leads(&second).await;
     nor_is_its_replacement(&scene, &second).await;
+    acceptance::the_others_are_given_the_memory(&mut second).await;
+    acceptance::a_memory_that_was_put_together_of_two_refuses_what_either_signed(&second).await;
+    acceptance::a_payment_that_the_memory_refuses_is_cancelled_and_paid_once(&mut scene, &second).await;
     scene.expect("anew");
     let paid = second.client().create_payment(order("anew")).await.unwrap().payment.unwrap();
-    assert_eq!(paid.attempts[0].fence >> 48, 2, "the epoch went up with the restore and with the word of the operator");
+    assert_eq!(paid.attempts[0].fence >> 48, 2, "above all that was granted before");
     scene.settle_with(&second.client(), &["anew"]).await;
     let before = second.client().create_payment(order("before-1")).await.unwrap().payment.unwrap();
     assert_eq!(before.state(), PaymentState::Settled, "what the backup knows is known");
@@ -148,23 +154,27 @@ fn a_damaged_backup_is_refused(backup: &Path) {
     std::fs::remove_file(&damaged).unwrap();
 }
 
-/// Copies what the primary's signer remembers, once it is stopped: everything was signed there.
-fn keep_memory(scene: &mut Scene) -> PathBuf {
-    let index = scene.cluster.find("/primary").unwrap();
-    for payment_id in AFTER {
-        assert_eq!(scene.signed_by(index, payment_id), 1, "the primary signed {payment_id}");
-    }
-    let node = scene.cluster.node(index).unwrap();
-    node.kill().unwrap();
-    let kept = scene.cluster.folder().join("memory");
-    std::fs::create_dir(&kept).unwrap();
-    for entry in std::fs::read_dir(scene.cluster.nodes()[index].data_folder()).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_name().to_string_lossy().starts_with("signer-") {
-            std::fs::copy(entry.path(), kept.join(entry.file_name())).unwrap();
-        }
-    }
-    kept
+/// One payment that is mined, and one that only mempools have, which another node has signed; that one.
+async fn two_nodes_sign_what_the_backup_lacks(scene: &mut Scene) -> v1::Payment {
+    let [mined, pending] = AFTER;
+    scene.pay(mined).await;
+    scene.all_relayed().await;
+    scene.mine(1);
+    let nodes = scene.cluster.nodes().len();
+    scene.lead((scene.signer_of(mined) + 1) % nodes).await;
+    let paid = scene.pay(pending).await;
+    scene.all_relayed().await;
+    paid
+}
+
+/// The cluster is gone, and with it the transaction; its signer's log has all of it, so that it can be broadcast again.
+fn mempools_forget_what_the_signers_log_has_still(scene: &mut Scene, pending: &v1::Payment) {
+    let payment_id = pending.payment_id.as_str();
+    scene.empty_mempools();
+    assert!(scene.paid_by(payment_id).is_empty(), "nobody has it any more");
+    let signed = scene.written_down(payment_id);
+    assert_eq!(signed.compute_txid().to_string(), pending.txid);
+    scene.broadcast(&signed);
 }
 
 fn what_must_not_be_restored_is_refused(second: &Second, backup: &Path) {
@@ -228,8 +238,10 @@ async fn what_was_paid_after_the_backup_is_not_signed_again(second: &Second) {
         let shown = shown.await.payment.unwrap();
         assert_eq!(shown.state(), PaymentState::Signing, "{shown:?}");
     }
-    second.wait_for_log("the signer refuses").await;
-    assert_eq!(second.signed("mined-after") + second.signed("pending-after"), 0);
+    for payment_id in AFTER {
+        second.refuses(0, payment_id).await;
+        assert_eq!(second.signed(payment_id), 0, "{payment_id} is signed again");
+    }
     assert_eq!(second.cluster_id().await, SECOND_ID);
     // Nor is an order under another content taken for it later.
     let other = v1::CreatePaymentRequest { recipients: vec![scene::recipient("else")], ..order("mined-after") };

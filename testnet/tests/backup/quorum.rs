@@ -54,12 +54,15 @@ async fn a_cluster_that_lost_its_quorum_goes_on_from_one_node_and_pays_nobody_tw
         let refused = second.add_refused(old as u64 + 1);
         assert!(refused.contains("never used again"), "{refused}");
     }
-    second.confirm().await;
+    let epoch = second.confirm(0).await;
     second.take_in(1);
+    // What the first one's signer remembers becomes the memory of this one's before it joins.
+    second.merge(2, &second.copy_memory(0));
     second.take_in(2);
     second.wait_for_voters([survivor as u64 + 1, 4, 5]).await;
 
     what_is_known_is_not_paid_again(&second, &pending).await;
+    whoevers_signer_has_accepted_the_log_may_lead(&mut second, epoch).await;
     scene.expect("anew");
     second.client().create_payment(order("anew")).await.unwrap();
     scene.settle_with(&second.client(), &["anew"]).await;
@@ -94,6 +97,18 @@ fn look(second: &Second, survivor: u64) -> Value {
     assert_eq!(found["members"].as_array().unwrap().len(), 3, "{found}");
     assert_eq!(found["used_ids"].as_array().unwrap().len(), 2, "{found}");
     found
+}
+
+/// Of those that joined, one was given the memory, and the other only gets an operator's word.
+async fn whoevers_signer_has_accepted_the_log_may_lead(second: &mut Second, epoch: u32) {
+    second.lacks_acceptance(1).await;
+    second.has_accepted(2).await;
+    second.lead(2, "/primary").await;
+    second.stop(1);
+    second.accept(1, epoch);
+    second.start(1);
+    second.has_accepted(1).await;
+    second.lead(1, "/primary").await;
 }
 
 /// Until an operator has looked; that the state was compared is only the first half of it.

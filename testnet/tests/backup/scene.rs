@@ -1,6 +1,7 @@
 //! The cluster that will be lost, its payments, and waiting for what must come.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,9 +18,9 @@ use onespend_testnet::cluster::{Addresses, Cluster, FINALITY_DEPTH, Folder, Node
 use onespend_testnet::hot::{self, WALLET};
 use onespend_testnet::oracle::chain::{self, Orders};
 use onespend_testnet::oracle::deaths::Spends;
-use onespend_testnet::oracle::signer_log;
-use onespend_testnet::{grpc, programs};
-use serde_json::json;
+use onespend_testnet::oracle::signer_log::{self, Signature};
+use onespend_testnet::{grpc, health, programs};
+use serde_json::{Value, json};
 
 const NODES: usize = 3;
 const SEED: u64 = 29;
@@ -30,6 +31,8 @@ pub const AMOUNT_SAT: i64 = 400_000;
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
+/// For an answer of a health port.
+pub const ASK: Duration = Duration::from_secs(5);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -40,6 +43,8 @@ pub struct Scene {
     pub client: Client,
     /// Every payment whose transaction should be in a block at the end.
     pub paid: Vec<String>,
+    /// Transactions that give the coins of a payment back, which an earlier cluster may have signed with other coins.
+    pub cancellations: Vec<String>,
     orders: Orders,
     first_height: u32,
     _turn: MutexGuard<'static, ()>,
@@ -61,7 +66,8 @@ impl Scene {
         let first_height = cluster.bitcoinds()[0].height().unwrap() + 1;
         let addresses: Vec<Addresses> = cluster.nodes().iter().map(Node::addresses).collect();
         let client = following(&addresses, cluster.client());
-        Self { cluster, client, paid: Vec::new(), orders: Orders::default(), first_height, _turn: turn }
+        let (paid, cancellations, orders) = (Vec::new(), Vec::new(), Orders::default());
+        Self { cluster, client, paid, cancellations, orders, first_height, _turn: turn }
     }
 
     /// The bitcoinds end as well.
@@ -160,9 +166,57 @@ impl Scene {
         paying.map(Transaction::compute_txid).collect()
     }
 
-    /// How often a node's signer signed for a payment.
-    pub fn signed_by(&self, index: usize, payment_id: &str) -> usize {
-        signed(&self.cluster.nodes()[index].signer_log(), payment_id)
+    /// Waits until every mempool has a transaction.
+    pub async fn in_every_mempool(&self, txid: &str) {
+        eventually("every mempool has it", async || {
+            for bitcoind in self.cluster.bitcoinds() {
+                let pool: Vec<String> = bitcoind.call("getrawmempool", &[]).map_err(|error| format!("{error:#}"))?;
+                if pool.iter().all(|one| one != txid) {
+                    return Err(format!("{txid} is not in {pool:?}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Takes everything out of all mempools: of what is in no block, only they who signed it have a copy then.
+    pub fn empty_mempools(&mut self) {
+        for index in 0..NODES {
+            self.cluster.bitcoind(index).unwrap().stop().unwrap();
+        }
+        for index in 0..NODES {
+            self.cluster.bitcoind(index).unwrap().restart_with(&["-persistmempool=0"]).unwrap();
+        }
+    }
+
+    /// Sends a transaction as anybody could who has it.
+    pub fn broadcast(&self, transaction: &Transaction) {
+        for bitcoind in self.cluster.bitcoinds() {
+            bitcoind.send(transaction).unwrap();
+        }
+    }
+
+    /// Gives a node the lead, and waits until it takes spends.
+    pub async fn lead(&self, index: usize) {
+        let addresses: Vec<Addresses> = self.cluster.nodes().iter().map(Node::addresses).collect();
+        let operator = following(&addresses, self.cluster.operator());
+        give_lead(&operator, self.cluster.nodes()[index].id(), addresses[index].health, "/primary").await;
+    }
+
+    /// The node whose signer signed for a payment.
+    pub fn signer_of(&self, payment_id: &str) -> usize {
+        let by = |node: &Node| signed(&node.signer_log(), payment_id) > 0;
+        self.cluster.nodes().iter().position(by).unwrap_or_else(|| panic!("nobody signed for {payment_id}"))
+    }
+
+    /// The transaction that was signed for a payment, as its signer wrote it down.
+    pub fn written_down(&self, payment_id: &str) -> Transaction {
+        let log = self.cluster.nodes()[self.signer_of(payment_id)].signer_log();
+        let text = std::fs::read_to_string(log).unwrap();
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let line = lines.find(|line| line["payment_id"] == payment_id).unwrap();
+        deserialize_hex(line["transaction"].as_str().expect("the line has the whole transaction")).unwrap()
     }
 
     /// Power goes, and the disks with it.
@@ -208,7 +262,9 @@ impl Scene {
         assert_eq!(verdict.settled.iter().map(String::as_str).collect::<Vec<_>>(), paid, "settled by the blocks");
         let own = self.cluster.nodes().iter().map(Node::signer_log);
         let logs = own.chain(signer_logs.iter().cloned()).filter(|log| log.exists());
-        let signatures: Vec<_> = logs.flat_map(|log| signer_log::read(&log).unwrap()).collect();
+        // A cancellation pays nobody but the wallet, so it may share no coin with what was signed before a recovery.
+        let judged = |one: &Signature| !self.cancellations.contains(&one.txid);
+        let signatures: Vec<_> = logs.flat_map(|log| signer_log::read(&log).unwrap()).filter(judged).collect();
         let signers = signer_log::judge(&signatures, &Spends::read(&blocks, depth, |_| 0));
         assert!(signers.is_clean(), "{signers:?}");
     }
@@ -216,6 +272,24 @@ impl Scene {
 
 pub fn following(addresses: &[Addresses], credentials: &onespend_testnet::cluster::Credentials) -> Client {
     grpc::following_client(addresses, credentials).unwrap().with_deadline(CALL_DEADLINE)
+}
+
+/// Gives a node the lead, and waits until its health port says yes on this path.
+pub async fn give_lead(operator: &Client, node_id: u64, port: SocketAddr, path: &str) {
+    eventually("the node leads", async || {
+        if health::status(port, "/leader", ASK) == 200 {
+            return Ok(());
+        }
+        let transfer = v1::TransferLeadershipRequest { node_id, ..Default::default() };
+        let answer = operator.transfer_leadership(transfer).await;
+        Err(format!("{answer:?}"))
+    })
+    .await;
+    eventually(path, async || match health::status(port, path, ASK) {
+        200 => Ok(()),
+        status => Err(format!("{path} says {status}")),
+    })
+    .await;
 }
 
 /// How often a payment stands in a signer's log, which may not be there yet.

@@ -2,6 +2,7 @@
 //! own, beside the bitcoinds of the cluster that was lost. Made by the command line, as the operations book says.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,17 +10,17 @@ use anyhow::Result;
 use onespend_proto::client::Client;
 use onespend_proto::v1;
 use onespend_testnet::cluster::{Addresses, CLUSTER_ID, Cluster, Credentials, FINALITY_DEPTH, Node, SIGNER};
+use onespend_testnet::hot::WALLET;
 use onespend_testnet::process::Process;
 use onespend_testnet::{health, programs};
 use serde_json::Value;
 
-use crate::scene::{eventually, following, onespend, signed};
+use crate::scene::{ASK, eventually, following, give_lead, onespend, signed};
 
 /// The new cluster's name.
 pub const SECOND_ID: &str = "demo-2";
 const NODES: usize = 3;
 const STOP_GRACE: Duration = Duration::from_secs(20);
-const ASK: Duration = Duration::from_secs(5);
 /// A certificate that is not let in is refused at once; the client tries again for so long.
 const STRANGERS_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -96,8 +97,22 @@ impl Second {
         survivor.unwrap_or_else(|| self.node(index).join("data"))
     }
 
-    fn config(&self, index: usize) -> PathBuf {
+    /// A node's configuration file.
+    pub fn config(&self, index: usize) -> PathBuf {
         self.node(index).join("config.toml")
+    }
+
+    /// Where all of it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn id(&self, index: usize) -> u64 {
+        self.ids[index]
+    }
+
+    pub fn health(&self, index: usize) -> SocketAddr {
+        self.addresses[index].health
     }
 
     fn log(&self, index: usize) -> PathBuf {
@@ -182,17 +197,6 @@ audit_log = '{node}/signer.log'
         ["cluster", "recover", "--from-this-node", "--config", &config, how].map(str::to_owned)
     }
 
-    /// Gives every node what the old cluster's signer remembers: each may lead.
-    pub fn adopt(&self, memory: &Path) {
-        for index in 0..NODES {
-            for entry in fs::read_dir(memory).unwrap() {
-                let entry = entry.unwrap();
-                fs::copy(entry.path(), self.data_folder(index).join(entry.file_name())).unwrap();
-            }
-            self.adopt_on(index);
-        }
-    }
-
     /// Hands on what lies in the node's data folder.
     pub fn adopt_on(&self, index: usize) {
         let config = self.config(index).display().to_string();
@@ -207,6 +211,10 @@ audit_log = '{node}/signer.log'
         let name = format!("second-{}", index + 1);
         let process = Process::spawn(&name, &programs::onespend().unwrap(), &args, &self.log(index)).unwrap();
         self.processes[index] = Some(process);
+    }
+
+    pub fn stop(&mut self, index: usize) {
+        self.processes[index].take().unwrap().stop(STOP_GRACE).unwrap();
     }
 
     /// Starts an empty node, adds it, and gives it its vote once it has caught up.
@@ -246,7 +254,8 @@ audit_log = '{node}/signer.log'
         following(&self.addresses, credentials).with_deadline(STRANGERS_DEADLINE)
     }
 
-    fn operator(&self) -> Client {
+    /// Who administers.
+    pub fn operator(&self) -> Client {
         following(&self.addresses, &self.operator)
     }
 
@@ -292,7 +301,14 @@ audit_log = '{node}/signer.log'
         }
     }
 
-    pub async fn confirm(&self) {
+    /// Gives a node the lead, and waits until its health port says yes on this path.
+    pub async fn lead(&self, index: usize, path: &str) {
+        give_lead(&self.operator(), self.ids[index], self.health(index), path).await;
+    }
+
+    /// An operator's word, given to a node that leads: its signer accepts the new epoch, which is answered.
+    pub async fn confirm(&self, index: usize) -> u32 {
+        self.lead(index, "/leader").await;
         let operator = self.operator();
         eventually("the operator's word is taken", async || {
             let request = v1::ConfirmRecoveryRequest {
@@ -301,10 +317,11 @@ audit_log = '{node}/signer.log'
                 ..Default::default()
             };
             let answer = operator.confirm_recovery(request).await.map_err(|error| error.to_string())?;
+            assert_eq!((answer.node_id, answer.accepted_signers), (self.ids[index], vec![SIGNER.to_owned()]));
             let recovery = answer.recovery.unwrap();
-            if recovery.active { Err(format!("{recovery:?}")) } else { Ok(()) }
+            if recovery.active { Err(format!("{recovery:?}")) } else { Ok(recovery.epoch) }
         })
-        .await;
+        .await
     }
 
     /// What the first node calls its cluster.
@@ -312,11 +329,17 @@ audit_log = '{node}/signer.log'
         self.operator().get_status_of(&self.addresses[0].control.to_string()).await.unwrap().cluster_id
     }
 
-    /// Waits until a node has logged this.
-    pub async fn wait_for_log(&self, what: &str) {
-        eventually(what, async || {
-            let said = |index: usize| fs::read_to_string(self.log(index)).is_ok_and(|log| log.contains(what));
-            if (0..NODES).any(said) { Ok(()) } else { Err("it is in no node's log".to_owned()) }
+    /// Waits until a node has logged that its signer refuses a payment.
+    pub async fn refuses(&self, index: usize, payment_id: &str) {
+        let of = format!("{WALLET}/{payment_id}");
+        eventually("the signer refuses", async || {
+            let log = fs::read_to_string(self.log(index)).map_err(|error| error.to_string())?;
+            let told = |line: &str| line.contains("the signer refuses") && line.contains(&of);
+            if log.lines().any(told) {
+                Ok(())
+            } else {
+                Err(format!("it is not in the log of node {}", self.ids[index]))
+            }
         })
         .await;
     }

@@ -6,8 +6,11 @@ use bitcoin::psbt::Psbt;
 use bitcoin::script::Builder;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use onespend_proto::LEADER_METADATA_KEY;
+use onespend_proto::v1::wallet_service_client::WalletServiceClient;
 use onespend_proto::v1::{self, PaymentState, UtxoState};
 use onespend_testnet::cluster::FINALITY_DEPTH;
+use onespend_testnet::grpc;
 use onespend_testnet::hot::WALLET;
 
 use crate::scene::{COIN_SAT, Scene, eventually, on_wire, outpoint, payee, reason, recipient};
@@ -47,10 +50,7 @@ pub async fn a_payment_whose_deposit_was_double_spent_ends_when_an_operator_decl
     refused(scene, &declare(tip)).await;
     assert_eq!(scene.coin(WALLET, kept).await.unwrap().state(), UtxoState::Exposed);
 
-    let answer = eventually("the log has the blocks", async || {
-        scene.operator.declare_lost(declare(block)).await.map_err(|error| error.to_string())
-    })
-    .await;
+    let answer = eventually("the log has the blocks", async || forwarded(scene, declare(block)).await).await;
     let told = (answer.utxos[0].state(), answer.utxos[0].spending_txid.clone());
     assert_eq!(told, (UtxoState::Spent, rival.compute_txid().to_string()));
     assert_eq!(scene.payment(WALLET, PAYMENT).await.state(), PaymentState::Dead);
@@ -127,6 +127,19 @@ async fn refused(scene: &Scene, request: &v1::DeclareLostRequest) {
         if refused == "NOT_LOST" { Ok(()) } else { Err(refused) }
     })
     .await;
+}
+
+/// Asks a node that does not lead: it has the leader answer, and says where that is.
+async fn forwarded(scene: &Scene, request: v1::DeclareLostRequest) -> Result<v1::DeclareLostResponse, String> {
+    let leader = scene.cluster.find("/leader").ok_or("nobody leads")?;
+    let nodes = scene.cluster.nodes();
+    let replica = nodes[(leader + 1) % nodes.len()].addresses().data;
+    let channel = grpc::channel(replica, scene.cluster.operator()).map_err(|error| error.to_string())?;
+    let request = v1::DeclareLostRequest { request_id: uuid::Uuid::new_v4().to_string(), ..request };
+    let answer = WalletServiceClient::new(channel).declare_lost(request).await.map_err(|error| error.to_string())?;
+    let named = answer.metadata().get(LEADER_METADATA_KEY).expect("another node has answered").to_str().unwrap();
+    assert_eq!(named, nodes[leader].addresses().data.to_string());
+    Ok(answer.into_inner())
 }
 
 /// The same recipients under the same id, with other coins.

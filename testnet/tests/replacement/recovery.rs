@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use onespend_proto::client::ClientError;
 use onespend_proto::v1::{self, PaymentState};
-use onespend_testnet::cluster::Node;
+use onespend_testnet::cluster::{Node, SIGNER};
 use onespend_testnet::hot::WALLET;
-use onespend_testnet::programs;
+use onespend_testnet::{health, programs};
 use tonic::Code;
 
 use crate::outside;
-use crate::scene::{AMOUNT_SAT, Scene, eventually, outpoint, reason, recipient};
+use crate::scene::{AMOUNT_SAT, ASK, Scene, eventually, outpoint, reason, recipient};
 
 /// More entries than a few elections and what the first leaders do at once write.
 const LOST_ENTRIES: u32 = 100;
 
-/// safety 30: and the fences after it are above all of the time before.
+/// safety 8, 30: and the fences after it are above all of the time before. An operator's word is of the signers of the
+/// node that leads: the others sign nothing after it either.
 pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &mut Scene) {
     let nodes = scene.cluster.nodes().len();
     let (permitted, kept) = outside::signed_and_kept(scene, "kept").await;
@@ -57,13 +58,14 @@ pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &
         ..Default::default()
     };
     assert_eq!(reason(scene.operator.confirm_recovery(confirm(false)).await), "FIELD_INVALID");
-    let confirmed = scene.operator.confirm_recovery(confirm(true)).await.unwrap().recovery.unwrap();
+    let (accepted, confirmed) = take_word(scene, confirm(true)).await;
     assert_eq!((confirmed.active, confirmed.epoch), (false, recovery.epoch + 1));
     assert_eq!(reason(scene.operator.confirm_recovery(confirm(true)).await), "RECOVERY_REFUSED");
 
     let paid = scene.client.create_payment(order()).await.unwrap().payment.unwrap();
     assert_eq!(paid.attempts[0].fence >> 48, u64::from(confirmed.epoch), "fences are above those of the time before");
-    scene.cluster.wait_for_primary(Duration::from_secs(30)).expect("somebody takes spends again");
+    let primary = scene.cluster.wait_for_primary(Duration::from_secs(30)).expect("somebody takes spends again");
+    assert_eq!(primary, accepted, "nobody else's signer has accepted the log");
     outside::submit(scene, "outside", "kept", kept).await.expect("the permit is as good as before");
     for txid in [&paid.txid, &permitted.txid] {
         scene.in_every_mempool(txid, None).await;
@@ -80,6 +82,25 @@ pub async fn a_restored_folder_signs_nothing_until_an_operator_confirms(scene: &
         eventually("the mark is gone", async || if mark.exists() { Err(mark.display().to_string()) } else { Ok(()) })
             .await;
     }
+}
+
+/// Takes an operator's word that all was checked: only the signers of one node accept the new epoch, and the others say
+/// that theirs have not. That node, and recovery mode.
+async fn take_word(scene: &Scene, confirm: v1::ConfirmRecoveryRequest) -> (usize, v1::Recovery) {
+    let answer = scene.operator.confirm_recovery(confirm).await.unwrap();
+    assert_eq!(answer.accepted_signers, [SIGNER]);
+    let nodes = scene.cluster.nodes();
+    let accepted = nodes.iter().position(|node| node.id() == answer.node_id).expect("a node of this cluster");
+    for (index, node) in nodes.iter().enumerate() {
+        let port = node.addresses().health;
+        eventually("the nodes know whose signer has accepted the log", async || {
+            let alarms = health::alarms(port, ASK).map_err(|error| error.to_string())?;
+            let lacks = alarms.iter().any(|code| code == "SIGNER_NOT_ACCEPTED");
+            if lacks == (index != accepted) { Ok(()) } else { Err(format!("{}: {alarms:?}", node.name())) }
+        })
+        .await;
+    }
+    (accepted, answer.recovery.unwrap())
 }
 
 /// A caller orders from the first moment on, again and again, each time under another name.
@@ -113,12 +134,15 @@ async fn nothing_is_granted_before_recovery_mode_begins(scene: &mut Scene) {
     .await;
 }
 
-/// safety 30: nobody has marked the folders that were put back, and a signer remembers what the log has lost. The node
-/// that signed has to lead for that: the signers of the others remember nothing of it.
+/// safety 8, 30: nobody has marked the folders that were put back, and a signer remembers what the log has lost. The
+/// node that signed has to lead for that: the signers of the others remember nothing of it, and sign nothing after it.
 pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_remembers(scene: &mut Scene) {
     let copies = tempfile::TempDir::new().unwrap();
     let folders = data_folders(scene);
+    // Whose signer has accepted the log gives the others what it remembers: any of them may lead again.
+    let accepted = scene.cluster.wait_for_primary(Duration::from_mins(1)).unwrap();
     stop_all(scene);
+    scene.cluster.share_memory(accepted).unwrap();
     for (folder, copy) in folders.iter().zip(["1", "2", "3"]) {
         copy_but_for_memories(folder, &copies.path().join(copy));
     }
@@ -150,9 +174,11 @@ pub async fn folders_put_back_without_a_mark_are_noticed_by_what_a_signer_rememb
         i_have_checked: true,
         ..Default::default()
     };
-    let confirmed = scene.operator.confirm_recovery(confirm).await.unwrap().recovery.unwrap();
+    let (accepted, confirmed) = take_word(scene, confirm).await;
     assert!(!confirmed.active && confirmed.epoch > recovery.epoch, "{confirmed:?}");
-    scene.cluster.wait_for_primary(Duration::from_mins(1)).expect("the signer is not frozen: it was never asked");
+    assert_eq!(accepted, signed_by, "the one that remembers what was lost");
+    let primary = scene.cluster.wait_for_primary(Duration::from_mins(1)).expect("the signer is not frozen");
+    assert_eq!(primary, signed_by, "the others remember nothing of it");
     let after = scene.pay(WALLET, "after", 2.0).await;
     scene.in_every_mempool(&after.txid, None).await; // else the blocks that are mined next may lack it
     scene.mine_until(WALLET, "after", PaymentState::Settled).await;

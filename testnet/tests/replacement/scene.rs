@@ -25,7 +25,8 @@ pub const AMOUNT_SAT: i64 = 400_000;
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
-const ASK: Duration = Duration::from_secs(2);
+/// For an answer of a health port.
+pub const ASK: Duration = Duration::from_secs(2);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Scene {

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use onespend_proto::reason;
 use onespend_proto::v1::{self, PaymentState};
+use onespend_testnet::cluster::SIGNER;
 use onespend_testnet::health;
-use onespend_testnet::hot::WALLET;
 use onespend_testnet::process::Process;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::draft::{FEE_SAT, ask_to_sign, release};
-use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, fresh_id, need};
+use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, need};
 
 const TTL: Duration = Duration::from_mins(10);
 /// Entries that make several snapshots, and more than a node purges at once (512).
@@ -20,6 +20,10 @@ const ENTRIES: u64 = 1_100;
 /// More than any election takes.
 const SEVERAL_ELECTIONS: Duration = Duration::from_secs(3);
 const ASK: Duration = Duration::from_secs(5);
+/// The alarm of a node whose signer has not been told that it knows what was signed before.
+const NOT_ACCEPTED: &str = "SIGNER_NOT_ACCEPTED";
+/// What the system is told by a node that would not start again either.
+const FOR_GOOD: i32 = 2;
 
 /// The oldest entry in the log of a data folder, past the node, which may be running.
 pub fn oldest_entry(data_dir: &Path) -> u64 {
@@ -94,9 +98,10 @@ async fn an_intent_that_only_a_snapshot_carries_is_signed_by_the_node_that_leads
     scene.finish().await;
 }
 
-/// safety 12, 30: yesterday's data folder against today's signer. Every node is put back to a copy that nobody
-/// marked, and each node's signer has signed since: the first that leads notices, nothing is permitted, and none signs again.
-/// When an operator has confirmed too soon, the signer that signed a payment is asked for it again, and refuses.
+/// safety 8, 12, 30: yesterday's data folder against today's signer. Every node is put back to a copy that nobody
+/// marked, and each node's signer has signed since: the first that leads notices, nothing is permitted, and none signs
+/// again. When an operator has confirmed too soon, the signer that signed a payment is asked for it again, and refuses;
+/// and those of the other nodes, which know nothing of it, sign nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn yesterdays_data_folders_make_todays_signers_refuse() {
     let mut scene = Scene::start(Stage { name: "yesterday", coins: 8, ..Stage::default() }).await;
@@ -138,8 +143,10 @@ async fn yesterdays_data_folders_make_todays_signers_refuse() {
     }
     assert_eq!(before, signatures(&scene), "no signer has signed anything");
 
-    confirm(&scene).await;
+    scene.hand_over(0, "/leader").await;
+    confirm(&scene, 0).await;
     what_was_lost_is_not_signed_again(&mut scene, 0, &today[0]).await;
+    nor_where_the_signer_does_not_know_of_it(&scene, 0).await;
     assert_eq!(before, signatures(&scene), "nor when it was asked");
     // What was signed today is mined: the chain has each payment once, whatever the log says.
     scene.mine(6);
@@ -147,9 +154,9 @@ async fn yesterdays_data_folders_make_todays_signers_refuse() {
     scene.finish().await;
 }
 
-/// safety 8, 11: a payment that is lost is ordered again, and then bumped, where its signer leads. Its name is free in this
-/// log and its old coin is nobody's, so both are granted, with another coin. The attempt has a number that the signer
-/// has signed; the bump has one that it has never seen, and coins that it has never signed for, and only what it
+/// safety 8, 11: a payment that is lost is ordered again, and then bumped, where its signer leads. Its name is free in
+/// this log and its old coin is nobody's, so both are granted, with another coin. The attempt has a number that the
+/// signer has signed; the bump has one that it has never seen, and coins that it has never signed for, and only what it
 /// remembers of the payment as a whole speaks against it.
 async fn what_was_lost_is_not_signed_again(scene: &mut Scene, signed_by: usize, lost: &v1::Payment) {
     let payment_id = lost.payment_id.as_str();
@@ -174,9 +181,24 @@ async fn what_was_lost_is_not_signed_again(scene: &mut Scene, signed_by: usize, 
     })
     .await;
     assert_eq!(scene.signed_by(signed_by, payment_id).len(), 1, "what it signed today");
-    // Another node's signer knows nothing of this payment: it must not be the next to be asked.
-    let (request_id, wallet_id, note) = (fresh_id(), WALLET.to_owned(), format!("{payment_id} is paid already"));
-    scene.operator.freeze_wallet(v1::FreezeWalletRequest { request_id, wallet_id, note }).await.unwrap();
+}
+
+/// safety 8, 30: the payment waits still, and another node leads, whose signer remembers payments of its own only.
+/// Nobody has said of that signer that it knows what it must: it is not asked, and the node gives the lead back.
+async fn nor_where_the_signer_does_not_know_of_it(scene: &Scene, accepted: usize) {
+    let others = Scene::others(accepted);
+    for index in &others {
+        warns_of(scene, *index, NOT_ACCEPTED).await;
+    }
+    let port = scene.cluster.nodes()[others[0]].addresses().health;
+    let given = || health::hand_overs(port, "signer", ASK).map_err(|error| error.to_string());
+    let before = given().unwrap();
+    scene.hand_over(others[0], "/leader").await;
+    eventually("the lead is given back", async || {
+        let now = given()?;
+        need(now > before && scene.says(accepted, "/primary"), || format!("given {now} times"))
+    })
+    .await;
 }
 
 /// How often the memory of a node's signer has refused: in all, and for other rules than that a number is one
@@ -193,17 +215,19 @@ fn signatures(scene: &Scene) -> Vec<usize> {
     (0..NODES).map(|index| scene.signatures(index).len()).collect()
 }
 
-/// An operator's word, once the state was compared with the mempools.
-async fn confirm(scene: &Scene) {
-    eventually("the operator's word is taken", async || {
+/// An operator's word, once the state was compared with the mempools. It is of the signer of this node, which leads.
+async fn confirm(scene: &Scene, leads: usize) {
+    let answer = eventually("the operator's word is taken", async || {
         let request = v1::ConfirmRecoveryRequest {
             note: "this test knows what was paid today".to_owned(),
             i_have_checked: true,
             ..Default::default()
         };
-        scene.operator.confirm_recovery(request).await.map(drop).map_err(|error| error.to_string())
+        scene.operator.confirm_recovery(request).await.map_err(|error| error.to_string())
     })
     .await;
+    let node_id = scene.cluster.nodes()[leads].id();
+    assert_eq!((answer.node_id, answer.accepted_signers), (node_id, vec![SIGNER.to_owned()]));
 }
 
 /// Waits until a node has an alarm, so that it takes no spends.
@@ -262,7 +286,8 @@ async fn a_wiped_node_is_refused_under_its_old_id_and_its_vote_does_not_count() 
     fs::remove_dir_all(scene.cluster.nodes()[wiped].data_folder()).unwrap();
     fs::create_dir(scene.cluster.nodes()[wiped].data_folder()).unwrap();
     scene.node(wiped).restart().unwrap();
-    ends(&mut scene, wiped, "a node whose disk was lost must come back under a new id");
+    let told = ends(&mut scene, wiped, "a node whose disk was lost must come back under a new id");
+    assert_eq!(told, Some(FOR_GOOD), "its supervisor leaves it alone");
     scene.pay("without-it", 2.0).await;
 
     // Two of three are gone now, so nobody may lead, however often the wiped one comes.
@@ -279,7 +304,8 @@ async fn a_wiped_node_is_refused_under_its_old_id_and_its_vote_does_not_count() 
         }
         tokio::time::sleep(POLL).await;
     }
-    ends(&mut scene, wiped, "a node whose disk was lost must come back under a new id");
+    let told = ends(&mut scene, wiped, "a node whose disk was lost must come back under a new id");
+    assert_eq!(told, Some(FOR_GOOD), "also where nobody leads");
     scene.node(wiped).kill().unwrap();
     scene.node(leader).restart().unwrap();
     let remaining = Scene::others(wiped);
@@ -290,11 +316,12 @@ async fn a_wiped_node_is_refused_under_its_old_id_and_its_vote_does_not_count() 
     scene.finish().await;
 }
 
-/// Waits until a node has ended by itself, with an error, for this reason.
-pub fn ends(scene: &mut Scene, index: usize, why: &str) {
+/// Waits until a node has ended by itself, with an error, for this reason; its exit code.
+pub fn ends(scene: &mut Scene, index: usize, why: &str) -> Option<i32> {
     let node = scene.node(index);
     let status = node.process().map(|process: &mut Process| process.wait(PATIENCE).unwrap()).unwrap();
     assert!(!status.success(), "{status}");
     let told = node.log_tail();
     assert!(told.contains(why), "{told}");
+    status.code()
 }
