@@ -239,7 +239,10 @@ fn wants_proof(signed: &Result<Transaction, SignerError>) -> Option<Vec<PaymentK
         Err(SignerError::Remembered { refusal, .. }) => match refusal.as_ref() {
             Refusal::SecondPayment { earlier, .. } => Some(earlier.clone()),
             Refusal::NoSharedCoin { key, .. } => Some(vec![key.clone()]),
-            Refusal::OtherTransaction { .. } | Refusal::LowerFence { .. } | Refusal::Frozen { .. } => None,
+            Refusal::OtherTransaction { .. }
+            | Refusal::LowerFence { .. }
+            | Refusal::Frozen { .. }
+            | Refusal::EpochNotAccepted { .. } => None,
         },
         _ => None,
     }
