@@ -125,7 +125,7 @@ mod tests {
             (vec![Fence(7), last], Fence::MAX_EPOCH),
         ] {
             let mut db = of_format_2(&fences);
-            assert_eq!(rows::totals(&db).unwrap().accepted(), epoch, "also to whom looks at it before");
+            assert_eq!(rows::totals(&db).unwrap().accepted(), epoch, "also for whoever looks at it before");
             migrate(&mut db).unwrap();
             assert!(rows::is_whole(&db).unwrap());
             let totals = rows::totals(&db).unwrap();
