@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use onespend_core::ids::Fence;
+
 use super::draft::Refusal;
 use super::memory;
 
@@ -111,6 +113,12 @@ pub enum SignerError {
         /// What is wrong with it.
         why: String,
     },
+    /// No log can ever be of this epoch.
+    #[error("epoch {epoch} cannot be accepted: the last one is {}", Fence::MAX_EPOCH)]
+    NoSuchEpoch {
+        /// What was asked for.
+        epoch: u32,
+    },
 }
 
 impl SignerError {
@@ -127,7 +135,8 @@ impl SignerError {
             | Self::Descriptor { .. }
             | Self::Remembered { .. }
             | Self::MemoryInUse { .. }
-            | Self::Memory { .. } => false,
+            | Self::Memory { .. }
+            | Self::NoSuchEpoch { .. } => false,
         }
     }
 

@@ -61,4 +61,19 @@ pub trait Signer: Send + Sync + 'static {
     fn frozen(&self) -> Option<String> {
         None
     }
+
+    /// The epoch of the log up to which somebody has said that it knows what it must know. It signs nothing of a log of
+    /// a higher one. `None` for a signer without a memory: there is nothing to accept.
+    fn accepted_epoch(&self) -> Option<u32> {
+        None
+    }
+
+    /// Takes `who`'s word that it knows what it must know of everything that was signed before this epoch. An epoch
+    /// that is not above the accepted one changes nothing.
+    ///
+    /// # Errors
+    /// [`SignerError::NoSuchEpoch`], and [`SignerError::Memory`] when that cannot be written down.
+    fn accept_epoch(&self, _epoch: u32, _who: &str) -> Result<(), SignerError> {
+        Ok(())
+    }
 }

@@ -43,6 +43,7 @@ pub fn check(subject: &Subject) {
         refuses_the_permit_of_another_signer(subject, account);
     }
     refuses_a_wallet_that_it_has_no_key_for(subject);
+    accepts_epochs_upwards(subject);
 }
 
 fn permit(ledger: &mut Ledger, descriptor: &str, signer: &str, coins: u32) -> SigningPermit {
@@ -123,6 +124,17 @@ fn refuses_a_wallet_that_it_has_no_key_for(subject: &Subject) {
         assert!(matches!(&error, SignerError::WrongKey { signer, .. } if signer == "hot"), "{error:?}");
         assert!(!error.retry());
         assert!(!error.is_unknown());
+    }
+}
+
+/// One that remembers; where there is no memory, there is nothing to accept.
+fn accepts_epochs_upwards(subject: &Subject) {
+    let signer = subject.signer();
+    let before = signer.accepted_epoch();
+    assert!(before.is_none_or(|epoch| epoch == 0), "nobody has accepted anything yet");
+    for (epoch, expected) in [(2, 2), (1, 2), (2, 2), (3, 3)] {
+        signer.accept_epoch(epoch, "alice").unwrap();
+        assert_eq!(signer.accepted_epoch(), before.map(|_| expected));
     }
 }
 

@@ -6,7 +6,8 @@ use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use onespend_core::apply::apply;
 use onespend_core::command::{
-    BlockRef, Command, CreatePayment, Entry, PayReserved, Received, Recipient, RegisterWallet, Request, Reserve, Spent,
+    BlockRef, Command, CreatePayment, Entry, PayReserved, Received, Recipient, RegisterWallet, Replace, Request,
+    Reserve, Spent,
 };
 use onespend_core::ids::{
     AttemptNo, CallerId, Height, LogIndex, Millis, PaymentId, PaymentKey, RequestId, RequestKey, WalletId,
@@ -123,6 +124,35 @@ impl Ledger {
         let outcome = self.apply(Command::CreatePayment(create));
         let Outcome::Permitted { attempt, .. } = outcome else { panic!("{outcome:?}") };
         SigningPermit::for_attempt(&self.state, &key, attempt).expect("the intent is applied")
+    }
+
+    /// Gives the coins of a payment back to the wallet, and returns the permit to sign that.
+    pub fn cancel(&mut self, newest: &SigningPermit, fee_sat: u64) -> SigningPermit {
+        self.replace(Command::CancelPayment, newest, fee_sat)
+    }
+
+    /// Does the same again for more fees, and returns the permit to sign that.
+    pub fn bump(&mut self, newest: &SigningPermit, fee_sat: u64) -> SigningPermit {
+        self.replace(Command::BumpFee, newest, fee_sat)
+    }
+
+    fn replace(&mut self, how: fn(Replace) -> Command, newest: &SigningPermit, fee_sat: u64) -> SigningPermit {
+        let (key, previous) = (newest.key().clone(), newest.attempt());
+        let outcome = self.apply(how(Replace { key: key.clone(), previous, more: vec![], fee_sat }));
+        let Outcome::Permitted { attempt, .. } = outcome else { panic!("{outcome:?}") };
+        SigningPermit::for_attempt(&self.state, &key, attempt).expect("the intent is applied")
+    }
+
+    /// What this log lacks is given up: an operator puts it to use as it is.
+    pub fn recover(&mut self, epoch: u32) {
+        let basis = self.state.tip().unwrap();
+        for command in [
+            Command::EnterRecovery { why: "a copy was put back".to_owned() },
+            Command::Reconcile { basis, spent_outside: vec![] },
+            Command::ConfirmRecovery { epoch, note: "looked".to_owned() },
+        ] {
+            assert_eq!(self.apply(command), Outcome::Recorded);
+        }
     }
 
     /// The permit as it is made now, with the proof of what became of an earlier payment of the same wallet.

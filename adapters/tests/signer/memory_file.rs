@@ -9,6 +9,7 @@ use bitcoin::hashes::Hash;
 use onespend_adapters::signer::memory::{self, Memory, Owner};
 use onespend_adapters::signer::{Signer, SignerError};
 
+use crate::golden;
 use crate::memory::{Scene, owner};
 
 /// Why the file is refused. The error names it, and the file stays as it is.
@@ -70,7 +71,7 @@ fn of_a_newer_format_is_refused() {
     let (scene, _) = used();
     edit(&scene.file(), "PRAGMA user_version = 9");
     let why = refusal(&scene.file(), owner());
-    assert!(why.contains("format 9") && why.contains("up to format 2"), "{why}");
+    assert!(why.contains("format 9") && why.contains("up to format 3"), "{why}");
 }
 
 #[test]
@@ -101,16 +102,19 @@ fn torn_off_anywhere_is_refused() {
     Memory::open(&scene.file(), owner()).unwrap();
 }
 
-/// SQLite does not look into a value; the digest does.
+/// SQLite does not look into a value that is in no index; the digest does. In its row, a fence comes after the txid.
 #[test]
 fn with_one_bit_changed_is_refused() {
     let (scene, txid) = used();
-    let mut bytes = fs::read(scene.file()).unwrap();
-    let at = bytes.windows(32).position(|window| window == txid).unwrap();
-    bytes[at + 7] ^= 4;
-    fs::write(scene.file(), &bytes).unwrap();
-    let why = refusal(&scene.file(), owner());
-    assert!(why.contains("is damaged"), "{why}");
+    let whole = fs::read(scene.file()).unwrap();
+    let at = whole.windows(32).position(|window| window == txid).unwrap();
+    for (offset, why) in [(7, "is damaged: "), (32, "its content is not what was recorded")] {
+        let mut bytes = whole.clone();
+        bytes[at + offset] ^= 4;
+        fs::write(scene.file(), &bytes).unwrap();
+        let refused = refusal(&scene.file(), owner());
+        assert!(refused.contains(why), "{offset}: {refused}");
+    }
 }
 
 #[test]
@@ -123,6 +127,7 @@ fn that_somebody_edited_is_refused() {
         "UPDATE spends SET attempt = 2 WHERE attempt = 1",
         "UPDATE totals SET highest_fence = 1",
         "UPDATE totals SET floor = highest_fence + 1",
+        "UPDATE totals SET epoch = 1",
     ] {
         let (scene, _) = used();
         edit(&scene.file(), &format!("PRAGMA foreign_keys = OFF; {change}"));
@@ -192,12 +197,14 @@ fn copied_over_one_whose_write_ahead_log_stayed_is_refused_until_that_is_gone() 
 /// What an earlier version wrote goes on, and is of no copy.
 #[test]
 fn of_the_first_format_is_taken_on() {
-    let (scene, _) = used();
+    let scene = Scene::new(2);
+    golden::put(2, &scene.file());
     edit(
         &scene.file(),
         "ALTER TABLE identity DROP COLUMN copy; ALTER TABLE totals DROP COLUMN copy; PRAGMA user_version = 1",
     );
     let before = memory::inspect(&scene.file(), &owner()).unwrap();
+    assert_eq!((before.attempts, before.epoch), (2, 0));
     drop(Memory::open(&scene.file(), owner()).unwrap());
     assert_eq!(memory::inspect(&scene.file(), &owner()).unwrap(), before);
     memory::adopt(&scene.file(), &owner(), "restored", "alice").unwrap();

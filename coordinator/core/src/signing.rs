@@ -362,6 +362,13 @@ impl SigningPermit {
         self.change.as_ref()
     }
 
+    /// Whether nobody but the wallet gets anything: its change is the one output, as of a cancellation. That the change
+    /// goes to the wallet was checked when the intent was granted, and each signer checks it again (safety 21).
+    pub fn pays_only_the_wallet(&self) -> bool {
+        let change = self.change.as_ref().map(|change| change.vout);
+        self.transaction.output.len() == 1 && change == Some(0)
+    }
+
     /// How far the log was when the permit was made, as the fence that an intent at the last applied entry would
     /// have. A signer that has seen a higher fence before faces a log that lost entries (safety 12, 30).
     pub fn position(&self) -> Fence {

@@ -4,7 +4,7 @@
 mod world;
 
 use bitcoin::{OutPoint, Transaction, Witness};
-use onespend_core::command::{Command, CreatePayment, Recipient};
+use onespend_core::command::{Command, CreatePayment, Recipient, Replace};
 use onespend_core::ids::{AttemptNo, PaymentId, PaymentKey};
 use onespend_core::limits::WalletLimits;
 use onespend_core::outcome::Outcome;
@@ -20,6 +20,11 @@ const FIRST: AttemptNo = AttemptNo(1);
 
 /// A wallet with one payment whose intent is committed.
 fn permitted() -> (World, PaymentKey, [OutPoint; 2]) {
+    ordered(60_000)
+}
+
+/// The same of another amount, of the 100011 sat that there are.
+fn ordered(amount_sat: u64) -> (World, PaymentKey, [OutPoint; 2]) {
     let mut world = World::new();
     let limits = WalletLimits { finality_depth: 2, ..WalletLimits::default() };
     assert_eq!(world.register("operator/alice", 0, limits), Outcome::WalletChanged);
@@ -28,7 +33,7 @@ fn permitted() -> (World, PaymentKey, [OutPoint; 2]) {
     world.mine(None, |_| true);
     let key = PaymentKey { wallet: fixtures()[0].id.clone(), payment: PaymentId::parse("p1").unwrap() };
     assert_eq!(SigningPermit::for_attempt(&world.state, &key, FIRST), None, "there is no intent yet");
-    let recipients = vec![Recipient { script: foreign_script(1), amount_sat: 60_000 }];
+    let recipients = vec![Recipient { script: foreign_script(1), amount_sat }];
     let command = CreatePayment { key: key.clone(), recipients, outpoints: coins.to_vec(), fee_sat: 500 };
     let outcome = world.ask("client/payouts", Command::CreatePayment(command));
     assert_eq!(outcome, Outcome::Permitted { payment: key.clone(), attempt: FIRST });
@@ -93,6 +98,21 @@ fn in_recovery_mode_nothing_is_permitted_and_a_signature_that_exists_is_recorded
     let record = Command::RecordSignature { key: key.clone(), attempt: FIRST, transaction: signed.clone() };
     assert_eq!(world.duty(record), Outcome::Recorded);
     assert_eq!(world.state.payment(&key).unwrap().attempt(FIRST).unwrap().signed, Some(signed));
+}
+
+/// safety 10, 21: what a signer's memory may sign although it remembers something else.
+#[test]
+fn a_cancellation_pays_only_the_wallet_and_a_payment_does_not() {
+    for (amount_sat, has_change) in [(60_000, true), (99_511, false)] {
+        let (mut world, key, _) = ordered(amount_sat);
+        let permit = SigningPermit::for_attempt(&world.state, &key, FIRST).unwrap();
+        assert_eq!((permit.change().is_some(), permit.pays_only_the_wallet()), (has_change, false));
+        let replace = Replace { key: key.clone(), previous: FIRST, more: vec![], fee_sat: 2_000 };
+        let (outcome, attempt) = (world.ask("client/payouts", Command::CancelPayment(replace)), AttemptNo(2));
+        assert_eq!(outcome, Outcome::Permitted { payment: key.clone(), attempt });
+        let cancel = SigningPermit::for_attempt(&world.state, &key, attempt).unwrap();
+        assert!(cancel.pays_only_the_wallet(), "{cancel:?}");
+    }
 }
 
 /// safety 22: the feerate is that of the signed transaction, so the bound on its weight must never be too small.

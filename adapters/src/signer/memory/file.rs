@@ -1,32 +1,36 @@
 //! The file: made whole or not at all, and opened only if it is ours, undamaged and not newer than we are.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
-use rusqlite_migration::{M, Migrations};
+use rusqlite_migration::Migrations;
 use tracing::warn;
 
+use super::tables::{COPY_FORMAT, steps};
 use super::{Owner, rows};
 use crate::signer::SignerError;
 
 /// "onsm" in the header field that SQLite keeps for it.
 const APPLICATION_ID: i32 = 0x6f6e_736d;
-/// The steps to the tables of this version. Append only: the number of steps is the stored version.
-const STEPS: &[M<'static>] = &[M::up(rows::TABLES), M::up(rows::COPY)];
-/// The format that has [`rows::COPY`].
-const COPY_FORMAT: i64 = 2;
 /// It names payments, so it is its owner's alone.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 /// Permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
-/// Opens the memory, and makes it where there is none. The file stays locked against other processes as long as the
-/// second value lives; it must be dropped after the first, because closing it would end SQLite's own locks.
-pub(super) fn open(path: &Path, owner: &Owner) -> Result<(Connection, File), SignerError> {
+/// A memory that other processes cannot open meanwhile. The order is that in which they are dropped: to close the file
+/// before the database would end SQLite's own locks.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) db: Connection,
+    _lock: File,
+}
+
+/// Opens the memory, and makes it where there is none.
+pub(super) fn open(path: &Path, owner: &Owner) -> Result<Opened, SignerError> {
     if !path.try_exists().map_err(fault(path))? {
         create(path, owner)?;
         warn!(path = %path.display(), signer = owner.signer, "the signer has no memory yet: a new one is made, which remembers nothing");
@@ -44,9 +48,15 @@ pub(super) fn open(path: &Path, owner: &Owner) -> Result<(Connection, File), Sig
     db.pragma_update(None, "journal_mode", "WAL").map_err(&sql)?;
     // Every commit waits for the disk: a signature must not outlive its record.
     db.pragma_update(None, "synchronous", "FULL").map_err(&sql)?;
-    db.pragma_update(None, "foreign_keys", true).map_err(&sql)?;
-    Migrations::from_slice(STEPS).to_latest(&mut db).map_err(fault(path))?;
-    Ok((db, lock))
+    migrate(&mut db).map_err(fault(path))?;
+    Ok(Opened { db, _lock: lock })
+}
+
+/// Brings the tables to the format of this version. While one is made anew, nothing may follow the references to it.
+pub(super) fn migrate(db: &mut Connection) -> Result<(), rusqlite_migration::Error> {
+    db.pragma_update(None, "foreign_keys", false)?;
+    Migrations::new(steps()).to_latest(db)?;
+    Ok(db.pragma_update(None, "foreign_keys", true)?)
 }
 
 /// Opens the memory for looking at it, also beside the process that uses it.
@@ -61,16 +71,11 @@ pub(super) fn open_reader(path: &Path, owner: &Owner) -> Result<Connection, Sign
 /// Makes it under another name first, so that a crash leaves none or a whole one.
 fn create(path: &Path, owner: &Owner) -> Result<(), SignerError> {
     let temporary = with_suffix(path, &format!(".new-{}", std::process::id()));
-    for leftover in [temporary.clone(), with_suffix(&temporary, "-journal")] {
-        match fs::remove_file(leftover) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(fault(path)(error)),
-            _ => {}
-        }
-    }
+    remove(&temporary).map_err(fault(path))?;
     OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temporary).map_err(fault(path))?;
     let mut db = Connection::open(&temporary).map_err(fault(path))?;
     db.pragma_update(None, "application_id", APPLICATION_ID).map_err(fault(path))?;
-    Migrations::from_slice(STEPS).to_latest(&mut db).map_err(fault(path))?;
+    migrate(&mut db).map_err(fault(path))?;
     let identity = params![owner.cluster_id, owner.network.to_string(), owner.signer];
     db.execute("INSERT INTO identity(one, cluster_id, network, signer) VALUES(1, ?1, ?2, ?3)", identity)
         .map_err(fault(path))?;
@@ -81,8 +86,30 @@ fn create(path: &Path, owner: &Owner) -> Result<(), SignerError> {
         _ => {}
     }
     fs::remove_file(&temporary).map_err(fault(path))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fault(path))
+    sync_folder(path).map_err(fault(path))
+}
+
+/// Removes a file that was begun, and SQLite's journal beside it.
+pub(super) fn remove(begun: &Path) -> io::Result<()> {
+    for file in [begun.to_owned(), with_suffix(begun, "-journal")] {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Waits until it is on the disk under which name the file is known.
+pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// Whether both are the same file.
+pub(super) fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (fs::metadata(one)?, fs::metadata(other)?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 fn lock(path: &Path) -> Result<File, SignerError> {
@@ -100,12 +127,12 @@ fn lock(path: &Path) -> Result<File, SignerError> {
 }
 
 /// Ours, and not newer: its format. Changes nothing.
-fn check_header(db: &Connection, path: &Path) -> Result<i64, SignerError> {
+pub(super) fn check_header(db: &Connection, path: &Path) -> Result<i64, SignerError> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(fault(path));
     if number("application_id")? != i64::from(APPLICATION_ID) {
         return Err(fault(path)("is not a signer's memory, or is damaged"));
     }
-    let (found, known) = (number("user_version")?, i64::try_from(STEPS.len()).unwrap_or(i64::MAX));
+    let (found, known) = (number("user_version")?, i64::try_from(steps().len()).unwrap_or(i64::MAX));
     if found > known {
         return Err(fault(path)(format!("has format {found}; this version reads up to format {known}")));
     }
@@ -141,9 +168,15 @@ fn check_content(db: &Connection, format: i64, path: &Path, owner: &Owner) -> Re
     Ok(())
 }
 
-/// Says that it is another cluster's from now on, and which copy it is: it goes to other machines as a file.
+/// Says that it is another cluster's from now on.
 pub(super) fn give_to(db: &Connection, cluster_id: &str) -> rusqlite::Result<()> {
-    db.execute("UPDATE identity SET cluster_id = ?1, copy = randomblob(16)", params![cluster_id])?;
+    db.execute("UPDATE identity SET cluster_id = ?1", params![cluster_id])?;
+    number_copy(db)
+}
+
+/// Says which copy it is: it goes to other machines as a file.
+pub(super) fn number_copy(db: &Connection) -> rusqlite::Result<()> {
+    db.execute("UPDATE identity SET copy = randomblob(16)", [])?;
     db.execute("UPDATE totals SET copy = (SELECT copy FROM identity)", []).map(drop)
 }
 

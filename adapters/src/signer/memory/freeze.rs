@@ -1,20 +1,23 @@
-//! The frozen state, and who lifted it or gave the memory to another cluster, and when.
+//! The frozen state, and the audit: who lifted it or changed the memory in another way, and when.
 
-use onespend_core::ids::Fence;
+use onespend_core::ids::{Fence, LogIndex};
 use rusqlite::{Connection, params};
 
-/// One event of a freeze, for auditors.
+/// One event, for auditors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
     /// Wall clock, in milliseconds since 1970: for people to read.
     pub at_ms: u64,
-    /// `frozen`, `unfrozen`, or `adopted` by the cluster that it belongs to since.
+    /// `frozen`; `unfrozen`; `adopted` by the cluster that it belongs to since; `accepted`, an epoch; `merged`, what
+    /// another memory remembers.
     pub what: String,
     /// The operator; the signer itself where it froze.
     pub who: String,
-    /// The position of the log that froze it.
+    /// The position of the log that froze it. Where it was adopted, what the log must have reached; where an epoch was
+    /// accepted, the begin of that; where it was merged, the highest fence of the other memory.
     pub position: Fence,
-    /// The fence that the log should have reached.
+    /// The fence that the log should have reached. Where an epoch was accepted or it was merged, the highest fence
+    /// before.
     pub recorded: Fence,
 }
 
@@ -46,6 +49,29 @@ pub(super) fn lift(db: &Connection, at_ms: u64, who: &str, position: Fence, reco
 pub(super) fn note_adopted(db: &Connection, at_ms: u64, who: &str, floor: Fence) -> rusqlite::Result<()> {
     let (position, recorded) = (floor, floor);
     note(db, &AuditRow { at_ms, what: "adopted".to_owned(), who: who.to_owned(), position, recorded })
+}
+
+/// An epoch is accepted from now on.
+pub(super) fn note_accepted(
+    db: &Connection,
+    at_ms: u64,
+    who: &str,
+    epoch: u32,
+    recorded: Fence,
+) -> rusqlite::Result<()> {
+    let position = Fence::of(epoch, LogIndex(0));
+    note(db, &AuditRow { at_ms, what: "accepted".to_owned(), who: who.to_owned(), position, recorded })
+}
+
+/// It remembers from now on what another memory does, up to `position`.
+pub(super) fn note_merged(
+    db: &Connection,
+    at_ms: u64,
+    who: &str,
+    position: Fence,
+    recorded: Fence,
+) -> rusqlite::Result<()> {
+    note(db, &AuditRow { at_ms, what: "merged".to_owned(), who: who.to_owned(), position, recorded })
 }
 
 fn note(db: &Connection, row: &AuditRow) -> rusqlite::Result<()> {

@@ -11,35 +11,49 @@
 //! | other transaction | another transaction under an attempt's number (safety 11) |
 //! | lower fence | an intent that is older than one that was signed for the same coin (safety 12) |
 //! | frozen | everything, once the cluster's log was seen to lack what was signed (safety 30) |
+//! | epoch not accepted | everything, while the log is of an epoch that nobody has accepted for it (safety 8, 30) |
 //!
 //! Signing an attempt again is always allowed and writes nothing (safety 14). A record without a signature, which a
 //! crash in between leaves, is no harm for the same reason.
 //!
-//! It is each node's own: it knows what this signer has signed here, and nothing of the signers of other nodes.
+//! It is each node's own: it knows what this signer has signed here, and nothing of the signers of other nodes. While a
+//! log is whole, that is enough, because it decides once for all nodes. A recovered log lacks what was signed after the
+//! copy that it came from, and only the memories of the nodes that signed it know. So the fence epoch, which moves up
+//! with each recovery, has to be accepted for each memory, and nothing is signed before: by the operator's word
+//! ([`accept`]), or by taking in a memory for which it was ([`merge`]). A new memory begins with epoch 0, and so does a
+//! new cluster.
+//!
+//! After that, a payment that the memory refuses is ended by cancelling it: what pays nobody but the wallet is not held
+//! up by what was signed in an earlier epoch for its coins, or for its payment with others.
 
+mod copying;
 mod file;
 mod freeze;
+mod merging;
+mod operator;
 mod refusal;
 mod rows;
 mod rules;
+mod tables;
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bitcoin::Network;
 use onespend_core::ids::Fence;
 use onespend_core::signing::SigningPermit;
 use rusqlite::{Connection, TransactionBehavior};
 
-use self::file::fault;
+use self::file::{Opened, fault};
+use self::operator::{now_ms, take_word};
 use self::rules::{Step, judge};
 use super::SignerError;
 
 pub use freeze::AuditRow;
+pub use merging::Merged;
+pub use operator::{accept, adopt, copy, inspect, merge, unfreeze};
 pub use refusal::Refusal;
 
 /// Whose memory it is. A file of anybody else is refused.
@@ -69,17 +83,17 @@ pub struct Memory {
     /// says nothing about the log.
     floor: Fence,
     highest: AtomicU64,
+    /// The accepted epoch.
+    accepted: AtomicU32,
     frozen: OnceLock<Refusal>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    db: Connection,
+    opened: Opened,
     /// The first failure. What is on the disk after it is not known, so a later success would prove nothing.
     failed: Option<String>,
-    /// Dropped after the connection, see [`file::open`].
-    _lock: File,
 }
 
 /// What a memory holds, for people.
@@ -93,9 +107,11 @@ pub struct Summary {
     pub highest_fence: Option<Fence>,
     /// What the log must have reached, or the signer freezes; `None` before the first record.
     pub floor: Option<Fence>,
+    /// The accepted epoch: nothing is signed for a log of a higher one.
+    pub epoch: u32,
     /// The position of the log that froze it, if it is frozen.
     pub frozen: Option<Fence>,
-    /// When it was frozen and unfrozen, oldest first.
+    /// When it was frozen and unfrozen, and what else was done with it, oldest first.
     pub audit: Vec<AuditRow>,
 }
 
@@ -107,8 +123,8 @@ impl Memory {
     /// [`SignerError::Memory`] names the file: damaged, of a newer format, of another signer or cluster, readable by
     /// others. [`SignerError::MemoryInUse`].
     pub fn open(path: &Path, owner: Owner) -> Result<Self, SignerError> {
-        let (db, lock) = file::open(path, &owner)?;
-        let totals = rows::totals(&db).map_err(fault(path))?;
+        let opened = file::open(path, &owner)?;
+        let totals = rows::totals(&opened.db).map_err(fault(path))?;
         let frozen = OnceLock::new();
         if let Some((_, position)) = totals.frozen {
             frozen.get_or_init(|| Refusal::Frozen { signer: owner.signer.clone(), position, recorded: totals.floor });
@@ -118,8 +134,9 @@ impl Memory {
             owner,
             floor: totals.floor,
             highest: AtomicU64::new(totals.highest.0),
+            accepted: AtomicU32::new(totals.accepted()),
             frozen,
-            inner: Mutex::new(Inner { db, failed: None, _lock: lock }),
+            inner: Mutex::new(Inner { opened, failed: None }),
         })
     }
 
@@ -130,22 +147,49 @@ impl Memory {
     /// [`SignerError::Remembered`] with the rule that is broken; [`SignerError::Memory`] when the file cannot be read
     /// or written, and for everything after that.
     pub fn check_and_record(&self, permit: &SigningPermit) -> Result<(), SignerError> {
-        // A panic while the lock was held rolled its transaction back.
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(first) = &inner.failed {
-            return Err(fault(&self.path)(format!("refused after an earlier failure: {first}")));
+        let mut inner = self.usable()?;
+        let (epoch, accepted) = (permit.position().epoch(), self.accepted_epoch());
+        if epoch > accepted {
+            let signer = self.owner.signer.clone();
+            return Err(self.refuse(Refusal::EpochNotAccepted { signer, epoch, accepted }));
         }
         if let Some(frozen) = self.frozen.get() {
             return Err(self.refuse(frozen.clone()));
         }
-        match self.decide(&mut inner.db, permit) {
+        match self.decide(&mut inner.opened.db, permit) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refusal)) => Err(self.refuse(refusal)),
-            Err(error) => {
-                inner.failed = Some(error.to_string());
-                Err(fault(&self.path)(error))
-            }
+            Err(error) => Err(self.fail(&mut inner, &error)),
         }
+    }
+
+    /// Takes `who`'s word that it knows what was signed before this epoch. When this returns, the word is on the disk.
+    /// An epoch that is not above the accepted one changes nothing.
+    ///
+    /// # Errors
+    /// [`SignerError::NoSuchEpoch`]; [`SignerError::Memory`] when the file cannot be written, and for everything after
+    /// that.
+    pub fn accept(&self, epoch: u32, who: &str) -> Result<(), SignerError> {
+        check_epoch(epoch)?;
+        let mut inner = self.usable()?;
+        take_word(&mut inner.opened.db, epoch, who).map_err(|error| self.fail(&mut inner, &error))?;
+        self.accepted.fetch_max(epoch, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The file, unless it has failed before.
+    fn usable(&self) -> Result<MutexGuard<'_, Inner>, SignerError> {
+        // A panic while the lock was held rolled its transaction back.
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = &inner.failed {
+            return Err(fault(&self.path)(format!("refused after an earlier failure: {first}")));
+        }
+        Ok(inner)
+    }
+
+    fn fail(&self, inner: &mut Inner, error: &rusqlite::Error) -> SignerError {
+        inner.failed = Some(error.to_string());
+        fault(&self.path)(error)
     }
 
     fn decide(&self, db: &mut Connection, permit: &SigningPermit) -> rusqlite::Result<Result<(), Refusal>> {
@@ -181,83 +225,18 @@ impl Memory {
         Some(Fence(self.highest.load(Ordering::Relaxed))).filter(|fence| *fence > Fence(0))
     }
 
+    /// The epoch of the log up to which it is accepted.
+    pub fn accepted_epoch(&self) -> u32 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     /// Why it refuses everything, if it does.
     pub fn frozen(&self) -> Option<&Refusal> {
         self.frozen.get()
     }
 }
 
-/// Looks at a memory, also while a node uses it.
-///
-/// # Errors
-/// As [`Memory::open`], but for a file that is in use; and a file that is not there.
-pub fn inspect(path: &Path, owner: &Owner) -> Result<Summary, SignerError> {
-    let db = file::open_reader(path, owner)?;
-    summary(&db).map_err(fault(path))
-}
-
-/// Lifts the freeze of a memory that no process uses, and records who did. From then on a log is good enough that has
-/// reached the position which froze the signer; the other rules stay as they are. Returns that position, or `None`
-/// where the signer was not frozen and nothing was changed.
-///
-/// # Errors
-/// As [`Memory::open`], and a file that is not there.
-pub fn unfreeze(path: &Path, owner: &Owner, who: &str) -> Result<Option<Fence>, SignerError> {
-    if !path.try_exists().map_err(fault(path))? {
-        return Err(fault(path)("is not there"));
-    }
-    let (mut db, _lock) = file::open(path, owner)?;
-    lift(&mut db, who).map_err(fault(path))
-}
-
-/// Gives a memory that no process uses to a cluster that was restored from a backup of the cluster that it belongs to, and
-/// records who did. Nothing that it remembers changes.
-///
-/// # Errors
-/// As [`Memory::open`] for `from`, and a file that is not there.
-pub fn adopt(path: &Path, from: &Owner, cluster_id: &str, who: &str) -> Result<(), SignerError> {
-    if !path.try_exists().map_err(fault(path))? {
-        return Err(fault(path)("is not there"));
-    }
-    let (mut db, _lock) = file::open(path, from)?;
-    hand_on(&mut db, cluster_id, who).map_err(fault(path))?;
-    // Everything into the one file: it is what gets copied to the other nodes.
-    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fault(path))
-}
-
-fn hand_on(db: &mut Connection, cluster_id: &str, who: &str) -> rusqlite::Result<()> {
-    let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let totals = rows::totals(&change)?;
-    file::give_to(&change, cluster_id)?;
-    freeze::note_adopted(&change, now_ms(), who, totals.floor)?;
-    change.commit()
-}
-
-fn lift(db: &mut Connection, who: &str) -> rusqlite::Result<Option<Fence>> {
-    let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let totals = rows::totals(&change)?;
-    let Some((_, position)) = totals.frozen else { return Ok(None) };
-    freeze::lift(&change, now_ms(), who, position, totals.floor)?;
-    change.commit()?;
-    Ok(Some(position))
-}
-
-fn summary(db: &Connection) -> rusqlite::Result<Summary> {
-    let count = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
-    let totals = rows::totals(db)?;
-    let attempts = count("SELECT count(*) FROM attempts")?;
-    Ok(Summary {
-        attempts,
-        outpoints: count("SELECT count(DISTINCT outpoint) FROM spends")?,
-        highest_fence: (attempts > 0).then_some(totals.highest),
-        floor: (attempts > 0).then_some(totals.floor),
-        frozen: totals.frozen.map(|(_, position)| position),
-        audit: freeze::audit(db)?,
-    })
-}
-
-/// For people to read; nothing is decided by it.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+/// Whether a log can be of this epoch.
+fn check_epoch(epoch: u32) -> Result<(), SignerError> {
+    if epoch > Fence::MAX_EPOCH { Err(SignerError::NoSuchEpoch { epoch }) } else { Ok(()) }
 }

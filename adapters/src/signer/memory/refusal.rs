@@ -69,22 +69,40 @@ pub enum Refusal {
         /// The fence that the log must have reached.
         recorded: Fence,
     },
+    /// The log was recovered since, and nobody has said that this memory knows what was signed before (safety 8, 30).
+    #[error(
+        "the log is of epoch {epoch}, and the memory of signer {signer} is accepted up to epoch {accepted} only: what \
+         was signed before a recovery and is lost from the log may not be known here, and would be paid a second time. \
+         Stop this node. If another node's signer is accepted, run on that machine: onespend signer copy --config FILE \
+         --name {signer} COPY; bring COPY here, and run: onespend signer merge --config FILE --name {signer} COPY. If \
+         none is, merge what all other memories of this signer know, compare wallets and payments with the chain and \
+         the mempool, and run: onespend signer accept --config FILE --name {signer} --epoch {epoch} --i-have-checked"
+    )]
+    EpochNotAccepted {
+        /// Which signer.
+        signer: String,
+        /// The epoch of the log when the permit was made.
+        epoch: u32,
+        /// The highest epoch that is accepted.
+        accepted: u32,
+    },
 }
 
 impl Refusal {
     /// What [`Refusal::rule`] may be.
-    pub const RULES: [&'static str; 5] =
-        ["second_payment", "other_transaction", "no_shared_coin", "lower_fence", "frozen"];
+    pub const RULES: [&'static str; 6] =
+        ["second_payment", "other_transaction", "no_shared_coin", "lower_fence", "frozen", "epoch_not_accepted"];
 
     /// The rule that is broken, as one word for counters.
     pub fn rule(&self) -> &'static str {
-        let [second_payment, other_transaction, no_shared_coin, lower_fence, frozen] = Self::RULES;
+        let [second_payment, other_transaction, no_shared_coin, lower_fence, frozen, epoch_not_accepted] = Self::RULES;
         match self {
             Self::SecondPayment { .. } => second_payment,
             Self::OtherTransaction { .. } => other_transaction,
             Self::NoSharedCoin { .. } => no_shared_coin,
             Self::LowerFence { .. } => lower_fence,
             Self::Frozen { .. } => frozen,
+            Self::EpochNotAccepted { .. } => epoch_not_accepted,
         }
     }
 }

@@ -7,58 +7,9 @@ use bitcoin::{OutPoint, Txid, consensus};
 use onespend_core::ids::{AttemptNo, Fence, InvalidName, PaymentId, PaymentKey, WalletId};
 use onespend_core::signing::SigningPermit;
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Params, Row, RowIndex, params};
 
 use super::rules::Recorded;
-
-/// The first version of the tables. Later versions are further steps; a released one never changes.
-pub(super) const TABLES: &str = "
-CREATE TABLE identity(
-    one INTEGER PRIMARY KEY CHECK(one = 1),
-    cluster_id TEXT NOT NULL,
-    network TEXT NOT NULL,
-    signer TEXT NOT NULL
-) STRICT;
-CREATE TABLE totals(
-    one INTEGER PRIMARY KEY CHECK(one = 1),
-    highest_fence INTEGER NOT NULL,
-    floor INTEGER NOT NULL,
-    frozen_position INTEGER,
-    frozen_at_ms INTEGER,
-    digest BLOB NOT NULL
-) STRICT;
-CREATE TABLE attempts(
-    id INTEGER PRIMARY KEY,
-    wallet TEXT NOT NULL,
-    payment TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    txid BLOB NOT NULL,
-    fence INTEGER NOT NULL,
-    UNIQUE(wallet, payment, number)
-) STRICT;
-CREATE TABLE spends(
-    outpoint BLOB NOT NULL,
-    attempt INTEGER NOT NULL REFERENCES attempts(id),
-    PRIMARY KEY(outpoint, attempt)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX spends_of ON spends(attempt, outpoint);
-CREATE TABLE audit(
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at_ms INTEGER NOT NULL,
-    what TEXT NOT NULL,
-    who TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    recorded INTEGER NOT NULL
-) STRICT;
-INSERT INTO totals(one, highest_fence, floor, digest) VALUES(1, 0, 0, zeroblob(32));
-";
-
-/// The second step: a random number in two tables, which change at different times. A write-ahead log of another file that
-/// SQLite replays over a copy replaces one of them only.
-pub(super) const COPY: &str = "
-ALTER TABLE identity ADD COLUMN copy BLOB NOT NULL DEFAULT x'';
-ALTER TABLE totals ADD COLUMN copy BLOB NOT NULL DEFAULT x'';
-";
 
 /// Whether both tables are of the same copy.
 pub(super) fn is_one_copy(db: &Connection) -> rusqlite::Result<bool> {
@@ -74,20 +25,42 @@ pub(super) struct Totals {
     pub(super) floor: Fence,
     /// Since when the signer is frozen, and by a permit of which position.
     pub(super) frozen: Option<(u64, Fence)>,
+    /// The accepted epoch; `None` in a format that has none yet.
+    epoch: Option<u32>,
     digest: [u8; 32],
 }
 
+impl Totals {
+    /// The accepted epoch. A format that has none gets that of its highest fence when it is brought up to date.
+    pub(super) fn accepted(&self) -> u32 {
+        self.epoch.unwrap_or_else(|| self.highest.epoch())
+    }
+}
+
 pub(super) fn totals(db: &Connection) -> rusqlite::Result<Totals> {
-    let sql = "SELECT highest_fence, floor, frozen_at_ms, frozen_position, digest FROM totals";
-    db.prepare_cached(sql)?.query_row([], |row| {
-        let frozen: (Option<i64>, Option<i64>) = (row.get(2)?, row.get(3)?);
+    // All columns: which there are depends on the format.
+    db.prepare_cached("SELECT * FROM totals")?.query_row([], |row| {
+        let frozen: (Option<i64>, Option<i64>) = (row.get("frozen_at_ms")?, row.get("frozen_position")?);
+        let epoch = match row.get("epoch") {
+            Err(rusqlite::Error::InvalidColumnName(_)) => None,
+            epoch => Some(epoch?),
+        };
         Ok(Totals {
-            highest: fence(row, 0)?,
-            floor: fence(row, 1)?,
+            highest: fence(row, "highest_fence")?,
+            floor: fence(row, "floor")?,
             frozen: frozen.0.zip(frozen.1).map(|(at, position)| (at.cast_unsigned(), Fence(position.cast_unsigned()))),
-            digest: row.get(4)?,
+            epoch,
+            digest: row.get("digest")?,
         })
     })
+}
+
+/// Makes it the accepted epoch.
+pub(super) fn accept(db: &Connection, epoch: u32) -> rusqlite::Result<()> {
+    let Totals { epoch: before, mut digest, .. } = totals(db)?;
+    mix(&mut digest, &mark_of_epoch(before.unwrap_or(0)));
+    mix(&mut digest, &mark_of_epoch(epoch));
+    db.execute("UPDATE totals SET epoch = ?1, digest = ?2", params![epoch, digest]).map(drop)
 }
 
 /// All attempts of the permit's payment.
@@ -113,38 +86,55 @@ pub(super) fn spenders(db: &Connection, permit: &SigningPermit) -> rusqlite::Res
 
 /// Adds the permit's attempt.
 pub(super) fn record(db: &Connection, permit: &SigningPermit) -> rusqlite::Result<()> {
-    let key = permit.key();
-    db.prepare_cached("INSERT INTO attempts(wallet, payment, number, txid, fence) VALUES(?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![
-            key.wallet.as_str(),
-            key.payment.as_str(),
-            permit.attempt().0,
-            permit.txid().to_byte_array(),
-            permit.fence().0.cast_signed(),
-        ])?;
-    let id = db.last_insert_rowid();
-    let mut insert = db.prepare_cached("INSERT INTO spends(outpoint, attempt) VALUES(?1, ?2)")?;
-    for input in permit.inputs() {
-        insert.execute(params![consensus::serialize(&input.outpoint), id])?;
-    }
-    count_in(db, permit.fence(), &[fingerprint(db, id)?])
+    let (key, fence) = (permit.key(), permit.fence());
+    let attempt = params![
+        key.wallet.as_str(),
+        key.payment.as_str(),
+        permit.attempt().0,
+        permit.txid().to_byte_array(),
+        fence.0.cast_signed(),
+    ];
+    let coins = permit.inputs().iter().map(|input| Ok(consensus::serialize(&input.outpoint)));
+    let change = insert(db, attempt, coins)?;
+    count_in(db, fence, fence, &change)
 }
 
 /// Gives a known attempt the permit's higher fence.
 pub(super) fn raise(db: &Connection, known: &Recorded, to: Fence) -> rusqlite::Result<()> {
-    let before = fingerprint(db, known.id)?;
-    db.prepare_cached("UPDATE attempts SET fence = ?1 WHERE id = ?2")?
-        .execute(params![to.0.cast_signed(), known.id])?;
-    count_in(db, to, &[before, fingerprint(db, known.id)?])
+    let change = set_fence(db, known.id, to)?;
+    count_in(db, to, to, &change)
 }
 
-/// Brings the totals up to date: the fence, and what comes to the digest or leaves it.
-fn count_in(db: &Connection, fence: Fence, changes: &[[u8; 32]]) -> rusqlite::Result<()> {
-    let Totals { highest, floor, mut digest, .. } = totals(db)?;
-    for change in changes {
-        mix(&mut digest, change);
+/// Adds an attempt (wallet, payment, number, txid, fence) with its coins. Returns what comes to the digest.
+pub(super) fn insert(
+    db: &Connection,
+    attempt: impl Params,
+    coins: impl Iterator<Item = rusqlite::Result<Vec<u8>>>,
+) -> rusqlite::Result<[u8; 32]> {
+    db.prepare_cached("INSERT INTO attempts(wallet, payment, number, txid, fence) VALUES(?1, ?2, ?3, ?4, ?5)")?
+        .execute(attempt)?;
+    let id = db.last_insert_rowid();
+    let mut insert = db.prepare_cached("INSERT INTO spends(outpoint, attempt) VALUES(?1, ?2)")?;
+    for coin in coins {
+        insert.execute(params![coin?, id])?;
     }
-    let (highest, floor) = (highest.max(fence), floor.max(fence));
+    fingerprint(db, id)
+}
+
+/// Gives an attempt another fence. Returns what comes to the digest and leaves it.
+pub(super) fn set_fence(db: &Connection, id: i64, to: Fence) -> rusqlite::Result<[u8; 32]> {
+    let mut change = fingerprint(db, id)?;
+    db.prepare_cached("UPDATE attempts SET fence = ?1 WHERE id = ?2")?.execute(params![to.0.cast_signed(), id])?;
+    mix(&mut change, &fingerprint(db, id)?);
+    Ok(change)
+}
+
+/// Brings the totals up to date: the highest fence, what the log must have reached, and what comes to the digest or
+/// leaves it.
+pub(super) fn count_in(db: &Connection, fence: Fence, floor: Fence, change: &[u8; 32]) -> rusqlite::Result<()> {
+    let Totals { highest, floor: before, mut digest, .. } = totals(db)?;
+    mix(&mut digest, change);
+    let (highest, floor) = (highest.max(fence), before.max(floor));
     db.prepare_cached("UPDATE totals SET highest_fence = ?1, floor = ?2, digest = ?3")?.execute(params![
         highest.0.cast_signed(),
         floor.0.cast_signed(),
@@ -163,7 +153,19 @@ pub(super) fn is_whole(db: &Connection) -> rusqlite::Result<bool> {
         mix(&mut digest, &fingerprint(db, id)?);
     }
     let totals = totals(db)?;
+    mix(&mut digest, &mark_of_epoch(totals.epoch.unwrap_or(0)));
     Ok(totals.digest == digest && totals.highest == highest && totals.floor <= highest)
+}
+
+/// What the accepted epoch is in the digest. The first one is nothing, as it was before there were epochs.
+fn mark_of_epoch(epoch: u32) -> [u8; 32] {
+    if epoch == 0 {
+        return [0; 32];
+    }
+    let mut engine = sha256::Hash::engine();
+    engine.input(b"accepted epoch");
+    engine.input(&epoch.to_be_bytes());
+    sha256::Hash::from_engine(engine).to_byte_array()
 }
 
 /// A hash of one attempt with its coins, as they are stored.
@@ -192,7 +194,7 @@ fn fingerprint(db: &Connection, id: i64) -> rusqlite::Result<[u8; 32]> {
 }
 
 /// Exclusive or: the order does not matter, and what is mixed in twice is out again.
-fn mix(digest: &mut [u8; 32], change: &[u8; 32]) {
+pub(super) fn mix(digest: &mut [u8; 32], change: &[u8; 32]) {
     digest.iter_mut().zip(change).for_each(|(byte, other)| *byte ^= other);
 }
 
@@ -212,6 +214,6 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
     })
 }
 
-fn fence(row: &Row<'_>, column: usize) -> rusqlite::Result<Fence> {
+pub(super) fn fence(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Fence> {
     row.get::<_, i64>(column).map(|number| Fence(number.cast_unsigned()))
 }

@@ -41,25 +41,37 @@ pub(super) fn judge<'a>(
     own: &'a [Recorded],
     spenders: &[(OutPoint, Recorded)],
 ) -> Result<Step<'a>, Refusal> {
-    let same = own.iter().find(|recorded| recorded.is_of(permit));
-    if let Some(known) = same {
-        if known.txid != permit.txid() {
-            return Err(Refusal::OtherTransaction {
-                key: permit.key().clone(),
-                attempt: permit.attempt(),
-                recorded: known.txid,
-                asked: permit.txid(),
-            });
-        }
-        // Signing again is always allowed, also after a later attempt of the payment (safety 14).
-        if known.fence == permit.fence() {
-            return Ok(Step::Nothing);
-        }
+    let same = recorded(permit, own)?;
+    // Signing again is always allowed, also after a later attempt of the payment (safety 14).
+    if same.is_some_and(|known| known.fence == permit.fence()) {
+        return Ok(Step::Nothing);
     }
     check_payments(permit, spenders)?;
     check_attempts(permit, own, spenders)?;
     check_fences(permit, spenders)?;
     Ok(same.map_or(Step::Record, Step::Raise))
+}
+
+/// The record of the permit's transaction. A memory that took in another one may have several under one number, of two
+/// logs: then there is always one that differs.
+fn recorded<'a>(permit: &SigningPermit, own: &'a [Recorded]) -> Result<Option<&'a Recorded>, Refusal> {
+    let asked = permit.txid();
+    let of_number = own.iter().filter(|recorded| recorded.is_of(permit));
+    let (same, other): (Vec<_>, Vec<_>) = of_number.partition(|recorded| recorded.txid == asked);
+    match other.first() {
+        Some(other) => {
+            let (key, attempt, recorded) = (permit.key().clone(), permit.attempt(), other.txid);
+            Err(Refusal::OtherTransaction { key, attempt, recorded, asked })
+        }
+        None => Ok(same.first().copied()),
+    }
+}
+
+/// Whether it may be signed beside a recorded attempt that could still confirm: it pays nobody, so nobody is paid a
+/// second time, and the log has lost that attempt, so nothing else ends a payment that is refused because of it. Of its
+/// own epoch the log has lost nothing.
+fn is_harmless(permit: &SigningPermit, recorded: &Recorded) -> bool {
+    permit.pays_only_the_wallet() && recorded.fence.epoch() < permit.fence().epoch()
 }
 
 /// An attempt of another payment that spends one of the coins must be proven dead, transaction by transaction: that
@@ -68,6 +80,7 @@ fn check_payments(permit: &SigningPermit, spenders: &[(OutPoint, Recorded)]) -> 
     let alive: Vec<_> = spenders
         .iter()
         .filter(|(_, recorded)| recorded.key != *permit.key() && !permit.dead().contains(&recorded.txid))
+        .filter(|(_, recorded)| !is_harmless(permit, recorded))
         .collect();
     let Some((outpoint, _)) = alive.first() else { return Ok(()) };
     let mut earlier: Vec<PaymentKey> = alive.iter().map(|(_, recorded)| recorded.key.clone()).collect();
@@ -80,8 +93,8 @@ fn check_payments(permit: &SigningPermit, spenders: &[(OutPoint, Recorded)]) -> 
 /// dead: that the log knows no such attempt, as after a backup was put back, proves nothing.
 fn check_attempts(permit: &SigningPermit, own: &[Recorded], spenders: &[(OutPoint, Recorded)]) -> Result<(), Refusal> {
     let shares = |recorded: &Recorded| spenders.iter().any(|(_, spender)| spender.id == recorded.id);
-    let apart = own.iter().find(|one| !one.is_of(permit) && !shares(one) && !permit.dead().contains(&one.txid));
-    let Some(apart) = apart else { return Ok(()) };
+    let mut apart = own.iter().filter(|one| !one.is_of(permit) && !shares(one) && !permit.dead().contains(&one.txid));
+    let Some(apart) = apart.find(|one| !is_harmless(permit, one)) else { return Ok(()) };
     Err(Refusal::NoSharedCoin {
         key: permit.key().clone(),
         attempt: permit.attempt(),

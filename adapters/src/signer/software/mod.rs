@@ -134,6 +134,14 @@ impl Signer for SoftwareSigner {
     fn frozen(&self) -> Option<String> {
         self.memory.as_ref()?.frozen().map(ToString::to_string)
     }
+
+    fn accepted_epoch(&self) -> Option<u32> {
+        self.memory.as_ref().map(Memory::accepted_epoch)
+    }
+
+    fn accept_epoch(&self, epoch: u32, who: &str) -> Result<(), SignerError> {
+        self.memory.as_ref().map_or(Ok(()), |memory| memory.accept(epoch, who))
+    }
 }
 
 fn sign_ecdsa(secp: &Secp256k1<All>, field: &mut psbt::Input, key: &ChildKey, sighash: &[u8; 32]) {

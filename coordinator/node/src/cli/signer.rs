@@ -1,11 +1,12 @@
 //! `onespend signer`: what a signer of this machine remembers. Works on its file, not on a cluster.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use onespend_adapters::signer::SignerError;
-use onespend_adapters::signer::memory::{self, AuditRow, Owner};
+use onespend_adapters::signer::memory::{self, AuditRow, Merged, Owner};
+use onespend_core::ids::Fence;
 use serde::Serialize;
 
 use super::exit::Exit;
@@ -43,6 +44,36 @@ pub enum Command {
         #[arg(long, required = true)]
         i_have_checked: bool,
     },
+    /// Say that a memory knows what was signed before a fence epoch, after you have looked; the node must be stopped
+    Accept {
+        #[command(flatten)]
+        which: Which,
+        /// The fence epoch, as `recovery show` prints it: the signer signs for a log of it, and of none above it
+        #[arg(long)]
+        epoch: u32,
+        /// All memories of this signer are merged into it, and its payments compared with the chain and the mempool
+        #[arg(long, required = true)]
+        i_have_checked: bool,
+    },
+    /// Add what another memory of the same signer knows, as `signer copy` makes it; the node must be stopped
+    Merge {
+        #[command(flatten)]
+        which: Which,
+        /// The other memory; it stays as it is
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The cluster that the other memory belongs to, if that is another one; then its epoch is not accepted here
+        #[arg(long, value_name = "CLUSTER")]
+        from: Option<String>,
+    },
+    /// Copy what a signer remembers into one new file, for another node; also while the node runs
+    Copy {
+        #[command(flatten)]
+        which: Which,
+        /// The new file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -62,22 +93,12 @@ impl Command {
             Self::Show(which) => output.show(&which.locate()?.look()?)?,
             Self::Log(log) => log.run(output)?,
             Self::Descriptors(which) => output.show(&which.descriptors()?)?,
-            // The flag is the operator's word, and clap demands it.
-            Self::Unfreeze { which, i_have_checked: _ } => {
-                let place = which.locate()?;
-                match memory::unfreeze(&place.file, &place.owner, &operator()).map_err(|error| refuse(&error))? {
-                    Some(position) => note(&format!("unfrozen: a log that has reached {position} is accepted")),
-                    None => note("it was not frozen; nothing was changed"),
-                }
-                output.show(&place.look()?)?;
-            }
-            Self::Adopt { which, from, i_have_checked: _ } => {
-                let place = which.locate()?;
-                let before = Owner { cluster_id: from, ..place.owner.clone() };
-                memory::adopt(&place.file, &before, &place.owner.cluster_id, &operator())
-                    .map_err(|error| refuse(&error))?;
-                output.show(&place.look()?)?;
-            }
+            // The flags are the operator's word, and clap demands them.
+            Self::Unfreeze { which, i_have_checked: _ } => output.show(&which.locate()?.unfreeze()?)?,
+            Self::Adopt { which, from, i_have_checked: _ } => output.show(&which.locate()?.adopt(from)?)?,
+            Self::Accept { which, epoch, i_have_checked: _ } => output.show(&which.locate()?.accept(epoch)?)?,
+            Self::Merge { which, file, from } => output.show(&which.locate()?.merge(&file, from)?)?,
+            Self::Copy { which, file } => output.show(&which.locate()?.copy(file)?)?,
         }
         Ok(Exit::Done)
     }
@@ -118,6 +139,51 @@ impl Which {
 }
 
 impl Place {
+    fn unfreeze(&self) -> Result<View, Failure> {
+        match memory::unfreeze(&self.file, &self.owner, &operator()).map_err(|error| refuse(&error))? {
+            Some(position) => note(&format!("unfrozen: a log that has reached {position} is accepted")),
+            None => note("it was not frozen; nothing was changed"),
+        }
+        self.look()
+    }
+
+    fn adopt(&self, from: String) -> Result<View, Failure> {
+        let before = self.of_another(from)?;
+        memory::adopt(&self.file, &before, &self.owner.cluster_id, &operator()).map_err(|error| refuse(&error))?;
+        self.look()
+    }
+
+    fn accept(&self, epoch: u32) -> Result<View, Failure> {
+        let before = self.look()?.accepted_epoch;
+        memory::accept(&self.file, &self.owner, epoch, &operator()).map_err(|error| refuse(&error))?;
+        if epoch <= before {
+            note(&format!("epoch {before} was accepted already; nothing was changed"));
+        }
+        self.look()
+    }
+
+    fn merge(&self, file: &Path, from: Option<String>) -> Result<View, Failure> {
+        let other = from.map_or_else(|| Ok(self.owner.clone()), |from| self.of_another(from))?;
+        let merged = memory::merge(&self.file, &self.owner, file, &other, &operator());
+        let Merged { added, known } = merged.map_err(|error| refuse(&error))?;
+        note(&format!("added {}; known before: {known}", many(added, "attempt", "attempts")));
+        self.look()
+    }
+
+    fn copy(self, file: PathBuf) -> Result<View, Failure> {
+        memory::copy(&self.file, &self.owner, &file).map_err(|error| refuse(&error))?;
+        Self { file, ..self }.look()
+    }
+
+    /// The same signer of the cluster that was named.
+    fn of_another(&self, from: String) -> Result<Owner, Failure> {
+        if from == self.owner.cluster_id {
+            let sentence = format!("--from names {from}, which is the cluster of the configuration");
+            return Err(Failure::usage(sentence).remedy("name the cluster that the memory comes from"));
+        }
+        Ok(Owner { cluster_id: from, ..self.owner.clone() })
+    }
+
     fn look(&self) -> Result<View, Failure> {
         let summary = memory::inspect(&self.file, &self.owner).map_err(|error| refuse(&error))?;
         Ok(View {
@@ -129,6 +195,7 @@ impl Place {
             outpoints: summary.outpoints,
             highest_fence: summary.highest_fence.map(|fence| fence.0),
             log_must_reach: summary.floor.map(|fence| fence.0),
+            accepted_epoch: summary.epoch,
             frozen: summary.frozen.is_some(),
             frozen_position: summary.frozen.map(|fence| fence.0),
             audit: summary.audit.into_iter().map(Event::from).collect(),
@@ -141,6 +208,10 @@ fn operator() -> String {
     let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|variable| std::env::var(variable).ok());
     let uid = std::fs::metadata("/proc/self").map_or_else(|_| "unknown".to_owned(), |own| own.uid().to_string());
     format!("{} (uid {uid})", name.as_deref().unwrap_or("unknown"))
+}
+
+fn many(number: u64, one: &str, many: &str) -> String {
+    counted(usize::try_from(number).unwrap_or(usize::MAX), one, many)
 }
 
 fn refuse(error: &SignerError) -> Failure {
@@ -184,13 +255,15 @@ struct View {
     highest_fence: Option<u64>,
     /// A log below it freezes the signer; null before the first record.
     log_must_reach: Option<u64>,
+    /// Nothing is signed for a log of a higher fence epoch.
+    accepted_epoch: u32,
     frozen: bool,
     /// Where the log stood that froze it.
     frozen_position: Option<u64>,
     audit: Vec<Event>,
 }
 
-/// Frozen, unfrozen or adopted. `at_unix_ms` is wall time.
+/// Frozen, unfrozen, adopted, accepted or merged. `at_unix_ms` is wall time.
 #[derive(Debug, Serialize)]
 struct Event {
     at_unix_ms: u64,
@@ -211,7 +284,12 @@ impl Event {
     fn text(&self) -> String {
         let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.at_unix_ms);
         let Self { what, who, position, recorded, .. } = self;
-        format!("{what} {} by {who}: the log at {position}, signed at {recorded}", ago(at))
+        let done = format!("{what} {} by {who}", ago(at));
+        match what.as_str() {
+            "accepted" => format!("{done}: epoch {}", Fence(*position).epoch()),
+            "merged" => format!("{done}: what was signed up to {position}, to what was up to {recorded}"),
+            _ => format!("{done}: the log at {position}, signed at {recorded}"),
+        }
     }
 }
 
@@ -227,12 +305,8 @@ impl View {
 impl Show for View {
     fn text(&self) -> String {
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-        let (attempts, outpoints) = (
-            usize::try_from(self.attempts).unwrap_or(usize::MAX),
-            usize::try_from(self.outpoints).unwrap_or(usize::MAX),
-        );
-        let signed =
-            format!("{} that spend {}", counted(attempts, "attempt", "attempts"), counted(outpoints, "coin", "coins"));
+        let attempts = many(self.attempts, "attempt", "attempts");
+        let signed = format!("{attempts} that spend {}", many(self.outpoints, "coin", "coins"));
         let card = table::card([
             ("signer", format!("{} of cluster {} on {}", self.signer, self.cluster_id, self.network)),
             ("memory", self.file.display().to_string()),
@@ -240,6 +314,7 @@ impl Show for View {
             ("remembers", signed),
             ("highest fence", number(self.highest_fence)),
             ("log must reach", number(self.log_must_reach)),
+            ("accepted epoch", self.accepted_epoch.to_string()),
         ]);
         let events = self.audit.iter().map(Event::text);
         std::iter::once(card).chain(events).collect::<Vec<_>>().join("\n")

@@ -1,4 +1,4 @@
-//! `onespend signer`: looking at what a signer remembers, and letting a frozen one sign again.
+//! `onespend signer`: looking at what a signer remembers, letting it sign again, and giving it to other nodes.
 
 use std::path::PathBuf;
 
@@ -168,10 +168,90 @@ fn a_memory_is_handed_on_to_a_restored_cluster_with_all_that_it_remembers() {
     stopped.run("adopt", &checked[..4]).code(2);
     let wrong = stopped.run("adopt", &["--name", "hot", "--from", "another", "--i-have-checked"]).code(1);
     assert!(wrong.err.contains("belongs to signer hot of cluster lost"), "{wrong:?}");
+    let itself = stopped.run("adopt", &["--name", "hot", "--from", "demo", "--i-have-checked"]).code(2);
+    assert!(itself.err.contains("--from names demo"), "{itself:?}");
 
     let shown = stopped.run("adopt", &checked).code(0).json();
     assert_eq!((&shown["cluster_id"], &shown["attempts"]), (&"demo".into(), &1.into()));
     assert_eq!((&shown["audit"][0]["what"], &shown["audit"][0]["recorded"]), (&"adopted".into(), &50.into()));
     stopped.open().check_and_record(&permit_at(40)).unwrap_err();
     assert!(Memory::open(&stopped.memory, old).is_err(), "it is nobody else's any more");
+}
+
+/// safety 30: the operator's word, where no other memory is left that knows more.
+#[test]
+fn an_operator_who_has_checked_accepts_an_epoch_and_is_written_down() {
+    let stopped = Stopped::new();
+    let accept = |epoch: &str| stopped.run("accept", &["--name", "hot", "--epoch", epoch, "--i-have-checked"]);
+    let missing = accept("1").code(1);
+    assert!(missing.err.contains("hot.db"), "{missing:?}");
+    let memory = stopped.open();
+    let used = accept("1").code(1);
+    assert!(used.err.contains("in use by another process") && used.err.contains("stop the node"), "{used:?}");
+    drop(memory);
+    stopped.run("accept", &["--name", "hot", "--epoch", "1"]).code(2);
+    stopped.run("accept", &["--name", "hot", "--i-have-checked"]).code(2);
+    let above = accept("65536").code(1);
+    assert!(above.err.contains("the last one is 65535"), "{above:?}");
+    assert_eq!(stopped.run("show", &["--name", "hot"]).code(0).json()["accepted_epoch"], 0);
+
+    let shown = accept("2").code(0).json();
+    let event = &shown["audit"][0];
+    assert_eq!((&shown["accepted_epoch"], &event["what"]), (&2.into(), &"accepted".into()));
+    assert!(event["who"].as_str().unwrap().starts_with("alice (uid "), "{event}");
+    let again = accept("1").code(0);
+    assert!(again.err.contains("epoch 2 was accepted already; nothing was changed"), "{again:?}");
+    assert_eq!(again.json()["accepted_epoch"], 2);
+    let config = stopped.config.to_str().unwrap();
+    let table = with_environment(&[], &["signer", "show", "--config", config, "--name", "hot"]).code(0).out;
+    let line = table.lines().find(|line| line.starts_with("accepted epoch")).unwrap();
+    assert_eq!(line.split_whitespace().last(), Some("2"), "{table}");
+    assert!(table.contains("by alice (uid ") && table.contains(": epoch 2"), "{table}");
+    assert_eq!(stopped.open().accepted_epoch(), 2);
+}
+
+/// safety 8: from a node that runs, to one that joined after the recovery and knows nothing.
+#[test]
+fn a_stopped_node_takes_in_a_copy_of_what_another_ones_signer_remembers() {
+    let (theirs, ours) = (Stopped::new(), Stopped::new());
+    let memory = theirs.open();
+    memory.check_and_record(&permit_at(50)).unwrap();
+    memory.accept(2, "alice").unwrap();
+    let copy = theirs.memory.with_file_name("copy.db");
+    let file = copy.to_str().unwrap();
+    let made = theirs.run("copy", &["--name", "hot", file]).code(0).json();
+    assert_eq!((&made["file"], &made["attempts"], &made["accepted_epoch"]), (&file.into(), &1.into(), &2.into()));
+    let twice = theirs.run("copy", &["--name", "hot", file]).code(1);
+    assert!(twice.err.contains("copy.db") && twice.err.contains("is there already"), "{twice:?}");
+
+    let merged = ours.run("merge", &["--name", "hot", file]).code(0);
+    assert!(merged.err.contains("added 1 attempt; known before: 0"), "{merged:?}");
+    let shown = merged.json();
+    assert_eq!((&shown["attempts"], &shown["accepted_epoch"]), (&1.into(), &2.into()));
+    let event = &shown["audit"][0];
+    assert_eq!((&event["what"], &event["position"], &event["recorded"]), (&"merged".into(), &50.into(), &0.into()));
+    assert!(event["who"].as_str().unwrap().starts_with("alice (uid "), "{event}");
+    let again = ours.run("merge", &["--name", "hot", file]).code(0);
+    assert!(again.err.contains("added 0 attempts; known before: 1"), "{again:?}");
+    ours.open().check_and_record(&permit_at(40)).unwrap_err();
+}
+
+/// After a restore: each memory of the lost cluster that is left may know something of its own.
+#[test]
+fn the_memory_of_another_cluster_is_merged_where_it_is_named() {
+    let (theirs, ours) = (Stopped::new(), Stopped::new());
+    let lost = Owner { cluster_id: "lost".to_owned(), network: Network::Regtest, signer: "hot".to_owned() };
+    let memory = Memory::open(&theirs.memory, lost).unwrap();
+    memory.check_and_record(&permit_at(50)).unwrap();
+    memory.accept(2, "alice").unwrap();
+    drop(memory);
+    let file = theirs.memory.to_str().unwrap();
+    let foreign = ours.run("merge", &["--name", "hot", file]).code(1);
+    assert!(foreign.err.contains("belongs to signer hot of cluster lost"), "{foreign:?}");
+    let itself = ours.run("merge", &["--name", "hot", file, "--from", "demo"]).code(2);
+    assert!(itself.err.contains("--from names demo"), "{itself:?}");
+    assert!(!ours.memory.exists());
+    let shown = ours.run("merge", &["--name", "hot", file, "--from", "lost"]).code(0).json();
+    let told = (&shown["cluster_id"], &shown["attempts"], &shown["accepted_epoch"]);
+    assert_eq!(told, (&"demo".into(), &1.into(), &0.into()), "an epoch of the lost cluster is not one of this one");
 }
