@@ -302,8 +302,14 @@ async fn mutual_tls_accepts_any_address_and_only_the_clusters_certificates() {
 
     let wrong_authority = mock::Pki::new().client();
     let client = Client::connect(config(&[&node]).with_tls(wrong_authority)).unwrap();
-    let error = client.with_deadline(Duration::from_millis(300)).reserve_utxos(reserve()).await.unwrap_err();
-    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    // The deadline may cut a handshake off, of which nobody can say that nothing was sent.
+    for asked in 1.. {
+        let error = client.with_deadline(Duration::from_millis(300)).reserve_utxos(reserve()).await.unwrap_err();
+        if matches!(error, ClientError::Unreachable { .. }) {
+            break;
+        }
+        assert!(asked < 10, "{error}");
+    }
     assert_eq!(node.seen().len(), 1);
 }
 

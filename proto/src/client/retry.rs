@@ -15,6 +15,9 @@ use super::nodes::{NodeIndex, Nodes};
 use super::stats::{Counters, count};
 use crate::LEADER_METADATA_KEY;
 
+/// A try with less time than this would hardly reach a node, and without an answer it makes a call's outcome unknown.
+const SHORTEST_TRY: Duration = Duration::from_millis(5);
+
 /// How long a call and each of its tries may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -72,6 +75,9 @@ where
             return Err(course.give_up(request_id));
         }
         tokio::time::sleep(pause).await;
+        if Instant::now() + SHORTEST_TRY >= course.deadline {
+            return Err(course.give_up(request_id));
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub const MAY_ASK_THE_WALL_CLOCK: [(&str, &str); 17] = [
     ("coordinator/node/src/pki.rs", "how long a new certificate is good"),
     ("adapters/src/failpoints.rs", "a clock that is wrong on demand"),
     ("adapters/src/signer/audit.rs", "when something was signed, for people to read"),
-    ("adapters/src/signer/memory/mod.rs", "when something was noted, for people to read"),
+    ("adapters/src/signer/memory/operator.rs", "when something was noted, for people to read"),
     ("adapters/src/chain/fake/ledger.rs", "the time of a block that a test makes up"),
     ("testnet/src/chaos/caller/expiry.rs", "what a caller asks for who names a time"),
     ("testnet/src/seed.rs", "a seed that nobody has named"),
