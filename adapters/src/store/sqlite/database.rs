@@ -21,6 +21,8 @@ const WAL_LIMIT_BYTES: u32 = 64 << 20;
 /// The header of a database file, and how it begins.
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8] = b"SQLite format 3\0";
+/// SQLite's word for how it keeps text where nothing else is asked for, as we do.
+const ENCODING: &str = "UTF-8";
 
 const IDENTITY_TABLE: &str = "CREATE TABLE identity(
     one INTEGER PRIMARY KEY CHECK(one = 1),
@@ -132,8 +134,9 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Ours, not newer, not damaged, and with no table, constraint or trigger that is not ours: the file may come from another
-/// machine, and what it holds decides what our statements do. Changes nothing.
+/// Ours, not newer, not damaged, in our encoding of text (SQLite reads rows of one database into another of the same alone),
+/// and with no table, constraint or trigger that is not ours: the file may come from another machine, and what it holds
+/// decides what our statements do. Changes nothing.
 pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(), StoreError> {
     let failed = StoreError::sqlite(path);
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
@@ -147,6 +150,10 @@ pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(),
             found: u32::try_from(version).unwrap_or(u32::MAX),
             supported: u32::try_from(schema.version()).unwrap_or(u32::MAX),
         });
+    }
+    let encoding: String = db.pragma_query_value(None, "encoding", |row| row.get(0)).map_err(&failed)?;
+    if encoding != ENCODING {
+        return Err(StoreError::corrupt(path, format!("its text is in {encoding}, not in {ENCODING}")));
     }
     let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
     if verdict != "ok" {
