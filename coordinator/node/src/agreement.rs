@@ -1,9 +1,9 @@
 //! Compares this node with the others, all the time.
 //!
 //! Replicas that applied the same entries must have the same state (safety 31): the node that most others contradict
-//! stops serving, and where as many differ as agree, all of these say so. A bitcoind that is cut off from the network is at
-//! its own tip, so how far the others' are is what tells. A leader whose bitcoind is worse than another's hands over, and
-//! one whose members all can do more raises the feature level.
+//! stops serving, and where as many differ as agree, all of these take no spends and sign nothing. A bitcoind that is
+//! cut off from the network is at its own tip, so how far the others' are is what tells. A leader whose bitcoind is
+//! worse than another's hands over, and one whose members all can do more raises the feature level.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ pub struct Quarantine {
     alarms: Arc<Alarms>,
     /// Outlives the process: the state cannot heal by itself.
     mark: DifferingMark,
-    /// Whether there was a tie in the last round.
-    tied: bool,
+    /// The index of the tie that was found last, as long as nothing has decided it.
+    tie: Option<u64>,
 }
 
 impl Quarantine {
@@ -53,30 +53,37 @@ impl Quarantine {
             alarms.raise(MISMATCH, &why);
             raft.abstain(Abstention::Differs);
         }
-        Self { alarms: Arc::clone(alarms), mark, tied: false }
+        Self { alarms: Arc::clone(alarms), mark, tie: None }
     }
 
-    /// Acts on what this node's hashes and those of the others say.
-    fn judge(&mut self, raft: &RaftNode, ours: &[HashAt], theirs: &[Vec<HashAt>]) {
+    /// Acts on what this node's hashes and those of the others say. `alone` if there are no others.
+    fn judge(&mut self, raft: &RaftNode, ours: &[HashAt], theirs: &[Vec<HashAt>], alone: bool) {
         if let Some(index) = outvoted(ours, theirs) {
             self.begin(raft, index);
         }
-        self.hear_of_tie(tied(ours, theirs));
+        self.hear_of_tie(tied(ours, theirs), |since| alone || decided(ours, theirs, since));
     }
 
-    /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Nothing
-    /// else is done: both sides of it stay, for one of them is right.
-    fn hear_of_tie(&mut self, tie: Option<u64>) {
-        let Some(index) = tie.filter(|_| !self.alarms.stands(MISMATCH)) else {
-            self.tied = false;
-            self.alarms.clear(UNDECIDED);
-            return;
-        };
-        if self.tied {
-            let message = format!("as many nodes contradict this node's state at log index {index} as agree with it");
-            self.alarms.raise(UNDECIDED, &message);
+    /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Then it
+    /// stands until it is `decided`, and not only until nobody contradicts, who may just be silent.
+    ///
+    /// Both sides of it stay where they are: one of them is right, and nobody knows which. So to hand the lead over
+    /// from one to the other would help nobody.
+    fn hear_of_tie(&mut self, tie: Option<u64>, decided: impl Fn(u64) -> bool) {
+        let before = self.tie.filter(|_| !self.alarms.stands(MISMATCH));
+        match (before, tie) {
+            (Some(_), Some(index)) => {
+                let message =
+                    format!("as many nodes contradict this node's state at log index {index} as agree with it");
+                self.alarms.raise(UNDECIDED, &message);
+                self.tie = Some(index);
+            }
+            (Some(since), None) if self.alarms.stands(UNDECIDED) && !decided(since) => {}
+            (_, tie) => {
+                self.tie = tie;
+                self.alarms.clear(UNDECIDED);
+            }
         }
-        self.tied = true;
     }
 
     fn begin(&self, raft: &RaftNode, index: u64) {
@@ -128,7 +135,8 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         feature_level::consider(&replica, &reports).await;
         finish_change(&replica).await;
         let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
-        quarantine.judge(replica.raft(), &replica.hashes(), &theirs);
+        let alone = replica.status().others().is_empty();
+        quarantine.judge(replica.raft(), &replica.hashes(), &theirs, alone);
         hand_over.consider(&reports).await;
         let needed = replica.raft().abstains() && replica.status().leader.is_none();
         leaderless = if needed { leaderless + 1 } else { 0 };
@@ -175,6 +183,12 @@ fn tied(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     let mut counted = ours.iter().map(|own| (own.index.0, votes(own, theirs)));
     let (index, (agree, differ)) = counted.find(|(_, (_, differ))| *differ > 0)?;
     (differ == agree).then_some(index)
+}
+
+/// Whether another node holds a hash of ours that is at least as new as that index, and more do than contradict it.
+fn decided(ours: &[HashAt], theirs: &[Vec<HashAt>], since: u64) -> bool {
+    let since_then = ours.iter().filter(|own| own.index.0 >= since);
+    since_then.map(|own| votes(own, theirs)).any(|(agree, differ)| agree > 1 && agree > differ)
 }
 
 /// How many nodes hold this hash of ours, this node included, and how many have another one at its index.
@@ -251,27 +265,47 @@ mod tests {
         assert_eq!(tied(&ours, &[]), None);
     }
 
-    /// It stops nothing, and ends when it is decided; a node that is outvoted needs no second alarm.
+    /// safety 31: that nobody contradicts a state for a moment does not make it right.
     #[test]
-    fn a_tie_is_told_once_it_has_lasted() {
+    fn a_tie_is_decided_by_who_agrees_and_not_by_who_is_silent() {
+        let ours = [at(300, 1), at(256, 1), at(128, 1)];
+        let decided = |theirs: &[Vec<HashAt>]| decided(&ours, theirs, 256);
+        assert!(decided(&[vec![at(300, 1)]]));
+        assert!(decided(&[vec![at(300, 1)], vec![at(300, 2)]]), "most agree");
+        assert!(decided(&[vec![at(301, 1), at(256, 1)]]), "under load they meet at the multiples");
+        assert!(!decided(&[]), "nobody answers");
+        assert!(!decided(&[vec![at(301, 2)]]), "nothing to compare");
+        assert!(!decided(&[vec![at(301, 2), at(128, 1)]]), "they agreed before");
+        assert!(!decided(&[vec![at(300, 2)], vec![at(300, 2)], vec![at(300, 1)]]), "two against two");
+    }
+
+    /// safety 31: while it lasts the node takes no spends. A node that is outvoted needs no second alarm.
+    #[test]
+    fn a_tie_is_told_once_it_has_lasted_and_until_it_is_decided() {
         let (folder, alarms) = (tempfile::tempdir().unwrap(), Arc::new(Alarms::default()));
         let mark = DifferingMark::of(folder.path());
-        let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, tied: false };
-        quarantine.hear_of_tie(Some(300));
+        let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, tie: None };
+        quarantine.hear_of_tie(Some(300), |_| false);
         assert!(!alarms.stands(UNDECIDED), "one round");
-        quarantine.hear_of_tie(None);
-        quarantine.hear_of_tie(Some(301));
+        quarantine.hear_of_tie(None, |_| false);
+        quarantine.hear_of_tie(Some(301), |_| false);
         assert!(!alarms.stands(UNDECIDED), "another one");
-        quarantine.hear_of_tie(Some(301));
+        quarantine.hear_of_tie(Some(301), |_| false);
         assert!(alarms.current()[0].message.contains("301"), "{:?}", alarms.current());
-        assert!(alarms.stands(UNDECIDED) && alarms.stopping().is_none());
-        quarantine.hear_of_tie(None);
+        assert_eq!(alarms.stopping(), Some(UNDECIDED));
+        quarantine.hear_of_tie(None, |_| false);
+        assert!(alarms.stands(UNDECIDED), "whoever contradicts is silent");
+        quarantine.hear_of_tie(Some(305), |_| false);
+        quarantine.hear_of_tie(None, |since| since == 305);
         assert!(!alarms.stands(UNDECIDED), "decided");
 
+        quarantine.hear_of_tie(Some(306), |_| false);
+        quarantine.hear_of_tie(Some(306), |_| false);
         alarms.raise(MISMATCH, "outvoted");
-        quarantine.hear_of_tie(Some(302));
-        quarantine.hear_of_tie(Some(302));
-        assert!(!alarms.stands(UNDECIDED));
+        for _ in 0..3 {
+            quarantine.hear_of_tie(Some(306), |_| false);
+            assert!(!alarms.stands(UNDECIDED));
+        }
         assert_eq!(alarms.stopping(), Some(MISMATCH));
     }
 }
