@@ -20,7 +20,7 @@ use crate::feature_level;
 use crate::handover::HandOver;
 use crate::health::Beat;
 use crate::peers::{self, Fork, Peers, Report};
-use crate::raft::{Abstention, HashAt, RaftNode};
+use crate::raft::{Abstention, HashAt, RaftNode, RaftStatus};
 use crate::replica::Replica;
 use crate::room::Room;
 use crate::runtime;
@@ -56,12 +56,15 @@ impl Quarantine {
         Self { alarms: Arc::clone(alarms), mark, tie: None }
     }
 
-    /// Acts on what this node's hashes and those of the others say. `alone` if there are no others.
-    fn judge(&mut self, raft: &RaftNode, ours: &[HashAt], theirs: &[Vec<HashAt>], alone: bool) {
-        if let Some(index) = outvoted(ours, theirs) {
-            self.begin(raft, index);
+    /// Acts on what this node's hashes and those of the other voters say.
+    fn judge(&mut self, replica: &Replica, reports: &[Report]) {
+        let status = replica.status();
+        let (ours, theirs) = (replica.hashes(), of_voters(&status, reports));
+        let alone = status.voters().all(|id| id == status.node_id);
+        if let Some(index) = outvoted(&ours, &theirs) {
+            self.begin(replica.raft(), index);
         }
-        self.hear_of_tie(tied(ours, theirs), |since| alone || decided(ours, theirs, since));
+        self.hear_of_tie(tied(&ours, &theirs), |since| alone || decided(&ours, &theirs, since));
     }
 
     /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Then it
@@ -134,9 +137,7 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         room.hear(&replica.status(), &reports);
         feature_level::consider(&replica, &reports).await;
         finish_change(&replica).await;
-        let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
-        let alone = replica.status().others().is_empty();
-        quarantine.judge(replica.raft(), &replica.hashes(), &theirs, alone);
+        quarantine.judge(&replica, &reports);
         hand_over.consider(&reports).await;
         let needed = replica.raft().abstains() && replica.status().leader.is_none();
         leaderless = if needed { leaderless + 1 } else { 0 };
@@ -167,6 +168,12 @@ fn contradicted(reports: &[Report], contradicts: impl Fn(Fork) -> Option<BlockRe
     let following = reports.iter().filter(follows).count();
     // The lowest: it is there for as long as any of them is.
     blocks.iter().min_by_key(|block| block.height).copied().filter(|_| blocks.len() > following + 1)
+}
+
+/// The hashes of the other voters. A learner has what its leader gave it, right or wrong, so it has no say.
+fn of_voters(status: &RaftStatus, reports: &[Report]) -> Vec<Vec<HashAt>> {
+    let votes = |report: &&Report| status.voters().any(|id| id == report.node_id);
+    reports.iter().filter(votes).map(|report| report.hashes.clone()).collect()
 }
 
 /// The newest index at which more nodes contradict our hash than hold it, this node included.
@@ -208,6 +215,7 @@ mod tests {
     use onespend_core::ids::{Height, LogIndex};
 
     use super::*;
+    use crate::raft::{Addresses, MemberStatus, Role};
 
     fn at(index: u64, byte: u8) -> HashAt {
         HashAt { index: LogIndex(index), hash: [byte; 32] }
@@ -239,6 +247,40 @@ mod tests {
     #[test]
     fn the_node_that_all_others_contradict_is_outvoted() {
         assert_eq!(outvoted(&[at(128, 1)], &[vec![at(128, 2)], vec![at(128, 2)]]), Some(128));
+    }
+
+    /// safety 31: one that is added while one of three is down would decide between the two others, and always for the
+    /// leader that gave it its state.
+    #[test]
+    fn a_learner_does_not_say_which_of_two_states_is_right() {
+        let report = |node_id, hash| Report { node_id, hashes: vec![at(300, hash)], ..Report::default() };
+        let member = |node_id| MemberStatus {
+            node_id,
+            addresses: Addresses::default(),
+            voter: node_id < 4,
+            matched: None,
+            last_contact: None,
+        };
+        let status = RaftStatus {
+            node_id: 1,
+            role: Role::Replica,
+            term: 2,
+            leader: Some(2),
+            quorum_acked: None,
+            own_term_applied: true,
+            last_log: Some(300),
+            committed: Some(300),
+            applied: Some(300),
+            snapshot: None,
+            purged: None,
+            joint: false,
+            members: (1..=5).map(member).collect(),
+        };
+        let (ours, reports) = ([at(300, 1)], [report(2, 2), report(4, 2), report(5, 2)]);
+        let all: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
+        assert_eq!(outvoted(&ours, &all), Some(300));
+        let theirs = of_voters(&status, &reports);
+        assert_eq!((outvoted(&ours, &theirs), tied(&ours, &theirs)), (None, Some(300)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use onespend_proto::{reason, v1};
 use onespend_testnet::health;
 use onespend_testnet::hot::WALLET;
 
+use crate::membership::{NEW, absent};
 use crate::scene::{NODES, PATIENCE, Scene, eventually, fresh_id, need, payment, release, reserve};
 
 const ALARM: &str = "STATE_HASH_MISMATCH";
@@ -94,6 +95,8 @@ async fn takes_no_spends(scene: &mut Scene, order: &v1::CreatePaymentRequest, ke
     assert!(refused.is(reason::ALARM) && refused.to_string().contains(UNDECIDED), "{refused}");
     let refused = client.reserve_utxos(reserve(10_000)).await.unwrap_err();
     assert!(refused.is(reason::ALARM), "{refused}");
+    let refused = scene.operator().add_learner(absent(NEW)).await.unwrap_err();
+    assert!(refused.is(reason::ALARM), "a node that comes in would decide for the leader: {refused}");
     client.release_reservation(release(kept)).await.unwrap();
     let height = async || {
         let tip = client.get_tip(v1::GetTipRequest::default()).await.map_err(|error| error.to_string())?.tip;

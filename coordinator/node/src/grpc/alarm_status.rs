@@ -33,6 +33,12 @@ pub(super) fn no_spends(alarm: &str) -> Status {
     refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
 }
 
+/// No node is taken in, or given a vote, for an alarm about the leader's state: nothing was changed.
+pub(super) fn no_new_members(alarm: &str) -> Status {
+    let message = format!("the leader takes no node in while its alarm {alarm} stands: its state may be wrong");
+    refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
+}
+
 /// Too little room on disks for new orders: not on this leader's, or not on a quorum's.
 fn storage_low() -> Status {
     let mut details = ErrorDetails::new();

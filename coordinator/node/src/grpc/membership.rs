@@ -8,7 +8,8 @@ use tonic::Status;
 
 use super::api::{Api, Call};
 use super::fields::Fields;
-use super::{get_status, status};
+use super::{alarm_status, get_status, status};
+use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::config::HostPort;
 use crate::identity::MAX_NODE_ID;
 use crate::raft::{Addresses, MembershipError};
@@ -19,6 +20,7 @@ pub(super) async fn add_learner(
     message: v1::AddLearnerRequest,
 ) -> Result<v1::AddLearnerResponse, Status> {
     let (node, addresses) = parse_add(&message)?;
+    demand_state_beyond_doubt(&api)?;
     let changed = api.replica.raft().add_learner(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::AddLearnerResponse { members, applied_index, term })
@@ -30,6 +32,7 @@ pub(super) async fn promote_learner(
     message: v1::PromoteLearnerRequest,
 ) -> Result<v1::PromoteLearnerResponse, Status> {
     let node = parse_promote(&message)?;
+    demand_state_beyond_doubt(&api)?;
     let changed = api.replica.raft().promote_learner(node, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::PromoteLearnerResponse { members, applied_index, term })
@@ -55,6 +58,14 @@ pub(super) async fn move_node(
     let changed = api.replica.raft().move_node(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::MoveNodeResponse { members, applied_index, term })
+}
+
+/// A node that comes in gets the state of this leader, right or wrong, and with its vote it would count as one more that
+/// has it: the right side of two could be outvoted by that, for ever (safety 31).
+fn demand_state_beyond_doubt(api: &Api) -> Result<(), Status> {
+    let doubt = [UNDECIDED, MISMATCH].into_iter().find(|code| api.alarms.stands(code));
+    // Another node may lead, and have no doubt.
+    doubt.filter(|_| api.replica.raft().leads()).map_or(Ok(()), |alarm| Err(alarm_status::no_new_members(alarm)))
 }
 
 /// The members, the applied index and the term after a change, or why there was none.
@@ -114,3 +125,7 @@ fn node_id(fields: &mut Fields, id: u64) -> Option<u64> {
 fn address(fields: &mut Fields, field: &str, text: &str) -> Option<String> {
     text.parse::<HostPort>().map(|address| address.to_string()).map_err(|why| fields.fault(field, why)).ok()
 }
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;
