@@ -59,6 +59,11 @@ impl Alarms {
         self.0.borrow().keys().copied().find(|code| stops_spends(code))
     }
 
+    /// The code of one by which this node's state is wrong or may be wrong, as the other nodes' states say (safety 31).
+    pub fn doubt(&self) -> Option<&'static str> {
+        [MISMATCH, UNDECIDED].into_iter().find(|&code| self.stands(code))
+    }
+
     /// Whether one stands under which this node permits nothing and has nothing signed (safety 30, 31).
     pub fn stop_signing(&self) -> bool {
         SIGN_NOTHING.into_iter().any(|code| self.stands(code))
@@ -105,6 +110,7 @@ mod tests {
             let alarms = Alarms::default();
             alarms.raise(code, "on purpose");
             assert_eq!(alarms.stopping().is_some(), code != REORGANISED, "{code}");
+            assert_eq!(alarms.doubt().is_some(), [MISMATCH, UNDECIDED].contains(&code), "{code}");
             assert_eq!(alarms.stop_signing(), [MISMATCH, UNDECIDED, RESTORED].contains(&code), "{code}");
         }
     }

@@ -9,7 +9,6 @@ use tonic::Status;
 use super::api::{Api, Call};
 use super::fields::Fields;
 use super::{alarm_status, get_status, status};
-use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::config::HostPort;
 use crate::identity::MAX_NODE_ID;
 use crate::raft::{Addresses, MembershipError};
@@ -63,9 +62,9 @@ pub(super) async fn move_node(
 /// A node that comes in gets the state of this leader, right or wrong, and with its vote it would count as one more that
 /// has it: the right side of two could be outvoted by that, for ever (safety 31).
 fn demand_state_beyond_doubt(api: &Api) -> Result<(), Status> {
-    let doubt = [UNDECIDED, MISMATCH].into_iter().find(|code| api.alarms.stands(code));
     // Another node may lead, and have no doubt.
-    doubt.filter(|_| api.replica.raft().leads()).map_or(Ok(()), |alarm| Err(alarm_status::no_new_members(alarm)))
+    let doubt = api.alarms.doubt().filter(|_| api.replica.raft().leads());
+    doubt.map_or(Ok(()), |alarm| Err(alarm_status::no_new_members(alarm)))
 }
 
 /// The members, the applied index and the term after a change, or why there was none.

@@ -8,6 +8,7 @@ use onespend_proto::v1::ErrorReason;
 use tempfile::TempDir;
 
 use super::*;
+use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::grpc::details::is_for;
 use crate::specimen;
 
