@@ -139,14 +139,19 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         finish_change(&replica).await;
         quarantine.judge(&replica, &reports);
         hand_over.consider(&reports).await;
-        let needed = replica.raft().abstains() && replica.status().leader.is_none();
-        leaderless = if needed { leaderless + 1 } else { 0 };
+        leaderless = if may_be_needed(&replica) { leaderless + 1 } else { 0 };
         if leaderless > 1 {
             warn!("nobody leads: this node stands for election although it abstains, for its log may be the furthest");
             replica.raft().stand_once().await;
         }
     }
     beat.finish();
+}
+
+/// Whether nobody leads, and this node might be the only one that can, although it abstains. One that stops is none:
+/// it is gone before it could be of use.
+fn may_be_needed(replica: &Replica) -> bool {
+    replica.raft().abstains() && !replica.stops() && replica.status().leader.is_none()
 }
 
 /// A leader that died in the middle of a change of the voters left it half done.
@@ -216,6 +221,7 @@ mod tests {
 
     use super::*;
     use crate::raft::{Addresses, MemberStatus, Role};
+    use crate::specimen;
 
     fn at(index: u64, byte: u8) -> HashAt {
         HashAt { index: LogIndex(index), hash: [byte; 32] }
@@ -241,6 +247,24 @@ mod tests {
         assert_eq!(judged(&[forked(8), forked(8), forked(7), following()]), Some(block(7)));
         assert_eq!(judged(&[forked(9), forked(9)]), None, "of a branch that the log has left");
         assert_eq!(judged(&[Report::default(), Report::default()]), None, "they cannot say");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_drained_node_stands_where_nobody_leads_and_one_that_stops_does_not() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let replica = specimen::waiting(&folder).await;
+        assert!(!may_be_needed(&replica), "it stands anyhow");
+        replica.set_drained(true);
+        assert!(may_be_needed(&replica));
+        replica.drain();
+        assert!(replica.raft().abstains() && !may_be_needed(&replica));
+        replica.set_drained(false);
+        assert!(replica.raft().abstains() && !may_be_needed(&replica));
+
+        let folder = tempfile::TempDir::new().unwrap();
+        let leader = specimen::leader(&folder).await;
+        leader.drain();
+        assert!(leader.raft().leads() && !may_be_needed(&leader), "alone, it leads to its end");
     }
 
     /// safety 31.

@@ -6,6 +6,8 @@
 //! defects), or a signer that has not accepted the log, hands over, once, and then not for a while. Where no other
 //! voter is fit either it stays, and refuses new spends only: releases and reads need none.
 
+mod planned;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,18 +20,16 @@ use crate::checks::Checks;
 use crate::health;
 use crate::leader::sign::NOT_ACCEPTED;
 use crate::metrics::{self, HandOverReason};
-use crate::peers::{Fork, Peers, Report};
+use crate::peers::{Fork, Report};
 use crate::raft::{LeaderHint, RaftStatus, TransferError};
 use crate::replica::Replica;
 use crate::room::{DISK_LOW, Room};
 
+pub use planned::{abstains, before_the_end, drain, preferred, while_it_ends};
+
 /// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
 /// why it hands over.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Longest hand-over before the end: requests under way need the rest of the time.
-const BEFORE_THE_END: Duration = Duration::from_secs(2);
-/// How long the others are asked for their bitcoinds where the lead goes anyhow: they answer within milliseconds.
-const ASK_WITHIN: Duration = Duration::from_millis(200);
 
 /// Gives up the lead when this node is not fit for it and another one is.
 pub struct HandOver {
@@ -81,6 +81,10 @@ impl HandOver {
 
     /// To be called every few seconds, with what the others say of themselves now.
     pub async fn consider(&mut self, reports: &[Report]) {
+        // The end hands over by itself; two at once would be in each other's way.
+        if self.replica.stops() {
+            return;
+        }
         let leads = self.replica.leader_term().is_some();
         if leads && self.replica.raft().abstains() {
             return self.hand_on(reports).await;
@@ -115,7 +119,7 @@ impl HandOver {
     /// what most others have.
     async fn hand_on(&self, reports: &[Report]) {
         let status = self.replica.status();
-        let to = planned(&status, reports);
+        let to = willing(&status, reports);
         if to.is_empty() {
             return;
         }
@@ -202,7 +206,7 @@ fn on_the_other_branch(status: &RaftStatus, reports: &[Report], contradicts: imp
 }
 
 /// Where the lead goes anyhow: the best, and then those that would take it whatever their bitcoinds and checks do.
-fn planned(status: &RaftStatus, reports: &[Report]) -> Vec<u64> {
+fn willing(status: &RaftStatus, reports: &[Report]) -> Vec<u64> {
     let mut all = best(status, reports);
     let others = ranked(status, reports, |report| !report.abstains && !all.contains(&report.node_id));
     all.extend(others);
@@ -215,87 +219,6 @@ fn ranked(status: &RaftStatus, reports: &[Report], fits: impl Fn(&Report) -> boo
     let mut ranked: Vec<_> = others.filter(|member| fits(member.node_id)).collect();
     ranked.sort_by_key(|member| (Reverse(member.matched), member.node_id));
     ranked.into_iter().map(|member| member.node_id).collect()
-}
-
-/// Whom planned work hands over to: the voters that would take the lead, asked now, those whose bitcoind is in sync
-/// first.
-pub async fn preferred(replica: &Replica, peers: &Peers) -> Vec<u64> {
-    let status = replica.status();
-    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
-    planned(&status, &reports)
-}
-
-/// Whether another member says that it stands for no election; one that does not answer may.
-pub async fn abstains(replica: &Replica, peers: &Peers, node_id: u64) -> bool {
-    let mut others = replica.status().others();
-    others.retain(|member| member.node_id == node_id);
-    peers.reports(&others, ASK_WITHIN).await.iter().any(|report| report.abstains)
-}
-
-/// Takes this node out of rotation because an operator says so, and gives up the lead if it has it. Requests go on.
-///
-/// # Errors
-/// [`TransferError`]: nobody else would lead. Then the node is in rotation as before.
-pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Result<(), TransferError> {
-    if replica.is_drained() && !replica.raft().leads() {
-        return Ok(());
-    }
-    let status = replica.status();
-    let votes = status.voters().any(|id| id == status.node_id);
-    let next = preferred(replica, peers).await;
-    if votes && next.is_empty() {
-        return Err(TransferError::NoSuchVoter);
-    }
-    let mut undo = Undo(Some(replica));
-    replica.set_drained(true);
-    if replica.raft().leads() {
-        match hand_to(replica, &next, deadline).await {
-            Ok(leader) => {
-                metrics::handed_over(HandOverReason::Operator);
-                info!(leader = leader.node_id, "leadership handed over: this node is drained");
-            }
-            // Somebody else took over meanwhile.
-            Err(_) if !replica.raft().leads() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    undo.0 = None;
-    Ok(())
-}
-
-/// Puts a node back into rotation whose drain was given up, or whose caller went away meanwhile.
-struct Undo<'a>(Option<&'a Replica>);
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if let Some(replica) = self.0 {
-            replica.set_drained(false);
-        }
-    }
-}
-
-/// Hands over because this node stops.
-pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) {
-    if replica.leader_term().is_none() {
-        return;
-    }
-    let deadline = Instant::now() + (within / 2).min(BEFORE_THE_END);
-    let status = replica.status();
-    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
-    let to = planned(&status, &reports);
-    // One that is drained would refuse, and nobody be asked any more.
-    let handed = if to.is_empty() && !reports.iter().any(|report| report.abstains) {
-        replica.transfer(None, deadline).await
-    } else {
-        hand_to(replica, &to, deadline).await
-    };
-    match handed {
-        Ok(leader) => {
-            metrics::handed_over(HandOverReason::Stop);
-            info!(leader = leader.node_id, "leadership handed over");
-        }
-        Err(error) => warn!(%error, "leadership could not be handed over; the others elect a leader"),
-    }
 }
 
 #[cfg(test)]
@@ -356,9 +279,9 @@ mod tests {
         let drained = |node_id| Report { abstains: true, ..report(node_id, Some(5)) };
         assert_eq!(best(&status(), &[report(2, Some(5)), drained(3)]), [2]);
         let reports = [report(2, None), drained(3)];
-        assert_eq!((best(&status(), &reports), planned(&status(), &reports)), (vec![], vec![2]));
-        assert_eq!(planned(&status(), &[drained(2), drained(3), report(4, None)]), [0; 0]);
-        assert_eq!(planned(&status(), &[report(2, Some(5)), report(3, None)]), [2, 3], "the fit one first");
+        assert_eq!((best(&status(), &reports), willing(&status(), &reports)), (vec![], vec![2]));
+        assert_eq!(willing(&status(), &[drained(2), drained(3), report(4, None)]), [0; 0]);
+        assert_eq!(willing(&status(), &[report(2, Some(5)), report(3, None)]), [2, 3], "the fit one first");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) async fn transfer_leadership(
         && handover::abstains(&api.replica, &api.peers, drained).await
     {
         return Err(status::transfer_refused(&format!(
-            "node {drained} stands for no election: it is drained, or differs"
+            "node {drained} stands for no election: it is drained, stops, or differs"
         )));
     }
     let to = match to {
