@@ -94,7 +94,8 @@ pub enum Request {
     },
     /// Take a node out of rotation for planned work: not ready, gives up the lead, answers on
     ///
-    /// It stays so until it is undrained or restarted. It goes on to vote and to store the log.
+    /// It stays so until it is undrained or restarted. It goes on to vote and to store the log. Where only drained
+    /// nodes are left to lead, one of them does after some seconds, without being primary.
     Drain {
         /// Which node
         #[arg(value_name = "ID", value_parser = node_ids())]
@@ -156,7 +157,8 @@ impl Rotation {
 
 impl Show for Rotation {
     fn text(&self) -> String {
-        let how = if self.draining { "drained: it gets no new callers, and leads no more" } else { "in rotation" };
+        let drained = "drained: it gets no new callers, and leads only where no other node can";
+        let how = if self.draining { drained } else { "in rotation" };
         match self.leader_id {
             Some(leader) => format!("node {} is {how}; node {leader} leads", self.node_id),
             None => format!("node {} is {how}; no leader is known there", self.node_id),
