@@ -181,6 +181,12 @@ fn of_voters(status: &RaftStatus, reports: &[Report]) -> Vec<Vec<HashAt>> {
     reports.iter().filter(votes).map(|report| report.hashes.clone()).collect()
 }
 
+/// The newest index at which another node has a hash that contradicts ours.
+pub(crate) fn differing(ours: &[HashAt], theirs: &[HashAt]) -> Option<u64> {
+    let contradicts = |own: &&HashAt| theirs.iter().any(|hash| hash.index == own.index && hash.hash != own.hash);
+    ours.iter().find(contradicts).map(|own| own.index.0)
+}
+
 /// The newest index at which more nodes contradict our hash than hold it, this node included.
 fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     let against = |own: &&HashAt| {

@@ -201,10 +201,7 @@ impl Request {
                 client.add_learner(AddLearnerRequest { node_id: node, control_address, data_address }).members
                     => Members::of_leader(members)
             ),
-            Self::Promote { node, repeat } => change!(
-                session, repeat,
-                client.promote_learner(PromoteLearnerRequest { node_id: node }).members => Members::of_leader(members)
-            ),
+            Self::Promote { node, repeat } => promote(&client, session, node, repeat.id()).await,
             Self::Remove { node, repeat } => change!(
                 session, repeat,
                 client.remove_node(RemoveNodeRequest { node_id: node }).members => Members::of_leader(members)
@@ -236,6 +233,19 @@ async fn members(client: &Client, session: &Session) -> Result<(), Failure> {
         return Err(nobody(answers));
     }
     session.output.show(&Members::of_all(answers.into_iter().filter_map(|(_, answer)| answer.ok()).collect()))
+}
+
+async fn promote(client: &Client, session: &Session, node_id: u64, request_id: String) -> Result<(), Failure> {
+    let request = v1::PromoteLearnerRequest { request_id: request_id.clone(), node_id };
+    let answer = mutation(&request_id, client.promote_learner(request)).await?;
+    let about = |why: &String| format!("node {node_id}: {why}");
+    let warnings = answer.warnings.iter().map(about).collect();
+    session.output.show(&Changed {
+        resource: Members::of_promotion(answer.members, warnings),
+        applied_index: answer.applied_index,
+        term: answer.term,
+        request_id,
+    })
 }
 
 /// Of every node that answers: one that has just been restarted has seen little.
