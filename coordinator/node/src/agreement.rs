@@ -27,8 +27,8 @@ use crate::runtime;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long finishing a change of the voters may take at once.
-const FINISH: Duration = Duration::from_secs(5);
+/// How long finishing a change of the voters may take at once, and raising the feature level.
+const FINISH: Duration = Duration::from_secs(2);
 /// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a few seconds.
 pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
@@ -135,8 +135,6 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         let contradicted = replica.read(|state| contradicted(&reports, |fork| fork.contradicts(state)));
         bitcoind.hear_of_fork(contradicted, Instant::now());
         room.hear(&replica.status(), &reports);
-        feature_level::consider(&replica, &reports).await;
-        finish_change(&replica).await;
         quarantine.judge(&replica, &reports);
         hand_over.consider(&reports).await;
         leaderless = if may_be_needed(&replica) { leaderless + 1 } else { 0 };
@@ -144,8 +142,18 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
             warn!("nobody leads: this node stands for election although it abstains, for its log may be the furthest");
             replica.raft().stand_once().await;
         }
+        look_after(&replica, &reports).await;
     }
     beat.finish();
+}
+
+/// What a leader sees to when there is nothing more urgent. Both wait for a quorum, so neither may take long: the next
+/// round is what finds a state that differs, and hands over.
+async fn look_after(replica: &Replica, reports: &[Report]) {
+    finish_change(replica).await;
+    if runtime::timeout(FINISH, feature_level::consider(replica, reports)).await.is_err() {
+        warn!("whether the feature level is raised is not known yet");
+    }
 }
 
 /// Whether nobody leads, and this node might be the only one that can, although it abstains. One that stops is none:
