@@ -129,7 +129,7 @@ pub const PAYMENT_UNKNOWN: &str = "PAYMENT_UNKNOWN";
 pub const WALLET_UNKNOWN: &str = "WALLET_UNKNOWN";
 /// No such reservation, or one that ended long ago (`NOT_FOUND`).
 pub const RESERVATION_UNKNOWN: &str = "RESERVATION_UNKNOWN";
-/// The leader takes no spends while an alarm stands on it (`FAILED_PRECONDITION`).
+/// The leader takes no spends, or no new members, while an alarm stands on it (`FAILED_PRECONDITION`).
 pub const ALARM: &str = "ALARM";
 /// No such node in the cluster (`NOT_FOUND`).
 pub const NODE_UNKNOWN: &str = "NODE_UNKNOWN";

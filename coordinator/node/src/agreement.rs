@@ -1,9 +1,9 @@
 //! Compares this node with the others, all the time.
 //!
 //! Replicas that applied the same entries must have the same state (safety 31): the node that most others contradict
-//! stops serving, and where as many differ as agree, all of these say so. A bitcoind that is cut off from the network is at
-//! its own tip, so how far the others' are is what tells. A leader whose bitcoind is worse than another's hands over, and
-//! one whose members all can do more raises the feature level.
+//! stops serving, and where as many differ as agree, all of these take no spends and sign nothing. A bitcoind that is
+//! cut off from the network is at its own tip, so how far the others' are is what tells. A leader whose bitcoind is
+//! worse than another's hands over, and one whose members all can do more raises the feature level.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::feature_level;
 use crate::handover::HandOver;
 use crate::health::Beat;
 use crate::peers::{self, Fork, Peers, Report};
-use crate::raft::{Abstention, HashAt, RaftNode};
+use crate::raft::{Abstention, HashAt, RaftNode, RaftStatus};
 use crate::replica::Replica;
 use crate::room::Room;
 use crate::runtime;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long finishing a change of the voters may take at once.
-const FINISH: Duration = Duration::from_secs(5);
+/// How long finishing a change of the voters may take at once, and raising the feature level.
+const FINISH: Duration = Duration::from_secs(2);
 /// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a few seconds.
 pub const LONGEST_TURN: Duration = Duration::from_secs(30);
 /// The alarm's code.
@@ -41,8 +41,8 @@ pub struct Quarantine {
     alarms: Arc<Alarms>,
     /// Outlives the process: the state cannot heal by itself.
     mark: DifferingMark,
-    /// Whether there was a tie in the last round.
-    tied: bool,
+    /// The index of the tie that was found last, as long as nothing has decided it.
+    tie: Option<u64>,
 }
 
 impl Quarantine {
@@ -53,30 +53,40 @@ impl Quarantine {
             alarms.raise(MISMATCH, &why);
             raft.abstain(Abstention::Differs);
         }
-        Self { alarms: Arc::clone(alarms), mark, tied: false }
+        Self { alarms: Arc::clone(alarms), mark, tie: None }
     }
 
-    /// Acts on what this node's hashes and those of the others say.
-    fn judge(&mut self, raft: &RaftNode, ours: &[HashAt], theirs: &[Vec<HashAt>]) {
-        if let Some(index) = outvoted(ours, theirs) {
-            self.begin(raft, index);
+    /// Acts on what this node's hashes and those of the other voters say.
+    fn judge(&mut self, replica: &Replica, reports: &[Report]) {
+        let status = replica.status();
+        let (ours, theirs) = (replica.hashes(), of_voters(&status, reports));
+        let alone = status.voters().all(|id| id == status.node_id);
+        if let Some(index) = outvoted(&ours, &theirs) {
+            self.begin(replica.raft(), index);
         }
-        self.hear_of_tie(tied(ours, theirs));
+        self.hear_of_tie(tied(&ours, &theirs), |since| alone || decided(&ours, &theirs, since));
     }
 
-    /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Nothing
-    /// else is done: both sides of it stay, for one of them is right.
-    fn hear_of_tie(&mut self, tie: Option<u64>) {
-        let Some(index) = tie.filter(|_| !self.alarms.stands(MISMATCH)) else {
-            self.tied = false;
-            self.alarms.clear(UNDECIDED);
-            return;
-        };
-        if self.tied {
-            let message = format!("as many nodes contradict this node's state at log index {index} as agree with it");
-            self.alarms.raise(UNDECIDED, &message);
+    /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Then it
+    /// stands until it is `decided`, and not only until nobody contradicts, who may just be silent.
+    ///
+    /// Both sides of it stay where they are: one of them is right, and nobody knows which. So to hand the lead over
+    /// from one to the other would help nobody.
+    fn hear_of_tie(&mut self, tie: Option<u64>, decided: impl Fn(u64) -> bool) {
+        let before = self.tie.filter(|_| !self.alarms.stands(MISMATCH));
+        match (before, tie) {
+            (Some(_), Some(index)) => {
+                let message =
+                    format!("as many nodes contradict this node's state at log index {index} as agree with it");
+                self.alarms.raise(UNDECIDED, &message);
+                self.tie = Some(index);
+            }
+            (Some(since), None) if self.alarms.stands(UNDECIDED) && !decided(since) => {}
+            (_, tie) => {
+                self.tie = tie;
+                self.alarms.clear(UNDECIDED);
+            }
         }
-        self.tied = true;
     }
 
     fn begin(&self, raft: &RaftNode, index: u64) {
@@ -125,19 +135,31 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         let contradicted = replica.read(|state| contradicted(&reports, |fork| fork.contradicts(state)));
         bitcoind.hear_of_fork(contradicted, Instant::now());
         room.hear(&replica.status(), &reports);
-        feature_level::consider(&replica, &reports).await;
-        finish_change(&replica).await;
-        let theirs: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
-        quarantine.judge(replica.raft(), &replica.hashes(), &theirs);
+        quarantine.judge(&replica, &reports);
         hand_over.consider(&reports).await;
-        let needed = replica.raft().abstains() && replica.status().leader.is_none();
-        leaderless = if needed { leaderless + 1 } else { 0 };
+        leaderless = if may_be_needed(&replica) { leaderless + 1 } else { 0 };
         if leaderless > 1 {
             warn!("nobody leads: this node stands for election although it abstains, for its log may be the furthest");
             replica.raft().stand_once().await;
         }
+        look_after(&replica, &reports).await;
     }
     beat.finish();
+}
+
+/// What a leader sees to when there is nothing more urgent. Both wait for a quorum, so neither may take long: the next
+/// round is what finds a state that differs, and hands over.
+async fn look_after(replica: &Replica, reports: &[Report]) {
+    finish_change(replica).await;
+    if runtime::timeout(FINISH, feature_level::consider(replica, reports)).await.is_err() {
+        warn!("whether the feature level is raised is not known yet");
+    }
+}
+
+/// Whether nobody leads, and this node might be the only one that can, although it abstains. One that stops is none:
+/// it is gone before it could be of use.
+fn may_be_needed(replica: &Replica) -> bool {
+    replica.raft().abstains() && !replica.stops() && replica.status().leader.is_none()
 }
 
 /// A leader that died in the middle of a change of the voters left it half done.
@@ -161,6 +183,18 @@ fn contradicted(reports: &[Report], contradicts: impl Fn(Fork) -> Option<BlockRe
     blocks.iter().min_by_key(|block| block.height).copied().filter(|_| blocks.len() > following + 1)
 }
 
+/// The hashes of the other voters. A learner has what its leader gave it, right or wrong, so it has no say.
+fn of_voters(status: &RaftStatus, reports: &[Report]) -> Vec<Vec<HashAt>> {
+    let votes = |report: &&Report| status.voters().any(|id| id == report.node_id);
+    reports.iter().filter(votes).map(|report| report.hashes.clone()).collect()
+}
+
+/// The newest index at which another node has a hash that contradicts ours.
+pub(crate) fn differing(ours: &[HashAt], theirs: &[HashAt]) -> Option<u64> {
+    let contradicts = |own: &&HashAt| theirs.iter().any(|hash| hash.index == own.index && hash.hash != own.hash);
+    ours.iter().find(contradicts).map(|own| own.index.0)
+}
+
 /// The newest index at which more nodes contradict our hash than hold it, this node included.
 fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     let against = |own: &&HashAt| {
@@ -175,6 +209,12 @@ fn tied(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     let mut counted = ours.iter().map(|own| (own.index.0, votes(own, theirs)));
     let (index, (agree, differ)) = counted.find(|(_, (_, differ))| *differ > 0)?;
     (differ == agree).then_some(index)
+}
+
+/// Whether another node holds a hash of ours that is at least as new as that index, and more do than contradict it.
+fn decided(ours: &[HashAt], theirs: &[Vec<HashAt>], since: u64) -> bool {
+    let since_then = ours.iter().filter(|own| own.index.0 >= since);
+    since_then.map(|own| votes(own, theirs)).any(|(agree, differ)| agree > 1 && agree > differ)
 }
 
 /// How many nodes hold this hash of ours, this node included, and how many have another one at its index.
@@ -194,6 +234,8 @@ mod tests {
     use onespend_core::ids::{Height, LogIndex};
 
     use super::*;
+    use crate::raft::{Addresses, MemberStatus, Role};
+    use crate::specimen;
 
     fn at(index: u64, byte: u8) -> HashAt {
         HashAt { index: LogIndex(index), hash: [byte; 32] }
@@ -221,10 +263,62 @@ mod tests {
         assert_eq!(judged(&[Report::default(), Report::default()]), None, "they cannot say");
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_drained_node_stands_where_nobody_leads_and_one_that_stops_does_not() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let replica = specimen::waiting(&folder).await;
+        assert!(!may_be_needed(&replica), "it stands anyhow");
+        replica.set_drained(true);
+        assert!(may_be_needed(&replica));
+        replica.drain();
+        assert!(replica.raft().abstains() && !may_be_needed(&replica));
+        replica.set_drained(false);
+        assert!(replica.raft().abstains() && !may_be_needed(&replica));
+
+        let folder = tempfile::TempDir::new().unwrap();
+        let leader = specimen::leader(&folder).await;
+        leader.drain();
+        assert!(leader.raft().leads() && !may_be_needed(&leader), "alone, it leads to its end");
+    }
+
     /// safety 31.
     #[test]
     fn the_node_that_all_others_contradict_is_outvoted() {
         assert_eq!(outvoted(&[at(128, 1)], &[vec![at(128, 2)], vec![at(128, 2)]]), Some(128));
+    }
+
+    /// safety 31: one that is added while one of three is down would decide between the two others, and always for the
+    /// leader that gave it its state.
+    #[test]
+    fn a_learner_does_not_say_which_of_two_states_is_right() {
+        let report = |node_id, hash| Report { node_id, hashes: vec![at(300, hash)], ..Report::default() };
+        let member = |node_id| MemberStatus {
+            node_id,
+            addresses: Addresses::default(),
+            voter: node_id < 4,
+            matched: None,
+            last_contact: None,
+        };
+        let status = RaftStatus {
+            node_id: 1,
+            role: Role::Replica,
+            term: 2,
+            leader: Some(2),
+            quorum_acked: None,
+            own_term_applied: true,
+            last_log: Some(300),
+            committed: Some(300),
+            applied: Some(300),
+            snapshot: None,
+            purged: None,
+            joint: false,
+            members: (1..=5).map(member).collect(),
+        };
+        let (ours, reports) = ([at(300, 1)], [report(2, 2), report(4, 2), report(5, 2)]);
+        let all: Vec<_> = reports.iter().map(|report| report.hashes.clone()).collect();
+        assert_eq!(outvoted(&ours, &all), Some(300));
+        let theirs = of_voters(&status, &reports);
+        assert_eq!((outvoted(&ours, &theirs), tied(&ours, &theirs)), (None, Some(300)));
     }
 
     #[test]
@@ -251,27 +345,47 @@ mod tests {
         assert_eq!(tied(&ours, &[]), None);
     }
 
-    /// It stops nothing, and ends when it is decided; a node that is outvoted needs no second alarm.
+    /// safety 31: that nobody contradicts a state for a moment does not make it right.
     #[test]
-    fn a_tie_is_told_once_it_has_lasted() {
+    fn a_tie_is_decided_by_who_agrees_and_not_by_who_is_silent() {
+        let ours = [at(300, 1), at(256, 1), at(128, 1)];
+        let decided = |theirs: &[Vec<HashAt>]| decided(&ours, theirs, 256);
+        assert!(decided(&[vec![at(300, 1)]]));
+        assert!(decided(&[vec![at(300, 1)], vec![at(300, 2)]]), "most agree");
+        assert!(decided(&[vec![at(301, 1), at(256, 1)]]), "under load they meet at the multiples");
+        assert!(!decided(&[]), "nobody answers");
+        assert!(!decided(&[vec![at(301, 2)]]), "nothing to compare");
+        assert!(!decided(&[vec![at(301, 2), at(128, 1)]]), "they agreed before");
+        assert!(!decided(&[vec![at(300, 2)], vec![at(300, 2)], vec![at(300, 1)]]), "two against two");
+    }
+
+    /// safety 31: while it lasts the node takes no spends. A node that is outvoted needs no second alarm.
+    #[test]
+    fn a_tie_is_told_once_it_has_lasted_and_until_it_is_decided() {
         let (folder, alarms) = (tempfile::tempdir().unwrap(), Arc::new(Alarms::default()));
         let mark = DifferingMark::of(folder.path());
-        let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, tied: false };
-        quarantine.hear_of_tie(Some(300));
+        let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, tie: None };
+        quarantine.hear_of_tie(Some(300), |_| false);
         assert!(!alarms.stands(UNDECIDED), "one round");
-        quarantine.hear_of_tie(None);
-        quarantine.hear_of_tie(Some(301));
+        quarantine.hear_of_tie(None, |_| false);
+        quarantine.hear_of_tie(Some(301), |_| false);
         assert!(!alarms.stands(UNDECIDED), "another one");
-        quarantine.hear_of_tie(Some(301));
+        quarantine.hear_of_tie(Some(301), |_| false);
         assert!(alarms.current()[0].message.contains("301"), "{:?}", alarms.current());
-        assert!(alarms.stands(UNDECIDED) && alarms.stopping().is_none());
-        quarantine.hear_of_tie(None);
+        assert_eq!(alarms.stopping(), Some(UNDECIDED));
+        quarantine.hear_of_tie(None, |_| false);
+        assert!(alarms.stands(UNDECIDED), "whoever contradicts is silent");
+        quarantine.hear_of_tie(Some(305), |_| false);
+        quarantine.hear_of_tie(None, |since| since == 305);
         assert!(!alarms.stands(UNDECIDED), "decided");
 
+        quarantine.hear_of_tie(Some(306), |_| false);
+        quarantine.hear_of_tie(Some(306), |_| false);
         alarms.raise(MISMATCH, "outvoted");
-        quarantine.hear_of_tie(Some(302));
-        quarantine.hear_of_tie(Some(302));
-        assert!(!alarms.stands(UNDECIDED));
+        for _ in 0..3 {
+            quarantine.hear_of_tie(Some(306), |_| false);
+            assert!(!alarms.stands(UNDECIDED));
+        }
         assert_eq!(alarms.stopping(), Some(MISMATCH));
     }
 }

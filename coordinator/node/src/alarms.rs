@@ -18,9 +18,10 @@ use crate::room::DISK_LOW;
 /// operators.
 pub const CODES: [&str; 9] =
     [UNFOLLOWABLE, MISMATCH, UNDECIDED, FROZEN, NOT_ACCEPTED, REORGANISED, RECOVERY, RESTORED, DISK_LOW];
-/// Those that are only reported: what a reorganisation froze takes no spends already and other wallets go on, and where
-/// states differ and nobody can say which is right, stopping all would stop the right ones.
-const REPORTED_ONLY: [&str; 2] = [REORGANISED, UNDECIDED];
+/// The one that is only reported: what a reorganisation froze takes no spends already, and other wallets go on.
+const REPORTED_ONLY: [&str; 1] = [REORGANISED];
+/// Those of a state that is wrong, may be wrong, or may be older than what the cluster did.
+const SIGN_NOTHING: [&str; 3] = [MISMATCH, UNDECIDED, RESTORED];
 
 /// Whether a node takes no spends while an alarm of this code stands.
 pub fn stops_spends(code: &str) -> bool {
@@ -58,6 +59,16 @@ impl Alarms {
         self.0.borrow().keys().copied().find(|code| stops_spends(code))
     }
 
+    /// The code of one by which this node's state is wrong or may be wrong, as the other nodes' states say (safety 31).
+    pub fn doubt(&self) -> Option<&'static str> {
+        [MISMATCH, UNDECIDED].into_iter().find(|&code| self.stands(code))
+    }
+
+    /// Whether one stands under which this node permits nothing and has nothing signed (safety 30, 31).
+    pub fn stop_signing(&self) -> bool {
+        SIGN_NOTHING.into_iter().any(|code| self.stands(code))
+    }
+
     /// Waits until it stands.
     pub async fn raised(&self, code: &'static str) {
         let mut alarms = self.0.subscribe();
@@ -90,6 +101,18 @@ mod tests {
         assert!(alarms.current().is_empty());
         let raise = async { alarms.raise(MISMATCH, "later") };
         tokio::join!(alarms.raised(MISMATCH), raise);
+    }
+
+    /// safety 31: a state that may be wrong gives no coin away, whichever side of it is right.
+    #[test]
+    fn all_but_a_reorganisation_stop_spends_and_a_state_in_doubt_stops_signing_too() {
+        for code in CODES {
+            let alarms = Alarms::default();
+            alarms.raise(code, "on purpose");
+            assert_eq!(alarms.stopping().is_some(), code != REORGANISED, "{code}");
+            assert_eq!(alarms.doubt().is_some(), [MISMATCH, UNDECIDED].contains(&code), "{code}");
+            assert_eq!(alarms.stop_signing(), [MISMATCH, UNDECIDED, RESTORED].contains(&code), "{code}");
+        }
     }
 
     /// The table for operators has every code, and no other.

@@ -298,7 +298,7 @@ async fn stop(node: Node, drain: Drain, graceful: bool) {
     if graceful {
         drain.step("hand over leadership", handover::before_the_end(&node.replica, &node.peers, drain.left())).await;
     }
-    drain.step("finish requests", node.data.stop()).await;
+    drain.step("finish requests", finish_requests(&node)).await;
     node.stop_working.cancel();
     node.workers.close();
     drain.step("end duties", node.workers.wait()).await;
@@ -310,6 +310,14 @@ async fn stop(node: Node, drain: Drain, graceful: bool) {
     drain.step("close the control port", node.control.stop()).await;
     node.health.stop();
     info!("stopped");
+}
+
+/// Waits for the answers of the requests under way, and has no lead meanwhile that another node would take.
+async fn finish_requests(node: &Node) {
+    tokio::select! {
+        () = node.data.stop() => {}
+        () = handover::while_it_ends(&node.replica, &node.peers) => {}
+    }
 }
 
 fn settings(config: &Config) -> Settings {

@@ -1,10 +1,12 @@
 //! What this build can do, and when the cluster may do it: [`onespend_core::feature`].
 
 use onespend_core::command::Command;
+use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
 use tracing::{info, warn};
 
 use crate::peers::Report;
+use crate::raft::LeaderTerm;
 use crate::replica::Replica;
 
 /// The highest level that this build knows.
@@ -42,9 +44,18 @@ pub async fn consider(replica: &Replica, reports: &[Report]) {
     let Some(level) = common(known(), theirs).filter(|level| *level > replica.read(State::feature_level)) else {
         return;
     };
-    match replica.propose_as(&term, Command::RaiseFeatureLevel { level }).await {
-        Ok(_) => info!(level, "every member can do more: the feature level is raised"),
-        Err(error) => warn!(level, %error, "the feature level could not be raised yet"),
+    match raise(replica, &term, level).await {
+        Ok(()) => info!(level, "every member can do more: the feature level is raised"),
+        Err(why) => warn!(level, why, "the feature level is not raised"),
+    }
+}
+
+/// Proposes a level. `Err` says why it is not raised by that, or is not known to be.
+async fn raise(replica: &Replica, term: &LeaderTerm, level: u32) -> Result<(), String> {
+    let proposed = replica.propose_as(term, Command::RaiseFeatureLevel { level }).await;
+    match proposed.map_err(|error| error.to_string())?.outcome {
+        Outcome::Rejected(rejection) => Err(rejection.to_string()),
+        _ => Ok(()),
     }
 }
 
@@ -55,7 +66,20 @@ fn common(own: u32, mut theirs: impl Iterator<Item = Option<u32>>) -> Option<u32
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::specimen;
+
+    /// Another leader may have raised it since this one looked.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_level_that_the_log_refuses_is_not_called_raised() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let replica = specimen::leader(&folder).await;
+        let (term, level) = (replica.leader_term().unwrap(), replica.read(State::feature_level));
+        let refused = raise(&replica, &term, level).await.unwrap_err();
+        assert!(refused.contains("already"), "{refused}");
+        assert_eq!(replica.read(State::feature_level), level);
+    }
 
     #[test]
     fn the_level_is_what_every_member_can_do_and_silence_keeps_it() {

@@ -6,6 +6,9 @@
 //! defects), or a signer that has not accepted the log, hands over, once, and then not for a while. Where no other
 //! voter is fit either it stays, and refuses new spends only: releases and reads need none.
 
+mod planned;
+
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,18 +20,16 @@ use crate::checks::Checks;
 use crate::health;
 use crate::leader::sign::NOT_ACCEPTED;
 use crate::metrics::{self, HandOverReason};
-use crate::peers::{Fork, Peers, Report};
-use crate::raft::{RaftStatus, TransferError};
+use crate::peers::{Fork, Report};
+use crate::raft::{LeaderHint, RaftStatus, TransferError};
 use crate::replica::Replica;
 use crate::room::{DISK_LOW, Room};
+
+pub use planned::{abstains, before_the_end, drain, preferred, while_it_ends};
 
 /// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
 /// why it hands over.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Longest hand-over before the end: requests under way need the rest of the time.
-const BEFORE_THE_END: Duration = Duration::from_secs(2);
-/// How long the others are asked for their bitcoinds where the lead goes anyhow: they answer within milliseconds.
-const ASK_WITHIN: Duration = Duration::from_millis(200);
 
 /// Gives up the lead when this node is not fit for it and another one is.
 pub struct HandOver {
@@ -80,6 +81,10 @@ impl HandOver {
 
     /// To be called every few seconds, with what the others say of themselves now.
     pub async fn consider(&mut self, reports: &[Report]) {
+        // The end hands over by itself; two at once would be in each other's way.
+        if self.replica.stops() {
+            return;
+        }
         let leads = self.replica.leader_term().is_some();
         if leads && self.replica.raft().abstains() {
             return self.hand_on(reports).await;
@@ -88,17 +93,22 @@ impl HandOver {
         let Some((reason, fault)) = self.decision.due(fault, Instant::now()) else { return };
         let status = self.replica.status();
         let contradicts = |fork: Fork| self.replica.read(|state| fork.contradicts(state)).is_some();
-        let elsewhere =
-            || self.bitcoind.is_outnumbered().then(|| on_the_other_branch(&status, reports, contradicts)).flatten();
-        let Some(to) = best(&status, reports).or_else(elsewhere) else { return };
-        self.decision.acted = Some(Instant::now());
-        match self.replica.transfer(Some(to), Instant::now() + WITHIN).await {
+        let mut to = best(&status, reports);
+        if to.is_empty() && self.bitcoind.is_outnumbered() {
+            to = on_the_other_branch(&status, reports, contradicts);
+        }
+        if to.is_empty() {
+            return;
+        }
+        let handed = hand_to(&self.replica, &to, Instant::now() + WITHIN).await;
+        self.decision.note(&handed, Instant::now());
+        match handed {
             Ok(leader) => {
                 metrics::handed_over(reason);
                 warn!(why = reason.word(), fault, leader = leader.node_id, "leadership handed over");
             }
             Err(error) => {
-                warn!(why = reason.word(), fault, to, %error, "not fit to lead, and leadership was not taken over");
+                warn!(why = reason.word(), fault, ?to, %error, "not fit to lead, and leadership was not taken over");
             }
         }
     }
@@ -109,12 +119,39 @@ impl HandOver {
     /// what most others have.
     async fn hand_on(&self, reports: &[Report]) {
         let status = self.replica.status();
-        let Some(to) = best(&status, reports).or_else(|| willing(&status, reports)) else { return };
-        match self.replica.transfer(Some(to), Instant::now() + WITHIN).await {
+        let to = willing(&status, reports);
+        if to.is_empty() {
+            return;
+        }
+        match hand_to(&self.replica, &to, Instant::now() + WITHIN).await {
             Ok(leader) => info!(leader = leader.node_id, "leadership handed on: this node should not lead"),
-            Err(error) => warn!(to, %error, "this node should not lead, and leadership was not taken over"),
+            Err(error) => warn!(?to, %error, "this node should not lead, and leadership was not taken over"),
         }
     }
+}
+
+/// Hands over to the first of these voters that takes the lead. All of them share the time.
+///
+/// # Errors
+/// What became of the last one that was tried; [`TransferError::NoSuchVoter`] for none at all.
+pub async fn hand_to(replica: &Replica, to: &[u64], deadline: Instant) -> Result<LeaderHint, TransferError> {
+    first_taken(to, |one| replica.transfer(Some(one), deadline)).await
+}
+
+/// Goes on to the next one for as long as the tries change nothing. After one that did, the lead is not this node's to
+/// give any more.
+async fn first_taken<T, Try>(to: &[u64], transfer: impl Fn(u64) -> Try) -> Result<T, TransferError>
+where
+    Try: Future<Output = Result<T, TransferError>>,
+{
+    let mut last = TransferError::NoSuchVoter;
+    for one in to {
+        match transfer(*one).await {
+            Err(error) if error.changed_nothing() => last = error,
+            ended => return ended,
+        }
+    }
+    Err(last)
 }
 
 /// When the lead is given up.
@@ -126,7 +163,7 @@ struct Decision {
     pause: Duration,
     /// When this node was first found unfit while it leads.
     out_since: Option<Instant>,
-    /// When the lead was last given up, or was to be.
+    /// When the lead was last given up, or the cluster was without a leader because it was to be.
     acted: Option<Instant>,
 }
 
@@ -145,119 +182,50 @@ impl Decision {
         let paused = self.acted.is_some_and(|at| now.saturating_duration_since(at) < self.pause);
         (!paused && now.saturating_duration_since(since) >= self.after).then_some(fault)
     }
+
+    /// The pause begins with a try that cost the cluster something, and with no other: the next one may help.
+    fn note<T>(&mut self, handed: &Result<T, TransferError>, now: Instant) {
+        if matches!(handed, Ok(_) | Err(TransferError::NotTaken { .. })) {
+            self.acted = Some(now);
+        }
+    }
 }
 
-/// Of the voters with a bitcoind in sync and nothing else against them that would take the lead, the one that has caught
-/// up best, the lowest id of equals.
-fn best(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
+/// The voters with a bitcoind in sync and nothing else against them that would take the lead: first the one that has
+/// caught up best, the lowest id of equals.
+fn best(status: &RaftStatus, reports: &[Report]) -> Vec<u64> {
     let is_fit = |report: &Report| report.in_sync_height.is_some() && report.unfit.is_none();
-    furthest(status, reports, |report| !report.abstains && is_fit(report))
+    ranked(status, reports, |report| !report.abstains && is_fit(report))
 }
 
-/// Of the voters whose bitcoind is not on the branch that the log follows; for a leader that is alone with that.
-fn on_the_other_branch(status: &RaftStatus, reports: &[Report], contradicts: impl Fn(Fork) -> bool) -> Option<u64> {
-    furthest(status, reports, |report| {
+/// The voters whose bitcoind is not on the branch that the log follows; for a leader that is alone with that.
+fn on_the_other_branch(status: &RaftStatus, reports: &[Report], contradicts: impl Fn(Fork) -> bool) -> Vec<u64> {
+    ranked(status, reports, |report| {
         !report.abstains && report.unfit.is_none() && report.fork.is_some_and(&contradicts)
     })
 }
 
-/// The same whatever its bitcoind and its checks do.
-fn willing(status: &RaftStatus, reports: &[Report]) -> Option<u64> {
-    furthest(status, reports, |report| !report.abstains)
+/// Where the lead goes anyhow: the best, and then those that would take it whatever their bitcoinds and checks do.
+fn willing(status: &RaftStatus, reports: &[Report]) -> Vec<u64> {
+    let mut all = best(status, reports);
+    let others = ranked(status, reports, |report| !report.abstains && !all.contains(&report.node_id));
+    all.extend(others);
+    all
 }
 
-fn furthest(status: &RaftStatus, reports: &[Report], fits: impl Fn(&Report) -> bool) -> Option<u64> {
+fn ranked(status: &RaftStatus, reports: &[Report], fits: impl Fn(&Report) -> bool) -> Vec<u64> {
     let fits = |id: u64| reports.iter().any(|report| report.node_id == id && fits(report));
     let others = status.members.iter().filter(|member| member.voter && member.node_id != status.node_id);
-    others
-        .filter(|member| fits(member.node_id))
-        .max_by_key(|member| (member.matched, u64::MAX - member.node_id))
-        .map(|member| member.node_id)
-}
-
-/// Whom planned work hands over to: of the voters that would take the lead, asked now, one whose bitcoind is in sync
-/// if there is one. `None` leaves it to Raft.
-pub async fn preferred(replica: &Replica, peers: &Peers) -> Option<u64> {
-    let status = replica.status();
-    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
-    best(&status, &reports).or_else(|| willing(&status, &reports))
-}
-
-/// Whether another member says that it stands for no election; one that does not answer may.
-pub async fn abstains(replica: &Replica, peers: &Peers, node_id: u64) -> bool {
-    let mut others = replica.status().others();
-    others.retain(|member| member.node_id == node_id);
-    peers.reports(&others, ASK_WITHIN).await.iter().any(|report| report.abstains)
-}
-
-/// Takes this node out of rotation because an operator says so, and gives up the lead if it has it. Requests go on.
-///
-/// # Errors
-/// [`TransferError`]: nobody else would lead. Then the node is in rotation as before.
-pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Result<(), TransferError> {
-    if replica.is_drained() && !replica.raft().leads() {
-        return Ok(());
-    }
-    let status = replica.status();
-    let votes = status.voters().any(|id| id == status.node_id);
-    let next = preferred(replica, peers).await;
-    if votes && next.is_none() {
-        return Err(TransferError::NoSuchVoter);
-    }
-    let mut undo = Undo(Some(replica));
-    replica.set_drained(true);
-    if replica.raft().leads() {
-        match replica.transfer(next, deadline).await {
-            Ok(leader) => {
-                metrics::handed_over(HandOverReason::Operator);
-                info!(leader = leader.node_id, "leadership handed over: this node is drained");
-            }
-            // Somebody else took over meanwhile.
-            Err(_) if !replica.raft().leads() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    undo.0 = None;
-    Ok(())
-}
-
-/// Puts a node back into rotation whose drain was given up, or whose caller went away meanwhile.
-struct Undo<'a>(Option<&'a Replica>);
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if let Some(replica) = self.0 {
-            replica.set_drained(false);
-        }
-    }
-}
-
-/// Hands over because this node stops.
-pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) {
-    if replica.leader_term().is_none() {
-        return;
-    }
-    let deadline = Instant::now() + (within / 2).min(BEFORE_THE_END);
-    let status = replica.status();
-    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
-    let handed = match best(&status, &reports).or_else(|| willing(&status, &reports)) {
-        Some(to) => replica.transfer(Some(to), deadline).await,
-        // One that is drained would refuse, and nobody be asked any more.
-        None if reports.iter().any(|report| report.abstains) => Err(TransferError::NoSuchVoter),
-        None => replica.transfer(None, deadline).await,
-    };
-    match handed {
-        Ok(leader) => {
-            metrics::handed_over(HandOverReason::Stop);
-            info!(leader = leader.node_id, "leadership handed over");
-        }
-        Err(error) => warn!(%error, "leadership could not be handed over; the others elect a leader"),
-    }
+    let mut ranked: Vec<_> = others.filter(|member| fits(member.node_id)).collect();
+    ranked.sort_by_key(|member| (Reverse(member.matched), member.node_id));
+    ranked.into_iter().map(|member| member.node_id).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::cell::Cell;
+
     use bitcoin::BlockHash;
     use bitcoin::hashes::Hash;
     use onespend_adapters::chain::fake::FakeChain;
@@ -299,23 +267,27 @@ mod tests {
     #[test]
     fn the_furthest_voter_whose_bitcoind_is_in_sync_is_the_next_leader() {
         let all = [report(2, Some(5)), report(3, Some(5)), report(4, Some(5))];
-        assert_eq!(best(&status(), &all), Some(3));
-        assert_eq!(best(&status(), &[report(2, Some(5)), report(3, None), report(4, Some(5))]), Some(2));
+        assert_eq!(best(&status(), &all), [3, 2]);
+        assert_eq!(best(&status(), &[report(2, Some(5)), report(3, None), report(4, Some(5))]), [2]);
+        let equal =
+            RaftStatus { members: vec![member(1, true, 9), member(3, true, 8), member(2, true, 8)], ..status() };
+        assert_eq!(best(&equal, &all), [2, 3]);
     }
 
     #[test]
     fn a_voter_that_stands_for_no_election_is_not_handed_to() {
         let drained = |node_id| Report { abstains: true, ..report(node_id, Some(5)) };
-        assert_eq!(best(&status(), &[report(2, Some(5)), drained(3)]), Some(2));
+        assert_eq!(best(&status(), &[report(2, Some(5)), drained(3)]), [2]);
         let reports = [report(2, None), drained(3)];
-        assert_eq!((best(&status(), &reports), willing(&status(), &reports)), (None, Some(2)));
-        assert_eq!(willing(&status(), &[drained(2), drained(3), report(4, None)]), None);
+        assert_eq!((best(&status(), &reports), willing(&status(), &reports)), (vec![], vec![2]));
+        assert_eq!(willing(&status(), &[drained(2), drained(3), report(4, None)]), [0; 0]);
+        assert_eq!(willing(&status(), &[report(2, Some(5)), report(3, None)]), [2, 3], "the fit one first");
     }
 
     #[test]
     fn where_no_other_voters_bitcoind_is_in_sync_there_is_nobody_to_hand_over_to() {
-        assert_eq!(best(&status(), &[report(2, None), report(4, Some(5))]), None);
-        assert_eq!(best(&status(), &[report(1, Some(5))]), None);
+        assert_eq!(best(&status(), &[report(2, None), report(4, Some(5))]), [0; 0]);
+        assert_eq!(best(&status(), &[report(1, Some(5))]), [0; 0]);
     }
 
     #[test]
@@ -329,16 +301,57 @@ mod tests {
             on_the_other_branch(&status(), reports, |fork| matches!(fork, Fork::FromLog { tip, .. } if tip > 6))
         };
         let reports = [forked(2, 5), forked(3, 5), report(4, Some(5))];
-        assert_eq!((best(&status(), &reports), next(&reports)), (None, Some(3)));
-        assert_eq!(next(&[forked(2, 5), forked(3, 4)]), Some(2), "the branch of the other is too short to be followed");
-        assert_eq!(next(&[report(2, None), report(3, Some(5))]), None);
+        assert_eq!((best(&status(), &reports), next(&reports)), (vec![], vec![3, 2]));
+        assert_eq!(next(&[forked(2, 5), forked(3, 4)]), [2], "the branch of the other is too short to be followed");
+        assert_eq!(next(&[report(2, None), report(3, Some(5))]), [0; 0]);
     }
 
     #[test]
     fn a_voter_whose_checks_fail_is_not_handed_the_lead() {
         let unfit = |node_id| Report { unfit: Some("fsync-latency".to_owned()), ..report(node_id, Some(5)) };
-        assert_eq!(best(&status(), &[report(2, Some(5)), unfit(3)]), Some(2));
-        assert_eq!(best(&status(), &[unfit(2), unfit(3)]), None);
+        assert_eq!(best(&status(), &[report(2, Some(5)), unfit(3)]), [2]);
+        assert_eq!(best(&status(), &[unfit(2), unfit(3)]), [0; 0]);
+    }
+
+    /// What becomes of hand-overs to two voters whose tries end so, and whom of them was tried.
+    async fn handed(ends: [Result<u64, TransferError>; 2]) -> (Result<u64, TransferError>, usize) {
+        let tried = Cell::new(0);
+        let transfer = |to: u64| {
+            tried.set(tried.get() + 1);
+            std::future::ready(ends[usize::try_from(to).unwrap()].clone())
+        };
+        let handed = first_taken(&[0, 1], transfer).await;
+        (handed, tried.get())
+    }
+
+    #[tokio::test]
+    async fn a_voter_that_is_silent_or_lags_leaves_the_lead_to_the_next_and_one_that_does_not_take_it_ends_the_try() {
+        let not_taken = || TransferError::NotTaken { node_id: 0 };
+        for harmless in [TransferError::Silent, TransferError::NotCaughtUp { node_id: 0 }, TransferError::NoSuchVoter] {
+            assert_eq!(handed([Err(harmless.clone()), Ok(1)]).await, (Ok(1), 2), "{harmless}");
+            let last = Err(TransferError::Silent);
+            assert_eq!(handed([Err(harmless), last.clone()]).await, (last, 2));
+        }
+        for over in [not_taken(), TransferError::NotLeader, TransferError::Stopped] {
+            assert_eq!(handed([Err(over.clone()), Ok(1)]).await, (Err(over), 1));
+        }
+        assert_eq!(handed([Ok(0), Ok(1)]).await, (Ok(0), 1));
+    }
+
+    #[test]
+    fn only_a_try_that_cost_the_cluster_something_begins_the_pause() {
+        let (mut decision, start) = decision();
+        assert_eq!(decision.due(Some(()), start), None);
+        for harmless in [TransferError::Silent, TransferError::NotCaughtUp { node_id: 2 }, TransferError::NotLeader] {
+            decision.note::<()>(&Err(harmless), start + AFTER);
+            assert_eq!(decision.due(Some(()), start + AFTER), Some(()), "the next round tries again");
+        }
+        for costly in [Ok(()), Err(TransferError::NotTaken { node_id: 2 })] {
+            decision.acted = None;
+            decision.note(&costly, start + AFTER);
+            assert_eq!(decision.due(Some(()), start + AFTER + PAUSE / 2), None);
+            assert_eq!(decision.due(Some(()), start + AFTER + PAUSE), Some(()));
+        }
     }
 
     /// safety 8: it asks its signers for nothing, and only an operator can end that.

@@ -226,6 +226,7 @@ pub(crate) fn node_view(api: &Arc<Api>, checks: &Arc<Checks>, room: &Arc<Room>) 
             unfit: unfit(&api, &checks).unwrap_or_default(),
             abstains: api.replica.raft().abstains(),
             disk_low: room.is_low(),
+            alarms: api.alarms.current().iter().map(|alarm| alarm.code.to_owned()).collect(),
             contradicts: api.bitcoind.contradicts().map(|block| v1::BlockRef {
                 height: block.height.0,
                 hash: block.hash.to_string(),

@@ -43,6 +43,8 @@ pub struct Report {
     pub abstains: bool,
     /// Whether its own disk is about to be full.
     pub disk_low: bool,
+    /// The codes of the alarms that stand on it.
+    pub alarms: Vec<String>,
 }
 
 /// How a bitcoind is on a fork.
@@ -89,6 +91,7 @@ fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
         unfit: Some(answer.unfit.clone()).filter(|why| !why.is_empty()),
         abstains: answer.abstains,
         disk_low: answer.disk_low,
+        alarms: answer.alarms.clone(),
     }
 }
 
@@ -175,6 +178,9 @@ mod tests {
         }
         let unfit = GetNodeViewResponse { unfit: "disk-free".to_owned(), ..GetNodeViewResponse::default() };
         assert_eq!(report(2, &unfit).unfit.as_deref(), Some("disk-free"));
+        let alarms = vec!["DISK_LOW".to_owned()];
+        let alarmed = GetNodeViewResponse { alarms: alarms.clone(), ..GetNodeViewResponse::default() };
+        assert_eq!(report(2, &alarmed).alarms, alarms);
         assert_eq!(report(2, &GetNodeViewResponse::default()), Report { node_id: 2, ..Report::default() });
     }
 }

@@ -162,7 +162,7 @@ impl Replica {
 
     /// Whether this node is out of rotation: it is about to stop, or an operator has drained it.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed) || self.is_drained()
+        self.stops() || self.is_drained()
     }
 
     /// Whether an operator has drained it.
@@ -190,9 +190,16 @@ impl Replica {
         &self.own.addresses
     }
 
-    /// From now on nobody should send requests here.
+    /// From now on nobody should send requests here, and this node takes the lead from nobody: it is about to stop. It
+    /// votes, and stores the log, to the end.
     pub fn drain(&self) {
+        self.raft.abstain(Abstention::Stopping);
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is about to stop.
+    pub fn stops(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// State hashes, newest first: of the state as it is now, and at earlier indexes.

@@ -1,9 +1,10 @@
 //! A node whose state is not what the others have: it finds out by itself, and serves no more.
 
-use onespend_proto::v1;
+use onespend_proto::{reason, v1};
 use onespend_testnet::health;
 use onespend_testnet::hot::WALLET;
 
+use crate::membership::{NEW, absent};
 use crate::scene::{NODES, PATIENCE, Scene, eventually, fresh_id, need, payment, release, reserve};
 
 const ALARM: &str = "STATE_HASH_MISMATCH";
@@ -18,6 +19,7 @@ async fn a_node_whose_state_differs_finds_out_hands_over_and_answers_nothing() {
     let mut scene = Scene::with_coins("divergence", 6).await;
     let client = scene.client();
     let held = client.reserve_utxos(reserve(10_000)).await.unwrap().reservation.unwrap();
+    let kept = client.reserve_utxos(reserve(10_000)).await.unwrap().reservation.unwrap();
     let ended = client.release_reservation(release(&held)).await.unwrap().applied_index;
     let victim = scene.primary();
     let absent = Scene::others(victim)[0];
@@ -30,7 +32,7 @@ async fn a_node_whose_state_differs_finds_out_hands_over_and_answers_nothing() {
     scene.node(victim).restart().unwrap();
     leads_while_nobody_can_know_better(&scene, victim, absent).await;
     let order = scene.order("p1");
-    client.create_payment(order).await.unwrap();
+    takes_no_spends(&mut scene, &order, &kept).await;
     scene.node(absent).restart().unwrap();
 
     // Nobody drives the log on for that.
@@ -52,17 +54,16 @@ async fn a_node_whose_state_differs_finds_out_hands_over_and_answers_nothing() {
     }
     serves_nothing(&scene, victim).await;
 
-    // The others go on, and what was paid under its lead is paid.
+    // The others go on, and what was refused under its lead is asked for again.
     let survivors = scene.client_of(&Scene::others(victim));
-    assert_eq!(payment(&survivors, "p1").await.attempts.len(), 1);
-    let order = scene.order("p2");
     survivors.create_payment(order).await.unwrap();
+    assert_eq!(payment(&survivors, "p1").await.attempts.len(), 1);
     scene.node(victim).stop().unwrap();
     scene.settle_with(&survivors).await;
     scene.finish();
 }
 
-/// It comes back beside one other node. Both say that they differ, both go on, and the one that is wrong leads.
+/// It comes back beside one other node. Both say that they differ, and the one that is wrong leads.
 async fn leads_while_nobody_can_know_better(scene: &Scene, victim: usize, absent: usize) {
     let operator = scene.operator();
     for index in Scene::others(absent) {
@@ -78,10 +79,34 @@ async fn leads_while_nobody_can_know_better(scene: &Scene, victim: usize, absent
         operator.transfer_leadership(request).await.map_err(|error| error.to_string())
     })
     .await;
-    eventually("it takes spends", async || {
-        let answer = health::get(scene.addresses(victim).health, "/primary", PATIENCE);
-        let answer = answer.map_err(|error| error.to_string())?;
-        need(answer.status == 200, || format!("{answer:?}"))
+    eventually("it leads, and is not primary", async || {
+        let ask = |path| health::get(scene.addresses(victim).health, path, PATIENCE).map_err(|error| error.to_string());
+        let (leader, primary) = (ask("/leader")?, ask("/primary")?);
+        let alarm = primary.status == 503 && primary.json()["reason"] == "ALARM";
+        need(leader.status == 200 && alarm, || format!("{leader:?} {primary:?}"))
+    })
+    .await;
+}
+
+/// Whichever state is right, nothing is granted. What gives coins back, what is asked, and the chain go on.
+async fn takes_no_spends(scene: &mut Scene, order: &v1::CreatePaymentRequest, kept: &v1::Reservation) {
+    let client = scene.client();
+    let refused = client.create_payment(order.clone()).await.unwrap_err();
+    assert!(refused.is(reason::ALARM) && refused.to_string().contains(UNDECIDED), "{refused}");
+    let refused = client.reserve_utxos(reserve(10_000)).await.unwrap_err();
+    assert!(refused.is(reason::ALARM), "{refused}");
+    let refused = scene.operator().add_learner(absent(NEW)).await.unwrap_err();
+    assert!(refused.is(reason::ALARM), "a node that comes in would decide for the leader: {refused}");
+    client.release_reservation(release(kept)).await.unwrap();
+    let height = async || {
+        let tip = client.get_tip(v1::GetTipRequest::default()).await.map_err(|error| error.to_string())?.tip;
+        tip.map(|tip| tip.height).ok_or_else(|| "there is no tip".to_owned())
+    };
+    let before = height().await.unwrap();
+    scene.mine(1);
+    eventually("the log follows the chain", async || {
+        let now = height().await?;
+        need(now > before, || format!("{now}"))
     })
     .await;
 }

@@ -101,6 +101,36 @@ async fn a_drained_leader_hands_over_answers_on_and_leads_no_more_until_it_is_un
     scene.finish();
 }
 
+/// Its log may be the only one that can win, so it stands although it is drained.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_only_drained_nodes_are_left_one_leads_and_is_not_primary_until_another_node_can() {
+    let mut scene = Scene::with_coins("drain-all", 4).await;
+    let leader = scene.primary();
+    let drained = Scene::others(leader);
+    for index in &drained {
+        scene.cluster.operate(&["cluster", "drain", &id_of(*index).to_string()]).unwrap();
+    }
+    scene.node(leader).kill().unwrap();
+    let operator = scene.operator();
+    let next = eventually("a drained node leads", async || {
+        for index in &drained {
+            let status = operator.get_status_of(&scene.addresses(*index).control.to_string()).await;
+            if status.is_ok_and(|status| status.role() == v1::NodeRole::Leader) {
+                return Ok(*index);
+            }
+        }
+        Err("none does".to_owned())
+    })
+    .await;
+    out_of_rotation(&scene, next).await;
+    scene.client_of(&drained).reserve_utxos(reserve(10_000)).await.expect("it answers who reaches it");
+    assert_eq!(says(&scene, next, "/primary"), (503, "DRAINING".to_owned()));
+
+    scene.node(leader).restart().unwrap();
+    assert_eq!(scene.primary(), leader, "it takes the lead as soon as it is there");
+    scene.finish();
+}
+
 /// The last four that the command line lists.
 fn leaders(scene: &Scene) -> Vec<u64> {
     let told = scene.cluster.operate(&["cluster", "history", "-o", "json"]).unwrap();

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use onespend_testnet::cluster::Credentials;
@@ -18,6 +19,8 @@ use crate::scene::{PATIENCE, Scene};
 
 /// What a client says first: the preface and empty settings (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+const HEADERS: u8 = 1;
+const END_HEADERS: u8 = 4;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
@@ -31,11 +34,21 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// An open connection without a request.
-struct Idle(StreamOwned<ClientConnection, TcpStream>);
+/// An open connection, without a request at first.
+pub struct Idle(StreamOwned<ClientConnection, TcpStream>);
+
+/// An open connection with a request under way.
+pub struct Busy(TcpStream);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        // The node may have closed it.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
 
 impl Idle {
-    fn open(address: std::net::SocketAddr, own: &Credentials) -> Self {
+    pub fn open(address: std::net::SocketAddr, own: &Credentials) -> Self {
         let read = |file: &Path| fs::read(file).unwrap();
         let certificates = |file: &Path| -> Vec<CertificateDer<'static>> {
             CertificateDer::pem_slice_iter(&read(file)).collect::<Result<_, _>>().unwrap()
@@ -57,6 +70,43 @@ impl Idle {
         stream.write_all(PREFACE).unwrap();
         stream.flush().unwrap();
         Self(stream)
+    }
+
+    /// Begins a request that does not end, and waits until the node has it. It is given up when what comes back is
+    /// dropped.
+    pub fn begin_request(mut self) -> Busy {
+        // Headers as RFC 7541 writes them: POST and https by their index, a known name by its own, a new one in full.
+        let mut headers = vec![0x83, 0x87];
+        for (name, value) in [
+            (&[0x04][..], "/onespend.v1.ChainService/GetTip"),
+            (&[0x01][..], "localhost"),
+            (&[0x0f, 0x10][..], "application/grpc"),
+            (&b"\x00\x02te"[..], "trailers"),
+        ] {
+            headers.extend_from_slice(name);
+            headers.push(u8::try_from(value.len()).unwrap());
+            headers.extend_from_slice(value.as_bytes());
+        }
+        let length = u8::try_from(headers.len()).unwrap();
+        let head = [0, 0, length, HEADERS, END_HEADERS, 0, 0, 0, 1];
+        let ping = [0, 0, 8, PING, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        self.0.write_all(&[&head[..], &headers[..], &ping[..]].concat()).unwrap();
+        self.0.flush().unwrap();
+        loop {
+            let frame = self.next().expect("the node reads on");
+            if frame.kind == PING && frame.flags & ACK != 0 {
+                break;
+            }
+            self.acknowledge(&frame);
+        }
+        let socket = self.0.sock.try_clone().unwrap();
+        // A client whose pings are not answered is given up.
+        thread::spawn(move || {
+            while let Some(frame) = self.next() {
+                self.acknowledge(&frame);
+            }
+        });
+        Busy(socket)
     }
 
     /// The next frame; `None` once the node has closed the connection.

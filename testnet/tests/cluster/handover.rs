@@ -7,6 +7,7 @@ use onespend_testnet::bitcoind::wait_for_same_tip;
 use onespend_testnet::health;
 
 use crate::scene::{NODES, Scene, eventually, fresh_id, need, release, reserve};
+use crate::transfer::same_log_everywhere;
 
 const ASK: Duration = Duration::from_secs(2);
 /// For calls that are refused as long as the bitcoinds are as they are.
@@ -59,6 +60,22 @@ async fn a_leader_whose_bitcoind_alone_is_unfit_hands_over_once_and_one_among_eq
     all_are_fit(&scene).await;
     one_that_gave_up_the_lead_lately_stays(&mut scene, first).await;
     assert_eq!([0, 1, 2].map(|index| hand_overs(&scene, index)), [1; NODES]);
+    scene.finish();
+}
+
+/// Of two voters with the whole log the lower id would be next, and its bitcoind is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_who_names_nobody_hands_over_to_a_node_whose_bitcoind_is_in_sync() {
+    let mut scene = Scene::with_variables("handover-planned", COINS, VARIABLES).await;
+    let leader = scene.primary();
+    let [lower, higher] = Scene::others(leader)[..] else { panic!("three nodes") };
+    scene.cluster.bitcoind(lower).unwrap().kill().unwrap();
+    out_of_sync(&scene, lower).await;
+    same_log_everywhere(&scene).await;
+    let told = scene.cluster.operate(&["cluster", "transfer", "-o", "json"]).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["leader_id"].as_u64(), Some(higher as u64 + 1), "{told}");
+    assert_eq!(scene.primary(), higher);
     scene.finish();
 }
 

@@ -16,7 +16,7 @@ use crate::scene::{NODES, PATIENCE, Scene, eventually, fresh_id, need};
 use crate::transfer::reserve_and_release;
 
 /// The first id that the cluster never had.
-const NEW: u64 = 4;
+pub const NEW: u64 = 4;
 const ASK: Duration = Duration::from_secs(2);
 
 /// safety 29: what was acknowledged is on the disks of a quorum, also of one that the new node belongs to.
@@ -57,7 +57,7 @@ async fn a_node_whose_disk_was_lost_is_replaced_under_load_and_the_new_one_votes
 }
 
 /// To add a node that does not run.
-fn absent(node_id: u64) -> v1::AddLearnerRequest {
+pub fn absent(node_id: u64) -> v1::AddLearnerRequest {
     let at = Addresses::free().unwrap();
     v1::AddLearnerRequest {
         request_id: fresh_id(),

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use onespend_proto::client::{Client, ClientError};
-use onespend_proto::v1;
+use onespend_proto::{reason, v1};
+use onespend_testnet::health;
 use onespend_testnet::oracle::endpoints::{ELECTION_TIMEOUT, PrimaryWatch, longest_overlap};
 use onespend_testnet::process::Signal;
 use tokio::task::JoinSet;
 
-use crate::scene::{NODES, POLL, Scene, eventually, need, release, reserve};
+use crate::goaway::Idle;
+use crate::scene::{NODES, POLL, Scene, eventually, fresh_id, need, release, reserve};
+use crate::transfer::same_log_everywhere;
 
 const RESERVERS: usize = 3;
 const PAYERS: usize = 2;
@@ -93,6 +96,46 @@ async fn sigterm_hands_leadership_over_and_loses_no_request() {
         assert!(overlap <= ELECTION_TIMEOUT, "two primaries for {overlap:?}: {one:?} and {other:?}");
     }
     scene.settle_and_judge().await;
+    scene.finish();
+}
+
+/// Longer than the test looks at a node that stops.
+const STOPS_LATE: &[(&str, &str)] =
+    &[("ONESPEND_SHUTDOWN__DRAIN_MS", "120000"), ("ONESPEND_SHUTDOWN__DEADLINE_MS", "150000")];
+
+/// A request that does not end keeps it from stopping. Meanwhile its vote counts, its disk does, and it does not lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_is_handed_the_lead_by_nobody_and_votes_to_its_end() {
+    let mut scene = Scene::with_variables("stopping", 2, STOPS_LATE).await;
+    let leader = scene.primary();
+    let [stops, other] = Scene::others(leader)[..] else { panic!("three nodes") };
+    let busy = Idle::open(scene.addresses(stops).data, scene.cluster.client()).begin_request();
+    scene.node(stops).signal(Signal::Term).unwrap();
+    eventually("it stops", async || {
+        let answer = health::get(scene.addresses(stops).health, "/readyz", STOP_DEADLINE);
+        let answer = answer.map_err(|error| error.to_string())?;
+        need(answer.json()["reason"] == "DRAINING", || answer.body)
+    })
+    .await;
+
+    let operator = scene.operator();
+    let to = |node_id: u64| v1::TransferLeadershipRequest { request_id: fresh_id(), node_id };
+    let refused = operator.transfer_leadership(to(stops as u64 + 1)).await.unwrap_err();
+    assert!(refused.is(reason::TRANSFER_REFUSED), "{refused}");
+    assert_eq!(scene.primary(), leader, "a refused transfer changes nothing");
+    assert_eq!(operator.transfer_leadership(to(0)).await.unwrap().leader_id, other as u64 + 1);
+    same_log_everywhere(&scene).await;
+    scene.node(other).kill().unwrap();
+    assert_eq!(scene.primary(), leader, "elected by its own vote and that of the node that stops");
+
+    drop(busy);
+    let process = scene.node(stops).process().unwrap();
+    let status = process.wait(STOP_DEADLINE * 2).unwrap();
+    assert_eq!(status.code(), Some(0), "{status}\n{}", process.log_tail());
+    for index in [stops, other] {
+        scene.node(index).restart().unwrap();
+    }
+    scene.primary();
     scene.finish();
 }
 

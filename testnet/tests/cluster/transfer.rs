@@ -41,7 +41,7 @@ async fn leadership_is_handed_to_a_node_that_lives_and_writes_go_on() {
 }
 
 /// Waits until every node has the whole log: then all are equally fit to lead.
-async fn same_log_everywhere(scene: &Scene) {
+pub async fn same_log_everywhere(scene: &Scene) {
     let operator = scene.operator();
     eventually("equal logs", async || {
         let mut last = Vec::new();

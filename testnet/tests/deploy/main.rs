@@ -42,7 +42,7 @@ const SPOILT: [(&str, &str, &str); 8] = [
     ("max by (cluster) (onespend_recovery_mode) == 1", "sum by (cluster) (onespend_recovery_mode) == 1", "all nodes"),
     ("avg by (cluster) (max by (cluster, node) (up", "sum by (cluster) (max by (cluster, node) (up", "a share"),
     ("  unless on (cluster, node) max by (cluster, node) (onespend_signer_frozen) == 1\n", "", "a condition"),
-    ("{code!=\"DEEP_REORGANISATION\", code!=\"STATE_HASH_UNDECIDED\"}", "", "alarms that stop nothing"),
+    ("{code!=\"DEEP_REORGANISATION\"}", "", "an alarm that stops nothing"),
     ("  unless on (cluster, node) min by (cluster, node) (onespend_checks_passing) == 0\n", "", "checks that fail"),
     ("time() - max by (cluster) (", "time() - min by (cluster) (", "the newest of all nodes"),
     (

@@ -128,21 +128,27 @@ fn is_its_turn(status: &RaftStatus, now: Instant) -> bool {
 }
 
 async fn make(schedule: &Arc<Schedule>) -> Result<Header, Failed> {
+    let doubt = schedule.alarms.doubt();
     let made = schedule.source.make(schedule.source.turn()?).await?;
     let own = Arc::clone(schedule);
     let keep = move || {
         check_copy(&made.header, &made.copy.path).map_err(Failed::Unsound)?;
         let name = own.depot.store(&made.header, &made.copy.path, &made.copy.digest.sha256)?;
         info!(name, "a backup is kept");
-        retire(&*own.depot, &made.header, own.keep);
+        // The doubt may have come while it was made.
+        retire(&*own.depot, &made.header, own.keep, doubt.or_else(|| own.alarms.doubt()));
         Ok(made.header.clone())
     };
     runtime::blocking(keep).await.map_err(|_| Failed::Stopped)?
 }
 
 /// Removes what is superfluous. The new backup is made whether or not that succeeds: to make another one because an old
-/// one stays would fill the place, and let younger ones drive out the history.
-fn retire(depot: &dyn BackupDepot, newest: &Header, keep: usize) {
+/// one stays would fill the place, and let younger ones drive out the history. Nothing is superfluous while an alarm
+/// puts the state in doubt that the new one holds: an older one may be the last that is right.
+fn retire(depot: &dyn BackupDepot, newest: &Header, keep: usize, doubt: Option<&'static str>) {
+    if let Some(alarm) = doubt {
+        return warn!(alarm, "old backups stay: the state of the new one may be wrong");
+    }
     let kept = match depot.list() {
         Ok(kept) => kept,
         Err(error) => return warn!(%error, "old backups stay: those that there are cannot be listed"),
@@ -234,8 +240,20 @@ mod tests {
     #[test]
     fn one_old_backup_that_stays_keeps_no_other() {
         let depot = Stubborn(Mutex::default());
-        retire(&depot, &Stubborn::header(4), 1);
+        retire(&depot, &Stubborn::header(4), 1, None);
         assert_eq!(*depot.0.lock().unwrap(), [3, 1].map(|index| file_name(&Stubborn::header(index))));
+    }
+
+    /// safety 31: while two states contradict each other, the one that backups are made of may be the wrong one.
+    #[test]
+    fn no_old_backup_goes_for_one_of_a_state_in_doubt() {
+        let (depot, alarms) = (Stubborn(Mutex::default()), Alarms::default());
+        alarms.raise(agreement::UNDECIDED, "on purpose");
+        retire(&depot, &Stubborn::header(4), 1, alarms.doubt());
+        assert_eq!(*depot.0.lock().unwrap(), [""; 0]);
+        alarms.clear(agreement::UNDECIDED);
+        retire(&depot, &Stubborn::header(4), 1, alarms.doubt());
+        assert_eq!(depot.0.lock().unwrap().len(), 2);
     }
 
     #[test]

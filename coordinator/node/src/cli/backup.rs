@@ -19,6 +19,7 @@ use super::status::{Answer, ask_all, nobody};
 use super::storage::Storage;
 use super::view::backup::{Listed, Summary};
 use super::with_runtime;
+use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::backup::{Contents, UnusableBackup};
 
 /// A replica that lacks more entries than this is not in sync.
@@ -172,6 +173,9 @@ impl Create {
         if status.leader_id == 0 {
             note(&format!("node {} knows no leader: its state may lag", status.node_id));
         }
+        if let Some(doubt) = doubt(&known) {
+            note(&doubt);
+        }
         Ok((address.to_owned(), status.node_id))
     }
 
@@ -236,14 +240,28 @@ fn incomplete() -> Failure {
         .remedy("ask again; use a command line of the node's version")
 }
 
-/// A replica in sync, one with a bitcoind in sync first; else the leader; else, in a cluster without one, whoever is
-/// furthest.
+/// Whether a node's state may be wrong, as the states of others say.
+fn is_in_doubt(status: &GetStatusResponse) -> bool {
+    status.alarms.iter().any(|alarm| [MISMATCH, UNDECIDED].iter().any(|code| alarm.starts_with(*code)))
+}
+
+/// What to say where nodes differ in their state, and nobody knows which is right.
+fn doubt(known: &[(&str, &GetStatusResponse)]) -> Option<String> {
+    let tied = |status: &GetStatusResponse| status.alarms.iter().any(|alarm| alarm.starts_with(UNDECIDED));
+    let tied = known.iter().filter(|(_, status)| tied(status));
+    let nodes: Vec<String> = tied.map(|(_, status)| format!("node {}", status.node_id)).collect();
+    let nodes = Some(nodes.join(", ")).filter(|nodes| !nodes.is_empty())?;
+    Some(format!("{UNDECIDED} stands on {nodes}: this backup may hold a wrong state, so keep the earlier ones"))
+}
+
+/// A replica in sync whose state nobody doubts, one with a bitcoind in sync first; else the leader; else, in a cluster
+/// without one, whoever is furthest.
 fn choose<'a>(known: &[(&'a str, &'a GetStatusResponse)]) -> Option<(&'a str, &'a GetStatusResponse)> {
     let committed = known.iter().map(|(_, status)| status.committed_index).max().unwrap_or(0);
     let follows = |status: &GetStatusResponse| {
         let role = matches!(status.role(), NodeRole::Replica | NodeRole::Learner);
         let near = status.applied_index.saturating_add(MAX_LAG_ENTRIES) >= committed;
-        role && near && status.leader_id != 0 && !status.draining
+        role && near && status.leader_id != 0 && !status.draining && !is_in_doubt(status)
     };
     let in_sync = |status: &GetStatusResponse| {
         status.bitcoind.as_ref().is_some_and(|bitcoind| bitcoind.state() == BitcoindState::InSync)
@@ -287,9 +305,24 @@ mod tests {
         assert_eq!(chosen(&[leader.clone(), alone, far.clone()]), Some(4));
         assert_eq!(chosen(&[leader.clone(), far.clone()]), Some(1));
         let drains = GetStatusResponse { draining: true, ..nearer.clone() };
-        assert_eq!(chosen(&[leader, drains]), Some(1));
+        assert_eq!(chosen(&[leader.clone(), drains]), Some(1));
+        let differs = GetStatusResponse { alarms: vec![format!("{MISMATCH}: why")], ..nearer.clone() };
+        assert_eq!(chosen(&[leader, differs]), Some(1), "it would refuse");
         let lost = |status: &GetStatusResponse| GetStatusResponse { leader_id: 0, ..status.clone() };
         assert_eq!(chosen(&[lost(&far), lost(&nearer)]), Some(3), "without a quorum whoever has most");
         assert_eq!(chosen(&[]), None);
+    }
+
+    /// safety 31: the person should not remove the last backup that is right.
+    #[test]
+    fn a_backup_of_a_state_that_may_be_wrong_comes_with_a_warning() {
+        let sound = status(1, NodeRole::Leader, 9, BitcoindState::InSync);
+        let tied = |node_id| GetStatusResponse {
+            alarms: vec![format!("{UNDECIDED}: as many nodes contradict it")],
+            ..status(node_id, NodeRole::Replica, 9, BitcoindState::InSync)
+        };
+        assert_eq!(doubt(&[("a", &sound)]), None);
+        let told = doubt(&[("a", &sound), ("b", &tied(2)), ("c", &tied(3))]).unwrap();
+        assert!(told.contains("node 2, node 3: ") && told.contains("keep the earlier ones"), "{told}");
     }
 }

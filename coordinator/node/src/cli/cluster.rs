@@ -20,6 +20,9 @@ use super::survivor::Recover;
 use super::view::history::History;
 use super::view::members::Members;
 use super::with_runtime;
+use crate::agreement::MISMATCH;
+use crate::alarms::stops_spends;
+use crate::restored::RECOVERY;
 
 /// A voter that its leader has not heard for longer is not chosen to lead.
 const MAX_SILENCE: Duration = Duration::from_secs(2);
@@ -91,7 +94,8 @@ pub enum Request {
     },
     /// Take a node out of rotation for planned work: not ready, gives up the lead, answers on
     ///
-    /// It stays so until it is undrained or restarted. It goes on to vote and to store the log.
+    /// It stays so until it is undrained or restarted. It goes on to vote and to store the log. Where only drained
+    /// nodes are left to lead, one of them does after some seconds, without being primary.
     Drain {
         /// Which node
         #[arg(value_name = "ID", value_parser = node_ids())]
@@ -111,7 +115,8 @@ pub enum Request {
     History,
     /// Hand leadership to another voter, and wait until it leads
     Transfer {
-        /// Node that should lead [default: the voter that has caught up best]
+        /// Node that should lead [default: the voter that has caught up best; first one with a bitcoind in sync, no
+        /// alarm and checks that pass]
         #[arg(long, value_name = "ID", value_parser = node_ids())]
         to: Option<u64>,
         #[command(flatten)]
@@ -152,7 +157,8 @@ impl Rotation {
 
 impl Show for Rotation {
     fn text(&self) -> String {
-        let how = if self.draining { "drained: it gets no new callers, and leads no more" } else { "in rotation" };
+        let drained = "drained: it gets no new callers, and leads only where no other node can";
+        let how = if self.draining { drained } else { "in rotation" };
         match self.leader_id {
             Some(leader) => format!("node {} is {how}; node {leader} leads", self.node_id),
             None => format!("node {} is {how}; no leader is known there", self.node_id),
@@ -195,10 +201,7 @@ impl Request {
                 client.add_learner(AddLearnerRequest { node_id: node, control_address, data_address }).members
                     => Members::of_leader(members)
             ),
-            Self::Promote { node, repeat } => change!(
-                session, repeat,
-                client.promote_learner(PromoteLearnerRequest { node_id: node }).members => Members::of_leader(members)
-            ),
+            Self::Promote { node, repeat } => promote(&client, session, node, repeat.id()).await,
             Self::Remove { node, repeat } => change!(
                 session, repeat,
                 client.remove_node(RemoveNodeRequest { node_id: node }).members => Members::of_leader(members)
@@ -230,6 +233,19 @@ async fn members(client: &Client, session: &Session) -> Result<(), Failure> {
         return Err(nobody(answers));
     }
     session.output.show(&Members::of_all(answers.into_iter().filter_map(|(_, answer)| answer.ok()).collect()))
+}
+
+async fn promote(client: &Client, session: &Session, node_id: u64, request_id: String) -> Result<(), Failure> {
+    let request = v1::PromoteLearnerRequest { request_id: request_id.clone(), node_id };
+    let answer = mutation(&request_id, client.promote_learner(request)).await?;
+    let about = |why: &String| format!("node {node_id}: {why}");
+    let warnings = answer.warnings.iter().map(about).collect();
+    session.output.show(&Changed {
+        resource: Members::of_promotion(answer.members, warnings),
+        applied_index: answer.applied_index,
+        term: answer.term,
+        request_id,
+    })
 }
 
 /// Of every node that answers: one that has just been restarted has seen little.
@@ -267,7 +283,8 @@ async fn choose(client: &Client, session: &Session) -> Result<u64, Failure> {
     Ok(successor(&answers).unwrap_or_default())
 }
 
-/// The voter that has caught up best with its leader, of those that the leader has heard lately.
+/// Of the voters that stand for election and that the leader has heard lately, the one that has caught up best; one
+/// that has nothing against itself before any other, as a leader chooses that hands over by itself.
 fn successor(answers: &[v1::GetStatusResponse]) -> Option<u64> {
     let leaders = answers.iter().filter(|answer| answer.role() == v1::NodeRole::Leader);
     let leader = leaders.max_by_key(|answer| answer.term)?;
@@ -275,12 +292,29 @@ fn successor(answers: &[v1::GetStatusResponse]) -> Option<u64> {
         let silence = member.last_contact.and_then(|contact| Duration::try_from(contact).ok());
         silence.is_some_and(|silence| silence <= MAX_SILENCE)
     };
-    let drained = |id: u64| answers.iter().any(|answer| answer.node_id == id && answer.draining);
+    let said = |id: u64| answers.iter().find(|answer| answer.node_id == id);
+    let stands =
+        |id: u64| said(id).is_none_or(|answer| !answer.draining && !codes(answer).any(|code| code == MISMATCH));
     let others = leader.members.iter().filter(|member| member.voter && member.node_id != leader.node_id);
-    let others = others.filter(|member| !drained(member.node_id));
-    let best =
-        others.filter(|member| heard(member)).max_by_key(|member| (member.matched_index, Reverse(member.node_id)));
-    best.map(|member| member.node_id)
+    let others = others.filter(|member| stands(member.node_id) && heard(member));
+    let rank = |id: u64, matched: Option<u64>| (said(id).is_some_and(is_fit), matched, Reverse(id));
+    others.max_by_key(|member| rank(member.node_id, member.matched_index)).map(|member| member.node_id)
+}
+
+/// Whether a node says nothing of itself that speaks against its lead.
+fn is_fit(answer: &v1::GetStatusResponse) -> bool {
+    let bitcoind = answer.bitcoind.as_ref();
+    let in_sync = bitcoind.is_some_and(|bitcoind| bitcoind.state() == v1::BitcoindState::InSync);
+    // Recovery mode is the whole cluster's.
+    let alarm = codes(answer).any(|code| code != RECOVERY && stops_spends(code));
+    let decides = |check: &v1::FailingCheck| check.purpose() != v1::CheckPurpose::Report;
+    let fails = answer.health.iter().flat_map(|health| &health.failing_checks).any(decides);
+    in_sync && !alarm && !fails
+}
+
+/// The codes of a node's alarms.
+fn codes(answer: &v1::GetStatusResponse) -> impl Iterator<Item = &str> {
+    answer.alarms.iter().filter_map(|alarm| alarm.split(':').next())
 }
 
 #[cfg(test)]
@@ -318,6 +352,37 @@ mod tests {
         assert_eq!(successor(&[leads.clone(), drained.clone()]), Some(3));
         let undrained = v1::GetStatusResponse { draining: false, ..drained };
         assert_eq!(successor(&[leads, undrained]), Some(2));
+    }
+
+    /// What a node says that may lead.
+    fn fit(node_id: u64) -> v1::GetStatusResponse {
+        let bitcoind = Some(v1::BitcoindView { state: v1::BitcoindState::InSync.into(), ..Default::default() });
+        v1::GetStatusResponse { bitcoind, ..status(node_id, v1::NodeRole::Replica, 2, vec![]) }
+    }
+
+    #[test]
+    fn a_node_with_something_against_it_is_chosen_only_where_no_other_is_fit() {
+        let leads = status(1, v1::NodeRole::Leader, 2, vec![member(2, true, 91, 0), member(3, true, 90, 0)]);
+        let next = |second: v1::GetStatusResponse, third| successor(&[leads.clone(), second, third]);
+        assert_eq!(next(fit(2), fit(3)), Some(2));
+        let alarm = |text: &str| v1::GetStatusResponse { alarms: vec![text.to_owned()], ..fit(2) };
+        let failing = |purpose: v1::CheckPurpose| {
+            let check = v1::FailingCheck { purpose: purpose.into(), ..Default::default() };
+            let health = Some(v1::NodeHealth { failing_checks: vec![check], ..Default::default() });
+            v1::GetStatusResponse { health, ..fit(2) }
+        };
+        let behind = || v1::GetStatusResponse { bitcoind: None, ..fit(2) };
+        for unfit in [behind(), alarm("DISK_LOW: why"), failing(v1::CheckPurpose::Primary)] {
+            assert_eq!(next(unfit.clone(), fit(3)), Some(3), "{unfit:?}");
+        }
+        for same in [alarm("DEEP_REORGANISATION: why"), alarm("RECOVERY_MODE"), failing(v1::CheckPurpose::Report)] {
+            assert_eq!(next(same.clone(), fit(3)), Some(2), "{same:?}");
+        }
+        let neither = v1::GetStatusResponse { bitcoind: None, ..fit(3) };
+        assert_eq!(next(behind(), neither.clone()), Some(2));
+        assert_eq!(next(alarm("STATE_HASH_MISMATCH: why"), neither), Some(3), "it stands for no election");
+        assert_eq!(successor(&[leads.clone(), fit(3)]), Some(3), "the other one says nothing");
+        assert_eq!(successor(&[leads]), Some(2), "neither says anything");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 
 use super::details::{build, refuse};
-use crate::agreement::MISMATCH;
+use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::room::DISK_LOW;
 
 /// How long a caller should wait before it asks again where disks were about to be full.
@@ -20,12 +20,22 @@ pub(super) fn unsound() -> Status {
     refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", MISMATCH.to_owned())])
 }
 
-/// A spend is refused for an alarm of this node, whose state is sound: nothing was applied.
+/// A spend is refused for an alarm of this node, whose state is sound as far as anybody knows: nothing was applied.
 pub(super) fn no_spends(alarm: &str) -> Status {
     if alarm == DISK_LOW {
         return storage_low();
     }
-    let message = format!("the leader takes no spends while its alarm {alarm} stands");
+    let mut message = format!("the leader takes no spends while its alarm {alarm} stands");
+    if alarm == UNDECIDED {
+        message +=
+            "; nobody knows whether its state is right: ask again under the same request id when that is decided";
+    }
+    refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
+}
+
+/// No node is taken in, or given a vote, for an alarm about the leader's state: nothing was changed.
+pub(super) fn no_new_members(alarm: &str) -> Status {
+    let message = format!("the leader takes no node in while its alarm {alarm} stands: its state may be wrong");
     refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
 }
 
@@ -49,10 +59,10 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::agreement::UNDECIDED;
     use crate::grpc::api::Api;
     use crate::leader::sign::{FROZEN, NOT_ACCEPTED};
     use crate::leader::watch_chain::UNFOLLOWABLE;
+    use crate::reorganised::REORGANISED;
     use crate::restored::RESTORED;
     use crate::specimen::{self, request, soon};
 
@@ -87,7 +97,10 @@ mod tests {
         api.alarms.raise(UNFOLLOWABLE, "on purpose");
         assert_eq!(told(&api, MISMATCH).await, wanted);
         api.alarms.clear(UNFOLLOWABLE);
+        // Of two states one is right: the other nodes may say more of earlier tries, and none grants anything.
+        let wanted = (Code::FailedPrecondition, reason::ALARM.to_owned(), Some(UNDECIDED.to_owned()), false);
+        assert_eq!(told(&api, UNDECIDED).await, wanted);
         // What is only reported stops nothing: next comes the bitcoind, which nobody watches here.
-        assert_eq!(told(&api, UNDECIDED).await.1, reason::CHAIN_NOT_SYNCED);
+        assert_eq!(told(&api, REORGANISED).await.1, reason::CHAIN_NOT_SYNCED);
     }
 }

@@ -8,10 +8,12 @@ use tonic::Status;
 
 use super::api::{Api, Call};
 use super::fields::Fields;
-use super::{get_status, status};
+use super::{alarm_status, get_status, status};
+use crate::agreement::{self, MISMATCH, UNDECIDED};
 use crate::config::HostPort;
 use crate::identity::MAX_NODE_ID;
-use crate::raft::{Addresses, MembershipError};
+use crate::peers::{self, Report};
+use crate::raft::{Addresses, HashAt, MembershipError};
 
 pub(super) async fn add_learner(
     api: Arc<Api>,
@@ -19,6 +21,7 @@ pub(super) async fn add_learner(
     message: v1::AddLearnerRequest,
 ) -> Result<v1::AddLearnerResponse, Status> {
     let (node, addresses) = parse_add(&message)?;
+    demand_state_beyond_doubt(&api)?;
     let changed = api.replica.raft().add_learner(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::AddLearnerResponse { members, applied_index, term })
@@ -30,9 +33,45 @@ pub(super) async fn promote_learner(
     message: v1::PromoteLearnerRequest,
 ) -> Result<v1::PromoteLearnerResponse, Status> {
     let node = parse_promote(&message)?;
+    demand_state_beyond_doubt(&api)?;
+    let warnings = look_at_learner(&api, node).await?;
     let changed = api.replica.raft().promote_learner(node, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
-    Ok(v1::PromoteLearnerResponse { members, applied_index, term })
+    Ok(v1::PromoteLearnerResponse { members, applied_index, term, warnings })
+}
+
+/// What speaks against a learner that is to vote, by its own word: refusals, or warnings. Of what is no learner of this
+/// leader's, Raft says what there is to say.
+async fn look_at_learner(api: &Api, node: u64) -> Result<Vec<String>, Status> {
+    let members = api.replica.status().members;
+    let learner = members.into_iter().find(|member| member.node_id == node && !member.voter);
+    let Some(learner) = learner.filter(|_| api.replica.raft().leads()) else { return Ok(Vec::new()) };
+    let Some(report) = api.peers.reports(&[learner], peers::TIMEOUT).await.pop() else {
+        return Err(status::membership_refused("it does not answer on its control port, so nobody knows how it is"));
+    };
+    objection(&api.replica.hashes(), &report).map_or(Ok(()), |why| Err(status::membership_refused(&why)))?;
+    Ok(warnings(&report))
+}
+
+/// Why a learner must not vote: its vote would count for the entries that it stores, and its state for what is right
+/// (safety 31).
+fn objection(ours: &[HashAt], report: &Report) -> Option<String> {
+    let doubt = report.alarms.iter().find(|code| [MISMATCH, UNDECIDED].contains(&code.as_str()));
+    if let Some(code) = doubt {
+        return Some(format!("its alarm {code} stands: its state differs from that of others, so replace it"));
+    }
+    let index = agreement::differing(ours, &report.hashes)?;
+    Some(format!("its state at log index {index} differs from the leader's: replace it, and report that"))
+}
+
+/// What a new voter has against its own lead.
+fn warnings(report: &Report) -> Vec<String> {
+    let idle = report.abstains.then(|| "it is drained, or stops: it votes, and stands for no election".to_owned());
+    let unfit = report.unfit.as_ref().filter(|_| !report.abstains);
+    let unfit = unfit.map(|why| format!("it should not lead now: {why}"));
+    let chain = report.in_sync_height.is_none();
+    let chain = chain.then(|| "its bitcoind is not in sync: as leader it would take no spends".to_owned());
+    idle.into_iter().chain(unfit).chain(chain).collect()
 }
 
 pub(super) async fn remove_node(
@@ -55,6 +94,14 @@ pub(super) async fn move_node(
     let changed = api.replica.raft().move_node(node, addresses, call.deadline.into()).await;
     let (members, applied_index, term) = after(&api, changed)?;
     Ok(v1::MoveNodeResponse { members, applied_index, term })
+}
+
+/// A node that comes in gets the state of this leader, right or wrong, and with its vote it would count as one more
+/// that has it: the right side of two could be outvoted by that, for ever (safety 31).
+fn demand_state_beyond_doubt(api: &Api) -> Result<(), Status> {
+    // Another node may lead, and have no doubt.
+    let doubt = api.alarms.doubt().filter(|_| api.replica.raft().leads());
+    doubt.map_or(Ok(()), |alarm| Err(alarm_status::no_new_members(alarm)))
 }
 
 /// The members, the applied index and the term after a change, or why there was none.
@@ -114,3 +161,7 @@ fn node_id(fields: &mut Fields, id: u64) -> Option<u64> {
 fn address(fields: &mut Fields, field: &str, text: &str) -> Option<String> {
     text.parse::<HostPort>().map(|address| address.to_string()).map_err(|why| fields.fault(field, why)).ok()
 }
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

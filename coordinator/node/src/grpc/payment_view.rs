@@ -19,13 +19,13 @@ use onespend_proto::v1;
 
 use super::utxo_view::{keychain, outpoint, sat, tip};
 use crate::alarms::Alarms;
-use crate::restored::RESTORED;
 
-/// One payment, with what an external signer needs of its attempts. Deriving keys takes a while, so lists go without. So
-/// does a node whose folder came out of a copy, until the cluster knows of that (safety 30).
+/// One payment, with what an external signer needs of its attempts. Deriving keys takes a while, so lists go without.
+/// So does a node whose folder came out of a copy, until the cluster knows of that (safety 30), and one whose state as
+/// many contradict as share (safety 31).
 pub(crate) fn payment_with_permits(alarms: &Alarms, state: &State, key: &PaymentKey, shown: &Payment) -> v1::Payment {
     let mut view = payment(state, key, shown);
-    if alarms.stands(RESTORED) {
+    if alarms.stop_signing() {
         return view;
     }
     for ((number, attempt), view) in shown.numbered().zip(&mut view.attempts) {

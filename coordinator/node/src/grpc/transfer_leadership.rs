@@ -12,7 +12,6 @@ use super::fields::Fields;
 use super::status;
 use crate::handover;
 use crate::metrics::{self, HandOverReason};
-use crate::raft::TransferError;
 
 pub(super) async fn transfer_leadership(
     api: Arc<Api>,
@@ -33,18 +32,15 @@ pub(super) async fn transfer_leadership(
         && handover::abstains(&api.replica, &api.peers, drained).await
     {
         return Err(status::transfer_refused(&format!(
-            "node {drained} stands for no election: it is drained, or differs"
+            "node {drained} stands for no election: it is drained, stops, or differs"
         )));
     }
     let to = match to {
         None => handover::preferred(&api.replica, &api.peers).await,
-        named => named,
+        Some(named) => vec![named],
     };
     // Raft by itself would hand over to one that is drained, which refuses.
-    let transferred = match to {
-        Some(to) => api.replica.transfer(Some(to), call.deadline).await,
-        None => Err(TransferError::NoSuchVoter),
-    };
+    let transferred = handover::hand_to(&api.replica, &to, call.deadline).await;
     let leader = transferred.map_err(|error| status::transfer_refused(&error.to_string()))?;
     if leader.node_id != api.settings.node_id {
         metrics::handed_over(HandOverReason::Operator);

@@ -20,12 +20,10 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::broadcast::Outbox;
-use crate::agreement::MISMATCH;
 use crate::alarms::Alarms;
 use crate::grpc::turns::Turns;
 use crate::metrics;
 use crate::replica::Replica;
-use crate::restored::RESTORED;
 use crate::runtime;
 
 /// The alarm when a signer has signed what the cluster's log lacks.
@@ -231,7 +229,7 @@ impl Signing {
     /// is permitted to a signer that has not accepted the state's epoch: what was signed before it, other memories
     /// alone may know (safety 8).
     fn permit(&self, key: &PaymentKey, attempt: AttemptNo, earlier: &[PaymentKey]) -> Option<SigningPermit> {
-        if [MISMATCH, RESTORED].into_iter().any(|code| self.alarms.stands(code)) {
+        if self.alarms.stop_signing() {
             return None;
         }
         let permit = self.replica.read(|state| {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::agreement::UNDECIDED;
 use crate::config::MAX_SIGNERS;
 use crate::leader::broadcast;
 use crate::restored;
@@ -135,6 +136,20 @@ async fn a_folder_that_is_marked_signs_nothing_from_the_start() {
     assert!(replica.read(|state| state.recovery().is_some()));
     signing.sign(&key("before"), FIRST, soon()).await;
     assert!(!is_signed(&replica, "before"));
+}
+
+/// safety 31: what is ordered already waits until it is known which of two states is right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_as_many_contradict_as_share_has_nothing_signed() {
+    let folder = TempDir::new().unwrap();
+    let (replica, signing) = signing(&folder).await;
+    pay(&replica, "waits", &[0], 50_000).await;
+    signing.alarms.raise(UNDECIDED, "on purpose");
+    signing.sign(&key("waits"), FIRST, soon()).await;
+    assert!(!is_signed(&replica, "waits"));
+    signing.alarms.clear(UNDECIDED);
+    signing.sign(&key("waits"), FIRST, soon()).await;
+    assert!(is_signed(&replica, "waits"));
 }
 
 /// safety 6: what cannot be proved dead stays refused, however often it is tried.

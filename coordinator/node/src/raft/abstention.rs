@@ -10,6 +10,8 @@ pub enum Abstention {
     Differs,
     /// An operator has drained it.
     Drained,
+    /// It is about to stop.
+    Stopping,
 }
 
 /// The reasons that hold. Clones share them.
@@ -38,7 +40,7 @@ impl Abstentions {
 mod tests {
     use super::*;
 
-    /// safety 31: undraining a node that differs from the others does not let it lead.
+    /// safety 31: undraining a node that differs from the others, or that stops, does not let it lead.
     #[test]
     fn a_node_stands_again_once_no_reason_is_left() {
         let abstentions = Abstentions::default();
@@ -52,5 +54,7 @@ mod tests {
         assert!(set(Abstention::Drained, false), "the other reason is left");
         assert!(set(Abstention::Drained, false), "it was not there");
         assert!(!set(Abstention::Differs, false));
+        assert!(set(Abstention::Stopping, true) && set(Abstention::Drained, true));
+        assert!(set(Abstention::Drained, false), "it stops");
     }
 }

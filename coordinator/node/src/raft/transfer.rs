@@ -43,6 +43,16 @@ pub enum TransferError {
     Stopped,
 }
 
+impl TransferError {
+    /// Whether this node leads on as if nothing had been asked, so that another voter can be tried.
+    pub fn changed_nothing(&self) -> bool {
+        match self {
+            Self::NoSuchVoter | Self::Silent | Self::NotCaughtUp { .. } => true,
+            Self::NotLeader | Self::NotTaken { .. } | Self::Stopped => false,
+        }
+    }
+}
+
 impl RaftNode {
     /// Hands leadership to `to`, or to the voter that has caught up best, and waits until somebody else leads; that is who
     /// is given back. Naming this node while it leads changes nothing.

@@ -50,17 +50,17 @@ impl Weather for Distance {
 }
 
 /// Nodes, with their disks.
-struct Nodes {
+pub(super) struct Nodes {
     config: RaftConfig,
     distance: Arc<Distance>,
     lines: Lines,
-    running: BTreeMap<Host, RaftNode>,
+    pub(super) running: BTreeMap<Host, RaftNode>,
     disks: Vec<TempDir>,
 }
 
 impl Nodes {
     /// Nodes 1 to `voters`, which are a cluster.
-    async fn found(config: RaftConfig, voters: Host) -> Self {
+    pub(super) async fn found(config: RaftConfig, voters: Host) -> Self {
         let distance = Arc::new(Distance(Mutex::new(NEAR)));
         let weather: Arc<dyn Weather> = distance.clone();
         let lines = Lines::new(weather);
@@ -96,14 +96,14 @@ impl Nodes {
     }
 
     /// Its power fails.
-    fn kill(&mut self, id: Host) {
+    pub(super) fn kill(&mut self, id: Host) {
         self.lines.disconnect(id);
         self.running.remove(&id);
         executor().kill(id);
     }
 
     /// The node that leads and is ready to, once there is one.
-    async fn leader(&self) -> (Host, RaftNode) {
+    pub(super) async fn leader(&self) -> (Host, RaftNode) {
         let leads = |node: &RaftNode| node.leadership().borrow().leader_term().is_some();
         until("a node leads", || {
             self.running.iter().find(|(_, node)| leads(node)).map(|(id, node)| (*id, node.clone()))
@@ -112,7 +112,7 @@ impl Nodes {
     }
 }
 
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let late = soon();
     loop {
         if let Some(seen) = look() {
@@ -137,7 +137,7 @@ async fn write(leader: &RaftNode, thousands: usize) {
 }
 
 /// How many entries of the leader's log a member is not known to have.
-fn lag(leader: &RaftStatus, of: Host) -> u64 {
+pub(super) fn lag(leader: &RaftStatus, of: Host) -> u64 {
     let member = leader.members.iter().find(|member| member.node_id == of).expect("it is a member");
     leader.last_log.unwrap_or(0) - member.matched.unwrap_or(0)
 }

@@ -14,6 +14,7 @@
 //! | `judge` | what must hold, at every moment and at the end |
 //! | `story` | one run from its seed to its verdict |
 //! | `membership` | members that come and go, on nodes of which nothing runs but Raft |
+//! | `stopping` | a node that is about to stop, on such nodes |
 //!
 //! ```text
 //! ONESPEND_SIMULATION_SEED=7 ONESPEND_SIMULATIONS=1000   the first seed and how many, of `make simulate`
@@ -27,6 +28,7 @@ mod judge;
 mod machine;
 mod membership;
 mod sky;
+mod stopping;
 mod story;
 pub(crate) mod tasks;
 mod verdict;

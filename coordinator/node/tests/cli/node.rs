@@ -463,7 +463,9 @@ impl ClusterService for Desk {
         undrain_node(UndrainNodeRequest) -> UndrainNodeResponse { leader_id: 1, applied_index: 86, term: 3 }
         move_node(MoveNodeRequest) -> MoveNodeResponse { members: members(), applied_index: 87, term: 3 }
         add_learner(AddLearnerRequest) -> AddLearnerResponse { members: members(), applied_index: 83, term: 2 }
-        promote_learner(PromoteLearnerRequest) -> PromoteLearnerResponse { members: members(), applied_index: 84, term: 2 }
+        promote_learner(PromoteLearnerRequest) -> PromoteLearnerResponse {
+            members: members(), applied_index: 84, term: 2, warnings: vec!["its bitcoind is not in sync".to_owned()]
+        }
         remove_node(RemoveNodeRequest) -> RemoveNodeResponse { members: members(), applied_index: 85, term: 2 }
         transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse { leader_id: 2, applied_index: 81, term: 3 }
     }

@@ -105,6 +105,7 @@ fn members_are_listed_added_promoted_and_removed() {
     assert_eq!((asked.node_id, asked.control_address.as_str()), (4, "10.0.0.4:7801"));
     let json = cluster.run_as(alice, &["cluster", "promote", "4", "-o", "json"]).code(0).json();
     assert_eq!((json["members"][0]["voter"].as_bool(), json["applied_index"].as_u64()), (Some(true), Some(84)));
+    assert_eq!(json["warnings"], serde_json::json!(["node 4: its bitcoind is not in sync"]));
     assert_eq!(cluster.node.last::<v1::PromoteLearnerRequest>().node_id, 4);
     cluster.run_as(alice, &["cluster", "remove", "2"]).code(0);
     assert_eq!(cluster.node.last::<v1::RemoveNodeRequest>().node_id, 2);

@@ -16,6 +16,9 @@ use crate::cli::table::{self, Column};
 #[derive(Debug, Serialize)]
 pub struct Members {
     members: Vec<Known>,
+    /// What the leader has to say about a change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,6 +43,11 @@ impl Members {
         Self::with(members, BTreeMap::new())
     }
 
+    /// The same after a promotion, with what keeps the new voter from leading.
+    pub fn of_promotion(members: Vec<v1::Member>, warnings: Vec<String>) -> Self {
+        Self { warnings, ..Self::of_leader(members) }
+    }
+
     /// Of every node's answer to GetStatus; the members are those that the leader has, else the node that is furthest.
     pub fn of_all(answers: Vec<v1::GetStatusResponse>) -> Self {
         let leads = |answer: &v1::GetStatusResponse| answer.role() == v1::NodeRole::Leader;
@@ -55,7 +63,7 @@ impl Members {
             let (version, bitcoind) = answer.map(|answer| (answer.version, answer.bitcoind)).unzip();
             Known { member: Member::from(member), version, bitcoind: bitcoind.flatten().map(Bitcoind::from), draining }
         };
-        Self { members: members.into_iter().map(known).collect() }
+        Self { members: members.into_iter().map(known).collect(), warnings: Vec::new() }
     }
 }
 
@@ -87,9 +95,9 @@ impl Show for Members {
         });
         let mut text = table::list(columns, rows, "no members");
         let voters = self.members.iter().filter(|known| known.member.voter).count();
-        if voters == 2 {
+        for warning in self.warnings.iter().map(String::as_str).chain((voters == 2).then_some(TWO_VOTERS)) {
             text.push_str("\nwarning: ");
-            text.push_str(TWO_VOTERS);
+            text.push_str(warning);
         }
         text
     }
@@ -122,5 +130,7 @@ mod tests {
         let three = [member(1, true), member(2, true), member(3, true)];
         let text = Members::of_all(vec![status(1, false, &three)]).text();
         assert!(!text.contains("warning") && !text.contains("draining"), "{text}");
+        let promoted = Members::of_promotion(three.to_vec(), vec!["its bitcoind is not in sync".to_owned()]);
+        assert!(promoted.text().ends_with("\nwarning: its bitcoind is not in sync"), "{}", promoted.text());
     }
 }

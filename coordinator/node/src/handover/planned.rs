@@ -1,0 +1,119 @@
+//! Hand-overs that somebody has planned: an operator who names nobody, a drain, the end of the process.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::{hand_to, willing};
+use crate::metrics::{self, HandOverReason};
+use crate::peers::Peers;
+use crate::raft::{LeaderHint, TransferError};
+use crate::replica::Replica;
+use crate::runtime;
+
+/// Longest hand-over before the end: requests under way need the rest of the time.
+const BEFORE_THE_END: Duration = Duration::from_secs(2);
+/// How long the others are asked for their bitcoinds where the lead goes anyhow: they answer within milliseconds.
+const ASK_WITHIN: Duration = Duration::from_millis(200);
+/// How often a node that stops looks whether it leads.
+const LATE_WIN_POLL: Duration = Duration::from_millis(200);
+
+/// Whom planned work hands over to: the voters that would take the lead, asked now, those whose bitcoind is in sync
+/// first.
+pub async fn preferred(replica: &Replica, peers: &Peers) -> Vec<u64> {
+    let status = replica.status();
+    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
+    willing(&status, &reports)
+}
+
+/// Whether another member says that it stands for no election; one that does not answer may.
+pub async fn abstains(replica: &Replica, peers: &Peers, node_id: u64) -> bool {
+    let mut others = replica.status().others();
+    others.retain(|member| member.node_id == node_id);
+    peers.reports(&others, ASK_WITHIN).await.iter().any(|report| report.abstains)
+}
+
+/// Takes this node out of rotation because an operator says so, and gives up the lead if it has it. Requests go on.
+///
+/// # Errors
+/// [`TransferError`]: nobody else would lead. Then the node is in rotation as before.
+pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Result<(), TransferError> {
+    if replica.is_drained() && !replica.raft().leads() {
+        return Ok(());
+    }
+    let status = replica.status();
+    let votes = status.voters().any(|id| id == status.node_id);
+    let next = preferred(replica, peers).await;
+    if votes && next.is_empty() {
+        return Err(TransferError::NoSuchVoter);
+    }
+    let mut undo = Undo(Some(replica));
+    replica.set_drained(true);
+    if replica.raft().leads() {
+        match hand_to(replica, &next, deadline).await {
+            Ok(leader) => {
+                metrics::handed_over(HandOverReason::Operator);
+                info!(leader = leader.node_id, "leadership handed over: this node is drained");
+            }
+            // Somebody else took over meanwhile.
+            Err(_) if !replica.raft().leads() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    undo.0 = None;
+    Ok(())
+}
+
+/// Puts a node back into rotation whose drain was given up, or whose caller went away meanwhile.
+struct Undo<'a>(Option<&'a Replica>);
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(replica) = self.0 {
+            replica.set_drained(false);
+        }
+    }
+}
+
+/// Hands over because this node stops. One that was elected just now need not be ready to lead for that.
+pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) {
+    if !replica.raft().leads() {
+        return;
+    }
+    let deadline = Instant::now() + (within / 2).min(BEFORE_THE_END);
+    let status = replica.status();
+    let reports = peers.reports(&status.others(), ASK_WITHIN).await;
+    let to = willing(&status, &reports);
+    // One that is drained, or stops, would refuse, and nobody be asked any more.
+    let handed = if to.is_empty() && !reports.iter().any(|report| report.abstains) {
+        replica.transfer(None, deadline).await
+    } else {
+        hand_to(replica, &to, deadline).await
+    };
+    note_the_end(handed);
+}
+
+/// Gives the lead up for as long as this node is finishing its requests: it may have stood for election when it began
+/// to stop, and win now; or nobody would take the lead before. Where nobody would, as when all nodes stop, it leads on.
+pub async fn while_it_ends(replica: &Replica, peers: &Peers) {
+    loop {
+        runtime::sleep(LATE_WIN_POLL).await;
+        if !replica.raft().leads() {
+            continue;
+        }
+        let to = preferred(replica, peers).await;
+        if !to.is_empty() {
+            note_the_end(hand_to(replica, &to, Instant::now() + BEFORE_THE_END).await);
+        }
+    }
+}
+
+fn note_the_end(handed: Result<LeaderHint, TransferError>) {
+    match handed {
+        Ok(leader) => {
+            metrics::handed_over(HandOverReason::Stop);
+            info!(leader = leader.node_id, "leadership handed over");
+        }
+        Err(error) => warn!(%error, "leadership could not be handed over; the others elect a leader"),
+    }
+}
