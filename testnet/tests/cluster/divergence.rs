@@ -1,5 +1,7 @@
 //! A node whose state is not what the others have: it finds out by itself, and serves no more.
 
+use std::time::Duration;
+
 use onespend_proto::{reason, v1};
 use onespend_testnet::health;
 use onespend_testnet::hot::WALLET;
@@ -91,10 +93,14 @@ async fn leads_while_nobody_can_know_better(scene: &Scene, victim: usize, absent
 /// Whichever state is right, nothing is granted. What gives coins back, what is asked, and the chain go on.
 async fn takes_no_spends(scene: &mut Scene, order: &v1::CreatePaymentRequest, kept: &v1::Reservation) {
     let client = scene.client();
-    let refused = client.create_payment(order.clone()).await.unwrap_err();
-    assert!(refused.is(reason::ALARM) && refused.to_string().contains(UNDECIDED), "{refused}");
-    let refused = client.reserve_utxos(reserve(10_000)).await.unwrap_err();
-    assert!(refused.is(reason::ALARM), "{refused}");
+    // What the leader knows of earlier tries may be wrong, so it does not say that there was none.
+    let hasty = client.with_deadline(Duration::from_secs(1));
+    for open in [
+        hasty.create_payment(order.clone()).await.map(|_| ()).unwrap_err(),
+        hasty.reserve_utxos(reserve(10_000)).await.map(|_| ()).unwrap_err(),
+    ] {
+        assert!(open.may_be_applied() && open.to_string().contains(UNDECIDED), "{open}");
+    }
     let refused = scene.operator().add_learner(absent(NEW)).await.unwrap_err();
     assert!(refused.is(reason::ALARM), "a node that comes in would decide for the leader: {refused}");
     client.release_reservation(release(kept)).await.unwrap();

@@ -17,20 +17,27 @@ const ROOM_RETRY: Duration = Duration::from_secs(1);
 /// that nothing was applied.
 pub(super) fn unsound() -> Status {
     let message = format!("this node answers nothing while the alarm {MISMATCH} stands; ask another one");
-    refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", MISMATCH.to_owned())])
+    not_serving(MISMATCH, message)
 }
 
-/// A spend is refused for an alarm of this node, whose state is sound as far as anybody knows: nothing was applied.
+/// A spend is refused for an alarm of this node. Nothing was applied, unless the state itself is in doubt: then what it
+/// knows of earlier tries is as well.
 pub(super) fn no_spends(alarm: &str) -> Status {
-    if alarm == DISK_LOW {
-        return storage_low();
-    }
-    let mut message = format!("the leader takes no spends while its alarm {alarm} stands");
-    if alarm == UNDECIDED {
-        message +=
-            "; nobody knows whether its state is right: ask again under the same request id when that is decided";
+    let message = format!("the leader takes no spends while its alarm {alarm} stands");
+    match alarm {
+        DISK_LOW => return storage_low(),
+        UNDECIDED => {
+            let advice = "nobody knows whether its state is right: ask again under the same request id when it is over";
+            return not_serving(UNDECIDED, format!("{message}; {advice}"));
+        }
+        _ => {}
     }
     refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
+}
+
+/// Leaves the outcome of earlier tries open.
+fn not_serving(alarm: &str, message: String) -> Status {
+    refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", alarm.to_owned())])
 }
 
 /// No node is taken in, or given a vote, for an alarm about the leader's state: nothing was changed.
@@ -97,8 +104,8 @@ mod tests {
         api.alarms.raise(UNFOLLOWABLE, "on purpose");
         assert_eq!(told(&api, MISMATCH).await, wanted);
         api.alarms.clear(UNFOLLOWABLE);
-        // Of two states one is right: the other nodes may say more of earlier tries, and none grants anything.
-        let wanted = (Code::FailedPrecondition, reason::ALARM.to_owned(), Some(UNDECIDED.to_owned()), false);
+        // One of two states is wrong, and may lack an earlier try.
+        let wanted = (Code::Unavailable, reason::NOT_SERVING.to_owned(), Some(UNDECIDED.to_owned()), false);
         assert_eq!(told(&api, UNDECIDED).await, wanted);
         // What is only reported stops nothing: next comes the bitcoind, which nobody watches here.
         assert_eq!(told(&api, REORGANISED).await.1, reason::CHAIN_NOT_SYNCED);
