@@ -74,6 +74,17 @@ def ask(call, request):
     raise AssertionError("the loop returns or exits")
 
 
+def unpaid(payment, paid):
+    """Why nobody is paid by what `txid` names; None where somebody is, or will be."""
+    state = payment.PaymentState.Name(paid.state)
+    if paid.state in (payment.PAYMENT_STATE_CANCELLED, payment.PAYMENT_STATE_DEAD):
+        return f"not paid: {state}"
+    cancel = payment.ATTEMPT_PURPOSE_CANCEL
+    if any(attempt.txid == paid.txid and attempt.purpose == cancel for attempt in paid.attempts):
+        return f"not paid so far: being cancelled, {state}; only an older attempt may still pay it"
+    return None
+
+
 def main():
     """Parses the command line and pays."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -95,6 +106,9 @@ def main():
             answer = ask(service.PaymentServiceStub(connection).CreatePayment, request)
         state = payment.PaymentState.Name(answer.payment.state)
         print(answer.payment.txid, state)
+        why = unpaid(payment, answer.payment)
+        if why:
+            sys.exit(why)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,47 @@ assert unknown.startswith("perhaps applied") and len(asked) == pay.TRIES, unknow
 
 #[test]
 fn an_answer_about_one_try_is_asked_again_and_a_refusal_is_final() {
+    runs(ANSWERS);
+}
+
+/// Holds payments against the script's own judgement, as the service may show them.
+const CANCELS: &str = r#"
+import sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import tempfile
+import pay
+
+with tempfile.TemporaryDirectory() as folder:
+    v1, _ = pay.generate(folder)
+
+
+def shown(state, txid):
+    attempts = [
+        v1.Attempt(txid="aa", purpose=v1.ATTEMPT_PURPOSE_PAY),
+        v1.Attempt(txid="bb", purpose=v1.ATTEMPT_PURPOSE_CANCEL),
+    ]
+    return pay.unpaid(v1, v1.Payment(state=v1.PaymentState.Value(state), txid=txid, attempts=attempts))
+
+
+for state in ("SIGNING", "BROADCAST", "CONFIRMING", "SETTLED"):
+    assert shown(f"PAYMENT_STATE_{state}", "aa") is None, state
+for state in ("SIGNING", "BROADCAST", "CONFIRMING"):
+    assert "being cancelled" in shown(f"PAYMENT_STATE_{state}", "bb"), state
+assert shown("PAYMENT_STATE_CANCELLED", "bb") == "not paid: PAYMENT_STATE_CANCELLED"
+assert shown("PAYMENT_STATE_DEAD", "") == "not paid: PAYMENT_STATE_DEAD"
+"#;
+
+/// safety 10.
+#[test]
+fn a_transaction_that_gives_the_coins_back_is_no_payment_to_the_python_client() {
+    runs(CANCELS);
+}
+
+/// Runs a program beside the script.
+fn runs(program: &str) {
     let folder = script().parent().unwrap().to_path_buf();
-    let output = Command::new(programs::python().unwrap()).args(["-c", ANSWERS]).arg(folder).output().unwrap();
+    let output = Command::new(programs::python().unwrap()).args(["-c", program]).arg(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -80,6 +80,47 @@ fn waiting_tells_when_it_will_never_be_paid_or_takes_too_long() {
     assert!(slow.out.contains("confirming"), "{slow:?}");
 }
 
+/// An answer with a payment whose coins are on their way back.
+fn cancelling(state: S) -> v1::CreatePaymentResponse {
+    let mut answer = created(state);
+    answer.payment.as_mut().unwrap().attempts[0].purpose = v1::AttemptPurpose::Cancel.into();
+    answer
+}
+
+/// safety 10.
+#[test]
+fn a_confirmed_cancellation_is_no_confirmed_payment() {
+    let cluster = Cluster::start();
+    cluster.node.answer(cancelling(S::Confirming));
+    cluster.node.answer(Told(vec![S::Cancelled]));
+    let waited = pay(&cluster, &["--wait", "broadcast"]).code(1);
+    assert!(waited.err.contains("not paid: the payment is cancelled"), "{waited:?}");
+
+    // An older attempt is the one that confirms after all.
+    cluster.node.answer(cancelling(S::Broadcast));
+    cluster.node.answer(Told(vec![S::Confirming]));
+    let paid = pay(&cluster, &["--wait", "confirmed", "-o", "json"]).code(0).json();
+    assert_eq!((paid["state"].as_str(), paid["purpose"].as_str()), (Some("confirming"), Some("pay")));
+}
+
+/// safety 10.
+#[test]
+fn an_order_that_is_being_cancelled_is_not_said_to_be_done() {
+    let cluster = Cluster::start();
+    cluster.node.answer(cancelling(S::Confirming));
+    let undecided = pay(&cluster, &[]).code(3);
+    assert!(
+        undecided.out.contains("cancelling") && undecided.err.contains("payment watch --wallet hot"),
+        "{undecided:?}"
+    );
+    cluster.node.answer(cancelling(S::Signing));
+    let json = pay(&cluster, &["-o", "json"]).code(3).json();
+    assert_eq!((json["state"].as_str(), json["purpose"].as_str()), (Some("signing"), Some("cancel")));
+    cluster.node.answer(cancelling(S::Cancelled));
+    let over = pay(&cluster, &[]).code(1);
+    assert!(over.err.contains("not paid: the payment is cancelled") && over.out.contains("cancelled"), "{over:?}");
+}
+
 #[test]
 fn payments_are_shown_listed_and_followed() {
     let cluster = Cluster::start();
