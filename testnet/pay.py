@@ -24,9 +24,12 @@ UNKNOWN = (
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
 )
-# An answer that carries this speaks of one try alone, such as NOT_LEADER. (With grpcio-status it can be unpacked.)
-RETRY_INFO = b"google.rpc.RetryInfo"
+# What the details of an error hold. (With grpcio-status they can be unpacked.)
 DETAILS = "grpc-status-details-bin"
+# An answer that carries this speaks of one try alone, such as NOT_LEADER.
+RETRY_INFO = b"google.rpc.RetryInfo"
+# The service's own word: an ErrorInfo, whose field 2, `domain`, is "onespend".
+ERROR_INFO, DOMAIN = b"google.rpc.ErrorInfo", b"\x12\x08onespend"
 TRIES = 20
 CALL_SECONDS = 5
 PAUSE_SECONDS = 0.2
@@ -57,7 +60,11 @@ def channel(args):
 def is_final(error):
     """Whether an error says that the request was not applied, now or later."""
     details = dict(error.trailing_metadata() or ()).get(DETAILS, b"")
-    return error.code() not in UNKNOWN and RETRY_INFO not in details
+    if error.code() in UNKNOWN or RETRY_INFO in details:
+        return False
+    # Without the service's word it is a library's or a proxy's, as of an answer that is too large: of what was applied.
+    is_spoken = ERROR_INFO in details and DOMAIN in details
+    return is_spoken or error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def ask(call, request):

@@ -106,8 +106,19 @@ final = told(Refused(precondition, b"INSUFFICIENT_FUNDS"), "paid")
 assert final == ("refused: FAILED_PRECONDITION: why", ["request"]), final
 unknown, asked = told(*[Refused(lost, b"")] * pay.TRIES)
 assert unknown.startswith("perhaps applied") and len(asked) == pay.TRIES, unknown
+
+# Of the service it is a refusal; of a library, or of another service, it may be about an answer that was too large.
+exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+info = b"type.googleapis.com/google.rpc.ErrorInfo\x12\x20\n\x11RESERVATION_QUOTA\x12"
+ours, elsewhere = info + b"\x08onespend", info + b"\x09elsewhere"
+final = told(Refused(exhausted, ours), "paid")
+assert final == ("refused: RESOURCE_EXHAUSTED: why", ["request"]), final
+for details in (b"", elsewhere):
+    unknown, asked = told(*[Refused(exhausted, details)] * pay.TRIES)
+    assert unknown.startswith("perhaps applied") and len(asked) == pay.TRIES, (details, unknown)
 "#;
 
+/// safety 27.
 #[test]
 fn an_answer_about_one_try_is_asked_again_and_a_refusal_is_final() {
     runs(ANSWERS);
