@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes one payment with a client generated from proto/ alone, and prints its transaction id.
 
-Run it with the Python that testnet/python.sh prints; it needs only grpcio and grpcio-tools.
+Run it with the Python that testnet/python.sh prints; it needs only grpcio and grpcio-tools. It exits as `onespend pay` does:
+0 for a payment that is ordered, 1 for one that is refused or will never be paid, 3 where that is not known.
 """
 
 import argparse
@@ -30,6 +31,7 @@ DETAILS = "grpc-status-details-bin"
 RETRY_INFO = b"google.rpc.RetryInfo"
 # The service's own word: an ErrorInfo, whose field 2, `domain`, is "onespend".
 ERROR_INFO, DOMAIN = b"google.rpc.ErrorInfo", b"\x12\x08onespend"
+REFUSED_EXIT, UNKNOWN_EXIT = 1, 3
 TRIES = 20
 CALL_SECONDS = 5
 PAUSE_SECONDS = 0.2
@@ -67,6 +69,12 @@ def is_final(error):
     return is_spoken or error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def end(code, why):
+    """Ends the program with this exit code."""
+    print(why, file=sys.stderr)
+    sys.exit(code)
+
+
 def ask(call, request):
     """Calls until there is an answer. The request keeps its id, so nothing happens twice."""
     for attempt in range(1, TRIES + 1):
@@ -74,21 +82,22 @@ def ask(call, request):
             return call(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
             if is_final(error):
-                sys.exit(f"refused: {error.code().name}: {error.details()}")
+                end(REFUSED_EXIT, f"refused: {error.code().name}: {error.details()}")
             if attempt == TRIES:
-                sys.exit(f"perhaps applied, ask again: {error.code().name}: {error.details()}")
+                again = f"ask again with --request-id {request.request_id}"
+                end(UNKNOWN_EXIT, f"perhaps applied, {again}: {error.code().name}: {error.details()}")
             time.sleep(PAUSE_SECONDS)
     raise AssertionError("the loop returns or exits")
 
 
 def unpaid(payment, paid):
-    """Why nobody is paid by what `txid` names; None where somebody is, or will be."""
+    """Exit code and reason where nobody is paid by what `txid` names; None where somebody is, or will be."""
     state = payment.PaymentState.Name(paid.state)
     if paid.state in (payment.PAYMENT_STATE_CANCELLED, payment.PAYMENT_STATE_DEAD):
-        return f"not paid: {state}"
+        return REFUSED_EXIT, f"not paid: {state}"
     cancel = payment.ATTEMPT_PURPOSE_CANCEL
     if any(attempt.txid == paid.txid and attempt.purpose == cancel for attempt in paid.attempts):
-        return f"not paid so far: being cancelled, {state}; only an older attempt may still pay it"
+        return UNKNOWN_EXIT, f"not paid so far: being cancelled, {state}; only an older attempt may still pay it"
     return None
 
 
@@ -99,11 +108,12 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--amount-sat", type=int, required=True)
     parser.add_argument("--feerate-sat-vb", type=float, default=2.0)
+    parser.add_argument("--request-id", default=str(uuid.uuid4()), help="repeat a request whose outcome is unknown")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         payment, service = generate(folder)
         request = payment.CreatePaymentRequest(
-            request_id=str(uuid.uuid4()),
+            request_id=args.request_id,
             wallet_id=args.wallet,
             payment_id=args.payment_id,
             recipients=[payment.Recipient(address=args.to, amount_sat=args.amount_sat)],
@@ -115,7 +125,7 @@ def main():
         print(answer.payment.txid, state)
         why = unpaid(payment, answer.payment)
         if why:
-            sys.exit(why)
+            end(*why)
 
 
 if __name__ == "__main__":
