@@ -194,14 +194,14 @@ pub enum Rejection {
     #[error("no such payment")]
     #[n(24)]
     PaymentUnknown,
-    /// An earlier attempt may still confirm (safety 8 and 9).
-    #[error("attempt {attempt} ({txid}) may still confirm; nothing else may pay this payment")]
+    /// An earlier attempt may still confirm, or has (safety 8 and 9).
+    #[error("attempt {attempt} ({txid}) may still confirm, or has confirmed; nothing else may pay this payment")]
     #[n(25)]
     PaymentUnresolved {
-        /// The live attempt.
+        /// The attempt to look at.
         #[n(0)]
         attempt: AttemptNo,
-        /// Its txid.
+        /// Its txid, or that of the transaction that ended it.
         #[n(1)]
         txid: String,
     },
@@ -434,6 +434,13 @@ impl Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// safety 8 and 9: both are refused for one reason, and only the chain tells which it is.
+    #[test]
+    fn an_attempt_that_stands_in_the_way_may_have_confirmed() {
+        let refused = Rejection::PaymentUnresolved { attempt: AttemptNo(1), txid: "ab".to_owned() }.to_string();
+        assert!(refused.starts_with("attempt 1 (ab) may still confirm, or has confirmed;"), "{refused}");
+    }
 
     #[test]
     fn a_fee_that_breaks_a_limit_is_told_with_its_unit_and_the_way_to_go() {

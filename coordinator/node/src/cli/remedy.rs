@@ -77,7 +77,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::OutpointImmature => "wait until the coins have matured, or choose others",
         R::OutpointUnknown => "the wallet's coins are listed by `onespend utxo list`",
         R::ReplacementMissingAnchor => "spend the outpoint that is named in every attempt of this payment",
-        R::PaymentUnresolved => "wait: an earlier attempt may still confirm",
+        R::PaymentUnresolved => "look at its attempts, it may be paid already: `onespend payment show`",
         R::NotReplaceable | R::AbortUnsupported => "look at its attempts: `onespend payment show`",
         R::AttemptAborted => "order the payment again under its id: a new attempt is made",
         R::HasDescendants => "bump the payment that is named instead, or wait until this one confirms",
