@@ -243,7 +243,7 @@ pub enum Rejection {
         rule: String,
     },
     /// Inputs are worth less than outputs and fee.
-    #[error("{needed_sat} sat are needed, {available_sat} sat are there")]
+    #[error("{needed_sat} sat are needed, the coins to spend hold {available_sat} sat")]
     #[n(30)]
     InsufficientFunds {
         /// With the fee.
