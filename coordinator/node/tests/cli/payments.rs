@@ -179,12 +179,34 @@ fn a_payment_is_bumped_cancelled_and_helped_by_a_child() {
     let asked: v1::CancelPaymentRequest = cluster.node.last();
     assert_eq!((asked.wallet_id.as_str(), asked.fee), ("hot", None));
 
+    assert!(cancelled.err.is_empty(), "{cancelled:?}");
+
     let child =
         cluster.run(&[&payment("cpfp")[..], &["--child-id", "child-7", "--target-blocks", "2"]].concat()).code(0);
     assert!(child.out.contains("child-7") && child.out.contains("pays fees for"), "{}", child.out);
     let asked: v1::BumpFeeCpfpRequest = cluster.node.last();
     assert_eq!((asked.child_payment_id.as_str(), asked.fee), ("child-7", Some(cpfp::Fee::ConfirmTargetBlocks(2))));
     assert!(cluster.run(&payment("cpfp")).code(2).err.contains("--child-id"));
+}
+
+#[test]
+fn a_second_cancellation_says_that_it_changes_nothing() {
+    let cluster = Cluster::start();
+    let cancel = |state, fence| {
+        let mut payment = cancelling(state).payment.unwrap();
+        payment.attempts[0].fence = fence;
+        let answer =
+            v1::CancelPaymentResponse { payment: Some(payment), attempt_number: 1, applied_index: 80, term: 2 };
+        cluster.node.answer(answer);
+        cluster.run(&["payment", "cancel", "order-7", "--wallet", "hot", "--feerate", "20"]).code(0).err
+    };
+    let said = cancel(S::Broadcast, 70);
+    assert!(said.contains("already being cancelled, by attempt 1 at 5"), "{said}");
+    assert!(said.contains("`onespend payment bump`"), "{said}");
+    let later_epoch = (1 << 48) + 80;
+    for (state, fence) in [(S::Broadcast, 80), (S::Signing, later_epoch), (S::Confirming, 70), (S::Cancelled, 70)] {
+        assert_eq!(cancel(state, fence), "", "{state:?} {fence}");
+    }
 }
 
 #[test]
