@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes one payment with a client generated from proto/ alone, and prints its transaction id.
 
-Run it with the Python that testnet/python.sh prints; it needs only grpcio and grpcio-tools.
+Run it with the Python that testnet/python.sh prints; it needs only grpcio and grpcio-tools. It exits as `onespend pay` does:
+0 for a payment that is ordered, 1 for one that is refused or will never be paid, 3 where that is not known.
 """
 
 import argparse
@@ -24,9 +25,13 @@ UNKNOWN = (
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
 )
-# An answer that carries this speaks of one try alone, such as NOT_LEADER. (With grpcio-status it can be unpacked.)
-RETRY_INFO = b"google.rpc.RetryInfo"
+# What the details of an error hold. (With grpcio-status they can be unpacked.)
 DETAILS = "grpc-status-details-bin"
+# An answer that carries this speaks of one try alone, such as NOT_LEADER.
+RETRY_INFO = b"google.rpc.RetryInfo"
+# The service's own word: an ErrorInfo, whose field 2, `domain`, is "onespend".
+ERROR_INFO, DOMAIN = b"google.rpc.ErrorInfo", b"\x12\x08onespend"
+REFUSED_EXIT, UNKNOWN_EXIT = 1, 3
 TRIES = 20
 CALL_SECONDS = 5
 PAUSE_SECONDS = 0.2
@@ -57,7 +62,17 @@ def channel(args):
 def is_final(error):
     """Whether an error says that the request was not applied, now or later."""
     details = dict(error.trailing_metadata() or ()).get(DETAILS, b"")
-    return error.code() not in UNKNOWN and RETRY_INFO not in details
+    if error.code() in UNKNOWN or RETRY_INFO in details:
+        return False
+    # Without the service's word it is a library's or a proxy's, as of an answer that is too large: of what was applied.
+    is_spoken = ERROR_INFO in details and DOMAIN in details
+    return is_spoken or error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def end(code, why):
+    """Ends the program with this exit code."""
+    print(why, file=sys.stderr)
+    sys.exit(code)
 
 
 def ask(call, request):
@@ -67,11 +82,23 @@ def ask(call, request):
             return call(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
             if is_final(error):
-                sys.exit(f"refused: {error.code().name}: {error.details()}")
+                end(REFUSED_EXIT, f"refused: {error.code().name}: {error.details()}")
             if attempt == TRIES:
-                sys.exit(f"perhaps applied, ask again: {error.code().name}: {error.details()}")
+                again = f"ask again with --request-id {request.request_id}"
+                end(UNKNOWN_EXIT, f"perhaps applied, {again}: {error.code().name}: {error.details()}")
             time.sleep(PAUSE_SECONDS)
     raise AssertionError("the loop returns or exits")
+
+
+def unpaid(payment, paid):
+    """Exit code and reason where nobody is paid by what `txid` names; None where somebody is, or will be."""
+    state = payment.PaymentState.Name(paid.state)
+    if paid.state in (payment.PAYMENT_STATE_CANCELLED, payment.PAYMENT_STATE_DEAD):
+        return REFUSED_EXIT, f"not paid: {state}"
+    cancel = payment.ATTEMPT_PURPOSE_CANCEL
+    if any(attempt.txid == paid.txid and attempt.purpose == cancel for attempt in paid.attempts):
+        return UNKNOWN_EXIT, f"not paid so far: being cancelled, {state}; only an older attempt may still pay it"
+    return None
 
 
 def main():
@@ -81,11 +108,12 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--amount-sat", type=int, required=True)
     parser.add_argument("--feerate-sat-vb", type=float, default=2.0)
+    parser.add_argument("--request-id", default=str(uuid.uuid4()), help="repeat a request whose outcome is unknown")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         payment, service = generate(folder)
         request = payment.CreatePaymentRequest(
-            request_id=str(uuid.uuid4()),
+            request_id=args.request_id,
             wallet_id=args.wallet,
             payment_id=args.payment_id,
             recipients=[payment.Recipient(address=args.to, amount_sat=args.amount_sat)],
@@ -95,6 +123,9 @@ def main():
             answer = ask(service.PaymentServiceStub(connection).CreatePayment, request)
         state = payment.PaymentState.Name(answer.payment.state)
         print(answer.payment.txid, state)
+        why = unpaid(payment, answer.payment)
+        if why:
+            end(*why)
 
 
 if __name__ == "__main__":

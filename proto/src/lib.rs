@@ -6,11 +6,13 @@
 //! | [`peer::v1`] | Raft between the nodes of one cluster |
 //! | [`client`] | the leader-following client |
 //! | [`reason`] | the reasons of errors, as they stand in `google.rpc.ErrorInfo` |
+//! | `payment` | what a [`v1::Payment`] says beyond its fields |
 //!
 //! The `.proto` files under `proto/` are the source of truth and document every field. `build.rs` compiles them
 //! with protox, so building needs no protoc.
 
 pub mod client;
+mod payment;
 pub mod reason;
 
 /// Messages and services for wallet back ends and operators (package `onespend.v1`).

@@ -39,7 +39,7 @@ pub const OUTPOINT_SPENT: &str = "OUTPOINT_SPENT";
 pub const OUTPOINT_IMMATURE: &str = "OUTPOINT_IMMATURE";
 /// A further attempt does not spend the payment's anchor (`FAILED_PRECONDITION`).
 pub const REPLACEMENT_MISSING_ANCHOR: &str = "REPLACEMENT_MISSING_ANCHOR";
-/// An earlier attempt may still confirm, so nothing else may pay this payment (`FAILED_PRECONDITION`).
+/// An earlier attempt may still confirm, or has confirmed, so nothing else may pay this payment (`FAILED_PRECONDITION`).
 pub const PAYMENT_UNRESOLVED: &str = "PAYMENT_UNRESOLVED";
 /// The change of a transaction that would be replaced is spent by another payment (`FAILED_PRECONDITION`).
 pub const HAS_DESCENDANTS: &str = "HAS_DESCENDANTS";

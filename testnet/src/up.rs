@@ -13,7 +13,7 @@ use bitcoin::Amount;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cluster::{Addresses, Cluster, Folder};
+use crate::cluster::{Addresses, Cluster, Folder, Node};
 use crate::hot;
 use crate::leftovers;
 use crate::programs;
@@ -63,7 +63,8 @@ pub fn run(plan: &Plan) -> Result<()> {
     let pace = Duration::from_secs(plan.block_every_s);
     let miner = (plan.block_every_s > 0).then(|| cluster.start_miner(pace)).transpose()?;
 
-    fs::write(dir.join("pki").join("endpoints"), endpoints(&cluster))?;
+    let nodes: Vec<Addresses> = cluster.nodes().iter().map(Node::addresses).collect();
+    fs::write(dir.join("pki").join("endpoints"), endpoints(cluster.primary_address().port(), &nodes))?;
     let text = how_to_reach(&cluster, &dir, pace);
     say(&text);
     fs::write(dir.join("ready.new"), &text)?;
@@ -160,10 +161,13 @@ async fn until_told_to_stop() -> Result<()> {
     Ok(())
 }
 
-/// Makes the certificates' folder a profile of the command line, see `docs/src/cli.md`.
-fn endpoints(cluster: &Cluster) -> String {
-    let control: Vec<String> = cluster.nodes().iter().map(|node| format!("\"{}\"", node.addresses().control)).collect();
-    format!("data = [\"localhost:{}\"]\ncontrol = [{}]\n", cluster.primary_address().port(), control.join(", "))
+/// Makes the certificates' folder a profile of the command line, see `docs/src/cli.md`. The nodes come behind the balancer,
+/// which hangs up while nobody leads: an older state can be read all the same.
+fn endpoints(front: u16, nodes: &[Addresses]) -> String {
+    let mut data = vec![format!("\"localhost:{front}\"")];
+    data.extend(nodes.iter().map(|node| format!("\"{}\"", node.data)));
+    let control: Vec<String> = nodes.iter().map(|node| format!("\"{}\"", node.control)).collect();
+    format!("data = [{}]\ncontrol = [{}]\n", data.join(", "), control.join(", "))
 }
 
 fn how_to_reach(cluster: &Cluster, dir: &Path, pace: Duration) -> String {
@@ -212,7 +216,19 @@ Stop it:
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::SocketAddr;
+
     use super::*;
+
+    #[test]
+    fn the_profile_names_every_node_behind_the_balancer() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let nodes = [1, 11].map(|n| Addresses { data: at(n), control: at(n + 1), health: at(n + 2), agent: at(n + 3) });
+        let wanted = r#"data = ["localhost:7", "127.0.0.1:1", "127.0.0.1:11"]
+control = ["127.0.0.1:2", "127.0.0.1:12"]
+"#;
+        assert_eq!(endpoints(7, &nodes), wanted);
+    }
 
     #[test]
     fn only_a_process_that_is_ours_counts_as_running() {

@@ -53,8 +53,8 @@ fn the_client_is_generated_and_says_when_nobody_answers() {
     let nobody = Credentials { ca: pem.clone(), cert: pem.clone(), key: pem };
     let output = pay(&format!("localhost:{}", free_port().unwrap()), &nobody, "p1");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success());
-    assert!(said.contains("UNAVAILABLE"), "{said}");
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("UNAVAILABLE") && said.contains("--request-id "), "{said}");
 }
 
 /// Calls the script's own loop with answers that a service may give: each call takes the next one.
@@ -62,10 +62,14 @@ const ANSWERS: &str = r#"
 import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, sys.argv[1])
+import contextlib
+import io
+import types
 import grpc
 import pay
 
 pay.PAUSE_SECONDS = 0
+REQUEST = types.SimpleNamespace(request_id="id-1")
 
 
 class Refused(grpc.RpcError):
@@ -92,26 +96,83 @@ def told(*answers):
             raise answer
         return answer
 
+    said = io.StringIO()
     try:
-        return pay.ask(call, "request"), asked
+        with contextlib.redirect_stderr(said):
+            return pay.ask(call, REQUEST), asked
     except SystemExit as end:
-        return str(end), asked
+        return (end.code, said.getvalue().strip()), asked
+
+
+def assert_unknown(error):
+    (code, said), asked = told(*[error] * pay.TRIES)
+    assert asked == [REQUEST] * pay.TRIES, asked
+    assert code == 3 and said.startswith("perhaps applied, ask again with --request-id id-1: "), (code, said)
 
 
 retry = b"NOT_LEADER type.googleapis.com/google.rpc.RetryInfo"
 precondition, lost = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE
 again = told(Refused(precondition, retry), Refused(lost, b""), "paid")
-assert again == ("paid", ["request"] * 3), again
+assert again == ("paid", [REQUEST] * 3), again
 final = told(Refused(precondition, b"INSUFFICIENT_FUNDS"), "paid")
-assert final == ("refused: FAILED_PRECONDITION: why", ["request"]), final
-unknown, asked = told(*[Refused(lost, b"")] * pay.TRIES)
-assert unknown.startswith("perhaps applied") and len(asked) == pay.TRIES, unknown
+assert final == ((1, "refused: FAILED_PRECONDITION: why"), [REQUEST]), final
+assert_unknown(Refused(lost, b""))
+
+# Of the service it is a refusal; of a library, or of another service, it may be about an answer that was too large.
+exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+info = b"type.googleapis.com/google.rpc.ErrorInfo\x12\x20\n\x11RESERVATION_QUOTA\x12"
+ours, elsewhere = info + b"\x08onespend", info + b"\x09elsewhere"
+final = told(Refused(exhausted, ours), "paid")
+assert final == ((1, "refused: RESOURCE_EXHAUSTED: why"), [REQUEST]), final
+for details in (b"", elsewhere):
+    assert_unknown(Refused(exhausted, details))
 "#;
 
+/// safety 27.
 #[test]
 fn an_answer_about_one_try_is_asked_again_and_a_refusal_is_final() {
+    runs(ANSWERS);
+}
+
+/// Holds payments against the script's own judgement, as the service may show them.
+const CANCELS: &str = r#"
+import sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import tempfile
+import pay
+
+with tempfile.TemporaryDirectory() as folder:
+    v1, _ = pay.generate(folder)
+
+
+def shown(state, txid):
+    attempts = [
+        v1.Attempt(txid="aa", purpose=v1.ATTEMPT_PURPOSE_PAY),
+        v1.Attempt(txid="bb", purpose=v1.ATTEMPT_PURPOSE_CANCEL),
+    ]
+    return pay.unpaid(v1, v1.Payment(state=v1.PaymentState.Value(state), txid=txid, attempts=attempts))
+
+
+for state in ("SIGNING", "BROADCAST", "CONFIRMING", "SETTLED"):
+    assert shown(f"PAYMENT_STATE_{state}", "aa") is None, state
+for state in ("SIGNING", "BROADCAST", "CONFIRMING"):
+    code, why = shown(f"PAYMENT_STATE_{state}", "bb")
+    assert code == 3 and "being cancelled" in why, (state, code, why)
+assert shown("PAYMENT_STATE_CANCELLED", "bb") == (1, "not paid: PAYMENT_STATE_CANCELLED")
+assert shown("PAYMENT_STATE_DEAD", "") == (1, "not paid: PAYMENT_STATE_DEAD")
+"#;
+
+/// safety 10.
+#[test]
+fn a_transaction_that_gives_the_coins_back_is_no_payment_to_the_python_client() {
+    runs(CANCELS);
+}
+
+/// Runs a program beside the script.
+fn runs(program: &str) {
     let folder = script().parent().unwrap().to_path_buf();
-    let output = Command::new(programs::python().unwrap()).args(["-c", ANSWERS]).arg(folder).output().unwrap();
+    let output = Command::new(programs::python().unwrap()).args(["-c", program]).arg(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -92,7 +92,8 @@ pub enum FeeLimit {
     /// rules 3 and 4, with Bitcoin Core's incremental feerate).
     #[n(4)]
     ReplacementFee,
-    /// A replacement's feerate in sat per 1000 vB is not above those of the attempts it replaces.
+    /// A replacement's feerate in sat per 1000 vB is not above those of the attempts it replaces. The bound
+    /// is the least that is.
     #[n(5)]
     ReplacementFeerate,
 }

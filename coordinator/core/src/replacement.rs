@@ -129,8 +129,9 @@ pub(crate) fn check_fee(
     }
     let least = least_fee(payment, weight, satisfaction);
     if fee_sat < least {
-        let kvb = |fee: u64| fee.saturating_mul(1000) / vsize;
-        return Err(Rejection::FeeLimit { limit: FeeLimit::ReplacementFeerate, got: kvb(fee_sat), bound: kvb(least) });
+        // Rounded apart, so that the two differ also where the fees do by one satoshi.
+        let (got, bound) = (fee_sat.saturating_mul(1000) / vsize, least.saturating_mul(1000).div_ceil(vsize));
+        return Err(Rejection::FeeLimit { limit: FeeLimit::ReplacementFeerate, got, bound });
     }
     Ok(())
 }

@@ -116,10 +116,11 @@ fn newest(payment: &Payment) -> Result<(AttemptNo, &Attempt), Rejection> {
 /// A feerate that is not above what is paid already would change nothing.
 fn check_above(attempt: &Attempt, wallet: &Wallet, feerate_sat_kvb: u64) -> Result<(), Rejection> {
     let vsize = vbytes(signed_weight(&attempt.transaction, wallet.descriptor.satisfaction_weight()));
-    let bound = attempt.fee_sat.saturating_mul(1000) / vsize.max(1);
-    if feerate_sat_kvb > bound {
+    let paid_sat_kvb = attempt.fee_sat.saturating_mul(1000) / vsize.max(1);
+    if feerate_sat_kvb > paid_sat_kvb {
         return Ok(());
     }
+    let bound = paid_sat_kvb.saturating_add(1);
     Err(Rejection::FeeLimit { limit: FeeLimit::ReplacementFeerate, got: feerate_sat_kvb, bound })
 }
 

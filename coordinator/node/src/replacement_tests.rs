@@ -140,7 +140,8 @@ fn a_bump_that_would_not_raise_the_feerate_is_refused() {
     let now = world.newest_sat_kvb();
     for wanted in [100, now] {
         let refused = world.plan(wanted, Purpose::Bump);
-        let expected = Rejection::FeeLimit { limit: FeeLimit::ReplacementFeerate, got: wanted, bound: now };
+        // The least that is taken, as below.
+        let expected = Rejection::FeeLimit { limit: FeeLimit::ReplacementFeerate, got: wanted, bound: now + 1 };
         assert_eq!(refused, Err(expected));
     }
     let plan = world.plan(now + 1, Purpose::Bump).unwrap();

@@ -133,6 +133,7 @@ async fn fees_of_orders(stage: &mut Stage) {
     };
     for (what, request, wanted) in [
         ("a feerate above the cap", order(50_000, 50.5, 0), limit("max_feerate_sat_vb").with("bound", "50.000")),
+        ("one that no coin is worth", order(50_000, 900_000.0, 0), limit("max_feerate_sat_vb").with("bound", "50.000")),
         ("a fee above the order's own", order(50_000, 10.0, 100), limit("max_fee_sat").with("bound", 100)),
         ("a large part of the amount", order(1_000, 10.0, 0), limit("max_fee_percent").with("bound", 30)),
     ] {

@@ -162,8 +162,16 @@ pub async fn orders(stage: &mut Stage) -> Result<()> {
     }
     let rich = order(vec![recipient(PAYEE, ALL_MONEY_SAT)]);
     let deep = v1::CreatePaymentRequest { min_depth: 1_000_000, request_id: id(), ..good.clone() };
-    for (what, request) in [("all the money there is", rich), ("coins of great depth", deep)] {
-        let wanted = refusal("INSUFFICIENT_FUNDS");
+    let short = [
+        ("all the money there is", rich, "with at least 1 confirmation that"),
+        (
+            "coins of great depth",
+            deep,
+            " 0 sat can be spent now: by one transaction, of free coins with at least 1000000 ",
+        ),
+    ];
+    for (what, request, says) in short {
+        let wanted = refusal("INSUFFICIENT_FUNDS").saying(says);
         stage
             .refuses(Who::Client, what, &wanted, async |mut to| to.payment.create_payment(request.clone()).await)
             .await;

@@ -194,14 +194,14 @@ pub enum Rejection {
     #[error("no such payment")]
     #[n(24)]
     PaymentUnknown,
-    /// An earlier attempt may still confirm (safety 8 and 9).
-    #[error("attempt {attempt} ({txid}) may still confirm; nothing else may pay this payment")]
+    /// An earlier attempt may still confirm, or has (safety 8 and 9).
+    #[error("attempt {attempt} ({txid}) may still confirm, or has confirmed; nothing else may pay this payment")]
     #[n(25)]
     PaymentUnresolved {
-        /// The live attempt.
+        /// The attempt to look at.
         #[n(0)]
         attempt: AttemptNo,
-        /// Its txid.
+        /// Its txid, or that of the transaction that ended it.
         #[n(1)]
         txid: String,
     },
@@ -243,7 +243,7 @@ pub enum Rejection {
         rule: String,
     },
     /// Inputs are worth less than outputs and fee.
-    #[error("{needed_sat} sat are needed, {available_sat} sat are there")]
+    #[error("{needed_sat} sat are needed, the coins to spend hold {available_sat} sat")]
     #[n(30)]
     InsufficientFunds {
         /// With the fee.
@@ -254,7 +254,7 @@ pub enum Rejection {
         available_sat: u64,
     },
     /// A fee cap.
-    #[error("fee limit {limit:?}: {got} against {bound}")]
+    #[error("{}", broken_limit(*.limit, *.got, *.bound))]
     #[n(31)]
     FeeLimit {
         /// Which cap.
@@ -405,6 +405,20 @@ fn quoted(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| format!(": {name:?}"))
 }
 
+/// With the unit, and the way to go: some limits are bounds above, some below.
+fn broken_limit(limit: FeeLimit, got: u64, bound: u64) -> String {
+    let rate = |sat_kvb: u64| format!("{}.{:03} sat/vB", sat_kvb / 1000, sat_kvb % 1000);
+    let more = "it has to be above what is paid already, at least";
+    match limit {
+        FeeLimit::Fee => format!("the fee is {got} sat: it may be {bound} sat at most"),
+        FeeLimit::Feerate => format!("the feerate is {}: it may be {} at most", rate(got), rate(bound)),
+        FeeLimit::FeerateTooLow => format!("the feerate is {}: nodes relay {} at least", rate(got), rate(bound)),
+        FeeLimit::Percent => format!("the fee is {got}% of what is paid: it may be {bound}% at most"),
+        FeeLimit::ReplacementFee => format!("the fee is {got} sat: {more} {bound} sat"),
+        FeeLimit::ReplacementFeerate => format!("the feerate is {}: {more} {}", rate(got), rate(bound)),
+    }
+}
+
 fn count<T>(items: &[T], one: &str, many: &str) -> String {
     format!("{} {}", items.len(), if items.len() == 1 { one } else { many })
 }
@@ -414,5 +428,40 @@ impl Rejection {
     /// the request, so it is not remembered as the request's answer.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::StaleBasis { .. } | Self::NotStarted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// safety 8 and 9: both are refused for one reason, and only the chain tells which it is.
+    #[test]
+    fn an_attempt_that_stands_in_the_way_may_have_confirmed() {
+        let refused = Rejection::PaymentUnresolved { attempt: AttemptNo(1), txid: "ab".to_owned() }.to_string();
+        assert!(refused.starts_with("attempt 1 (ab) may still confirm, or has confirmed;"), "{refused}");
+    }
+
+    #[test]
+    fn a_fee_that_breaks_a_limit_is_told_with_its_unit_and_the_way_to_go() {
+        let said = |limit, got, bound| Rejection::FeeLimit { limit, got, bound }.to_string();
+        assert_eq!(said(FeeLimit::Fee, 700, 10), "the fee is 700 sat: it may be 10 sat at most");
+        assert_eq!(
+            said(FeeLimit::Feerate, 50_500, 50_000),
+            "the feerate is 50.500 sat/vB: it may be 50.000 sat/vB at most"
+        );
+        assert_eq!(
+            said(FeeLimit::FeerateTooLow, 99, 100),
+            "the feerate is 0.099 sat/vB: nodes relay 0.100 sat/vB at least"
+        );
+        assert_eq!(said(FeeLimit::Percent, 40, 30), "the fee is 40% of what is paid: it may be 30% at most");
+        assert_eq!(
+            said(FeeLimit::ReplacementFee, 700, 715),
+            "the fee is 700 sat: it has to be above what is paid already, at least 715 sat"
+        );
+        assert_eq!(
+            said(FeeLimit::ReplacementFeerate, 5_000, 10_001),
+            "the feerate is 5.000 sat/vB: it has to be above what is paid already, at least 10.001 sat/vB"
+        );
     }
 }

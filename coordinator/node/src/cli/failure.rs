@@ -3,7 +3,6 @@
 use std::fmt::{self, Write as _};
 
 use onespend_proto::client::{ClientError, Rejection, tried, unreached};
-use onespend_proto::reason;
 use serde_json::{Value, json};
 
 use super::exit::Exit;
@@ -109,8 +108,7 @@ impl Failure {
         if let Some(wait) = rejection.retry_after {
             failure = failure.with("retry_after_ms", wait.as_millis());
         }
-        let remedy = reason::parse(&rejection.reason).and_then(|reason| remedy::of(reason, &rejection.message));
-        failure.remedy = remedy.map(str::to_owned);
+        failure.remedy = remedy::of(rejection).map(str::to_owned);
         failure
     }
 
@@ -156,6 +154,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use onespend_proto::client::FieldViolation;
+    use onespend_proto::reason;
 
     use super::*;
 

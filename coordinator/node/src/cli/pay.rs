@@ -59,13 +59,14 @@ pub enum Milestone {
 }
 
 impl Milestone {
-    fn reached(self, state: S) -> bool {
+    /// An attempt that gives the coins back gets nobody paid, however far it is.
+    fn reached(self, payment: &v1::Payment) -> bool {
         let states: &[S] = match self {
             Self::Broadcast => &[S::Broadcast, S::Confirming, S::Settled],
             Self::Confirmed => &[S::Confirming, S::Settled],
             Self::Settled => &[S::Settled],
         };
-        states.contains(&state)
+        states.contains(&payment.state()) && !payment.is_cancelling()
     }
 }
 
@@ -81,12 +82,12 @@ impl Pay {
         let mut payment = present(answer.payment)?;
         let outcome = match wait {
             Some(until) => follow(&client, &mut payment, until, timeout, &progress).await,
-            None => Ok(()),
+            None => check_under_way(&payment),
         };
         drop(progress);
         let state = payment.state();
         session.output.show(&Changed { resource: Payment::from(payment), applied_index, term, request_id })?;
-        if wait.is_none() && state == S::Signing {
+        if wait.is_none() && outcome.is_ok() && state == S::Signing {
             output::note("not signed yet; the service goes on by itself: `onespend payment watch`");
         }
         outcome
@@ -105,6 +106,33 @@ impl Pay {
             strategy: self.strategy.unwrap_or_default().into(),
         }
     }
+}
+
+/// What an order comes to that was answered with an earlier one's payment: it may have ended, or be about to, without having
+/// paid.
+fn check_under_way(payment: &v1::Payment) -> Result<(), Failure> {
+    if let Some(failure) = never_paid(payment) {
+        return Err(failure);
+    }
+    if !payment.is_cancelling() {
+        return Ok(());
+    }
+    let sentence = "not paid so far: the payment is being cancelled, and only an older attempt may still pay it";
+    Err(Failure::new(Exit::Unknown, sentence)
+        .with("payment_id", &payment.payment_id)
+        .remedy(watch_command(&payment.wallet_id, &payment.payment_id)))
+}
+
+fn never_paid(payment: &v1::Payment) -> Option<Failure> {
+    let state = payment.state();
+    matches!(state, S::Cancelled | S::Dead).then(|| {
+        let sentence = format!("not paid: the payment is {}", state.word());
+        Failure::new(Exit::Refused, sentence).with("payment_id", &payment.payment_id)
+    })
+}
+
+fn watch_command(wallet: &str, payment: &str) -> String {
+    format!("onespend payment watch --wallet {wallet} --payment-id {payment}")
 }
 
 /// Follows a payment that is ordered until it is far enough or cannot get there any more. `payment` is kept up to date.
@@ -149,13 +177,11 @@ async fn watch(client: &Client, payment: &mut v1::Payment, until: Milestone, pro
         from_index: payment.update_index,
     });
     loop {
-        let state = payment.state();
-        if until.reached(state) {
+        if until.reached(payment) {
             return Ok(());
         }
-        if matches!(state, S::Cancelled | S::Dead) {
-            let sentence = format!("not paid: the payment is {}", state.word());
-            return Err(Stop::Over(Failure::new(Exit::Refused, sentence).with("payment_id", &payment.payment_id)));
+        if let Some(failure) = never_paid(payment) {
+            return Err(Stop::Over(failure));
         }
         progress.say(Payment::from(payment.clone()).line());
         let message = watch.next().await.map_err(|error| Stop::Lost(error.to_string()))?;
@@ -177,7 +203,7 @@ impl Ordered {
         Failure::new(Exit::Unknown, "the payment is ordered and goes on by itself, but it was not followed to the end")
             .with("payment_id", payment)
             .with("why", why)
-            .remedy(format!("onespend payment watch --wallet {wallet} --payment-id {payment}"))
+            .remedy(watch_command(wallet, payment))
     }
 }
 
@@ -185,10 +211,19 @@ impl Ordered {
 mod tests {
     use super::*;
 
+    fn payment(state: S, purpose: v1::AttemptPurpose) -> v1::Payment {
+        let attempt = v1::Attempt { txid: "aa".to_owned(), purpose: purpose.into(), ..Default::default() };
+        v1::Payment { state: state.into(), txid: "aa".to_owned(), attempts: vec![attempt], ..Default::default() }
+    }
+
+    fn reached(state: S, purpose: v1::AttemptPurpose) -> [bool; 3] {
+        let payment = payment(state, purpose);
+        [Milestone::Broadcast, Milestone::Confirmed, Milestone::Settled].map(|until| until.reached(&payment))
+    }
+
     #[test]
     fn milestones_are_reached_in_order() {
-        let reached =
-            |state| [Milestone::Broadcast, Milestone::Confirmed, Milestone::Settled].map(|until| until.reached(state));
+        let reached = |state| reached(state, v1::AttemptPurpose::Pay);
         assert_eq!(reached(S::Signed), [false, false, false]);
         assert_eq!(reached(S::Broadcast), [true, false, false]);
         assert_eq!(reached(S::Confirming), [true, true, false]);
@@ -196,5 +231,25 @@ mod tests {
         for state in [S::Signing, S::Conflicted, S::Dead, S::Cancelled] {
             assert_eq!(reached(state), [false, false, false]);
         }
+    }
+
+    /// safety 10.
+    #[test]
+    fn a_cancelling_attempt_reaches_no_milestone() {
+        for state in [S::Signing, S::Signed, S::Broadcast, S::Confirming, S::Cancelled] {
+            assert_eq!(reached(state, v1::AttemptPurpose::Cancel), [false, false, false], "{state:?}");
+        }
+    }
+
+    /// safety 10.
+    #[test]
+    fn an_order_is_done_only_where_something_pays_it() {
+        let exit = |state, purpose| check_under_way(&payment(state, purpose)).err().map(|failure| failure.exit);
+        for state in [S::Signing, S::Signed, S::Broadcast, S::Confirming, S::Settled, S::Conflicted] {
+            assert_eq!(exit(state, v1::AttemptPurpose::Pay), None, "{state:?}");
+        }
+        assert_eq!(exit(S::Confirming, v1::AttemptPurpose::Cancel), Some(Exit::Unknown));
+        assert_eq!(exit(S::Cancelled, v1::AttemptPurpose::Cancel), Some(Exit::Refused));
+        assert_eq!(exit(S::Dead, v1::AttemptPurpose::Pay), Some(Exit::Refused));
     }
 }

@@ -25,7 +25,7 @@ pub enum Command {
         #[arg(value_name = "ID", value_parser = values::payment_id)]
         payment_id: String,
     },
-    /// List a wallet's payments in order of creation
+    /// List a wallet's payments in order of their ids
     List(List),
     /// Print payments as they change, each with the index to resume from; ends when --payment-id is final
     Watch(Watch),

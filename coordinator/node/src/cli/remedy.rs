@@ -1,18 +1,42 @@
 //! What a person can do about each reason of a refusal.
 
+use onespend_proto::client::Rejection;
+use onespend_proto::reason;
 use onespend_proto::v1::ErrorReason;
 
 use crate::grpc::server::CLIENT_AT_CONTROL;
 
 /// A remedy in the imperative; `None` where the refusal says it all. Who is not known may be so for several causes, of which
 /// only the message tells one.
-pub fn of(reason: ErrorReason, message: &str) -> Option<&'static str> {
-    if reason == ErrorReason::CallerUnknown && message == CLIENT_AT_CONTROL {
+pub fn of(rejection: &Rejection) -> Option<&'static str> {
+    let reason = reason::parse(&rejection.reason)?;
+    if reason == ErrorReason::CallerUnknown && rejection.message == CLIENT_AT_CONTROL {
         return Some(
             "status over control ports needs an operator: --as operator/alice; so do the other commands there",
         );
     }
+    if reason == ErrorReason::FeeLimit {
+        return fee(rejection.metadata.get("limit").map(String::as_str));
+    }
     state_of_the_cluster(reason).or_else(|| coins_and_payments(reason)).or_else(|| the_request(reason))
+}
+
+/// Some limits are bounds above, some below: by the name that `metadata["limit"]` has.
+fn fee(limit: Option<&str>) -> Option<&'static str> {
+    Some(match limit? {
+        "max_fee_sat" => {
+            "lower the feerate, or allow more: --max-fee-sat up to the wallet's limit, `onespend wallet limits` above it"
+        }
+        "max_feerate_sat_vb" => "lower the feerate, or change the wallet's limits: `onespend wallet limits`",
+        "max_fee_percent" => {
+            "lower the feerate, pay more at once, or change the wallet's limits: `onespend wallet limits`"
+        }
+        "min_feerate_sat_vb" => "raise the feerate",
+        "min_replacement_fee_sat" | "min_replacement_feerate_sat_vb" => {
+            "raise the feerate: `onespend payment show` has what each attempt pays"
+        }
+        _ => return None,
+    })
 }
 
 fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
@@ -53,7 +77,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::OutpointImmature => "wait until the coins have matured, or choose others",
         R::OutpointUnknown => "the wallet's coins are listed by `onespend utxo list`",
         R::ReplacementMissingAnchor => "spend the outpoint that is named in every attempt of this payment",
-        R::PaymentUnresolved => "wait: an earlier attempt may still confirm",
+        R::PaymentUnresolved => "look at its attempts, it may be paid already: `onespend payment show`",
         R::NotReplaceable | R::AbortUnsupported => "look at its attempts: `onespend payment show`",
         R::AttemptAborted => "order the payment again under its id: a new attempt is made",
         R::HasDescendants => "bump the payment that is named instead, or wait until this one confirms",
@@ -63,10 +87,11 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::VelocityLimit => "wait, or change the wallet's limits: `onespend wallet limits`",
         R::WalletFrozen => "`onespend wallet unfreeze`, once the cause is understood",
         R::WalletWatchOnly | R::SignerExternal => "pay from a wallet that the service signs for",
-        R::InsufficientFunds => "look at `onespend wallet balance` and `onespend reserve list`",
+        R::InsufficientFunds => {
+            "look at `onespend wallet balance` and `onespend reserve list`; the next block, or a lower feerate, may help"
+        }
         R::PaymentIdReused => "this id was ordered with other recipients before: `onespend payment show`",
         R::WalletExists => "`onespend wallet list`",
-        R::FeeLimit => "lower the feerate, or change the wallet's limits: `onespend wallet limits`",
         R::NotOwner => "act as its owner, or as an operator",
         R::PaymentUnknown => "`onespend payment list` names the wallet's payments",
         R::WalletUnknown => "`onespend wallet list` names them",
@@ -90,4 +115,40 @@ fn the_request(reason: ErrorReason) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn fee_limit(limit: &str) -> Rejection {
+        Rejection {
+            code: tonic::Code::PermissionDenied,
+            reason: reason::FEE_LIMIT.to_owned(),
+            message: String::new(),
+            metadata: BTreeMap::from([("limit".to_owned(), limit.to_owned())]),
+            field_violations: Vec::new(),
+            retry_after: None,
+            after_unknown: false,
+        }
+    }
+
+    #[test]
+    fn a_feerate_that_is_too_low_is_to_be_raised_and_one_that_is_too_high_lowered() {
+        for low in ["min_feerate_sat_vb", "min_replacement_fee_sat", "min_replacement_feerate_sat_vb"] {
+            let told = of(&fee_limit(low)).unwrap();
+            assert!(told.starts_with("raise the feerate") && !told.contains("lower"), "{low}: {told}");
+        }
+        for high in ["max_fee_sat", "max_feerate_sat_vb", "max_fee_percent"] {
+            let told = of(&fee_limit(high)).unwrap();
+            assert!(
+                told.starts_with("lower the feerate") && told.contains("`onespend wallet limits`"),
+                "{high}: {told}"
+            );
+        }
+        assert!(of(&fee_limit("max_fee_sat")).unwrap().contains("--max-fee-sat"), "it may be the order's own bound");
+        assert_eq!(of(&fee_limit("of a later version")), None, "no advice is better than a wrong one");
+    }
 }

@@ -1,15 +1,17 @@
 //! `onespend payment bump`, `cpfp` and `cancel`: more fees for a payment, or its coins back.
 
 use clap::Args;
+use onespend_core::ids::{Fence, LogIndex};
 use onespend_proto::client::Client;
 use onespend_proto::v1;
 
 use super::answer::Changed;
 use super::failure::Failure;
 use super::fee::Fee;
+use super::format::feerate;
 use super::session::{Repeat, Session, mutation, present};
-use super::values;
 use super::view::payment::{Attempted, Payment};
+use super::{output, values};
 
 /// The payment that a command is about.
 #[derive(Debug, Args)]
@@ -114,12 +116,30 @@ impl Cancel {
             max_fee_sat: self.fee.max_sat(),
         };
         let answer = mutation(&request_id, client.cancel_payment(request)).await?;
-        let payment = Payment::from(present(answer.payment)?);
+        let payment = present(answer.payment)?;
+        let note = cancelled_before(&payment, answer.attempt_number, answer.applied_index);
         session.output.show(&Changed {
-            resource: Attempted { payment, attempt_number: answer.attempt_number },
+            resource: Attempted { payment: payment.into(), attempt_number: answer.attempt_number },
             applied_index: answer.applied_index,
             term: answer.term,
             request_id,
-        })
+        })?;
+        if let Some(note) = note {
+            output::note(&note);
+        }
+        Ok(())
     }
+}
+
+/// What to say where an earlier request made the attempt that was answered, so that this one changed nothing, whatever fee
+/// it named. Once a block has it no fee matters any more.
+fn cancelled_before(payment: &v1::Payment, number: u32, applied_index: u64) -> Option<String> {
+    let attempt = payment.attempts.iter().find(|attempt| attempt.number == number)?;
+    let fence = Fence(attempt.fence);
+    let is_new = fence == Fence::of(fence.epoch(), LogIndex(applied_index));
+    if is_new || !payment.is_cancelling() || payment.state() == v1::PaymentState::Confirming {
+        return None;
+    }
+    let rate = feerate(attempt.feerate_sat_vb);
+    Some(format!("already being cancelled, by attempt {number} at {rate}; `onespend payment bump` raises its fee"))
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 use onespend_core::command::{Command, CreatePayment, Recipient};
-use onespend_core::ids::{PaymentKey, RequestId};
+use onespend_core::ids::{PaymentKey, RequestId, WalletId};
+use onespend_core::outcome::{FeeLimit, Rejection};
+use onespend_core::state::State;
 use onespend_core::transaction::check_recipients;
 use onespend_proto::v1::{self, create_payment_request::Fee};
 use tonic::Status;
@@ -14,6 +16,7 @@ use super::decide::Draft;
 use super::fee_rule::{FeeRule, MaxFee};
 use super::fields::Fields;
 use super::reserve_utxos::strategy;
+use super::selection_status::unselected;
 use super::{sign_payment, status};
 use crate::selection::{self, Order, Strategy};
 
@@ -78,6 +81,8 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
     }
     api.demand_synced_chain()?;
     let feerate_sat_kvb = parsed.fee.sat_kvb(api)?;
+    let capped = api.replica.read(|state| check_cap(state, &parsed.key.wallet, feerate_sat_kvb));
+    capped.map_err(|rejection| status::rejected(&rejection))?;
     let order = Order {
         wallet: &parsed.key.wallet,
         recipients: &parsed.recipients,
@@ -86,7 +91,38 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
         strategy: parsed.strategy,
     };
     let selected = selection::select(api.replica.raft().view(), &api.busy, &order);
-    let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
+    let selected = selected.map_err(|rejection| unselected(&rejection, &order))?;
     parsed.max_fee.check(selected.fee_sat)?;
     Ok(Draft::holding(command(selected.outpoints.clone(), selected.fee_sat), selected))
+}
+
+/// Above the wallet's cap `apply` refuses whatever coins are chosen. Without this the coins would be blamed, of which a
+/// feerate may leave none that is worth spending.
+fn check_cap(state: &State, wallet: &WalletId, feerate_sat_kvb: u64) -> Result<(), Rejection> {
+    let bound = state.active_wallet(wallet)?.limits.max_feerate_sat_kvb;
+    if feerate_sat_kvb <= bound {
+        return Ok(());
+    }
+    Err(Rejection::FeeLimit { limit: FeeLimit::Feerate, got: feerate_sat_kvb, bound })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::specimen::{accept, register, started, wallet};
+
+    #[test]
+    fn a_feerate_above_the_cap_is_refused_for_itself_and_not_for_the_coins() {
+        let view = started();
+        accept(&view, register("w", &[]));
+        view.read(|state| {
+            let bound = state.wallet(&wallet("w")).unwrap().limits.max_feerate_sat_kvb;
+            assert_eq!(check_cap(state, &wallet("w"), bound), Ok(()));
+            let refused = Rejection::FeeLimit { limit: FeeLimit::Feerate, got: bound + 1, bound };
+            assert_eq!(check_cap(state, &wallet("w"), bound + 1), Err(refused));
+            let unknown = check_cap(state, &wallet("nobody"), bound);
+            assert!(matches!(unknown, Err(Rejection::WalletUnknown { .. })), "{unknown:?}");
+        });
+    }
 }

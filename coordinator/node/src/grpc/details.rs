@@ -22,6 +22,11 @@ pub(super) fn limit(name: &str, got: u64, bound: u64) -> Metadata {
     vec![("limit", name.to_owned()), ("got", got.to_string()), ("bound", bound.to_string())]
 }
 
+/// A feerate in sat/vB, to the last digit.
+pub(super) fn per_vb(sat_kvb: u64) -> String {
+    format!("{}.{:03}", sat_kvb / 1000, sat_kvb % 1000)
+}
+
 /// A refusal for a reason, with its facts.
 pub(super) fn build(
     code: Code,

@@ -11,7 +11,7 @@
 //! | domain types to wire | `*_view.rs`, `page.rs`; `watch.rs` for streams |
 //! | what fuzzers call | `intake.rs` |
 //! | what the data port says about itself | `reflection.rs`, `health_check.rs` |
-//! | refusals to status codes | `status.rs`, `psbt_status.rs`, `alarm_status.rs`, `details.rs`; `oversize.rs` for messages that are not read |
+//! | refusals to status codes | `status.rs`, `psbt_status.rs`, `alarm_status.rs`, `selection_status.rs`, `details.rs`; `oversize.rs` for messages that are not read |
 
 mod abort_attempt;
 mod about;
@@ -64,6 +64,7 @@ mod release_reservation;
 mod renew_reservation;
 mod reservation_view;
 mod reserve_utxos;
+mod selection_status;
 pub(crate) mod server;
 mod services;
 mod sign_payment;

@@ -13,6 +13,7 @@ use super::api::{Api, Call};
 use super::decide::Draft;
 use super::expiry::{Expiration, Expiry};
 use super::fields::Fields;
+use super::selection_status::unselected;
 use super::{reservation_view, status};
 use crate::selection::{self, Order, Strategy};
 
@@ -121,7 +122,7 @@ fn draft(api: &Api, parsed: &Parsed) -> Result<Draft, Status> {
                 strategy: *strategy,
             };
             let selected = selection::select(api.replica.raft().view(), &api.busy, &order);
-            let selected = selected.map_err(|rejection| status::rejected(&rejection))?;
+            let selected = selected.map_err(|rejection| unselected(&rejection, &order))?;
             Ok(Draft::holding(reserve(selected.outpoints.clone(), true), selected))
         }
     }

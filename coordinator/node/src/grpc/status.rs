@@ -11,7 +11,7 @@ use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation};
 
-use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, limit, refuse};
+use super::details::{MAX_QUOTE_BYTES, build, clip, fitting, limit, per_vb, refuse};
 pub(crate) use super::details::{Metadata, is_for};
 use crate::bitcoind::NoEstimate;
 use crate::raft::{LeaderHint, ProposeError};
@@ -269,7 +269,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
     build(code, reason, &rejection.to_string(), metadata(rejection), details)
 }
 
-fn code(rejection: &Rejection) -> (Code, ErrorReason) {
+pub(super) fn code(rejection: &Rejection) -> (Code, ErrorReason) {
     use Code::{
         Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
     };
@@ -326,7 +326,7 @@ fn code(rejection: &Rejection) -> (Code, ErrorReason) {
 }
 
 /// The facts of a refusal, as `errors.proto` names them.
-fn metadata(rejection: &Rejection) -> Metadata {
+pub(super) fn metadata(rejection: &Rejection) -> Metadata {
     match rejection {
         Rejection::NotStarted => vec![("state", "not_started".to_owned())],
         Rejection::StaleBasis { what } => vec![("state", what.clone())],
@@ -462,7 +462,6 @@ fn holder(holder: &Holder) -> String {
 }
 
 fn fee_limit(limit: FeeLimit, got: u64, bound: u64) -> Metadata {
-    let per_vb = |sat_kvb: u64| format!("{}.{:03}", sat_kvb / 1000, sat_kvb % 1000);
     let (name, got, bound) = match limit {
         FeeLimit::Fee => ("max_fee_sat", got.to_string(), bound.to_string()),
         FeeLimit::Feerate => ("max_feerate_sat_vb", per_vb(got), per_vb(bound)),

@@ -80,6 +80,47 @@ fn waiting_tells_when_it_will_never_be_paid_or_takes_too_long() {
     assert!(slow.out.contains("confirming"), "{slow:?}");
 }
 
+/// An answer with a payment whose coins are on their way back.
+fn cancelling(state: S) -> v1::CreatePaymentResponse {
+    let mut answer = created(state);
+    answer.payment.as_mut().unwrap().attempts[0].purpose = v1::AttemptPurpose::Cancel.into();
+    answer
+}
+
+/// safety 10.
+#[test]
+fn a_confirmed_cancellation_is_no_confirmed_payment() {
+    let cluster = Cluster::start();
+    cluster.node.answer(cancelling(S::Confirming));
+    cluster.node.answer(Told(vec![S::Cancelled]));
+    let waited = pay(&cluster, &["--wait", "broadcast"]).code(1);
+    assert!(waited.err.contains("not paid: the payment is cancelled"), "{waited:?}");
+
+    // An older attempt is the one that confirms after all.
+    cluster.node.answer(cancelling(S::Broadcast));
+    cluster.node.answer(Told(vec![S::Confirming]));
+    let paid = pay(&cluster, &["--wait", "confirmed", "-o", "json"]).code(0).json();
+    assert_eq!((paid["state"].as_str(), paid["purpose"].as_str()), (Some("confirming"), Some("pay")));
+}
+
+/// safety 10.
+#[test]
+fn an_order_that_is_being_cancelled_is_not_said_to_be_done() {
+    let cluster = Cluster::start();
+    cluster.node.answer(cancelling(S::Confirming));
+    let undecided = pay(&cluster, &[]).code(3);
+    assert!(
+        undecided.out.contains("cancelling") && undecided.err.contains("payment watch --wallet hot"),
+        "{undecided:?}"
+    );
+    cluster.node.answer(cancelling(S::Signing));
+    let json = pay(&cluster, &["-o", "json"]).code(3).json();
+    assert_eq!((json["state"].as_str(), json["purpose"].as_str()), (Some("signing"), Some("cancel")));
+    cluster.node.answer(cancelling(S::Cancelled));
+    let over = pay(&cluster, &[]).code(1);
+    assert!(over.err.contains("not paid: the payment is cancelled") && over.out.contains("cancelled"), "{over:?}");
+}
+
 #[test]
 fn payments_are_shown_listed_and_followed() {
     let cluster = Cluster::start();
@@ -138,12 +179,34 @@ fn a_payment_is_bumped_cancelled_and_helped_by_a_child() {
     let asked: v1::CancelPaymentRequest = cluster.node.last();
     assert_eq!((asked.wallet_id.as_str(), asked.fee), ("hot", None));
 
+    assert!(cancelled.err.is_empty(), "{cancelled:?}");
+
     let child =
         cluster.run(&[&payment("cpfp")[..], &["--child-id", "child-7", "--target-blocks", "2"]].concat()).code(0);
     assert!(child.out.contains("child-7") && child.out.contains("pays fees for"), "{}", child.out);
     let asked: v1::BumpFeeCpfpRequest = cluster.node.last();
     assert_eq!((asked.child_payment_id.as_str(), asked.fee), ("child-7", Some(cpfp::Fee::ConfirmTargetBlocks(2))));
     assert!(cluster.run(&payment("cpfp")).code(2).err.contains("--child-id"));
+}
+
+#[test]
+fn a_second_cancellation_says_that_it_changes_nothing() {
+    let cluster = Cluster::start();
+    let cancel = |state, fence| {
+        let mut payment = cancelling(state).payment.unwrap();
+        payment.attempts[0].fence = fence;
+        let answer =
+            v1::CancelPaymentResponse { payment: Some(payment), attempt_number: 1, applied_index: 80, term: 2 };
+        cluster.node.answer(answer);
+        cluster.run(&["payment", "cancel", "order-7", "--wallet", "hot", "--feerate", "20"]).code(0).err
+    };
+    let said = cancel(S::Broadcast, 70);
+    assert!(said.contains("already being cancelled, by attempt 1 at 5"), "{said}");
+    assert!(said.contains("`onespend payment bump`"), "{said}");
+    let later_epoch = (1 << 48) + 80;
+    for (state, fence) in [(S::Broadcast, 80), (S::Signing, later_epoch), (S::Confirming, 70), (S::Cancelled, 70)] {
+        assert_eq!(cancel(state, fence), "", "{state:?} {fence}");
+    }
 }
 
 #[test]

@@ -12,7 +12,10 @@ use crate::cli::output::Show;
 use crate::cli::table::{self, Column};
 use crate::cli::words::Word as _;
 
-/// `v1::Payment`.
+/// What people read instead of the state of a cancelling attempt, which sounds like that of a payment.
+const CANCELLING: &str = "cancelling";
+
+/// `v1::Payment`, and what its transaction is for.
 #[derive(Debug, Serialize)]
 pub struct Payment {
     payment_id: String,
@@ -23,6 +26,8 @@ pub struct Payment {
     anchor: Option<String>,
     attempts: Vec<Attempt>,
     txid: Option<String>,
+    /// What the attempt of `txid` is for. While it says `cancel`, `state` tells of the coins on their way back.
+    purpose: Option<&'static str>,
     create_time: Option<String>,
     update_index: u64,
     amount_sat: i64,
@@ -30,6 +35,9 @@ pub struct Payment {
     bumps_payment_id: Option<String>,
     #[serde(skip)]
     created: String,
+    /// The state for people.
+    #[serde(skip)]
+    shown: &'static str,
 }
 
 /// `v1::Recipient`: an address, or the hex of a script.
@@ -44,6 +52,8 @@ impl From<v1::Payment> for Payment {
     fn from(payment: v1::Payment) -> Self {
         Self {
             state: payment.state().word(),
+            shown: if payment.is_cancelling() { CANCELLING } else { payment.state().word() },
+            purpose: payment.leading_attempt().map(|attempt| attempt.purpose().word()),
             payment_id: payment.payment_id,
             wallet_id: payment.wallet_id,
             owner: payment.owner,
@@ -78,7 +88,7 @@ impl Payment {
         let depth =
             if depth == 0 { String::new() } else { format!(", {} deep", counted(depth as usize, "block", "blocks")) };
         let txid = self.txid.as_deref().unwrap_or_default();
-        format!("{}  {}{depth}  {txid}", self.payment_id, self.state).trim_end().to_owned()
+        format!("{}  {}{depth}  {txid}", self.payment_id, self.shown).trim_end().to_owned()
     }
 
     fn recipients_table(&self) -> String {
@@ -96,7 +106,7 @@ impl Show for Payment {
             ("payment", self.payment_id.clone()),
             ("wallet", self.wallet_id.clone()),
             ("owner", self.owner.clone()),
-            ("state", self.state.to_owned()),
+            ("state", self.shown.to_owned()),
             ("amount", sat(self.amount_sat)),
             ("txid", self.txid.clone().unwrap_or_default()),
             ("anchor", self.anchor.clone().unwrap_or_default()),
@@ -151,7 +161,7 @@ impl Show for Payments {
         let row = |payment: &Payment| {
             [
                 payment.payment_id.clone(),
-                payment.state.to_owned(),
+                payment.shown.to_owned(),
                 sat(payment.amount_sat),
                 payment.created.clone(),
                 payment.owner.clone(),
@@ -182,5 +192,38 @@ impl Update {
 impl Show for Update {
     fn text(&self) -> String {
         format!("{}  {}", self.applied_index, self.payment.line())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A payment one block deep, by an attempt for this.
+    fn mined(purpose: v1::AttemptPurpose) -> v1::Payment {
+        let attempt = v1::Attempt { txid: "aa".to_owned(), depth: 1, purpose: purpose.into(), ..Default::default() };
+        v1::Payment {
+            payment_id: "order-7".to_owned(),
+            state: v1::PaymentState::Confirming.into(),
+            txid: "aa".to_owned(),
+            attempts: vec![attempt],
+            ..Default::default()
+        }
+    }
+
+    /// safety 10.
+    #[test]
+    fn coins_on_their_way_back_do_not_look_like_a_payment() {
+        let paying = mined(v1::AttemptPurpose::Pay);
+        assert_eq!(Update::new(paying, 9).text(), "9  order-7  confirming, 1 block deep  aa");
+        let cancelling = mined(v1::AttemptPurpose::Cancel);
+        assert_eq!(Update::new(cancelling.clone(), 9).text(), "9  order-7  cancelling, 1 block deep  aa");
+        let shown = Payment::from(cancelling.clone()).text();
+        let list = Payments::new((vec![cancelling.clone()], false)).text();
+        for text in [shown, list] {
+            assert!(text.contains("cancelling") && !text.contains("confirming"), "{text}");
+        }
+        let json = serde_json::to_value(Payment::from(cancelling)).unwrap();
+        assert_eq!((json["state"].as_str(), json["purpose"].as_str()), (Some("confirming"), Some("cancel")));
     }
 }
