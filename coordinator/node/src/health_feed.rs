@@ -97,6 +97,7 @@ fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
     let taken_at = Instant::now();
     let status = feed.replica.status();
     let leader = feed.replica.leader_hint();
+    let leader_contact = feed.health.snapshot().leader_contact_next(feed.replica.raft().leader_heard_at());
     if let Some(leader) = &leader {
         feed.replica.history().note(leader.term, leader.node_id);
     }
@@ -123,7 +124,7 @@ fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
             data: leader.addresses.data,
         }),
         last_quorum_ack: status.quorum_acked,
-        leader_contact: feed.replica.raft().leader_heard_at(),
+        leader_contact,
         caught_up: feed.replica.raft().caught_up_at(),
         own_term_applied: feed.replica.leader_term().is_some(),
         committed_index: committed,
