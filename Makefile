@@ -79,7 +79,7 @@ bench: ready ## closed-loop load of reserve and release at 1, 16, 64 and 256 cal
 bench-routing: setup-test build ## kills, hand-overs and rolling restarts through HAProxy, Envoy, nginx and the client
 	@$(FIND_BITCOIND); $(FIND_ENVOY); $(TESTNET) routing $(if $(SEED),--seed $(SEED)) --report target/routing/report.json $(ARGS)
 
-bench-failover: ready ## how long a caller waits for the next leader, after faults of each kind; etcd beside it
+bench-failover: ready build-failpoints ## how long a caller waits for the next leader, and a balancer for /primary; etcd beside it
 	@$(FIND_BITCOIND); $(TESTNET) failover $(if $(SEED),--seed $(SEED)) --report target/failover/report.json $(ARGS)
 
 chaos: ready build-failpoints ## faults of every kind under load, judged by five oracles: make chaos SEED=7 DURATION_S=300

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Makes one payment with a client generated from proto/ alone, and prints its transaction id.
 
-Run it with the Python that testnet/python.sh prints; it needs only grpcio and grpcio-tools. It exits as `onespend pay` does:
-0 for a payment that is ordered, 1 for one that is refused or will never be paid, 3 where that is not known.
+Run it with the Python that testnet/python.sh prints; it needs only grpcio and grpcio-tools. The channel is that of
+docs/deploy/client, so it takes one endpoint, or every node's address. It exits as `onespend pay` does: 0 for a payment
+that is ordered, 1 for one that is refused or will never be paid, 3 where that is not known.
 """
 
 import argparse
@@ -16,7 +17,9 @@ import uuid
 import grpc
 from grpc_tools import protoc
 
-PROTO = pathlib.Path(__file__).resolve().parent.parent / "proto" / "proto"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROTO = ROOT / "proto" / "proto"
+CLIENT = ROOT / "docs" / "deploy" / "client"
 # The outcome of a call that ends like this is unknown.
 UNKNOWN = (
     grpc.StatusCode.UNAVAILABLE,
@@ -52,11 +55,11 @@ def generate(folder):
     return payment, service
 
 
-def channel(args):
-    """Mutual TLS: the cluster's authority, and who we are."""
-    ca, cert, key = (pathlib.Path(path).read_bytes() for path in (args.ca, args.cert, args.key))
-    credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
-    return grpc.secure_channel(args.endpoint, credentials)
+def channel(endpoint, ca, cert, key):
+    """To one address, or to several with commas between them."""
+    sys.dont_write_bytecode = True  # nothing is written beside what is deployed
+    sys.path.insert(0, str(CLIENT))
+    return importlib.import_module("onespend_channel").connect(endpoint.split(","), ca, cert, key)
 
 
 def is_final(error):
@@ -119,7 +122,7 @@ def main():
             recipients=[payment.Recipient(address=args.to, amount_sat=args.amount_sat)],
             feerate_sat_vb=args.feerate_sat_vb,
         )
-        with channel(args) as connection:
+        with channel(args.endpoint, args.ca, args.cert, args.key) as connection:
             answer = ask(service.PaymentServiceStub(connection).CreatePayment, request)
         state = payment.PaymentState.Name(answer.payment.state)
         print(answer.payment.txid, state)

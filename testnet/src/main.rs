@@ -111,7 +111,8 @@ enum Command {
         #[arg(long, default_value = "target/routing/report.json")]
         report: PathBuf,
     },
-    /// Measure how long a caller waits after the leader is killed, frozen, cut off, or hands over; etcd beside it.
+    /// Measure how long a caller waits after the leader is killed, frozen, cut off, or hands over, and what /primary takes
+    /// while a node is busiest; etcd beside it.
     Failover {
         /// Faults of each kind.
         #[arg(long, default_value_t = 50)]

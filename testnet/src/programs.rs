@@ -38,12 +38,12 @@ fn beside_this(name: &str, built_by: &str) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("no {name} beside {}: build it with `{built_by}`", this.display()))
 }
 
-/// The binary whose faults the harness can switch on, built by `make chaos`.
+/// The binary whose faults the harness can switch on, built by `make build-failpoints`.
 ///
 /// # Errors
 /// There is none; the message says how to build it.
 pub fn onespend_failpoints() -> Result<PathBuf> {
-    beside_this("onespend-failpoints", "make chaos")
+    beside_this("onespend-failpoints", "make build-failpoints")
 }
 
 /// The binary whose guards can be taken away, built by `make chaos-selftest`.

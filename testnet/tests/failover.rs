@@ -45,6 +45,19 @@ fn every_fault_is_followed_by_an_acknowledged_mutation_and_nothing_is_lost() {
         );
         assert!(ms("max_ms") < LONGEST_MS, "{fault}: {figure}");
     }
+    for case in ["load", "stalled_disk", "hanging_bitcoind"] {
+        let answers = &report["primary"][case];
+        let ms = |name: &str| answers[name].as_f64().unwrap();
+        assert!(answers["questions"].as_u64().unwrap() > 0, "{case}: {answers}");
+        assert!(answers["acknowledged"].as_u64().unwrap() > 0, "{case}: {answers}");
+        assert!(
+            0.0 < ms("p50_ms") && ms("p50_ms") <= ms("p99_ms") && ms("p99_ms") <= ms("max_ms"),
+            "{case}: {answers}"
+        );
+        let name = format!("primary_{case}");
+        assert!(report["goals"][&name]["met"].is_boolean(), "{report}");
+        assert!(said.lines().any(|line| line.trim_start().starts_with(&name) && line.contains("p99 ≤ 20")), "{said}");
+    }
     let has_etcd = programs::in_path("etcd").is_ok();
     for beside in ["etcd_default", "etcd_tuned"] {
         assert_eq!(report[beside].is_object(), has_etcd, "{beside}: {report}");

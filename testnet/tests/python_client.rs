@@ -4,6 +4,8 @@
 
 #[path = "python_client/command_line.rs"]
 mod command_line;
+#[path = "python_client/list.rs"]
+mod list;
 
 use std::fs;
 use std::net::SocketAddr;

@@ -34,6 +34,8 @@ pub struct ChainView {
     pub headers: u32,
     /// Whether the node has not caught up since its start. Never becomes true again.
     pub initial_block_download: bool,
+    /// The lowest block that the node still has, where it throws old ones away (`prune`); `None` where it keeps all.
+    pub oldest_block: Option<u32>,
     /// Connected peers.
     pub peers: u32,
     /// Bitcoin Core's version number, such as 310000.

@@ -9,6 +9,7 @@ use bitcoin::{Amount, TxOut, Witness};
 use onespend_adapters::chain::{
     Bitcoind, BitcoindAuth, BitcoindConfig, BroadcastOutcome, Chain, ChainError, Retry, RpcObserver, TestAccept,
 };
+use serde_json::json;
 
 use crate::driver::Driver;
 use crate::purse::{Purse, coin_of, nobody};
@@ -82,6 +83,22 @@ fn a_node_that_loads_its_blocks_is_starting() {
     let error = starting.expect("bitcoind answered -28 while it verified blocks");
     assert!(!error.is_unknown());
     assert!(error.to_string().contains("getblockchaininfo"), "{error}");
+}
+
+#[test]
+fn a_pruned_node_names_the_oldest_block_that_it_still_has() {
+    let Some(node) = Regtest::start(&["-prune=1", "-fastprune"]) else {
+        return;
+    };
+    let chain = node.adapter();
+    assert_eq!(chain.probe().unwrap().oldest_block, Some(0), "nothing is thrown away yet");
+    node.mine(1_000, &nobody());
+    node.rpc("pruneblockchain", &[json!(500)]);
+    let oldest = chain.probe().unwrap().oldest_block.unwrap();
+    assert!((1..=501).contains(&oldest), "{oldest}");
+    let block = |height| chain.block(chain.block_hash_at(height).unwrap().unwrap());
+    assert!(block(oldest).is_ok());
+    assert!(block(oldest - 1).is_err(), "block {} is gone", oldest - 1);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::metrics;
 use crate::raft::{self, MemberStatus};
 use crate::replica::Replica;
 use crate::watchdog::Heartbeat;
-use crate::{reorganised, restored};
+use crate::{reorganised, restored, runtime};
 
 /// How often the counts by state are made, which looks at every open payment.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -52,23 +52,25 @@ pub async fn run(feed: Feed, stop: CancellationToken) {
     let mut counted: Option<(Instant, Counts)> = None;
     let mut reorganised = None;
     loop {
+        let now = runtime::now().into_std();
         let counts = match counted.take() {
-            Some((at, counts)) if at.elapsed() < COUNT_EVERY => (at, counts),
+            Some((at, counts)) if now.saturating_duration_since(at) < COUNT_EVERY => (at, counts),
             _ => {
                 feed.replica.read(|state| reorganised::report(state, &mut reorganised));
-                (Instant::now(), count(&feed.replica))
+                (now, count(&feed.replica))
             }
         };
-        let mut next = snapshot(&feed, counts.1.clone());
+        let mut next = snapshot(&feed, now, counts.1.clone());
         next.alarms.extend(reorganised.clone());
         metrics::alarms(&next.alarms);
         feed.health.publish(next);
         counted = Some(counts);
         beat.beat();
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             changed = leaderships.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(Health::PUBLISH_EVERY) => {}
+            () = runtime::sleep(Health::PUBLISH_EVERY) => {}
         }
     }
     beat.finish();
@@ -93,10 +95,10 @@ pub async fn watch_core(replica: Arc<Replica>, beat: Beat, heartbeat: Arc<Heartb
     beat.finish();
 }
 
-fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
-    let taken_at = Instant::now();
+fn snapshot(feed: &Feed, taken_at: Instant, counts: Counts) -> Snapshot {
     let status = feed.replica.status();
     let leader = feed.replica.leader_hint();
+    let leader_contact = feed.health.snapshot().leader_contact_next(feed.replica.raft().leader_heard_at());
     if let Some(leader) = &leader {
         feed.replica.history().note(leader.term, leader.node_id);
     }
@@ -123,7 +125,7 @@ fn snapshot(feed: &Feed, counts: Counts) -> Snapshot {
             data: leader.addresses.data,
         }),
         last_quorum_ack: status.quorum_acked,
-        leader_contact: feed.replica.raft().leader_heard_at(),
+        leader_contact,
         caught_up: feed.replica.raft().caught_up_at(),
         own_term_applied: feed.replica.leader_term().is_some(),
         committed_index: committed,

@@ -1,16 +1,19 @@
 //! `failover`: how long until a caller's mutation is acknowledged again, after the leader was killed, frozen or cut off,
-//! and after a planned hand-over; by the Rust client, through HAProxy, and by etcd beside it.
+//! and after a planned hand-over; by the Rust client, through HAProxy, and by etcd beside it. And how soon a node says at
+//! `/primary` whether it may take spends, while it is busiest.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `rounds` | one fault after the other, and how long each took |
 //! | `etcd` | the same with three processes of etcd |
+//! | `prompt` | `/primary` under full load, on a disk that stalls, beside a bitcoind that hangs |
 //! | `report` | for machines and people |
 //!
 //! Measured is the time from the fault to the first mutation that a waiting caller has acknowledged by a later term. So an
 //! answer of the old leader that was under way counts for nothing.
 
 mod etcd;
+mod prompt;
 mod report;
 mod rounds;
 
@@ -30,7 +33,7 @@ use crate::progress::{Progress, say};
 
 use rounds::Fault;
 
-pub use report::{Figure, Goal, Onespend, Report};
+pub use report::{Answers, Figure, Goal, Onespend, Primary, Report};
 
 /// Nodes of each cluster.
 pub const NODES: usize = 3;
@@ -61,16 +64,29 @@ pub fn run(plan: &Plan) -> Result<()> {
     say(&format!("seed {}", plan.seed));
     ensure!(plan.rounds >= 1, "one round at least");
     programs::check_all()?;
+    // Before anything is measured in vain.
+    programs::onespend_failpoints()?;
     let runtime = Runtime::new().context("no threads")?;
-    say(&Figure::heading());
+    say(&Figure::heading("to the next mutation, ms"));
     let (mut onespend, haproxy_kill, mut violations) = direct(plan, &runtime)?;
     let (blackhole, more) = cut_off(plan, &runtime)?;
     onespend.blackhole = blackhole;
     violations.extend(more);
     let (etcd_default, etcd_tuned, etcd_missing) = beside(plan)?;
-    let (seed, rounds, goals) = (plan.seed, plan.rounds, Report::goals(&onespend, &haproxy_kill));
-    let report =
-        Report { seed, rounds, onespend, haproxy_kill, goals, etcd_default, etcd_tuned, etcd_missing, violations };
+    say(&Figure::heading("to an answer, ms"));
+    let primary = prompt::measure(plan, &runtime)?;
+    let report = Report {
+        seed: plan.seed,
+        rounds: plan.rounds,
+        goals: Report::goals(&onespend, &haproxy_kill, &primary),
+        onespend,
+        haproxy_kill,
+        primary,
+        etcd_default,
+        etcd_tuned,
+        etcd_missing,
+        violations,
+    };
     report.write(&plan.report)?;
     say(&format!("  report: {}", plan.report.display()));
     let faults = report.violations;
@@ -80,7 +96,7 @@ pub fn run(plan: &Plan) -> Result<()> {
 
 /// Everything that strikes a process: without relays in the way.
 fn direct(plan: &Plan, runtime: &Runtime) -> Result<(Onespend, Figure, Vec<String>)> {
-    let mut stage = Stage::start(plan, runtime, false)?;
+    let mut stage = Stage::start(plan, runtime, Setting::ordinary(false)?)?;
     let client = Route::Client(stage.cluster.nodes().iter().map(Node::addresses).collect());
     let haproxy = Route::Balancer(stage.cluster.primary_address());
     let onespend = Onespend {
@@ -95,7 +111,7 @@ fn direct(plan: &Plan, runtime: &Runtime) -> Result<(Onespend, Figure, Vec<Strin
 
 /// What strikes connections: relays lie in every path.
 fn cut_off(plan: &Plan, runtime: &Runtime) -> Result<(Figure, Vec<String>)> {
-    let mut stage = Stage::start(plan, runtime, true)?;
+    let mut stage = Stage::start(plan, runtime, Setting::ordinary(true)?)?;
     let reached =
         |node: &Node| Addresses { data: node.advertised(), control: node.advertised_control(), ..node.addresses() };
     let client = Route::Client(stage.cluster.nodes().iter().map(reached).collect());
@@ -120,6 +136,22 @@ fn beside(plan: &Plan) -> Result<Beside> {
     Ok((measure("etcd_default", ETCD_DEFAULT_MS)?, measure("etcd_tuned", ETCD_TUNED_MS)?, None))
 }
 
+/// What a cluster is measured with.
+struct Setting {
+    program: PathBuf,
+    /// Whether relays lie in every path.
+    wired: bool,
+    /// One for each caller.
+    coins: usize,
+}
+
+impl Setting {
+    /// What is deployed.
+    fn ordinary(wired: bool) -> Result<Self> {
+        Ok(Self { program: programs::onespend()?, wired, coins: CALLERS })
+    }
+}
+
 /// A cluster with a wallet, and what its judges found until now.
 struct Stage<'a> {
     plan: &'a Plan,
@@ -130,14 +162,14 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn start(plan: &'a Plan, runtime: &'a Runtime, wired: bool) -> Result<Self> {
+    fn start(plan: &'a Plan, runtime: &'a Runtime, setting: Setting) -> Result<Self> {
         let mut steps = Progress::steps();
-        let (program, variables) = (programs::onespend()?, Vec::new());
-        let setup = Setup { nodes: NODES, seed: plan.seed, program, variables, wired };
+        let Setting { program, wired, coins } = setting;
+        let setup = Setup { nodes: NODES, seed: plan.seed, program, variables: Vec::new(), wired };
         let folder = Folder::temporary("failover")?;
         let mut cluster = Cluster::start_as(folder, &setup, &mut |step| steps.step(step))?;
         steps.step("a wallet with coins");
-        runtime.block_on(hot::prepare(&mut cluster, CALLERS, COIN))?;
+        runtime.block_on(hot::prepare(&mut cluster, coins, COIN))?;
         let coins = runtime.block_on(bench::list_outpoints(&cluster))?;
         Ok(Self { plan, runtime, cluster, coins, violations: Vec::new() })
     }

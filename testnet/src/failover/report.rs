@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::history::Nanos;
 use crate::load::Spread;
+use crate::probe::Waits;
 
 /// `report.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +22,8 @@ pub struct Report {
     pub onespend: Onespend,
     /// A kill, through HAProxy as `docs/deploy/haproxy/tcp.cfg` has it.
     pub haproxy_kill: Figure,
+    /// How soon `/primary` was answered.
+    pub primary: Primary,
     /// What was promised of each figure above, and whether this run kept it.
     pub goals: BTreeMap<&'static str, Goal>,
     /// A kill, etcd with 100 and 1000 ms; null where it is not installed.
@@ -47,6 +50,49 @@ pub struct Onespend {
     pub handover: Figure,
 }
 
+/// How soon nodes said at `/primary` whether they may take spends, by what held them up meanwhile.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Primary {
+    /// Every node, under full load.
+    pub load: Answers,
+    /// A node that led until its disk stalled, under the same load.
+    pub stalled_disk: Answers,
+    /// A node that led until its bitcoind hung, under the same load.
+    pub hanging_bitcoind: Answers,
+}
+
+/// Answers of `/primary`, on a connection of its own each time, connecting included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Answers {
+    /// Questions.
+    pub questions: usize,
+    /// Half of them took not longer, in milliseconds.
+    pub p50_ms: f64,
+    /// 99 of 100 took not longer; the longest, of fewer than 100.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+    /// Questions that got no whole answer.
+    pub unanswered: usize,
+    /// Mutations that callers had acknowledged meanwhile.
+    pub acknowledged: u64,
+}
+
+impl Answers {
+    pub(super) fn of(waits: &Waits, acknowledged: u64) -> Result<Self> {
+        let Spread { p50, p99, max } = waits.spread().context("nobody was asked for /primary")?;
+        let (questions, unanswered) = (waits.took.len(), waits.unanswered);
+        Ok(Self { questions, p50_ms: p50, p99_ms: p99, max_ms: max, unanswered, acknowledged })
+    }
+
+    /// As a figure beside the others, with a goal like theirs.
+    pub(super) fn figure(&self) -> Figure {
+        let Self { questions: rounds, p50_ms, p99_ms, max_ms, unanswered, .. } = *self;
+        let failed_requests = u64::try_from(unanswered).unwrap_or(u64::MAX);
+        Figure { rounds, p50_ms, p99_ms, max_ms, failed_requests }
+    }
+}
+
 /// From the fault to the first mutation of a later term that a waiting caller had acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Figure {
@@ -68,9 +114,9 @@ impl Figure {
         Ok(Self { rounds: times.len(), p50_ms: p50, p99_ms: p99, max_ms: max, failed_requests })
     }
 
-    /// Above the lines of [`Self::line`].
-    pub fn heading() -> String {
-        "  to the next mutation, ms      p50       p99       max   failed   goal".to_owned()
+    /// Above the lines of [`Self::line`]; `what` was measured.
+    pub fn heading(what: &str) -> String {
+        format!("  {what:<24} {:>8}  {:>8}  {:>8}   failed   goal", "p50", "p99", "max")
     }
 
     /// For people.
@@ -95,12 +141,15 @@ pub struct Goal {
 }
 
 /// The goals by figure.
-const GOALS: [(&str, Option<f64>, f64); 5] = [
+const GOALS: [(&str, Option<f64>, f64); 8] = [
     ("kill", Some(400.0), 600.0),
     ("pause", None, 800.0),
     ("blackhole", None, 800.0),
     ("handover", None, 50.0),
     ("haproxy_kill", None, 900.0),
+    ("primary_load", None, 20.0),
+    ("primary_stalled_disk", None, 20.0),
+    ("primary_hanging_bitcoind", None, 20.0),
 ];
 
 /// How the goal of a figure compares with it; `None` where there is none.
@@ -120,10 +169,18 @@ impl Goal {
 
 impl Report {
     /// Every figure's goal.
-    pub(super) fn goals(onespend: &Onespend, haproxy_kill: &Figure) -> BTreeMap<&'static str, Goal> {
-        let figures = [&onespend.kill, &onespend.pause, &onespend.blackhole, &onespend.handover, haproxy_kill];
-        let named = GOALS.iter().zip(figures);
-        named.filter_map(|((name, ..), figure)| Some((*name, goal(name, figure)?))).collect()
+    pub(super) fn goals(onespend: &Onespend, haproxy_kill: &Figure, primary: &Primary) -> BTreeMap<&'static str, Goal> {
+        let figures = [
+            ("kill", onespend.kill),
+            ("pause", onespend.pause),
+            ("blackhole", onespend.blackhole),
+            ("handover", onespend.handover),
+            ("haproxy_kill", *haproxy_kill),
+            ("primary_load", primary.load.figure()),
+            ("primary_stalled_disk", primary.stalled_disk.figure()),
+            ("primary_hanging_bitcoind", primary.hanging_bitcoind.figure()),
+        ];
+        figures.into_iter().filter_map(|(name, figure)| Some((name, goal(name, &figure)?))).collect()
     }
 
     /// Writes it as JSON, making the folder when it is missing.
@@ -152,6 +209,7 @@ mod tests {
             rounds: 2,
             onespend: Onespend { kill: figure, ..Onespend::default() },
             haproxy_kill: figure,
+            primary: Primary::default(),
             goals: BTreeMap::new(),
             etcd_default: None,
             etcd_tuned: Some(figure),
@@ -170,7 +228,26 @@ mod tests {
             assert_eq!(json["onespend"][fault].as_object().unwrap().len(), 5, "{fault}");
         }
         assert!(json["etcd_default"].is_null() && json.get("etcd_missing").is_none());
-        assert!(Figure::of(&[], 0).is_err());
+        for case in ["load", "stalled_disk", "hanging_bitcoind"] {
+            assert_eq!(json["primary"][case].as_object().unwrap().len(), 6, "{case}");
+        }
+        assert!(Figure::of(&[], 0).is_err() && Answers::of(&Waits::default(), 1).is_err());
+    }
+
+    #[test]
+    fn the_goal_of_primary_is_missed_by_one_of_a_hundred_and_by_silence() {
+        let answers = |slowest_ms: u64, unanswered| {
+            let took = (1..=100).map(|number| if number > 98 { slowest_ms * 1_000_000 } else { 1_000_000 }).collect();
+            Answers::of(&Waits { took, unanswered }, 2).unwrap()
+        };
+        let goals = |load, stalled_disk| {
+            let primary = Primary { load, stalled_disk, hanging_bitcoind: answers(20, 0) };
+            let goals = Report::goals(&Onespend::default(), &Figure::default(), &primary);
+            ["primary_load", "primary_stalled_disk", "primary_hanging_bitcoind"].map(|name| goals[name].met)
+        };
+        assert_eq!(goals(answers(20, 0), answers(21, 0)), [true, false, true]);
+        assert_eq!(goals(answers(20, 1), answers(20, 0)), [false, true, true]);
+        assert!(answers(21, 0).figure().line("primary_load").ends_with("MISSED: p99 ≤ 20"));
     }
 
     #[test]
@@ -184,7 +261,7 @@ mod tests {
         assert!(goal("etcd_tuned", &figure(1.0, 1.0, 0)).is_none());
         assert!(figure(500.0, 500.0, 0).line("kill").ends_with("MISSED: p50 ≤ 400, p99 ≤ 600"));
         let onespend = Onespend { handover: figure(1.0, 51.0, 0), ..Onespend::default() };
-        let goals = Report::goals(&onespend, &figure(1.0, 900.0, 0));
-        assert_eq!((goals["handover"].met, goals["haproxy_kill"].met, goals.len()), (false, true, 5));
+        let goals = Report::goals(&onespend, &figure(1.0, 900.0, 0), &Primary::default());
+        assert_eq!((goals["handover"].met, goals["haproxy_kill"].met, goals.len()), (false, true, GOALS.len()));
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onespend_testnet::cluster::CLUSTER_ID;
 use onespend_testnet::health;
@@ -34,6 +36,7 @@ async fn nodes_back_up_by_their_schedule_keep_the_latest_and_wait_for_their_time
     let place = Place::folder(&scene);
     let makers = nodes_back_up(&mut scene, &place).await;
     a_node_that_was_away_waits_for_its_time(&mut scene, &place, makers[0]).await;
+    a_folder_that_hangs_is_a_failure_until_it_answers(&mut scene, &place, makers[0]).await;
     scene.finish();
 }
 
@@ -206,6 +209,30 @@ async fn a_node_that_was_away_waits_for_its_time(scene: &mut Scene, place: &Plac
     })
     .await;
     assert_eq!(place.kept().unwrap()[&node], before[&node]);
+}
+
+/// Whoever opens a pipe to read waits for somebody who writes: so the folder hangs for all who list it.
+async fn a_folder_that_hangs_is_a_failure_until_it_answers(scene: &mut Scene, place: &Place, node: u64) {
+    let (index, pipe) = (index_of(scene, node), Path::new(&place.address).join("hangs.backup"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    configure(scene, index, &place.section(EVERY_MS)).await;
+    eventually("the failure is counted", async || {
+        let failures = metric(scene, node, FAILURES)?;
+        if failures == "0" { Err(failures) } else { Ok(()) }
+    })
+    .await;
+    let log = fs::read_to_string(scene.cluster.nodes()[index].log_file()).unwrap();
+    assert_eq!(log.matches("may hang").count(), 1, "it is said once");
+
+    let answered_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let answers = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    fs::remove_file(&pipe).unwrap();
+    drop(answers);
+    eventually("it makes backups again", async || {
+        let last_s = last_success_s(scene, node)?;
+        if last_s >= answered_s { Ok(()) } else { Err(format!("{last_s}, and the folder answers since {answered_s}")) }
+    })
+    .await;
 }
 
 fn index_of(scene: &Scene, node: u64) -> usize {

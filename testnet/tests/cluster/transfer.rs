@@ -1,7 +1,11 @@
 //! Handing leadership over on purpose, when not everybody is there to take it.
 
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use onespend_proto::client::{Client, ClientError};
@@ -11,6 +15,12 @@ use crate::scene::{NODES, Scene, eventually, fresh_id, need, release, reserve};
 
 /// Longest time that a caller may wait for one answer around a transfer: an election and something for a busy machine.
 const MAX_WAIT: Duration = Duration::from_secs(4);
+/// Hand-overs around which agents are asked.
+const HAND_OVERS: usize = 8;
+/// Far more often than HAProxy asks: what is looked for lasts for milliseconds.
+const AGENT_EVERY: Duration = Duration::from_millis(2);
+/// For an agent's line.
+const AGENT_PATIENCE: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_to_a_node_that_lives_and_writes_go_on() {
@@ -38,6 +48,49 @@ async fn leadership_is_handed_to_a_node_that_lives_and_writes_go_on() {
     let longest = caller.await.unwrap().expect("no caller sees an error");
     assert!(longest < MAX_WAIT, "a caller waited for {longest:?}");
     scene.finish();
+}
+
+/// HAProxy cuts the connections of a node whose agent says `down`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_agent_says_down_for_a_change_of_leaders() {
+    let mut scene = Scene::start("agents");
+    scene.primary();
+    let stop = Arc::new(AtomicBool::new(false));
+    let listening = (0..NODES).map(|index| listen(scene.addresses(index).agent, Arc::clone(&stop)));
+    let listening: Vec<_> = listening.collect();
+    let operator = scene.operator();
+    for _ in 0..HAND_OVERS {
+        eventually("leadership is handed over", async || {
+            let request = v1::TransferLeadershipRequest { request_id: fresh_id(), node_id: 0 };
+            operator.transfer_leadership(request).await.map_err(|error| error.to_string())
+        })
+        .await;
+        scene.primary();
+    }
+    stop.store(true, Ordering::SeqCst);
+    let said: BTreeSet<String> = listening.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    assert!(said.contains("up ready\n") && said.contains("up drain # NOT_LEADER\n"), "{said:?}");
+    // Other reasons are those of a machine that is too busy to hold a lead.
+    for passing in ["NO_LEADER", "APPLIED_LAG", "OWN_TERM_NOT_APPLIED"] {
+        assert!(!said.contains(&format!("ready down # {passing}\n")), "{said:?}");
+    }
+    scene.finish();
+}
+
+/// All that an agent says until it is told to stop.
+fn listen(agent: SocketAddr, stop: Arc<AtomicBool>) -> thread::JoinHandle<BTreeSet<String>> {
+    thread::spawn(move || {
+        let mut said = BTreeSet::new();
+        while !stop.load(Ordering::SeqCst) {
+            let mut socket = TcpStream::connect(agent).unwrap();
+            socket.set_read_timeout(Some(AGENT_PATIENCE)).unwrap();
+            let mut line = String::new();
+            socket.read_to_string(&mut line).unwrap();
+            said.insert(line);
+            thread::sleep(AGENT_EVERY);
+        }
+        said
+    })
 }
 
 /// Waits until every node has the whole log: then all are equally fit to lead.

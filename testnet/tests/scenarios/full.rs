@@ -18,7 +18,7 @@ use crate::scene::{NODES, POLL, Scene, Stage, eventually, need, reason};
 const COINS: usize = 24;
 /// For calls to a node that can answer no more.
 const SHORT: Duration = Duration::from_secs(3);
-const WHY: &str = "No space left on device";
+pub const WHY: &str = "No space left on device";
 /// Below `storage.low_bytes`, and enough for the reserve to stay.
 const LOW_BYTES: u64 = 100 << 20;
 /// Below a quarter of `storage.reserve_bytes`.
@@ -94,12 +94,13 @@ async fn a_node_whose_disk_has_become_read_only_ends_and_the_others_go_on() {
     scene.finish().await;
 }
 
-fn reserve_file(scene: &Scene, index: usize) -> bool {
+/// Whether a node holds space back.
+pub fn reserve_file(scene: &Scene, index: usize) -> bool {
     scene.cluster.nodes()[index].data_folder().join("RESERVE").exists()
 }
 
 /// The alarm's text, if it stands.
-fn alarm(scene: &Scene, index: usize) -> Option<String> {
+pub fn alarm(scene: &Scene, index: usize) -> Option<String> {
     let status = health::get(scene.cluster.nodes()[index].addresses().health, "/status", SHORT).ok()?.json();
     let alarms = status["alarms"].as_array()?.clone();
     let low = alarms.into_iter().find(|alarm| alarm["code"] == "DISK_LOW")?;

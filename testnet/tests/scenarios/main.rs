@@ -17,6 +17,7 @@ mod race;
 mod replaced;
 mod scene;
 mod slow;
+mod tmpfs;
 mod upgrade;
 
 use scene::{Scene, Stage};

@@ -13,6 +13,10 @@ pub(super) struct BlockchainInfo {
     pub(super) bestblockhash: BlockHash,
     pub(super) time: Option<u64>,
     pub(super) initialblockdownload: bool,
+    #[serde(default)]
+    pub(super) pruned: bool,
+    /// Only where it is pruned.
+    pub(super) pruneheight: Option<u32>,
 }
 
 #[derive(Deserialize)]

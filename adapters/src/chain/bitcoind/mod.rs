@@ -119,6 +119,7 @@ impl Chain for Bitcoind {
             tip_time_s,
             headers: chain.headers,
             initial_block_download: chain.initialblockdownload,
+            oldest_block: chain.pruned.then(|| chain.pruneheight.unwrap_or(0)),
             peers: network.connections,
             version: network.version,
             subversion: network.subversion,

@@ -37,6 +37,7 @@ impl Chain for FakeChain {
                 tip_time_s: u64::from(time),
                 headers: tip.height + world.node.headers_ahead,
                 initial_block_download: world.node.initial_block_download,
+                oldest_block: world.node.oldest_block,
                 peers: world.node.peers,
                 version: VERSION,
                 subversion: "/Satoshi:31.99.0(fake)/".to_owned(),

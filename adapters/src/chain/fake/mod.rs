@@ -44,6 +44,8 @@ pub struct FakeNode {
     pub headers_ahead: u32,
     /// Whether it claims initial block download; becomes false by itself with the first recent block.
     pub initial_block_download: bool,
+    /// The block that it claims to be the oldest that it has; it gives all of them all the same.
+    pub oldest_block: Option<u32>,
     /// Whether it claims to have loaded its mempool file.
     pub mempool_loaded: bool,
     /// What it estimates for every target, in sat/vB.
@@ -81,6 +83,7 @@ impl FakeChain {
             peers: 0,
             headers_ahead: 0,
             initial_block_download: true,
+            oldest_block: None,
             mempool_loaded: true,
             feerate_sat_vb: None,
             timeout: DEFAULT_TIMEOUT,

@@ -1,7 +1,9 @@
 //! Opening one database: is it ours, whole, and not newer than we are?
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -134,10 +136,48 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
+/// For reading by another process than the node's, which may run or not. Where there is no write-ahead log the database has
+/// all; to read it as usual SQLite would make a log, and leave it.
+pub(crate) fn open_from_outside(path: &Path) -> Result<Connection, StoreError> {
+    if fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+        return open_reader(path);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(immutable(path), flags).map_err(StoreError::sqlite(path))
+}
+
+/// Names a file that SQLite shall read as it is (SQLite, "Uniform Resource Identifiers").
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/.-_".contains(byte) {
+            uri.push(char::from(*byte));
+        } else {
+            let _infallible = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri + "?immutable=1"
+}
+
 /// Ours, not newer, not damaged, in our encoding of text (SQLite reads rows of one database into another of the same alone),
 /// and with no table, constraint or trigger that is not ours: the file may come from another machine, and what it holds
 /// decides what our statements do. Changes nothing.
 pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path);
+    let version = check_kind(db, path, schema)?;
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
+    if verdict != "ok" {
+        return Err(StoreError::corrupt(path, verdict));
+    }
+    let expected = schema.objects(usize::try_from(version).unwrap_or(0)).map_err(|e| migration_failed(path, e))?;
+    if objects(db).map_err(&failed)? != expected {
+        return Err(StoreError::corrupt(path, format!("its tables are not those of a {}", schema.file)));
+    }
+    Ok(())
+}
+
+/// Ours, and not newer: which version it is.
+pub(crate) fn check_kind(db: &Connection, path: &Path, schema: &Schema) -> Result<i64, StoreError> {
     let failed = StoreError::sqlite(path);
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     if number("application_id").map_err(&failed)? != i64::from(schema.application_id) {
@@ -155,15 +195,7 @@ pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(),
     if encoding != ENCODING {
         return Err(StoreError::corrupt(path, format!("its text is in {encoding}, not in {ENCODING}")));
     }
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
-    if verdict != "ok" {
-        return Err(StoreError::corrupt(path, verdict));
-    }
-    let expected = schema.objects(usize::try_from(version).unwrap_or(0)).map_err(|e| migration_failed(path, e))?;
-    if objects(db).map_err(&failed)? != expected {
-        return Err(StoreError::corrupt(path, format!("its tables are not those of a {}", schema.file)));
-    }
-    Ok(())
+    Ok(version)
 }
 
 /// Whose database it is.

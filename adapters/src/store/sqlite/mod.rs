@@ -32,5 +32,5 @@ pub use folder::{DataFolder, FoundFolder};
 pub use log::{LogOptions, SqliteLog};
 pub use restored::RestoredMark;
 pub use restoring::NewFolder;
-pub use state::{SqliteState, StateCopy, read_copy};
+pub use state::{SqliteState, StateCopy, read_copy, read_table};
 pub use succession::{StoresCopy, Survivor, found_in, resume};

@@ -42,6 +42,7 @@ contract! {
         assert_eq!(view.tip, TipRef { height: 0, hash: genesis.block_hash() });
         assert_eq!(view.tip_time_s, u64::from(genesis.header.time));
         assert!(view.initial_block_download, "the tip is years old");
+        assert_eq!(view.oldest_block, None, "it keeps all blocks");
 
         let purse = Purse::new(1);
         let coin = purse.fund(driver);

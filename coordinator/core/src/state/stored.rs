@@ -19,6 +19,9 @@ pub struct UnreadableRow {
 
 /// Storing.
 impl State {
+    /// The table whose one row has the facts about the whole, such as the tip of the chain.
+    pub const FACTS: u8 = id::META;
+
     /// The rows that changed since the last call, for the store that remembers them behind the request path.
     pub fn drain_changes(&mut self) -> Vec<StoredRow> {
         let mut rows =

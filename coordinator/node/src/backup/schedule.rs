@@ -1,5 +1,6 @@
 //! Backups by schedule: every so often, on a node that has time for it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ use crate::runtime;
 const LOOK: Duration = Duration::from_secs(1);
 /// After one that failed, the next is tried so much later, or when it is due if that is earlier.
 const RETRY: Duration = Duration::from_mins(5);
+/// One that takes longer than the pause between two counts as failed. No pause is taken for shorter or longer than this: a
+/// copy takes its time, and what hangs for an hour is worth a look.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_hours(1)];
 /// A replica that lacks more entries than this is not in sync.
 const MAX_LAG_ENTRIES: u64 = 1_000;
 /// And one that has not been heard for longer.
@@ -47,6 +51,9 @@ enum Failed {
     Unsound(String),
     #[error(transparent)]
     Keep(#[from] BackupError),
+    /// The thread that waits for the place cannot be ended, and another one would wait beside it.
+    #[error("it has not ended for {} s: the place for it may hang, and is waited for", waited.as_secs())]
+    Hangs { waited: Duration },
     #[error("the node stops")]
     Stopped,
 }
@@ -54,12 +61,16 @@ enum Failed {
 /// Makes backups, if there is a schedule, until the token is cancelled.
 pub(crate) async fn run(schedule: Option<Schedule>, stop: CancellationToken) {
     let Some(schedule) = schedule.map(Arc::new) else { return };
+    let [least, most] = PATIENCE;
+    let waited = schedule.every.clamp(least, most);
+    let mut failures = Failures::default();
     // A folder that hangs must not hold up the end.
     let mut due = tokio::select! {
         () = stop.cancelled() => return,
-        wait = first_wait(&schedule) => Instant::now() + wait,
+        wait = waited_for(first_wait(&schedule), waited, RETRY, || failures.count(&Failed::Hangs { waited })) => {
+            Instant::now() + wait
+        }
     };
-    let mut failing = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -70,24 +81,62 @@ pub(crate) async fn run(schedule: Option<Schedule>, stop: CancellationToken) {
         }
         let made = tokio::select! {
             () = stop.cancelled() => return,
-            made = make(&schedule) => made,
+            made = waited_for(make(&schedule), waited, RETRY, || failures.count(&Failed::Hangs { waited })) => made,
         };
         match made {
             Ok(header) => {
                 info!(index = header.index, size_bytes = header.size_bytes, "a scheduled backup was made");
                 metrics::backup_made(Duration::from_millis(header.made_unix_ms));
-                (failing, due) = (false, Instant::now() + schedule.every);
+                failures.end();
+                due = Instant::now() + schedule.every;
             }
             // Somebody else is given one; there is time.
             Err(Failed::Make(MakeError::Busy)) => {}
             Err(error) => {
-                metrics::backup_failed();
-                if !failing {
-                    warn!(%error, "a scheduled backup failed; it is tried again, and this is not said again");
-                }
-                (failing, due) = (true, Instant::now() + RETRY.min(schedule.every));
+                failures.count(&error);
+                due = Instant::now() + RETRY.min(schedule.every);
             }
         }
+    }
+}
+
+/// Counts failures, and says the first of several in a row.
+#[derive(Default)]
+struct Failures {
+    said: bool,
+}
+
+impl Failures {
+    fn count(&mut self, error: &Failed) {
+        metrics::backup_failed();
+        if !std::mem::replace(&mut self.said, true) {
+            warn!(%error, "a scheduled backup failed; it is tried again, and this is not said again");
+        }
+    }
+
+    fn end(&mut self) {
+        self.said = false;
+    }
+}
+
+/// Waits for work however long it takes. It is late after `patience`, and then each time that `again` has passed, as often as
+/// work that fails would be tried again: an alert that watches for failures must not miss one that goes on.
+async fn waited_for<T>(
+    work: impl Future<Output = T>,
+    patience: Duration,
+    again: Duration,
+    mut late: impl FnMut(),
+) -> T {
+    let mut work = pin!(work);
+    let mut wait = patience;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(wait) => {}
+        }
+        late();
+        wait = again;
     }
 }
 
@@ -235,6 +284,35 @@ mod tests {
             self.0.lock().unwrap().push(name.to_owned());
             Ok(())
         }
+    }
+
+    #[tokio::test]
+    async fn work_that_hangs_is_late_again_and_again_and_is_waited_for() {
+        let ms = Duration::from_millis(1);
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let (mut end, mut told) = (Some(end), 0);
+        let late = || {
+            told += 1;
+            if told == 3 {
+                end.take().unwrap().send(7).unwrap();
+            }
+        };
+        assert_eq!(waited_for(ended, ms, ms, late).await, Ok(7));
+        assert_eq!(told, 3);
+        let mut told = 0;
+        assert_eq!(waited_for(async { 5 }, Duration::from_hours(1), ms, || told += 1).await, 5);
+        assert_eq!(told, 0, "it was in time");
+    }
+
+    #[test]
+    fn the_first_of_several_failures_is_said_and_after_a_success_the_next() {
+        let mut failures = Failures::default();
+        failures.count(&Failed::Hangs { waited: Duration::from_mins(1) });
+        assert!(failures.said);
+        failures.count(&Failed::Stopped);
+        assert!(failures.said);
+        failures.end();
+        assert!(!failures.said);
     }
 
     #[test]

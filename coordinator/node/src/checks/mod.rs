@@ -125,6 +125,13 @@ impl Checks {
         })
     }
 
+    /// Nothing is looked at, and all is well.
+    #[cfg(test)]
+    pub(crate) fn none() -> Arc<Self> {
+        let fsync = Arc::new(FsyncWatch::new(0));
+        Arc::new(Self { all: vec![], for_primary: Aggregation::All, for_readiness: Aggregation::All, fsync })
+    }
+
     /// To be told of every commit of the log.
     pub fn fsync(&self) -> &Arc<FsyncWatch> {
         &self.fsync

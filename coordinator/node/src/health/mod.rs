@@ -16,12 +16,13 @@ mod snapshot;
 mod verdict;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::checks::judgement::Aggregation;
 use crate::config::Section;
+use crate::runtime;
 
 use metrics_page::MetricsPage;
 
@@ -111,12 +112,12 @@ impl Health {
 
     /// Answers one check now; what `grpc.health.v1` asks too.
     pub fn verdict(&self, check: &Check) -> Verdict {
-        verdict(check, &self.snapshot(), &self.limits, Instant::now())
+        verdict(check, &self.snapshot(), &self.limits, runtime::now().into_std())
     }
 
     /// The snapshot in force, and what it answers to several checks now.
     pub fn verdicts<const N: usize>(&self, checks: [Check; N]) -> (Arc<Snapshot>, [Verdict; N]) {
-        let (snapshot, now) = (self.snapshot(), Instant::now());
+        let (snapshot, now) = (self.snapshot(), runtime::now().into_std());
         let verdicts = checks.map(|check| verdict(&check, &snapshot, &self.limits, now));
         (snapshot, verdicts)
     }

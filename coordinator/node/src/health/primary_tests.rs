@@ -1,6 +1,7 @@
 //! Who answers `/primary` 200 while things go wrong: three nodes that are nothing but their snapshots, over an election
 //! as Raft holds it (a vote is granted only by a node that has heard no leader for an election timeout, but for a
-//! hand-over), and the verdict of the real thing. Time is counted in ticks.
+//! hand-over), and the verdict of the real thing. Time is counted in ticks. The simulation asks the same of the real Raft
+//! and the real snapshots (`simulation/primaries.rs`).
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

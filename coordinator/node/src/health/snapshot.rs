@@ -149,7 +149,7 @@ pub struct Snapshot {
     pub leader: Option<LeaderInfo>,
     /// As leader: the latest moment such that a quorum has acknowledged what was sent then.
     pub last_quorum_ack: Option<Instant>,
-    /// As follower or learner: when the leader was last heard.
+    /// When a leader was last heard. One that leads hears itself, for as long as a quorum acknowledges it.
     pub leader_contact: Option<Instant>,
     /// As follower or learner: when it last had all that its leader knew to be committed; how old its reads are is
     /// counted from here.
@@ -216,6 +216,11 @@ impl Snapshot {
         }
     }
 
+    /// [`Snapshot::leader_contact`] after this snapshot, of a node that has heard another one lead at `heard`.
+    pub fn leader_contact_next(&self, heard: Option<Instant>) -> Option<Instant> {
+        heard.max(self.leader_contact).max(self.last_quorum_ack)
+    }
+
     /// The names of the checks that fail and decide something.
     pub fn failed_checks(&self) -> Vec<&str> {
         let failed = self.checks.iter().filter(|check| !check.passes && check.purpose != Purpose::Report);
@@ -230,9 +235,25 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, Instant};
+
     use onespend_proto::v1::NodeRole;
 
-    use super::Role;
+    use super::{Role, Snapshot};
+
+    #[test]
+    fn a_leader_that_is_deposed_has_heard_a_leader_until_then() {
+        let first = Instant::now();
+        let at = |ms| Some(first + Duration::from_millis(ms));
+        let starting = Snapshot::starting("demo", 1, BTreeMap::new());
+        assert_eq!(starting.leader_contact_next(None), None);
+        let led = Snapshot { leader_contact: at(10), last_quorum_ack: at(500), ..starting };
+        assert_eq!(led.leader_contact_next(at(10)), at(500));
+        let deposed = Snapshot { leader_contact: led.leader_contact_next(at(10)), last_quorum_ack: None, ..led };
+        assert_eq!(deposed.leader_contact_next(at(10)), at(500), "nobody else yet");
+        assert_eq!(deposed.leader_contact_next(at(600)), at(600));
+    }
 
     /// `onespend status` and the API say what the bodies say.
     #[test]

@@ -24,8 +24,8 @@ pub struct Limits {
     /// Longest time since a quorum acknowledged the leader: one election timeout. Followers wait
     /// longer than that before they elect another, so two nodes are not primary at once.
     pub quorum_ack: Duration,
-    /// Longest time since a replica heard its leader. Longer than an election takes, so that
-    /// replicas stay in rotation during one.
+    /// Longest time since a replica heard its leader. Longer than an election takes; but a replica
+    /// that has voted knows no leader until it hears the next, and is out of rotation so long.
     pub leader_contact: Duration,
     /// Oldest snapshot that is answered from.
     pub snapshot: Duration,

@@ -190,6 +190,10 @@ impl Executor {
         self.paused.borrow_mut().remove(&host);
     }
 
+    pub(crate) fn is_paused(&self, host: Host) -> bool {
+        self.paused.borrow().contains(&host)
+    }
+
     fn drop_all(&self) {
         let gone = self.tasks.take();
         drop(gone);

@@ -17,6 +17,7 @@ use onespend_core::wallet::WalletDescriptor;
 
 use super::executor::Host;
 use super::machine::Running;
+use super::primaries::Primaries;
 use super::world::executor;
 use crate::raft::{Applied, HashAt};
 use crate::runtime::{sleep, spawn};
@@ -44,6 +45,8 @@ pub(super) struct Seen {
     /// What was signed: payment and attempt by transaction, and what they spend.
     pub(super) signed: BTreeMap<Txid, (PaymentKey, AttemptNo)>,
     inputs: BTreeMap<Txid, Vec<OutPoint>>,
+    /// Who said of itself that it may take spends.
+    pub(super) primaries: Primaries,
     /// What callers were answered, other than refusals that pass.
     pub(super) answers: BTreeMap<RequestKey, Applied>,
     /// Refusals that callers heard, and calls without an answer.
@@ -89,6 +92,14 @@ impl Judge {
             if known != id {
                 seen.violations.push(format!("nodes {known} and {id} both led term {term}"));
             }
+        });
+    }
+
+    /// These nodes say yes at `/primary`, at this moment of the run: never two for longer than an election timeout.
+    pub(super) fn primaries(&self, at: Duration, answered: &[Host]) {
+        self.seen(|seen| {
+            let broken = seen.primaries.note(at, answered);
+            seen.violations.extend(broken);
         });
     }
 

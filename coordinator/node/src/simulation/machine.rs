@@ -1,5 +1,6 @@
 //! One node and its disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,10 @@ use super::judge::{Judge, Witness};
 use super::world::{keys, pick};
 use crate::alarms::Alarms;
 use crate::bitcoind::{BitcoindWatch, Settings};
+use crate::checks::Checks;
 use crate::health::bitcoind_sync::Rules;
+use crate::health::{Health, Limits, Snapshot};
+use crate::health_feed::{self, Feed};
 use crate::leader::scripts::SharedScripts;
 use crate::leader::sign::Signing;
 use crate::leader::{self, Duty, broadcast};
@@ -27,6 +31,7 @@ use crate::raft::simulated::{self, Lines};
 use crate::raft::{Addresses, LeaderHint, NoObserver, RaftConfig, RaftParts};
 use crate::replica::Replica;
 use crate::runtime::{sleep, spawn};
+use crate::watchdog::Heartbeat;
 
 /// Numbers of the nodes.
 pub(super) const NODES: [Host; 3] = [1, 2, 3];
@@ -34,13 +39,15 @@ pub(super) const CLUSTER: &str = "simulated";
 /// Longer than any simulation.
 const NEVER: Duration = Duration::from_hours(24);
 
-/// What a disk may do that a disk must not, to see whether the judge notices.
+/// What a disk or a node may do that it must not, to see whether the judge notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lie {
     /// It says that entries are synced which a power failure takes away.
     Entries,
     /// It says that votes are.
     Votes,
+    /// The health port believes that its node leads, however long ago a quorum acknowledged that.
+    Quorum,
 }
 
 /// What a node is started with.
@@ -52,6 +59,8 @@ pub(super) struct Site {
     pub(super) judge: Arc<Judge>,
     /// The same for all nodes: what they derive is the same, and takes most of a start.
     pub(super) scripts: SharedScripts,
+    /// What the health ports rest their answers on.
+    pub(super) limits: Limits,
 }
 
 /// A node that runs.
@@ -59,6 +68,7 @@ pub(super) struct Site {
 pub(super) struct Running {
     pub(super) replica: Arc<Replica>,
     pub(super) signing: Arc<Signing>,
+    pub(super) health: Arc<Health>,
 }
 
 /// A machine with its disk, on or off.
@@ -104,7 +114,7 @@ impl Machine {
         match self.lie {
             Some(Lie::Entries) => self.lose_entries(),
             Some(Lie::Votes) => self.lose_vote(),
-            None => {}
+            Some(Lie::Quorum) | None => {}
         }
     }
 
@@ -150,6 +160,18 @@ async fn boot(id: Host, log: Arc<MemoryLog>, state: Arc<MemoryState>, memory: Op
     let alarms = Arc::new(Alarms::default());
     let signer = Arc::new(Witness::new(keys(memory.as_deref()), site.judge, chain.as_ref().clone()));
     let signing = Arc::new(Signing::new(Arc::clone(&replica), vec![signer], outbox, Arc::clone(&alarms)));
+    let first = Snapshot::starting(CLUSTER, id, BTreeMap::new());
+    let health = Arc::new(Health::new(first.clone(), site.limits, String::new));
+    let feed = Feed {
+        replica: Arc::clone(&replica),
+        bitcoind: Arc::clone(&bitcoind),
+        alarms: Arc::clone(&alarms),
+        checks: Checks::none(),
+        heartbeat: Arc::new(Heartbeat::default()),
+        health: Arc::clone(&health),
+        first,
+    };
+    spawn(health_feed::run(feed, CancellationToken::new()));
     let duty = Duty {
         replica: Arc::clone(&replica),
         chain,
@@ -161,7 +183,19 @@ async fn boot(id: Host, log: Arc<MemoryLog>, state: Arc<MemoryState>, memory: Op
         network: Network::Regtest,
     };
     spawn(leader::run(Arc::new(duty), CancellationToken::new()));
-    Running { replica, signing }
+    Running { replica, signing, health }
+}
+
+/// The defaults of a configuration, but for bitcoind: it is probed by the machine's own clock.
+pub(super) fn limits(lie: Option<Lie>) -> Limits {
+    let raft = RaftConfig::default();
+    Limits {
+        max_lag_entries: 1_000,
+        quorum_ack: if lie == Some(Lie::Quorum) { NEVER } else { raft.election_timeout_max },
+        leader_contact: Duration::from_secs(1),
+        snapshot: Duration::from_secs(1),
+        bitcoind_view: NEVER,
+    }
 }
 
 /// The disk: what was written is synced after a while, and then acknowledged.

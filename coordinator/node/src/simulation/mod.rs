@@ -12,6 +12,7 @@
 //! | `callers` | who pays |
 //! | `faults` | what goes wrong |
 //! | `judge` | what must hold, at every moment and at the end |
+//! | `primaries` | who says at the same time that it may take spends |
 //! | `story` | one run from its seed to its verdict |
 //! | `membership` | members that come and go, on nodes of which nothing runs but Raft |
 //! | `stopping` | a node that is about to stop, on such nodes |
@@ -27,6 +28,7 @@ mod faults;
 mod judge;
 mod machine;
 mod membership;
+mod primaries;
 mod sky;
 mod stopping;
 mod story;

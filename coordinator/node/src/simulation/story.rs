@@ -18,8 +18,9 @@ use super::callers::{self, Caller};
 use super::executor::Executor;
 use super::faults::{self, Counts};
 use super::machine::{Lie, NODES};
-use super::verdict;
 use super::world::{WALLET, World, executor, pause, tip};
+use super::{primaries, verdict};
+use crate::health::Check;
 use crate::runtime::{now, sleep};
 use crate::specimen::{register, script, wallet};
 
@@ -45,6 +46,8 @@ pub(super) struct Run {
     pub(super) signed: usize,
     pub(super) payments: usize,
     pub(super) settled: usize,
+    /// The longest time for which two nodes were primary.
+    pub(super) two_primaries: Duration,
 }
 
 impl fmt::Display for Run {
@@ -85,6 +88,7 @@ pub(super) fn run(seed: u64, lie: Option<Lie>) -> Run {
         signed: seen.signed.len(),
         payments,
         settled,
+        two_primaries: seen.primaries.longest(),
     })
 }
 
@@ -95,6 +99,7 @@ async fn tell(world: Rc<World>) -> (Counts, End) {
         world.start(id).await;
     }
     executor().spawn(mine(Rc::clone(&world)));
+    executor().spawn(primaries::watch(Rc::clone(&world)));
     found_wallet(&world).await;
     let callers: Vec<_> = (1..=CALLERS).map(|name| executor().spawn(Caller::new(&world, name).run())).collect();
     let trouble = executor().spawn(faults::run(Rc::clone(&world)));
@@ -199,6 +204,7 @@ async fn heal(world: &Rc<World>) -> Result<(), String> {
         let nodes = world.nodes();
         let open: usize = nodes.iter().map(|(_, node)| node.replica.read(|state| state.open_payments().len())).sum();
         if nodes.len() == 3 && open == 0 {
+            one_primary(world).await?;
             return agree(world).await;
         }
         refused = callers::pay_again(world).await.or(refused);
@@ -231,6 +237,19 @@ fn stuck(state: &State) -> Vec<String> {
         told.collect::<Vec<_>>()
     });
     frozen.chain(open).collect()
+}
+
+/// Waits until one node says that it may take spends, and no other: nothing is wrong any more.
+async fn one_primary(world: &World) -> Result<(), String> {
+    for _ in 0..1_000 {
+        if primaries::answered(world).len() == 1 {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let nodes = world.nodes();
+    let said: Vec<_> = nodes.iter().map(|(id, node)| (id, node.health.verdict(&Check::primary()).reason)).collect();
+    Err(format!("not one node of a healthy cluster is primary: {said:?}"))
 }
 
 async fn agree(world: &World) -> Result<(), String> {
@@ -313,6 +332,8 @@ mod tests {
             sum(|run| run.signed),
             sum(|run| run.settled),
         );
+        let together = runs.iter().map(|run| run.two_primaries).max().unwrap_or_default();
+        println!("simulation: two nodes were primary together for {together:?} at most");
         let bad: Vec<u64> = runs.iter().filter(|run| !run.violations.is_empty()).map(|run| run.seed).collect();
         assert!(bad.is_empty(), "seeds with violations: {bad:?}");
         assert!(sum(|run| run.settled) as u64 >= 3 * count, "too little was paid to mean anything");
@@ -343,5 +364,16 @@ mod tests {
             println!("{lie:?}: noticed at {noticed:?}");
             assert!(noticed.is_some(), "{lie:?} was not noticed in 40 runs");
         }
+    }
+
+    /// Where the judge would be content with whatever `/primary` says, this would find nothing.
+    #[test]
+    fn a_primary_that_no_quorum_acknowledges_is_noticed() {
+        let told = |seed| {
+            caught(seed, Some(Lie::Quorum)).violations.into_iter().find(|what| what.contains("primary together"))
+        };
+        let noticed = (1..=40).find_map(|seed| told(seed).map(|what| format!("seed {seed}: {what}")));
+        println!("{:?}: noticed at {noticed:?}", Lie::Quorum);
+        assert!(noticed.is_some(), "it was not noticed in 40 runs");
     }
 }

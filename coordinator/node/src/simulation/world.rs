@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::BEGINS_AT;
 use super::executor::{Executor, Host, OUTSIDE, current};
 use super::judge::Judge;
-use super::machine::{CLUSTER, Lie, Machine, NODES, Running, Site};
+use super::machine::{CLUSTER, Lie, Machine, NODES, Running, Site, limits};
 use super::sky::Sky;
 use crate::leader::scripts::SharedScripts;
 use crate::raft::simulated::{Lines, Weather};
@@ -47,8 +47,8 @@ pub(super) struct World {
 }
 
 impl World {
-    /// In every second run the signers remember what they have signed. In the others, and where disks lie, the log has to
-    /// do without that barrier: it would hide what the log lets through.
+    /// In every second run the signers remember what they have signed. In the others, and where something lies, the log has
+    /// to do without that barrier: it would hide what the log lets through.
     pub(super) fn new(seed: u64, lie: Option<Lie>) -> Rc<Self> {
         let remembers = lie.is_none() && seed.is_multiple_of(2);
         let sky = Arc::new(Sky::default());
@@ -60,7 +60,8 @@ impl World {
         chain.mine(120, &miner());
         let weather: Arc<dyn Weather> = sky.clone();
         let (lines, scripts) = (Lines::new(weather), scripts().clone());
-        let site = Site { lines, chain: chain.clone(), judge: Arc::clone(&judge), scripts };
+        let limits = limits(lie);
+        let site = Site { lines, chain: chain.clone(), judge: Arc::clone(&judge), scripts, limits };
         let machines = NODES.map(|id| (id, Machine::new(id, lie, remembers))).into();
         Rc::new(Self { machines: RefCell::new(machines), sky, chain, judge, site, busy: Cell::new(true) })
     }

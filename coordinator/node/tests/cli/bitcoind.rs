@@ -53,13 +53,22 @@ pub fn bitcoind(initial_download: bool) -> SocketAddr {
 
 /// The same of a version.
 pub fn bitcoind_of(major: u32, initial_download: bool) -> SocketAddr {
+    bitcoind_with(major, initial_download, None)
+}
+
+/// One that throws old blocks away, and has those from this one on.
+pub fn pruned_bitcoind(oldest: u32) -> SocketAddr {
+    bitcoind_with(31, false, Some(oldest))
+}
+
+fn bitcoind_with(major: u32, initial_download: bool, oldest: Option<u32>) -> SocketAddr {
     let genesis = genesis_block(Network::Regtest).block_hash().to_string();
     serve(move |_, body| {
         let request: Value = serde_json::from_str(body).unwrap();
         let result = match request["method"].as_str().unwrap() {
             "getblockchaininfo" => json!({
                 "chain": "regtest", "blocks": 0, "headers": 0, "bestblockhash": genesis, "time": 1_296_688_602,
-                "initialblockdownload": initial_download,
+                "initialblockdownload": initial_download, "pruned": oldest.is_some(), "pruneheight": oldest,
             }),
             "getnetworkinfo" => json!({
                 "version": major * 10_000, "subversion": format!("/Satoshi:{major}.0.0/"), "connections": 0,

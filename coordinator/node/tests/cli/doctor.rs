@@ -8,7 +8,7 @@ use onespend_adapters::store::Owner;
 use onespend_adapters::store::sqlite::DataFolder;
 use serde_json::Value;
 
-use crate::bitcoind::{bitcoind, bitcoind_of, locked_bitcoind, serve};
+use crate::bitcoind::{bitcoind, bitcoind_of, locked_bitcoind, pruned_bitcoind, serve};
 use crate::files::write_config;
 use crate::node::Node;
 use crate::run::{Authority, Ended, onespend};
@@ -89,6 +89,19 @@ fn a_bitcoind_that_is_too_old_is_a_warning() {
         about(&ended, "bitcoind").iter().any(|(level, what)| level == "warning" && what.contains("older than"))
     };
     assert_eq!((old(29), old(30)), (true, false));
+}
+
+#[test]
+fn a_bitcoind_that_throws_old_blocks_away_is_a_warning() {
+    let authority = Authority::new();
+    let pruned = |ended: &Ended| {
+        let told = about(ended, "bitcoind");
+        told.into_iter().find(|(_, what)| what.contains("pruned")).map(|(level, _)| level)
+    };
+    let ended = doctor(&authority, free(), &pruned_bitcoind(7).to_string());
+    assert_eq!(pruned(&ended).as_deref(), Some("warning"), "{ended:?}");
+    assert!(!authority.file("data").exists(), "the doctor makes nothing");
+    assert_eq!(pruned(&doctor(&authority, free(), &bitcoind(false).to_string())), None);
 }
 
 #[test]

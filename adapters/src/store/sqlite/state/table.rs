@@ -68,16 +68,29 @@ pub(super) fn load(
     {
         let mut select =
             tx.prepare("SELECT tbl, key, value, checksum FROM state ORDER BY tbl, key").map_err(&failed)?;
-        let mut rows = select.query([]).map_err(&failed)?;
-        while let Some(row) = rows.next().map_err(&failed)? {
-            let found = read_row(row).map_err(&failed)?;
-            if row.get::<_, i64>(3).map_err(&failed)? != row_checksum(found) {
-                return Err(StoreError::corrupt(path, format!("{} has a wrong checksum", name_of(found))));
-            }
-            visit(found).map_err(|why| StoreError::corrupt(path, format!("{}: {why}", name_of(found))))?;
-        }
+        visit_all(select.query([]).map_err(&failed)?, path, visit)?;
     }
     read_marker(&tx, path)
+}
+
+/// The rows of one table, checked.
+pub(super) fn load_one(db: &Connection, path: &Path, tbl: u8, visit: &mut RowVisitor<'_>) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path);
+    let select = "SELECT tbl, key, value, checksum FROM state WHERE tbl = ?1 ORDER BY key";
+    let mut select = db.prepare(select).map_err(&failed)?;
+    visit_all(select.query([tbl]).map_err(&failed)?, path, visit)
+}
+
+fn visit_all(mut rows: rusqlite::Rows<'_>, path: &Path, visit: &mut RowVisitor<'_>) -> Result<(), StoreError> {
+    let failed = StoreError::sqlite(path);
+    while let Some(row) = rows.next().map_err(&failed)? {
+        let found = read_row(row).map_err(&failed)?;
+        if row.get::<_, i64>(3).map_err(&failed)? != row_checksum(found) {
+            return Err(StoreError::corrupt(path, format!("{} has a wrong checksum", name_of(found))));
+        }
+        visit(found).map_err(|why| StoreError::corrupt(path, format!("{}: {why}", name_of(found))))?;
+    }
+    Ok(())
 }
 
 pub(super) fn read_marker(db: &Connection, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {

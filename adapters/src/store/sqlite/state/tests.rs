@@ -269,3 +269,64 @@ fn a_damaged_state_is_refused_by_name() {
         assert!(error.to_string().contains("state.db") && error.to_string().contains(what), "{error}");
     }
 }
+
+/// The names and sizes of all files.
+fn listing(at: &OnDisk) -> Vec<(std::ffi::OsString, u64)> {
+    let entries = fs::read_dir(at.folder.path()).unwrap().map(Result::unwrap);
+    let mut listed: Vec<_> = entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().len())).collect();
+    listed.sort();
+    listed
+}
+
+fn table_of(folder: &Path, table: u8) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    let mut rows = Vec::new();
+    read_table(folder, table, &mut |row| {
+        rows.push((row.key.to_vec(), row.value.to_vec()));
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+#[test]
+fn a_table_is_read_from_outside_while_the_node_runs_and_when_it_does_not_and_nothing_is_left() {
+    let mut at = OnDisk::fresh();
+    at.state().write(&batch("3", &[(1, "a", Some("one")), (2, "a", Some("two")), (2, "b", Some("three"))])).unwrap();
+    let expected = [(b"a".to_vec(), b"two".to_vec()), (b"b".to_vec(), b"three".to_vec())];
+    for runs in [true, false] {
+        if !runs {
+            at.state = None;
+        }
+        let before = listing(&at);
+        assert_eq!(before.iter().any(|(name, _)| name == "state.db-wal"), runs, "{before:?}");
+        assert_eq!(table_of(at.folder.path(), 2).unwrap(), expected);
+        assert!(table_of(at.folder.path(), 9).unwrap().is_empty());
+        assert_eq!(listing(&at), before, "it runs: {runs}");
+    }
+    at.open();
+    assert_eq!(marker(&at), b"3");
+}
+
+#[test]
+fn a_folder_without_a_state_has_no_rows_and_a_damaged_row_is_told() {
+    let folder = TempDir::new().unwrap();
+    assert!(table_of(folder.path(), 1).unwrap().is_empty());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let mut at = OnDisk::fresh();
+    at.state().write(&batch("3", &[(1, "a", Some("one"))])).unwrap();
+    at.state = None;
+    at.intruder().execute("UPDATE state SET value = x'00'", []).unwrap();
+    let error = table_of(at.folder.path(), 1).unwrap_err();
+    assert!(error.is_corruption() && error.to_string().contains("wrong checksum"), "{error}");
+}
+
+/// Every byte of a name stands for itself.
+#[test]
+fn a_folder_of_any_name_is_read_from_outside() {
+    let parent = TempDir::new().unwrap();
+    let path = parent.path().join("a %41?b#c=d&\u{e9}");
+    fs::create_dir(&path).unwrap();
+    let state = SqliteState::open(&DataFolder::open(&path, &owner(1)).unwrap()).unwrap();
+    state.write(&batch("3", &[(1, "a", Some("one"))])).unwrap();
+    drop(state);
+    assert_eq!(table_of(&path, 1).unwrap(), [(b"a".to_vec(), b"one".to_vec())]);
+}

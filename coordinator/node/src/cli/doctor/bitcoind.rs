@@ -1,7 +1,13 @@
-//! This node's bitcoind: reachable, let in, on the right chain, in sync, and able to say who spent a coin.
+//! This node's bitcoind: reachable, let in, on the right chain, in sync, able to say who spent a coin, and with the blocks
+//! that the log lacks.
+
+use std::path::Path;
 
 use bitcoin::constants::genesis_block;
 use onespend_adapters::chain::{self, Bitcoind, Chain, ChainError, ChainView};
+use onespend_adapters::store::sqlite::read_table;
+use onespend_adapters::store::{Row, StoreError};
+use onespend_core::state::State;
 
 use super::findings::{Area, Findings};
 use crate::config::{BitcoindConfig, Config};
@@ -22,6 +28,9 @@ pub fn check(config: &Config, findings: &mut Findings) -> Option<ChainView> {
     match bitcoind.probe() {
         Ok(view) => {
             judge(config, &view, findings);
+            if view.network == config.cluster.network {
+                pruning(&config.node.data_dir, &view, findings);
+            }
             spender_index(&bitcoind, &view, findings);
             Some(view)
         }
@@ -101,6 +110,42 @@ fn judge(config: &Config, view: &ChainView, findings: &mut Findings) {
     findings.ok(Area::Bitcoind, what);
 }
 
+/// A bitcoind that throws old blocks away is good enough as long as it has those that the log has not taken in.
+fn pruning(data_dir: &Path, view: &ChainView, findings: &mut Findings) {
+    let Some(oldest) = view.oldest_block else { return };
+    let logged = match logged_height(data_dir) {
+        Ok(logged) => logged,
+        Err(error) => {
+            let what = format!("it is pruned, and how far this node's log follows the chain cannot be read: {error}");
+            let remedy = "run doctor as the node's user; a node whose data is damaged says so when it starts";
+            findings.warn(Area::Bitcoind, what, remedy);
+            return;
+        }
+    };
+    if let Some(logged) = logged.filter(|logged| logged.saturating_add(1) < oldest) {
+        let what = format!("it is pruned to block {oldest}, and this node's log follows the chain to {logged} only");
+        let remedy = format!(
+            "if another node's log is further, start this one: it catches up; else nobody can lead on but beside a \
+             bitcoind that has block {}: let this one download the chain again without -prune",
+            logged.saturating_add(1)
+        );
+        findings.fail(Area::Bitcoind, what, remedy);
+        return;
+    }
+    let what = format!("it is pruned: it has the blocks from {oldest} to {}", view.tip.height);
+    let remedy = "never let the cluster be down for longer than these blocks took: it could not go on; or end -prune";
+    findings.warn(Area::Bitcoind, what, remedy);
+}
+
+/// How far the chain has been taken into the state in a data folder; `None` before that has begun.
+fn logged_height(data_dir: &Path) -> Result<Option<u32>, StoreError> {
+    let mut state = State::default();
+    read_table(data_dir, State::FACTS, &mut |row: Row<'_>| {
+        state.load_row(row.table, row.key, row.value).map_err(|unreadable| unreadable.to_string())
+    })?;
+    Ok(state.tip().ok().map(|tip| tip.height.0))
+}
+
 /// As the node judges it, see `health::bitcoind_sync`: a regtest chain without a recent block says so for ever.
 fn is_downloading(view: &ChainView) -> bool {
     view.initial_block_download && view.network != bitcoin::Network::Regtest
@@ -147,8 +192,50 @@ fn confirmed_spend(chain: &dyn Chain, view: &ChainView) -> Result<Option<bitcoin
 mod tests {
     #![allow(clippy::unwrap_used)]
     use onespend_adapters::chain::fake::FakeChain;
+    use onespend_adapters::store::sqlite::{DataFolder, SqliteState};
+    use onespend_adapters::store::{Owner, RowBatch, RowChange, StateStore as _};
+    use tempfile::TempDir;
 
+    use super::super::findings::Report;
     use super::*;
+    use crate::cli::exit::Exit;
+    use crate::specimen::{TIP, started};
+
+    /// The data folder of a node whose log follows the chain to [`TIP`].
+    fn followed() -> TempDir {
+        let folder = TempDir::new().unwrap();
+        let owner = Owner { cluster_id: "test".to_owned(), node_id: 1 };
+        let store = SqliteState::open(&DataFolder::open(folder.path(), &owner).unwrap()).unwrap();
+        let stored = started().change(State::drain_changes);
+        let rows = stored.into_iter().map(|row| RowChange { table: row.table, key: row.key, value: row.value });
+        store.write(&RowBatch { marker: Vec::new(), rows: rows.collect() }).unwrap();
+        folder
+    }
+
+    /// What the doctor says of a bitcoind that has the blocks from `oldest` on.
+    fn said(data_dir: &Path, oldest: Option<u32>) -> (Exit, String) {
+        let mut findings = Findings::default();
+        let view = ChainView { oldest_block: oldest, ..FakeChain::new().probe().unwrap() };
+        pruning(data_dir, &view, &mut findings);
+        let report = Report::of(findings);
+        (report.exit(), serde_json::to_string(&report).unwrap())
+    }
+
+    #[test]
+    fn pruning_is_warned_about_and_fails_where_the_log_needs_a_block_that_is_gone() {
+        let (empty, folder) = (TempDir::new().unwrap(), followed());
+        for data_dir in [empty.path(), folder.path()] {
+            assert_eq!(said(data_dir, None).0, Exit::Done, "it keeps all blocks");
+            let (exit, text) = said(data_dir, Some(TIP + 1));
+            assert!(exit == Exit::Refused && text.contains(&format!("from {} to", TIP + 1)), "{text}");
+        }
+        let (exit, text) = said(folder.path(), Some(TIP + 2));
+        assert!(exit == Exit::Usage && text.contains(&format!("to {TIP} only")), "{text}");
+        assert_eq!(said(empty.path(), Some(TIP + 2)).0, Exit::Refused, "a new node has followed nothing");
+        std::fs::write(folder.path().join("state.db"), "no database").unwrap();
+        let (exit, text) = said(folder.path(), Some(1));
+        assert!(exit == Exit::Refused && text.contains("cannot be read"), "{text}");
+    }
 
     #[test]
     fn the_initial_download_counts_where_it_ends() {
