@@ -8,8 +8,8 @@ impl Payment {
         self.attempts.iter().rfind(|attempt| !self.txid.is_empty() && attempt.txid == self.txid)
     }
 
-    /// Whether it is on its way to be cancelled: `state` and `txid` are of an attempt that gives the coins back, and its
-    /// confirmations pay nobody. Until the state is `CANCELLED` an older attempt may still confirm, and pay.
+    /// Whether it is on its way to be cancelled: `state` and `txid` are of an attempt that gives the coins back, and
+    /// its confirmations pay nobody. Until the state is `CANCELLED` an older attempt may still confirm, and pay.
     pub fn is_cancelling(&self) -> bool {
         let under_way =
             [PaymentState::Signing, PaymentState::Signed, PaymentState::Broadcast, PaymentState::Confirming];

@@ -39,7 +39,7 @@ pub const OUTPOINT_SPENT: &str = "OUTPOINT_SPENT";
 pub const OUTPOINT_IMMATURE: &str = "OUTPOINT_IMMATURE";
 /// A further attempt does not spend the payment's anchor (`FAILED_PRECONDITION`).
 pub const REPLACEMENT_MISSING_ANCHOR: &str = "REPLACEMENT_MISSING_ANCHOR";
-/// An earlier attempt may still confirm, or has confirmed, so nothing else may pay this payment (`FAILED_PRECONDITION`).
+/// An earlier attempt may still confirm, or has, so nothing else may pay this payment (`FAILED_PRECONDITION`).
 pub const PAYMENT_UNRESOLVED: &str = "PAYMENT_UNRESOLVED";
 /// The change of a transaction that would be replaced is spent by another payment (`FAILED_PRECONDITION`).
 pub const HAS_DESCENDANTS: &str = "HAS_DESCENDANTS";
@@ -129,7 +129,7 @@ pub const PAYMENT_UNKNOWN: &str = "PAYMENT_UNKNOWN";
 pub const WALLET_UNKNOWN: &str = "WALLET_UNKNOWN";
 /// No such reservation, or one that ended long ago (`NOT_FOUND`).
 pub const RESERVATION_UNKNOWN: &str = "RESERVATION_UNKNOWN";
-/// The leader takes no spends, or no new members, while an alarm stands on it (`FAILED_PRECONDITION`).
+/// The leader takes no spends while an alarm stands on it (`FAILED_PRECONDITION`).
 pub const ALARM: &str = "ALARM";
 /// No such node in the cluster (`NOT_FOUND`).
 pub const NODE_UNKNOWN: &str = "NODE_UNKNOWN";

@@ -161,8 +161,8 @@ async fn until_told_to_stop() -> Result<()> {
     Ok(())
 }
 
-/// Makes the certificates' folder a profile of the command line, see `docs/src/cli.md`. The nodes come behind the balancer,
-/// which hangs up while nobody leads: an older state can be read all the same.
+/// Makes the certificates' folder a profile of the command line, see `docs/src/cli.md`. The nodes come behind the
+/// balancer, which hangs up while nobody leads: an older state can be read all the same.
 fn endpoints(front: u16, nodes: &[Addresses]) -> String {
     let mut data = vec![format!("\"localhost:{front}\"")];
     data.extend(nodes.iter().map(|node| format!("\"{}\"", node.data)));

@@ -108,8 +108,8 @@ impl Pay {
     }
 }
 
-/// What an order comes to that was answered with an earlier one's payment: it may have ended, or be about to, without having
-/// paid.
+/// What an order comes to that was answered with an earlier one's payment: it may have ended, or be about to, without
+/// having paid.
 fn check_under_way(payment: &v1::Payment) -> Result<(), Failure> {
     if let Some(failure) = never_paid(payment) {
         return Err(failure);

@@ -131,8 +131,8 @@ impl Cancel {
     }
 }
 
-/// What to say where an earlier request made the attempt that was answered, so that this one changed nothing, whatever fee
-/// it named. Once a block has it no fee matters any more.
+/// What to say where an earlier request made the attempt that was answered, so that this one changed nothing, whatever
+/// fee it named. Once a block has it no fee matters any more.
 fn cancelled_before(payment: &v1::Payment, number: u32, applied_index: u64) -> Option<String> {
     let attempt = payment.attempts.iter().find(|attempt| attempt.number == number)?;
     let fence = Fence(attempt.fence);

@@ -128,7 +128,8 @@ pub(crate) enum Passed {
 }
 
 impl Passed {
-    /// No answer came.
+    /// No answer came. A write is unknown also where no connection was made, so that this try was not sent for certain:
+    /// an earlier one may have reached that leader, and a refusal would say of the whole request that it was not applied.
     pub(crate) fn lost(self, why: &str) -> Status {
         match self {
             Self::Write | Self::ToNode => status::unknown(why),
@@ -176,9 +177,13 @@ fn answer(error: Status, passed: Passed, max_bytes: usize) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use onespend_proto::v1::ErrorReason;
+    #![allow(clippy::unwrap_used)]
+    use onespend_core::ids::CallerId;
+    use onespend_proto::v1::{self, ErrorReason};
 
     use super::*;
+    use crate::identity::Party;
+    use crate::raft::Addresses;
 
     /// What a caller is told of a leader's answer.
     fn told(error: Status, passed: Passed) -> Status {
@@ -194,6 +199,25 @@ mod tests {
         let write = told(too_large, Passed::Write);
         assert_eq!(write.code(), Code::Unavailable, "it may have been applied");
         assert!(status::is_for(&write, ErrorReason::ResultUnknown), "{write:?}");
+    }
+
+    /// safety 27: this try was not sent, and an earlier one may have been.
+    #[tokio::test]
+    async fn a_write_to_a_leader_that_takes_no_connection_is_unknown() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let control = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let leader = LeaderHint { node_id: 2, addresses: Addresses { control, ..Addresses::default() }, term: 3 };
+        let id = CallerId::parse("client/payouts").unwrap();
+        let caller = Caller { id, party: Party::Client("payouts".to_owned()), forwarded: false };
+        let forward = Forward::new(ClientTlsConfig::new(), 65_536);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let pass = |mut clients: NodeClients, request: Request<v1::CancelPaymentRequest>| async move {
+            clients.payment.cancel_payment(request).await
+        };
+        let request = Request::new(v1::CancelPaymentRequest::default());
+        let told = forward.pass(&leader, request, &caller, deadline, Passed::Write, pass).await.unwrap_err();
+        assert!(status::is_for(&told, ErrorReason::ResultUnknown), "{told:?}");
     }
 
     /// safety 27.

@@ -1,4 +1,4 @@
-//! The JSON of answers.
+//! The JSON of answers. `led_by` is whom they may name as the leader, see `verdict.rs`.
 
 use std::time::Instant;
 
@@ -8,11 +8,11 @@ use super::progress::Pulse;
 use super::snapshot::{BitcoindView, CheckView, Counts, LeaderInfo, Snapshot};
 
 /// The body of every yes-or-no answer. `reason` is null on 200.
-pub(crate) fn answer(snapshot: &Snapshot, reason: Option<&str>) -> Value {
+pub(crate) fn answer(snapshot: &Snapshot, led_by: Option<&LeaderInfo>, reason: Option<&str>) -> Value {
     json!({
         "role": snapshot.role.word(),
         "term": snapshot.term,
-        "leader": snapshot.leader.as_ref().map(leader),
+        "leader": led_by.map(leader),
         "applied_lag": snapshot.applied_lag(),
         "bitcoind": bitcoind(&snapshot.bitcoind),
         "failed_checks": snapshot.failed_checks(),
@@ -21,16 +21,16 @@ pub(crate) fn answer(snapshot: &Snapshot, reason: Option<&str>) -> Value {
 }
 
 /// The body of a yes-or-no answer with `?verbose`: the answer, and all that it may rest on.
-pub(crate) fn verbose(snapshot: &Snapshot, reason: Option<&str>, now: Instant) -> Value {
-    let mut all = answer(snapshot, reason);
-    if let (Value::Object(all), Value::Object(facts)) = (&mut all, status(snapshot, false, now)) {
+pub(crate) fn verbose(snapshot: &Snapshot, led_by: Option<&LeaderInfo>, reason: Option<&str>, now: Instant) -> Value {
+    let mut all = answer(snapshot, led_by, reason);
+    if let (Value::Object(all), Value::Object(facts)) = (&mut all, status(snapshot, led_by, false, now)) {
         all.extend(facts);
     }
     all
 }
 
 /// The body of `/livez`: the common fields and every loop.
-pub(crate) fn live(snapshot: &Snapshot, reason: Option<&str>, pulses: &[Pulse]) -> Value {
+pub(crate) fn live(snapshot: &Snapshot, led_by: Option<&LeaderInfo>, reason: Option<&str>, pulses: &[Pulse]) -> Value {
     let loops: Vec<Value> = pulses
         .iter()
         .map(|pulse| {
@@ -42,7 +42,7 @@ pub(crate) fn live(snapshot: &Snapshot, reason: Option<&str>, pulses: &[Pulse]) 
             })
         })
         .collect();
-    with(answer(snapshot, reason), "loops", Value::Array(loops))
+    with(answer(snapshot, led_by, reason), "loops", Value::Array(loops))
 }
 
 /// The body of a request that is not a question.
@@ -51,7 +51,7 @@ pub(crate) fn refusal(reason: &str, message: &str) -> Value {
 }
 
 /// `/status`: everything about this node.
-pub(crate) fn status(snapshot: &Snapshot, stale: bool, now: Instant) -> Value {
+pub(crate) fn status(snapshot: &Snapshot, led_by: Option<&LeaderInfo>, stale: bool, now: Instant) -> Value {
     let age = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then).as_millis());
     let alarms: Vec<Value> =
         snapshot.alarms.iter().map(|alarm| json!({ "code": alarm.code, "message": alarm.message })).collect();
@@ -64,7 +64,7 @@ pub(crate) fn status(snapshot: &Snapshot, stale: bool, now: Instant) -> Value {
         "snapshot_stale": stale,
         "role": snapshot.role.word(),
         "term": snapshot.term,
-        "leader": snapshot.leader.as_ref().map(leader),
+        "leader": led_by.map(leader),
         "last_quorum_ack_age_ms": age(snapshot.last_quorum_ack),
         "leader_contact_age_ms": age(snapshot.leader_contact),
         "caught_up_age_ms": age(snapshot.caught_up),
@@ -104,8 +104,8 @@ fn checks(snapshot: &Snapshot, now: Instant) -> Vec<Value> {
 }
 
 /// `/cluster`: the members as this node knows them.
-pub(crate) fn cluster(snapshot: &Snapshot) -> Value {
-    let leader_id = snapshot.leader.as_ref().map(|leader| leader.id);
+pub(crate) fn cluster(snapshot: &Snapshot, led_by: Option<&LeaderInfo>) -> Value {
+    let leader_id = led_by.map(|leader| leader.id);
     let members: Vec<Value> = snapshot
         .members
         .iter()
@@ -124,7 +124,7 @@ pub(crate) fn cluster(snapshot: &Snapshot) -> Value {
         "cluster_id": snapshot.cluster_id,
         "seen_by": snapshot.node_id,
         "term": snapshot.term,
-        "leader": snapshot.leader.as_ref().map(leader),
+        "leader": led_by.map(leader),
         "members": members,
     })
 }

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::question::{Check, Question, Refusal};
-use super::verdict::Reason;
+use super::verdict::{Reason, known_leader};
 use super::{Health, agent, body};
 
 /// Most connections at a time; further ones wait in the listener's backlog.
@@ -262,29 +262,30 @@ impl Health {
     async fn answer(&self, question: &Question) -> Answer {
         let snapshot = self.snapshot();
         let now = Instant::now();
+        let led_by = known_leader(&snapshot, &self.limits, now);
         let ok = |body: &Value| Answer::json(StatusCode::OK, body);
         match question {
             Question::Check(check) => {
                 let reason = super::verdict(check, &snapshot, &self.limits, now).reason;
-                let body = body::answer(&snapshot, reason.map(Reason::word));
+                let body = body::answer(&snapshot, led_by, reason.map(Reason::word));
                 Answer::verdict(reason, &body)
             }
             Question::Verbose(check) => {
                 let reason = super::verdict(check, &snapshot, &self.limits, now).reason;
-                Answer::verdict(reason, &body::verbose(&snapshot, reason.map(Reason::word), now))
+                Answer::verdict(reason, &body::verbose(&snapshot, led_by, reason.map(Reason::word), now))
             }
             Question::Live => {
                 let pulses = self.progress.pulses(now);
                 let stalled = pulses.iter().any(|pulse| !pulse.alive);
                 let reason = stalled.then_some(Reason::Stalled);
-                let body = body::live(&snapshot, reason.map(Reason::word), &pulses);
+                let body = body::live(&snapshot, led_by, reason.map(Reason::word), &pulses);
                 Answer::verdict(reason, &body)
             }
             Question::Status => {
                 let fault = super::verdict(&Check::Startup, &snapshot, &self.limits, now).reason;
-                ok(&body::status(&snapshot, fault == Some(Reason::SnapshotStale), now))
+                ok(&body::status(&snapshot, led_by, fault == Some(Reason::SnapshotStale), now))
             }
-            Question::Cluster => ok(&body::cluster(&snapshot)),
+            Question::Cluster => ok(&body::cluster(&snapshot, led_by)),
             Question::History => ok(&body::history(&snapshot)),
             Question::Metrics => match self.metrics.text().await {
                 Some(body) => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body },

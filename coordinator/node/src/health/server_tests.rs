@@ -233,6 +233,41 @@ fn status_cluster_and_history_show_what_is_known() {
     assert_eq!(history["leadership"][0]["leader_id"], 1);
 }
 
+/// Raft knows the last leader until another one is elected, which is never where too few voters are left.
+#[test]
+fn a_leader_that_is_not_heard_any_more_is_named_nowhere() {
+    let (health, server) = serve(leader());
+    let heard = |ago: Duration| {
+        let member = |id: u64| crate::health::Member {
+            id,
+            voter: true,
+            control: format!("10.0.0.{id}:7801"),
+            data: format!("10.0.0.{id}:7800"),
+            lag_entries: None,
+        };
+        let now = Instant::now();
+        Snapshot {
+            node_id: 2,
+            role: Role::Follower,
+            leader_contact: now.checked_sub(ago),
+            caught_up: Some(now),
+            members: vec![member(1), member(2)],
+            ..leader()
+        }
+    };
+    for target in ["/readyz", "/replica", "/leader", "/primary?verbose", "/livez", "/status", "/cluster"] {
+        health.publish(heard(LIMITS.leader_contact * 2));
+        let silent = call(&server, "GET", target).json();
+        assert_eq!(silent["leader"], Value::Null, "{target}: {silent}");
+        health.publish(heard(Duration::ZERO));
+        let known = call(&server, "GET", target).json();
+        assert_eq!(known["leader"]["id"], 1, "{target}: {known}");
+    }
+    health.publish(heard(LIMITS.leader_contact * 2));
+    assert_eq!(call(&server, "GET", "/readyz").json()["reason"], "NO_LEADER");
+    assert_eq!(call(&server, "GET", "/cluster").json()["members"][0]["leader"], false);
+}
+
 /// Why it is out of rotation, and what it rests on, without and with `?verbose`.
 #[test]
 fn a_check_that_fails_is_named() {

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::question::Check;
-use super::snapshot::{BitcoindView, Role, Snapshot};
+use super::snapshot::{BitcoindView, LeaderInfo, Role, Snapshot};
 use crate::agreement::MISMATCH;
 use crate::alarms::stops_spends;
 use crate::config::Config;
@@ -138,6 +138,13 @@ pub fn verdict(check: &Check, snapshot: &Snapshot, limits: &Limits, now: Instant
     Verdict { reason: moment.answer(check).err() }
 }
 
+/// The leader that may be named: this node, or one that it hears. Raft knows the last one until somebody has won a
+/// later term, for ever where too few voters are left for that.
+pub fn known_leader<'a>(snapshot: &'a Snapshot, limits: &Limits, now: Instant) -> Option<&'a LeaderInfo> {
+    let leads = snapshot.role == Role::Leader;
+    snapshot.leader.as_ref().filter(|_| leads || Moment { snapshot, limits, now }.hears())
+}
+
 /// A snapshot seen at a moment.
 struct Moment<'a> {
     snapshot: &'a Snapshot,
@@ -233,9 +240,12 @@ impl Moment<'_> {
     /// It hears a leader, and has once had all that this leader or an earlier one had committed: before, it can say of no
     /// read how old it is.
     fn follows(&self) -> Result<(), Reason> {
-        let heard = self.within(self.snapshot.leader_contact, self.limits.leader_contact);
-        need(self.snapshot.leader.is_some() && heard, Reason::NoLeader)?;
+        need(self.snapshot.leader.is_some() && self.hears(), Reason::NoLeader)?;
         need(self.snapshot.caught_up.is_some(), Reason::AppliedLag)
+    }
+
+    fn hears(&self) -> bool {
+        self.within(self.snapshot.leader_contact, self.limits.leader_contact)
     }
 
     fn applied(&self, most: u64) -> Result<(), Reason> {
