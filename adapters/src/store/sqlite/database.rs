@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,8 +23,8 @@ const WAL_LIMIT_BYTES: u32 = 64 << 20;
 /// The header of a database file, and how it begins.
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8] = b"SQLite format 3\0";
-/// SQLite's word for how it keeps text where nothing else is asked for, as we do.
-const ENCODING: &str = "UTF-8";
+/// SQLite's number for how it keeps text where nothing else is asked for, as we do.
+const UTF_8: u32 = 1;
 
 const IDENTITY_TABLE: &str = "CREATE TABLE identity(
     one INTEGER PRIMARY KEY CHECK(one = 1),
@@ -91,7 +91,7 @@ pub(crate) fn create(path: &Path, schema: &Schema, identity: &Identity) -> Resul
 /// Opens a database of this folder after checking all of it.
 pub(crate) fn open(path: &Path, schema: &Schema, identity: &Identity) -> Result<Connection, StoreError> {
     let failed = StoreError::sqlite(path);
-    check_length(path)?;
+    check_file(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(&failed)?;
     check(&db, path, schema)?;
@@ -103,17 +103,16 @@ pub(crate) fn open(path: &Path, schema: &Schema, identity: &Identity) -> Result<
 
 /// A file without its end is damaged even where the end was a page that nothing uses, which SQLite does not look at. While
 /// there is a write-ahead log the file may end anywhere: the log makes up for it.
-fn check_length(path: &Path) -> Result<(), StoreError> {
+///
+/// And SQLite takes some numbers for UTF-8 that are none of its own when it opens a file, and fails at one of the next
+/// statements. So it is the number itself that counts.
+pub(crate) fn check_file(path: &Path) -> Result<(), StoreError> {
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
     if bytes(&with_suffix(path, "-wal")) > 0 {
         return Ok(());
     }
-    let mut header = [0; HEADER_BYTES];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    if read.is_err() {
-        // Not a database at all: SQLite says so.
-        return Ok(());
-    }
+    // Not a database at all: SQLite says so.
+    let Ok(header) = read_header(path) else { return Ok(()) };
     // The size of a page, where 1 stands for 65 536, and how many there are (SQLite, "Database File Format", 1.3).
     let page = match u16::from_be_bytes([header[16], header[17]]) {
         1 => 65_536,
@@ -124,7 +123,17 @@ fn check_length(path: &Path) -> Result<(), StoreError> {
     if header.starts_with(MAGIC) && found < expected {
         return Err(StoreError::corrupt(path, format!("it has {found} bytes of {expected}")));
     }
+    let encoding = u32::from_be_bytes([header[56], header[57], header[58], header[59]]);
+    if header.starts_with(MAGIC) && encoding != UTF_8 {
+        return Err(StoreError::corrupt(path, format!("its text has the encoding {encoding}, not {UTF_8}, UTF-8")));
+    }
     Ok(())
+}
+
+fn read_header(path: &Path) -> io::Result<[u8; HEADER_BYTES]> {
+    let mut header = [0; HEADER_BYTES];
+    fs::File::open(path)?.read_exact(&mut header)?;
+    Ok(header)
 }
 
 /// A second connection, for reading.
@@ -159,9 +168,8 @@ fn immutable(path: &Path) -> String {
     uri + "?immutable=1"
 }
 
-/// Ours, not newer, not damaged, in our encoding of text (SQLite reads rows of one database into another of the same alone),
-/// and with no table, constraint or trigger that is not ours: the file may come from another machine, and what it holds
-/// decides what our statements do. Changes nothing.
+/// Ours, not newer, not damaged, and with no table, constraint or trigger that is not ours: the file may come from another
+/// machine, and what it holds decides what our statements do. Changes nothing.
 pub(crate) fn check(db: &Connection, path: &Path, schema: &Schema) -> Result<(), StoreError> {
     let failed = StoreError::sqlite(path);
     let version = check_kind(db, path, schema)?;
@@ -190,10 +198,6 @@ pub(crate) fn check_kind(db: &Connection, path: &Path, schema: &Schema) -> Resul
             found: u32::try_from(version).unwrap_or(u32::MAX),
             supported: u32::try_from(schema.version()).unwrap_or(u32::MAX),
         });
-    }
-    let encoding: String = db.pragma_query_value(None, "encoding", |row| row.get(0)).map_err(&failed)?;
-    if encoding != ENCODING {
-        return Err(StoreError::corrupt(path, format!("its text is in {encoding}, not in {ENCODING}")));
     }
     Ok(version)
 }

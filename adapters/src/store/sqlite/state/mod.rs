@@ -209,6 +209,7 @@ impl StateStore for SqliteState {
 
     fn verify(&self, snapshot: &SnapshotFile) -> Result<(), StoreError> {
         snapshot.check_content()?;
+        database::check_file(&snapshot.path)?;
         let mut db = open_snapshot(&snapshot.path)?;
         database::check(&db, &snapshot.path, &STATE_SCHEMA)?;
         // Any node of the cluster may have made it.
