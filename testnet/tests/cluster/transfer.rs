@@ -55,6 +55,14 @@ async fn leadership_is_handed_to_a_node_that_lives_and_writes_go_on() {
 async fn no_agent_says_down_for_a_change_of_leaders() {
     let mut scene = Scene::start("agents");
     scene.primary();
+    for index in 0..NODES {
+        // One that has never heard a leader is down.
+        eventually("it has met its leader", async || {
+            let said = ask(scene.addresses(index).agent);
+            need(said.starts_with("up "), || said)
+        })
+        .await;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let listening = (0..NODES).map(|index| listen(scene.addresses(index).agent, Arc::clone(&stop)));
     let listening: Vec<_> = listening.collect();
@@ -82,15 +90,19 @@ fn listen(agent: SocketAddr, stop: Arc<AtomicBool>) -> thread::JoinHandle<BTreeS
     thread::spawn(move || {
         let mut said = BTreeSet::new();
         while !stop.load(Ordering::SeqCst) {
-            let mut socket = TcpStream::connect(agent).unwrap();
-            socket.set_read_timeout(Some(AGENT_PATIENCE)).unwrap();
-            let mut line = String::new();
-            socket.read_to_string(&mut line).unwrap();
-            said.insert(line);
+            said.insert(ask(agent));
             thread::sleep(AGENT_EVERY);
         }
         said
     })
+}
+
+fn ask(agent: SocketAddr) -> String {
+    let mut socket = TcpStream::connect(agent).unwrap();
+    socket.set_read_timeout(Some(AGENT_PATIENCE)).unwrap();
+    let mut line = String::new();
+    socket.read_to_string(&mut line).unwrap();
+    line
 }
 
 /// Waits until every node has the whole log: then all are equally fit to lead.
