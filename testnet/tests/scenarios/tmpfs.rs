@@ -15,6 +15,8 @@ use crate::draft::release;
 use crate::full::{WHY, alarm, reserve_file};
 use crate::scene::{Scene, Stage, eventually, need, reason};
 
+/// SQLite's words for [`WHY`].
+const SQLITES: &str = "database or disk is full";
 const MIB: u64 = 1 << 20;
 const SIZE_BYTES: u64 = 128 * MIB;
 const RESERVE_BYTES: u64 = 32 * MIB;
@@ -45,7 +47,9 @@ async fn on_a_disk_without_any_room_the_reserve_goes_and_releases_reads_and_sett
     eventually("the reserve is given up", async || {
         // One that has to write in the half second before it looks ends, and begins with the reserve given up.
         if !scene.node(full).is_running() {
-            ends(&mut scene, full, WHY);
+            ends(&mut scene, full, "the node cannot go on");
+            let told = scene.node(full).log_tail();
+            assert!([WHY, SQLITES].iter().any(|why| told.contains(why)), "{told}");
             scene.node(full).restart().unwrap();
         }
         need(!reserve_file(&scene, full) && scene.says(full, "/readyz"), || scene.node(full).log_tail())
