@@ -53,7 +53,14 @@ impl Quarantine {
             alarms.raise(MISMATCH, &why);
             raft.abstain(Abstention::Differs);
         }
-        Self { alarms: Arc::clone(alarms), mark, tie: None }
+        let quarantine = Self { alarms: Arc::clone(alarms), mark, tie: None };
+        quarantine.tell(raft);
+        quarantine
+    }
+
+    /// A node that gets its state from here holds the same, right or wrong, and would decide a tie by that.
+    fn tell(&self, raft: &RaftNode) {
+        raft.withhold_snapshots(self.alarms.doubt().is_some());
     }
 
     /// Acts on what this node's hashes and those of the other voters say.
@@ -65,6 +72,7 @@ impl Quarantine {
             self.begin(replica.raft(), index);
         }
         self.hear_of_tie(tied(&ours, &theirs), |since| alone || decided(&ours, &theirs, since));
+        self.tell(replica.raft());
     }
 
     /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Then it
@@ -357,6 +365,26 @@ mod tests {
         assert!(!decided(&[vec![at(301, 2)]]), "nothing to compare");
         assert!(!decided(&[vec![at(301, 2), at(128, 1)]]), "they agreed before");
         assert!(!decided(&[vec![at(300, 2)], vec![at(300, 2)], vec![at(300, 1)]]), "two against two");
+    }
+
+    /// safety 31: a voter that was away would come back with this state, and outvote whoever has the other one.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_state_in_doubt_is_withheld_from_other_nodes_until_that_is_over() {
+        let (folder, alarms) = (tempfile::tempdir().unwrap(), Arc::new(Alarms::default()));
+        let replica = specimen::waiting(&folder).await;
+        let quarantine = Quarantine::resume(&alarms, folder.path(), replica.raft());
+        assert!(!replica.raft().withholds_snapshots());
+        for doubt in [UNDECIDED, MISMATCH] {
+            alarms.raise(doubt, "on purpose");
+            quarantine.tell(replica.raft());
+            assert!(replica.raft().withholds_snapshots(), "{doubt}");
+            alarms.clear(doubt);
+            quarantine.tell(replica.raft());
+            assert!(!replica.raft().withholds_snapshots(), "{doubt}");
+        }
+        DifferingMark::of(folder.path()).set("at index 7").unwrap();
+        Quarantine::resume(&alarms, folder.path(), replica.raft());
+        assert!(replica.raft().withholds_snapshots(), "found before the last start");
     }
 
     /// safety 31: while it lasts the node takes no spends. A node that is outvoted needs no second alarm.
