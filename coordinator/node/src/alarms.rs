@@ -54,9 +54,11 @@ impl Alarms {
         self.0.borrow().contains_key(code)
     }
 
-    /// The code of one that stands and is not only reported.
+    /// The code of one that stands and is not only reported. One of a state in doubt comes first: beside it nothing that
+    /// another one says is certain (safety 27).
     pub fn stopping(&self) -> Option<&'static str> {
-        self.0.borrow().keys().copied().find(|code| stops_spends(code))
+        let first = || self.0.borrow().keys().copied().find(|code| stops_spends(code));
+        self.doubt().or_else(first)
     }
 
     /// The code of one by which this node's state is wrong or may be wrong, as the other nodes' states say (safety 31).
@@ -112,6 +114,20 @@ mod tests {
             assert_eq!(alarms.stopping().is_some(), code != REORGANISED, "{code}");
             assert_eq!(alarms.doubt().is_some(), [MISMATCH, UNDECIDED].contains(&code), "{code}");
             assert_eq!(alarms.stop_signing(), [MISMATCH, UNDECIDED, RESTORED].contains(&code), "{code}");
+        }
+    }
+
+    /// safety 27: what that one refuses may have been applied.
+    #[test]
+    fn an_alarm_about_the_state_comes_before_all_others() {
+        for other in CODES {
+            for doubt in [MISMATCH, UNDECIDED] {
+                let alarms = Alarms::default();
+                alarms.raise(other, "on purpose");
+                alarms.raise(doubt, "on purpose");
+                let told = if other == MISMATCH { MISMATCH } else { doubt };
+                assert_eq!(alarms.stopping(), Some(told), "beside {other}");
+            }
         }
     }
 

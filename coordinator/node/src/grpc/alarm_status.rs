@@ -107,6 +107,12 @@ mod tests {
         // One of two states is wrong, and may lack an earlier try.
         let wanted = (Code::Unavailable, reason::NOT_SERVING.to_owned(), Some(UNDECIDED.to_owned()), false);
         assert_eq!(told(&api, UNDECIDED).await, wanted);
+        // Also beside those that would refuse for certain, whose codes come before in the alphabet.
+        for other in [UNFOLLOWABLE, DISK_LOW, FROZEN, NOT_ACCEPTED, RESTORED] {
+            api.alarms.raise(other, "on purpose");
+            assert_eq!(told(&api, UNDECIDED).await, wanted, "beside {other}");
+            api.alarms.clear(other);
+        }
         // What is only reported stops nothing: next comes the bitcoind, which nobody watches here.
         assert_eq!(told(&api, REORGANISED).await.1, reason::CHAIN_NOT_SYNCED);
     }
