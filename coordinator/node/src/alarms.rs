@@ -56,8 +56,8 @@ impl Alarms {
         self.0.borrow().contains_key(code)
     }
 
-    /// The code of one that stands and is not only reported. One of a state in doubt comes first: beside it nothing that
-    /// another one says is certain (safety 27).
+    /// The code of one that stands and is not only reported. One of a state in doubt comes first: beside it nothing
+    /// that another one says is certain (safety 27).
     pub fn stopping(&self) -> Option<&'static str> {
         let first = || self.0.borrow().keys().copied().find(|code| stops_spends(code));
         self.doubt().or_else(first)

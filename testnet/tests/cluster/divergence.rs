@@ -13,7 +13,7 @@ use crate::scene::{NODES, PATIENCE, Scene, eventually, fresh_id, need, payment, 
 const ALARM: &str = "STATE_HASH_MISMATCH";
 /// The alarm of one against one.
 const UNDECIDED: &str = "STATE_HASH_UNDECIDED";
-/// A leader that reads blocks has the next one in the log by then: it looks for one every two seconds, and is told of each.
+/// A leader that reads blocks has the next one in the log by then: it looks for one every two seconds.
 const LONGER_THAN_A_BLOCK: Duration = Duration::from_secs(5);
 /// The number of the table in which reservations that have ended are remembered.
 const ENDED: i64 = 4;
@@ -93,7 +93,7 @@ async fn leads_while_nobody_can_know_better(scene: &Scene, victim: usize, absent
     .await;
 }
 
-/// Whichever state is right, nothing is granted, and no block is read by it. What gives coins back, and what is asked, go on.
+/// Whichever state is right, nothing is granted, and no block is read. What gives coins back, and what is asked, go on.
 async fn takes_no_spends(scene: &mut Scene, order: &v1::CreatePaymentRequest, kept: &v1::Reservation) {
     let client = scene.client();
     // What the leader knows of earlier tries may be wrong, so it does not say that there was none.
@@ -113,7 +113,7 @@ async fn takes_no_spends(scene: &mut Scene, order: &v1::CreatePaymentRequest, ke
     assert_eq!(height().await.unwrap(), before, "what the leader's state lacks would be missing in the block");
 }
 
-/// The last of the tries within the caller's deadline may have ended otherwise, so it is asked until one names the alarm.
+/// The last try within the caller's deadline may have ended otherwise, so it is asked until one names the alarm.
 async fn refuses_nothing_for_certain(ask: impl AsyncFn() -> Result<(), ClientError>) {
     eventually("the alarm is named", async || {
         let open = ask().await.unwrap_err();

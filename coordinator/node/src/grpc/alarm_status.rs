@@ -36,8 +36,9 @@ pub(super) fn no_spends(alarm: &str) -> Status {
     refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
 }
 
-/// What is answered in place of a refusal while the state is in doubt, if it sounds final and rests on the state: what it
-/// says is not there, or is there otherwise, may be what this state has lost. A caller who believes it may pay elsewhere.
+/// What is answered in place of a refusal while the state is in doubt, if it sounds final and rests on the state: what
+/// it says is not there, or is there otherwise, may be what this state has lost. A caller who believes it may pay
+/// elsewhere.
 pub(super) fn instead_of(refused: Status, action: Action, doubt: Option<&str>) -> Status {
     // The cluster's members, and what was copied of it, are not in the state.
     let Some(alarm) = doubt.filter(|_| action.class() != Class::ClusterAdministration && sounds_final(&refused)) else {
@@ -47,7 +48,7 @@ pub(super) fn instead_of(refused: Status, action: Action, doubt: Option<&str>) -
     not_serving(alarm, format!("not certain while the alarm {alarm} stands ({}); {advice}", refused.message()))
 }
 
-/// By what a code promises. Of two reasons nobody takes more than that: the request itself is faulty, another node leads.
+/// By what a code promises. Two reasons say nothing of the state: the request itself is faulty, another node leads.
 fn sounds_final(refused: &Status) -> bool {
     let open = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal];
     let harmless = [ErrorReason::FieldInvalid, ErrorReason::NotLeader];

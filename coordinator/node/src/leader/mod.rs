@@ -61,8 +61,8 @@ pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
     loop {
         let term = terms.borrow_and_update().leader_term().cloned();
         let mut running = TaskSet::new();
-        // Facts that are gathered from a state that is wrong, or may be, must not get into the log: what such a state lacks
-        // is missing in them too, and the others, whose state may be right, would apply them.
+        // Facts that are gathered from a state that is wrong, or may be, must not get into the log: what such a state
+        // lacks is missing in them too, and the others, whose state may be right, would apply them.
         let doubt = duty.alarms.doubt();
         if let Some(term) = term.filter(|_| doubt.is_none()) {
             info!(term = term.term(), "this node leads");

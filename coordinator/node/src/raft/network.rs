@@ -246,8 +246,8 @@ impl NetTransferLeader<TypeConfig> for PeerClient {
 impl NetSnapshot<TypeConfig> for PeerClient {
     type SnapshotData = SnapshotFile;
 
-    /// Nothing of a state that may be wrong is sent, nor sent to its end: who has it agrees with it, and would decide for it
-    /// (safety 31).
+    /// Nothing of a state that may be wrong is sent, nor sent to its end: who has it agrees with it, and would decide
+    /// for it (safety 31).
     async fn full_snapshot(
         &mut self,
         vote: Vote,

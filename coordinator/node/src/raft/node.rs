@@ -377,8 +377,8 @@ impl RaftNode {
         self.0.abstentions.set(why, false, |elect| self.0.raft.runtime_config().elect(elect));
     }
 
-    /// Whether the state here may be wrong. As long as it may, no other node gets it as a snapshot; one that is on its way is
-    /// broken off.
+    /// Whether the state here may be wrong. As long as it may, no other node gets it as a snapshot; one that is on its
+    /// way is broken off.
     pub fn withhold_snapshots(&self, in_doubt: bool) {
         self.0.doubt.set(in_doubt);
     }
