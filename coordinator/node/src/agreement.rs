@@ -41,6 +41,8 @@ pub struct Quarantine {
     alarms: Arc<Alarms>,
     /// Outlives the process: the state cannot heal by itself.
     mark: DifferingMark,
+    /// Outlives the process as well, and goes with the tie: it holds the index of the first one that was found.
+    undecided: DifferingMark,
     /// The index of the tie that was found last, as long as nothing has decided it.
     tie: Option<u64>,
 }
@@ -48,12 +50,31 @@ pub struct Quarantine {
 impl Quarantine {
     /// Before the node does anything: what was found earlier, and is marked in the data folder, holds.
     pub fn resume(alarms: &Arc<Alarms>, data_dir: &Path, raft: &RaftNode) -> Self {
-        let mark = DifferingMark::of(data_dir);
+        let (mark, undecided) = (DifferingMark::of(data_dir), DifferingMark::undecided(data_dir));
         if let Some(why) = mark.why() {
             alarms.raise(MISMATCH, &why);
             raft.abstain(Abstention::Differs);
         }
-        Self { alarms: Arc::clone(alarms), mark, tie: None }
+        // The first tie after a start is told at once: what happened to the disk meanwhile is found so the sooner.
+        let mut quarantine = Self { alarms: Arc::clone(alarms), mark, undecided, tie: Some(0) };
+        quarantine.resume_tie(raft.view().position().index.0);
+        quarantine.tell(raft);
+        quarantine
+    }
+
+    /// A tie that was found before the start stands until it is decided, by what is compared from this index on.
+    fn resume_tie(&mut self, applied: u64) {
+        let Some(found) = self.undecided.why().filter(|_| !self.alarms.stands(MISMATCH)) else { return };
+        let found = found.trim();
+        let message =
+            format!("before this start as many nodes contradicted this node's state as agreed with it: {found}");
+        self.alarms.raise(UNDECIDED, &message);
+        self.tie = Some(found.parse().map_or(applied, |index: u64| index.max(applied)));
+    }
+
+    /// A node that gets its state from here holds the same, right or wrong, and would decide a tie by that.
+    fn tell(&self, raft: &RaftNode) {
+        raft.withhold_snapshots(self.alarms.doubt().is_some());
     }
 
     /// Acts on what this node's hashes and those of the other voters say.
@@ -65,6 +86,7 @@ impl Quarantine {
             self.begin(replica.raft(), index);
         }
         self.hear_of_tie(tied(&ours, &theirs), |since| alone || decided(&ours, &theirs, since));
+        self.tell(replica.raft());
     }
 
     /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Then it
@@ -79,13 +101,31 @@ impl Quarantine {
                 let message =
                     format!("as many nodes contradict this node's state at log index {index} as agree with it");
                 self.alarms.raise(UNDECIDED, &message);
+                self.mark_undecided(index);
                 self.tie = Some(index);
             }
             (Some(since), None) if self.alarms.stands(UNDECIDED) && !decided(since) => {}
             (_, tie) => {
                 self.tie = tie;
                 self.alarms.clear(UNDECIDED);
+                self.unmark_undecided();
             }
+        }
+    }
+
+    fn mark_undecided(&self, index: u64) {
+        if self.undecided.why().is_none()
+            && let Err(error) = self.undecided.set(&index.to_string())
+        {
+            error!(%error, "the data folder cannot be marked: a restart would forget that states differ for a while");
+        }
+    }
+
+    fn unmark_undecided(&self) {
+        if self.undecided.why().is_some()
+            && let Err(error) = self.undecided.clear()
+        {
+            error!(%error, "the mark that states differ cannot be taken away: the alarm would be back after a restart");
         }
     }
 
@@ -359,12 +399,61 @@ mod tests {
         assert!(!decided(&[vec![at(300, 2)], vec![at(300, 2)], vec![at(300, 1)]]), "two against two");
     }
 
+    /// safety 31: a voter that was away would come back with this state, and outvote whoever has the other one.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_state_in_doubt_is_withheld_from_other_nodes_until_that_is_over() {
+        let (folder, alarms) = (tempfile::tempdir().unwrap(), Arc::new(Alarms::default()));
+        let replica = specimen::waiting(&folder).await;
+        let quarantine = Quarantine::resume(&alarms, folder.path(), replica.raft());
+        assert!(!replica.raft().withholds_snapshots());
+        for doubt in [UNDECIDED, MISMATCH] {
+            alarms.raise(doubt, "on purpose");
+            quarantine.tell(replica.raft());
+            assert!(replica.raft().withholds_snapshots(), "{doubt}");
+            alarms.clear(doubt);
+            quarantine.tell(replica.raft());
+            assert!(!replica.raft().withholds_snapshots(), "{doubt}");
+        }
+        DifferingMark::of(folder.path()).set("at index 7").unwrap();
+        Quarantine::resume(&alarms, folder.path(), replica.raft());
+        assert!(replica.raft().withholds_snapshots(), "found before the last start");
+    }
+
+    /// safety 31: else a wrong node led, granted and signed until it had compared again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_tie_outlives_a_restart_and_ends_when_it_is_decided() {
+        let folder = tempfile::tempdir().unwrap();
+        let replica = specimen::waiting(&folder).await;
+        let start = || {
+            let alarms = Arc::new(Alarms::default());
+            (Quarantine::resume(&alarms, folder.path(), replica.raft()), alarms)
+        };
+        let (mut quarantine, alarms) = start();
+        quarantine.hear_of_tie(Some(300), |_| false);
+        assert!(alarms.stands(UNDECIDED), "the first one after a start is told at once");
+
+        let (mut quarantine, alarms) = start();
+        assert!(alarms.current()[0].message.contains("300"), "{:?}", alarms.current());
+        assert!(replica.raft().withholds_snapshots());
+        quarantine.hear_of_tie(None, |_| false);
+        assert!(alarms.stands(UNDECIDED), "nobody has decided it");
+        assert!(start().1.stands(UNDECIDED));
+        quarantine.hear_of_tie(None, |since| since == 300);
+        assert!(!alarms.stands(UNDECIDED));
+
+        let (mut quarantine, alarms) = start();
+        assert!(alarms.current().is_empty() && !replica.raft().withholds_snapshots());
+        quarantine.hear_of_tie(None, |_| false);
+        quarantine.hear_of_tie(Some(305), |_| false);
+        assert!(!alarms.stands(UNDECIDED), "one round, and not the first");
+    }
+
     /// safety 31: while it lasts the node takes no spends. A node that is outvoted needs no second alarm.
     #[test]
     fn a_tie_is_told_once_it_has_lasted_and_until_it_is_decided() {
         let (folder, alarms) = (tempfile::tempdir().unwrap(), Arc::new(Alarms::default()));
-        let mark = DifferingMark::of(folder.path());
-        let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, tie: None };
+        let (mark, undecided) = (DifferingMark::of(folder.path()), DifferingMark::undecided(folder.path()));
+        let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, undecided, tie: None };
         quarantine.hear_of_tie(Some(300), |_| false);
         assert!(!alarms.stands(UNDECIDED), "one round");
         quarantine.hear_of_tie(None, |_| false);

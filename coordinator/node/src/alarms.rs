@@ -20,6 +20,8 @@ pub const CODES: [&str; 9] =
     [UNFOLLOWABLE, MISMATCH, UNDECIDED, FROZEN, NOT_ACCEPTED, REORGANISED, RECOVERY, RESTORED, DISK_LOW];
 /// The one that is only reported: what a reorganisation froze takes no spends already, and other wallets go on.
 const REPORTED_ONLY: [&str; 1] = [REORGANISED];
+/// Those of a state that is wrong or may be wrong.
+const DOUBT: [&str; 2] = [MISMATCH, UNDECIDED];
 /// Those of a state that is wrong, may be wrong, or may be older than what the cluster did.
 const SIGN_NOTHING: [&str; 3] = [MISMATCH, UNDECIDED, RESTORED];
 
@@ -54,14 +56,24 @@ impl Alarms {
         self.0.borrow().contains_key(code)
     }
 
-    /// The code of one that stands and is not only reported.
+    /// The code of one that stands and is not only reported. One of a state in doubt comes first: beside it nothing
+    /// that another one says is certain (safety 27).
     pub fn stopping(&self) -> Option<&'static str> {
-        self.0.borrow().keys().copied().find(|code| stops_spends(code))
+        let first = || self.0.borrow().keys().copied().find(|code| stops_spends(code));
+        self.doubt().or_else(first)
     }
 
     /// The code of one by which this node's state is wrong or may be wrong, as the other nodes' states say (safety 31).
     pub fn doubt(&self) -> Option<&'static str> {
-        [MISMATCH, UNDECIDED].into_iter().find(|&code| self.stands(code))
+        DOUBT.into_iter().find(|&code| self.stands(code))
+    }
+
+    /// Waits until the state is in doubt, or until it is not.
+    pub async fn doubt_is(&self, wanted: bool) {
+        let mut alarms = self.0.subscribe();
+        let in_doubt = |alarms: &BTreeMap<&'static str, String>| DOUBT.iter().any(|code| alarms.contains_key(code));
+        // The sender is this one, so it does not go while it is waited for.
+        let _reached = alarms.wait_for(|alarms| in_doubt(alarms) == wanted).await;
     }
 
     /// Whether one stands under which this node permits nothing and has nothing signed (safety 30, 31).
@@ -70,7 +82,8 @@ impl Alarms {
     }
 
     /// Waits until it stands.
-    pub async fn raised(&self, code: &'static str) {
+    #[cfg(test)]
+    pub(crate) async fn raised(&self, code: &'static str) {
         let mut alarms = self.0.subscribe();
         // The sender is this one, so it does not go while it is waited for.
         let _standing = alarms.wait_for(|alarms| alarms.contains_key(code)).await;
@@ -103,6 +116,20 @@ mod tests {
         tokio::join!(alarms.raised(MISMATCH), raise);
     }
 
+    #[tokio::test]
+    async fn the_state_is_in_doubt_from_the_first_alarm_about_it_to_the_last() {
+        let alarms = Alarms::default();
+        alarms.raise(FROZEN, "another one");
+        alarms.doubt_is(false).await;
+        alarms.raise(UNDECIDED, "first");
+        alarms.raise(MISMATCH, "second");
+        alarms.doubt_is(true).await;
+        alarms.clear(UNDECIDED);
+        alarms.doubt_is(true).await;
+        let clear = async { alarms.clear(MISMATCH) };
+        tokio::join!(alarms.doubt_is(false), clear);
+    }
+
     /// safety 31: a state that may be wrong gives no coin away, whichever side of it is right.
     #[test]
     fn all_but_a_reorganisation_stop_spends_and_a_state_in_doubt_stops_signing_too() {
@@ -112,6 +139,20 @@ mod tests {
             assert_eq!(alarms.stopping().is_some(), code != REORGANISED, "{code}");
             assert_eq!(alarms.doubt().is_some(), [MISMATCH, UNDECIDED].contains(&code), "{code}");
             assert_eq!(alarms.stop_signing(), [MISMATCH, UNDECIDED, RESTORED].contains(&code), "{code}");
+        }
+    }
+
+    /// safety 27: what that one refuses may have been applied.
+    #[test]
+    fn an_alarm_about_the_state_comes_before_all_others() {
+        for other in CODES {
+            for doubt in [MISMATCH, UNDECIDED] {
+                let alarms = Alarms::default();
+                alarms.raise(other, "on purpose");
+                alarms.raise(doubt, "on purpose");
+                let told = if other == MISMATCH { MISMATCH } else { doubt };
+                assert_eq!(alarms.stopping(), Some(told), "beside {other}");
+            }
         }
     }
 

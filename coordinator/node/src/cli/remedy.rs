@@ -4,6 +4,7 @@ use onespend_proto::client::Rejection;
 use onespend_proto::reason;
 use onespend_proto::v1::ErrorReason;
 
+use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::grpc::server::CLIENT_AT_CONTROL;
 
 /// A remedy in the imperative; `None` where the refusal says it all. Who is not known may be so for several causes, of which
@@ -18,7 +19,11 @@ pub fn of(rejection: &Rejection) -> Option<&'static str> {
     if reason == ErrorReason::FeeLimit {
         return fee(rejection.metadata.get("limit").map(String::as_str));
     }
-    state_of_the_cluster(reason).or_else(|| coins_and_payments(reason)).or_else(|| the_request(reason))
+    let alarm = rejection.metadata.get("alarm").map(String::as_str);
+    alarmed(reason, alarm)
+        .or_else(|| state_of_the_cluster(reason))
+        .or_else(|| coins_and_payments(reason))
+        .or_else(|| the_request(reason))
 }
 
 /// Some limits are bounds above, some below: by the name that `metadata["limit"]` has.
@@ -37,6 +42,21 @@ fn fee(limit: Option<&str>) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// Of an alarm about the state. Both sides of a tie have it, so no other node helps.
+fn alarmed(reason: ErrorReason, alarm: Option<&str>) -> Option<&'static str> {
+    match (reason, alarm?) {
+        (ErrorReason::NotServing, UNDECIDED) => Some(
+            "bring back the nodes that are down, then repeat with the same --request-id; the operations book has \"Two \
+             states, and nobody to decide\"",
+        ),
+        (ErrorReason::Alarm, UNDECIDED) => {
+            Some("bring back the nodes that are down; the operations book has \"Two states, and nobody to decide\"")
+        }
+        (ErrorReason::Alarm, MISMATCH) => Some("see `onespend status`, and \"Alarms\" in the operations book"),
+        _ => None,
+    }
 }
 
 fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
@@ -133,6 +153,24 @@ mod tests {
             retry_after: None,
             after_unknown: false,
         }
+    }
+
+    /// Of this reason, for this alarm.
+    fn alarm(reason: &str, alarm: &str) -> Option<&'static str> {
+        let metadata = BTreeMap::from([("alarm".to_owned(), alarm.to_owned())]);
+        of(&Rejection { reason: reason.to_owned(), metadata, ..fee_limit("") })
+    }
+
+    #[test]
+    fn where_all_nodes_have_the_alarm_nobody_is_sent_to_another_one() {
+        for reason in [reason::NOT_SERVING, reason::ALARM] {
+            let told = alarm(reason, UNDECIDED).unwrap();
+            assert!(told.starts_with("bring back the nodes that are down"), "{reason}: {told}");
+            assert!(!told.contains("another") && !told.contains("instead"), "{reason}: {told}");
+        }
+        assert_eq!(alarm(reason::NOT_SERVING, MISMATCH), Some("ask another node"));
+        assert!(!alarm(reason::ALARM, MISMATCH).unwrap().contains("instead"));
+        assert!(alarm(reason::ALARM, "SIGNER_FROZEN").unwrap().contains("instead"));
     }
 
     #[test]

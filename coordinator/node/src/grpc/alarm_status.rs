@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use onespend_policies::{Action, Class};
 use onespend_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 
-use super::details::{build, refuse};
+use super::details::{build, is_for, refuse};
 use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::room::DISK_LOW;
 
@@ -35,6 +36,25 @@ pub(super) fn no_spends(alarm: &str) -> Status {
     refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
 }
 
+/// What is answered in place of a refusal while the state is in doubt, if it sounds final and rests on the state: what
+/// it says is not there, or is there otherwise, may be what this state has lost. A caller who believes it may pay
+/// elsewhere.
+pub(super) fn instead_of(refused: Status, action: Action, doubt: Option<&str>) -> Status {
+    // The cluster's members, and what was copied of it, are not in the state.
+    let Some(alarm) = doubt.filter(|_| action.class() != Class::ClusterAdministration && sounds_final(&refused)) else {
+        return refused;
+    };
+    let advice = "nobody knows whether its state is right: ask again when that is over";
+    not_serving(alarm, format!("not certain while the alarm {alarm} stands ({}); {advice}", refused.message()))
+}
+
+/// By what a code promises. Two reasons say nothing of the state: the request itself is faulty, another node leads.
+fn sounds_final(refused: &Status) -> bool {
+    let open = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal];
+    let harmless = [ErrorReason::FieldInvalid, ErrorReason::NotLeader];
+    !open.contains(&refused.code()) && !harmless.iter().any(|reason| is_for(refused, *reason))
+}
+
 /// Leaves the outcome of earlier tries open.
 fn not_serving(alarm: &str, message: String) -> Status {
     refuse(Code::Unavailable, ErrorReason::NotServing, message, vec![("alarm", alarm.to_owned())])
@@ -61,12 +81,14 @@ mod tests {
     use std::sync::Arc;
 
     use onespend_adapters::chain::fake::FakeChain;
+    use onespend_core::outcome::Rejection;
     use onespend_proto::reason;
     use tempfile::TempDir;
     use tonic_types::StatusExt;
 
     use super::*;
     use crate::grpc::api::Api;
+    use crate::grpc::status;
     use crate::leader::sign::{FROZEN, NOT_ACCEPTED};
     use crate::leader::watch_chain::UNFOLLOWABLE;
     use crate::reorganised::REORGANISED;
@@ -85,6 +107,31 @@ mod tests {
         let info = refused.get_details_error_info().unwrap();
         let waits = refused.get_details_retry_info().is_some();
         (refused.code(), info.reason, info.metadata.get("alarm").cloned(), waits)
+    }
+
+    /// safety 26, 27, 31: the state may lack the payment, the reservation or the order that it was asked for.
+    #[test]
+    fn a_refusal_that_rests_on_a_state_in_doubt_is_not_final() {
+        let alarm = |refused: &Status| refused.get_details_error_info().unwrap().metadata.get("alarm").cloned();
+        for rejection in [Rejection::PaymentUnknown, Rejection::ReservationUnknown, Rejection::PaymentIdReused] {
+            for doubt in [MISMATCH, UNDECIDED] {
+                for action in [Action::GetPayment, Action::ReleaseReservation, Action::CreatePayment] {
+                    let told = instead_of(status::rejected(&rejection), action, Some(doubt));
+                    assert!(is_for(&told, ErrorReason::NotServing) && told.code() == Code::Unavailable, "{told:?}");
+                    assert_eq!(alarm(&told).as_deref(), Some(doubt));
+                }
+            }
+            let refused = status::rejected(&rejection);
+            let sound = instead_of(refused.clone(), Action::GetPayment, None);
+            assert_eq!((sound.code(), sound.message()), (refused.code(), refused.message()));
+        }
+        let kept = |refused: Status, action| {
+            let told = instead_of(refused.clone(), action, Some(UNDECIDED));
+            assert_eq!((told.code(), told.message()), (refused.code(), refused.message()));
+        };
+        kept(status::no_quorum(), Action::GetPayment);
+        kept(status::not_leader(None), Action::CreatePayment);
+        kept(no_new_members(UNDECIDED), Action::AddLearner);
     }
 
     /// safety 27: of a sound state a refusal is known to be final, and is told as such; of another one nothing is.
@@ -107,6 +154,12 @@ mod tests {
         // One of two states is wrong, and may lack an earlier try.
         let wanted = (Code::Unavailable, reason::NOT_SERVING.to_owned(), Some(UNDECIDED.to_owned()), false);
         assert_eq!(told(&api, UNDECIDED).await, wanted);
+        // Also beside those that would refuse for certain, whose codes come before in the alphabet.
+        for other in [UNFOLLOWABLE, DISK_LOW, FROZEN, NOT_ACCEPTED, RESTORED] {
+            api.alarms.raise(other, "on purpose");
+            assert_eq!(told(&api, UNDECIDED).await, wanted, "beside {other}");
+            api.alarms.clear(other);
+        }
         // What is only reported stops nothing: next comes the bitcoind, which nobody watches here.
         assert_eq!(told(&api, REORGANISED).await.1, reason::CHAIN_NOT_SYNCED);
     }

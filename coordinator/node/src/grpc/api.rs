@@ -132,7 +132,7 @@ impl Api {
             let answer = run(Arc::clone(self), call, request.into_inner()).await.map(Response::new);
             #[cfg(feature = "failpoints")]
             let answer = or_a_defect(answer);
-            answer
+            self.unless_in_doubt(action, answer)
         }
         .instrument(span)
         .await;
@@ -163,7 +163,7 @@ impl Api {
                 let info = super::reads::confirm(self, Some(bound), call.deadline).await?;
                 let answer = run(self, info, request.get_ref());
                 if super::reads::may_be_stale(&answer) {
-                    return answer.map(Response::new);
+                    return self.unless_in_doubt(action, answer.map(Response::new));
                 }
             }
             if !self.leads(call.deadline).await {
@@ -173,7 +173,7 @@ impl Api {
             let answer = run(self, info, request.get_ref()).map(Response::new);
             #[cfg(feature = "failpoints")]
             let answer = or_a_defect(answer);
-            answer
+            self.unless_in_doubt(action, answer)
         }
         .instrument(span)
         .await;
@@ -303,6 +303,11 @@ impl Api {
     /// A node whose state most others contradict answers nothing (safety 31).
     pub(crate) fn demand_sound_state(&self) -> Result<(), Status> {
         if self.alarms.stands(agreement::MISMATCH) { Err(alarm_status::unsound()) } else { Ok(()) }
+    }
+
+    /// What a state that may be wrong refuses is not certain (safety 31).
+    fn unless_in_doubt<T>(&self, action: Action, answer: Result<T, Status>) -> Result<T, Status> {
+        answer.map_err(|refused| alarm_status::instead_of(refused, action, self.alarms.doubt()))
     }
 
     /// Coins may be given out only while this node's bitcoind can be believed and no alarm stands that stops spends.

@@ -26,7 +26,6 @@ use onespend_adapters::chain::Chain;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::agreement::MISMATCH;
 use crate::alarms::Alarms;
 use crate::bitcoind::BitcoindWatch;
 use crate::raft::LeaderTerm;
@@ -62,15 +61,18 @@ pub async fn run(duty: Arc<Duty>, stop: CancellationToken) {
     loop {
         let term = terms.borrow_and_update().leader_term().cloned();
         let mut running = TaskSet::new();
-        // Facts that are gathered from a state that most others contradict must not get into the log.
-        if let Some(term) = term.filter(|_| !duty.alarms.stands(MISMATCH)) {
+        // Facts that are gathered from a state that is wrong, or may be, must not get into the log: what such a state
+        // lacks is missing in them too, and the others, whose state may be right, would apply them.
+        let doubt = duty.alarms.doubt();
+        if let Some(term) = term.filter(|_| doubt.is_none()) {
             info!(term = term.term(), "this node leads");
             start(&mut running, &duty, &term);
         }
         let panicked = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = duty.alarms.raised(MISMATCH), if !running.is_empty() => false,
+            () = duty.alarms.doubt_is(true), if !running.is_empty() => false,
+            () = duty.alarms.doubt_is(false), if doubt.is_some() => false,
             changed = terms.changed() => match changed {
                 Ok(()) => false,
                 Err(_) => return,
@@ -117,6 +119,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::agreement::{MISMATCH, UNDECIDED};
     use crate::grpc::api::Api;
     use crate::specimen::{self, soon};
 
@@ -155,6 +158,33 @@ mod tests {
             alarms: Arc::clone(&api.alarms),
             scripts: api.scripts.clone(),
             network: Network::Regtest,
+        }
+    }
+
+    /// safety 31: a block that is read by a state that lacks a coin connects without its spend, on all nodes.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_duty_runs_while_the_state_is_in_doubt_and_all_do_once_that_is_over() {
+        for doubt in [UNDECIDED, MISMATCH] {
+            let (folder, chain) = (TempDir::new().unwrap(), FakeChain::new());
+            let api = specimen::api(specimen::leader(&folder).await, chain.clone());
+            let trap = Arc::new(Trap::default());
+            let mut sprung = trap.0.subscribe();
+            let stop = CancellationToken::new();
+            api.alarms.raise(doubt, "on purpose");
+            let duties =
+                tokio::spawn(run(Arc::new(duty(&api, chain, Arc::clone(&trap) as Arc<dyn Signer>)), stop.clone()));
+            tokio::time::sleep(RESTART_PAUSE / 2).await;
+            assert_eq!(trap.0.borrow().len(), 0, "{doubt}: a duty began");
+
+            api.alarms.clear(doubt);
+            let begun = tokio::time::timeout_at(soon().into(), sprung.wait_for(|times| !times.is_empty())).await;
+            drop(begun.expect("no duty began afterwards").unwrap());
+            // It has panicked, and would look again after the pause.
+            api.alarms.raise(doubt, "on purpose");
+            tokio::time::sleep(RESTART_PAUSE * 2).await;
+            assert_eq!(trap.0.borrow().len(), 1, "{doubt}: a duty went on");
+            stop.cancel();
+            duties.await.unwrap();
         }
     }
 

@@ -7,6 +7,7 @@
 //! | `propose`, `leadership` | proposing commands; who leads, and the time that a leader gives |
 //! | `linearizable` | reads of the latest state |
 //! | `transfer`, `abstention`, `membership` | handing over; standing for no election; members |
+//! | `doubt` | a state that may be wrong is given to no other node |
 //! | `state_machine`, `view` | applying entries; the state and its news, for reading |
 //! | `founding` | copies of the state, and a cluster that begins with one |
 //! | `salvage` | what the stores of a stopped node hold, without a quorum |
@@ -29,6 +30,7 @@ mod codec;
 mod config;
 mod contact;
 mod dating;
+mod doubt;
 mod founding;
 #[cfg(test)]
 mod golden_tests;

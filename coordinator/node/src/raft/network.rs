@@ -27,6 +27,7 @@ use super::acquaintance::{Acquaintance, Refused};
 use super::append_stream::{self, HeartbeatLink};
 use super::channels::{Channels, Lane, PeerStub};
 use super::dating::{Dating, QuorumAcked};
+use super::doubt::Doubt;
 use super::reach::Reach;
 use super::snapshot_send;
 use super::types::{Addresses, NodeId, Snapshot, SnapshotFile, TypeConfig, Vote};
@@ -60,6 +61,7 @@ pub(crate) struct Network {
     reach: Reach,
     acks: Acks,
     quorum: QuorumAcked,
+    doubt: Doubt,
 }
 
 impl Network {
@@ -70,16 +72,18 @@ impl Network {
         acquaintance: Acquaintance,
         acks: Acks,
         quorum: QuorumAcked,
+        doubt: Doubt,
     ) -> Result<Self, tonic::metadata::errors::InvalidMetadataValue> {
-        Ok(Self { cluster: cluster_id.parse()?, acquaintance, channels, reach: Reach::default(), acks, quorum })
+        let (cluster, reach) = (cluster_id.parse()?, Reach::default());
+        Ok(Self { cluster, acquaintance, channels, reach, acks, quorum, doubt })
     }
 
     fn client(&self, target: NodeId, at: &Addresses, lane: Lane) -> PeerClient {
         let (cluster, acquaintance) = (self.cluster.clone(), self.acquaintance.clone());
         let letterhead = Letterhead { cluster, target, acquaintance };
         let (channels, reach, acks) = (self.channels.clone(), self.reach.clone(), self.acks.clone());
-        let quorum = Arc::clone(&self.quorum);
-        PeerClient { channels, at: at.clone(), lane, letterhead, reach, acks, quorum, heartbeats: None }
+        let (quorum, doubt) = (Arc::clone(&self.quorum), self.doubt.clone());
+        PeerClient { channels, at: at.clone(), lane, letterhead, reach, acks, quorum, doubt, heartbeats: None }
     }
 }
 
@@ -136,6 +140,7 @@ pub(crate) struct PeerClient {
     reach: Reach,
     acks: Acks,
     quorum: QuorumAcked,
+    doubt: Doubt,
     /// Open between heartbeats.
     heartbeats: Option<HeartbeatLink>,
 }
@@ -241,6 +246,8 @@ impl NetTransferLeader<TypeConfig> for PeerClient {
 impl NetSnapshot<TypeConfig> for PeerClient {
     type SnapshotData = SnapshotFile;
 
+    /// Nothing of a state that may be wrong is sent, nor sent to its end: who has it agrees with it, and would decide
+    /// for it (safety 31).
     async fn full_snapshot(
         &mut self,
         vote: Vote,
@@ -252,6 +259,8 @@ impl NetSnapshot<TypeConfig> for PeerClient {
         let cluster = self.letterhead.cluster.to_str().unwrap_or_default().to_owned();
         let sent = snapshot_send::send(stub, &self.letterhead, cluster, &vote, snapshot, option.hard_ttl());
         tokio::select! {
+            biased;
+            () = self.doubt.begins() => Err(StreamingError::Unreachable(unreachable("the state here may be wrong"))),
             answer = sent => answer.map_err(StreamingError::Unreachable),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }

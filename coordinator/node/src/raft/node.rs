@@ -20,6 +20,7 @@ use super::channels::Channels;
 use super::config::{InvalidRaftConfig, RaftConfig};
 use super::contact::Contact;
 use super::dating::QuorumAcked;
+use super::doubt::Doubt;
 use super::lag::AppendTimes;
 use super::leadership::{self, Leadership};
 use super::linearizable::{self, ReadError};
@@ -127,6 +128,7 @@ struct Inner {
     acks: Acks,
     acquaintance: Acquaintance,
     abstentions: Abstentions,
+    doubt: Doubt,
     stopping: CancellationToken,
     log: Arc<dyn LogStore>,
     state: Arc<dyn StateStore>,
@@ -145,11 +147,17 @@ impl RaftNode {
         let unnameable = || StartError::ClusterId(parts.cluster_id.clone());
         let acquaintance = Acquaintance::new(&parts.instance, parts.peers.clone()).map_err(|_| unnameable())?;
         let (channels, acks) = (Channels::new(parts.tls.clone()), Acks::default());
-        let quorum = QuorumAcked::default();
-        let network =
-            Network::new(&parts.cluster_id, channels.clone(), acquaintance.clone(), acks.clone(), Arc::clone(&quorum));
+        let (quorum, doubt) = (QuorumAcked::default(), Doubt::default());
+        let network = Network::new(
+            &parts.cluster_id,
+            channels.clone(),
+            acquaintance.clone(),
+            acks.clone(),
+            Arc::clone(&quorum),
+            doubt.clone(),
+        );
         let network = network.map_err(|_| unnameable())?;
-        let node = Self::start_over(parts, network, acquaintance, acks.clone()).await?;
+        let node = Self::start_over(parts, network, acquaintance, acks.clone(), doubt).await?;
         let metrics = node.0.raft.metrics();
         // Shorter than a copy of the metrics takes, though it holds up Raft.
         let _set_once = quorum.set(Box::new(move || quorum_acked(&metrics.borrow_watched(), &acks)));
@@ -157,12 +165,13 @@ impl RaftNode {
         Ok(node)
     }
 
-    /// The same over any network, which notes in `acks` what it hears.
+    /// The same over any network, which notes in `acks` what it hears, and sends no snapshot while `doubt` stands.
     pub(crate) async fn start_over<N>(
         parts: RaftParts,
         network: N,
         acquaintance: Acquaintance,
         acks: Acks,
+        doubt: Doubt,
     ) -> Result<Self, StartError>
     where
         N: RaftNetworkFactory<TypeConfig>,
@@ -199,6 +208,7 @@ impl RaftNode {
             acks,
             acquaintance,
             abstentions: Abstentions::default(),
+            doubt,
             stopping: CancellationToken::new(),
             log: parts.log,
             state: parts.state,
@@ -365,6 +375,17 @@ impl RaftNode {
     /// Takes a reason to abstain away.
     pub fn abstain_no_more(&self, why: Abstention) {
         self.0.abstentions.set(why, false, |elect| self.0.raft.runtime_config().elect(elect));
+    }
+
+    /// Whether the state here may be wrong. As long as it may, no other node gets it as a snapshot; one that is on its
+    /// way is broken off.
+    pub fn withhold_snapshots(&self, in_doubt: bool) {
+        self.0.doubt.set(in_doubt);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn withholds_snapshots(&self) -> bool {
+        self.0.doubt.stands()
     }
 
     /// Stands for one election although it abstains, if a quorum would vote for it: its log may be the only one that can

@@ -179,6 +179,38 @@ async fn nodes_that_the_log_no_longer_reaches_catch_up_by_a_snapshot() {
     cluster.end().await;
 }
 
+/// safety 31: it would hold the leader's state, right or wrong, and decide for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_the_log_no_longer_reaches_gets_no_snapshot_of_a_state_in_doubt() {
+    let mut cluster = Cluster::start(3, impatient()).await;
+    propose_all(&cluster, setup(1_000)).await;
+    let leader = cluster.leader().await;
+    let absent = if leader == 1 { 2 } else { 1 };
+    let had = cluster.node(absent).status().last_log.unwrap();
+    cluster.stop(absent).await;
+    reserve_coins(&cluster, 0..1_000, 256).await;
+    let purged = until("the log is purged beyond what the absent node has", async || {
+        let leader = cluster.leader().await;
+        cluster.node(leader).status().purged.filter(|purged| *purged > had)
+    })
+    .await;
+
+    let doubt = |cluster: &Cluster, stands| {
+        for id in cluster.ids() {
+            cluster.node(id).withhold_snapshots(stands);
+        }
+    };
+    doubt(&cluster, true);
+    cluster.run(absent).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let reached = cluster.node(absent).view().read(|state| state.applied().0);
+    assert!(reached < purged, "{reached} of {purged}");
+
+    doubt(&cluster, false);
+    cluster.agree().await;
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duties_hear_what_changed_and_how_far_the_state_is() {
     let cluster = Cluster::start(1, RaftConfig::default()).await;

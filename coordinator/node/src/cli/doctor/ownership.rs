@@ -51,6 +51,11 @@ fn marks(folder: &Path, findings: &mut Findings) {
         let remedy = "keep the folder for analysis, report it, and replace the node under a new id";
         findings.fail(Area::DataFolder, format!("it is marked (DIFFERS): {}", why.trim_end()), remedy);
     }
+    if let Some(index) = DifferingMark::undecided(folder).why() {
+        let found =
+            format!("it is marked (UNDECIDED): nobody knows whether its state is right, index {}", index.trim_end());
+        findings.warn(Area::DataFolder, found, "the operations book has \"Two states, and nobody to decide\"");
+    }
     if RestoredMark::of(folder).is_set() {
         let remedy =
             "as it should be after a restore: the cluster begins in recovery mode, see `onespend recovery show`";
@@ -128,6 +133,7 @@ mod tests {
             ("RECOVERING", 2, "run `onespend cluster recover` again"),
             ("SUPERSEDED", 2, "the cluster that goes on"),
             ("DIFFERS", 2, "(DIFFERS): at index 7 remedy: keep the folder"),
+            ("UNDECIDED", 1, "Two states, and nobody to decide"),
             ("RESTORED", 1, "see `onespend recovery show`"),
         ] {
             let folder = used();

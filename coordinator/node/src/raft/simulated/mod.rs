@@ -12,6 +12,7 @@ use onespend_adapters::store::StateStore;
 
 use super::acks::Acks;
 use super::acquaintance::Acquaintance;
+use super::doubt::Doubt;
 use super::node::{RaftNode, RaftParts};
 
 /// Starts a node whose network is simulated; others reach it from then on.
@@ -20,7 +21,9 @@ pub(crate) async fn start(parts: RaftParts, lines: &Lines, store: Arc<dyn StateS
     let acquaintance = Acquaintance::new(&parts.instance, parts.peers.clone()).expect("a plain name");
     let acks = Acks::default();
     let network = SimulatedNetwork { from: id, lines: lines.clone(), acks: acks.clone() };
-    let node = RaftNode::start_over(parts, network, acquaintance, acks).await.expect("what was stored can be read");
+    // Nobody compares states in a simulation but the judge.
+    let started = RaftNode::start_over(parts, network, acquaintance, acks, Doubt::default()).await;
+    let node = started.expect("what was stored can be read");
     lines.connect(id, &node, store);
     node
 }
