@@ -86,7 +86,7 @@ pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) 
     let to = willing(&status, &reports);
     // One that is drained, or stops, would refuse, and nobody be asked any more.
     let handed = if to.is_empty() && !reports.iter().any(|report| report.abstains) {
-        replica.transfer(None, deadline).await
+        replica.transfer(None, deadline, deadline).await
     } else {
         hand_to(replica, &to, deadline).await
     };
