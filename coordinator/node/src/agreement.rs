@@ -156,8 +156,8 @@ async fn look_after(replica: &Replica, reports: &[Report]) {
     }
 }
 
-/// Whether nobody leads, and this node might be the only one that can, although it abstains. One that stops is none:
-/// it is gone before it could be of use.
+/// Whether nobody leads, and this node might be the only one that can, although it abstains. One that stops looks by
+/// itself, and sooner, see [`crate::handover::while_it_ends`].
 fn may_be_needed(replica: &Replica) -> bool {
     replica.raft().abstains() && !replica.stops() && replica.status().leader.is_none()
 }
