@@ -1,7 +1,7 @@
 //! The accepted epoch: what a signer's memory refuses until somebody has said that it knows enough, and what it then
 //! signs although an earlier epoch speaks against it.
 
-use onespend_adapters::signer::memory::{self, Refusal};
+use onespend_adapters::signer::memory::{self, Memory, Refusal};
 use onespend_adapters::signer::software::SoftwareSigner;
 use onespend_adapters::signer::{Signer, SignerError};
 use onespend_core::ids::{AttemptNo, Fence, LogIndex};
@@ -118,6 +118,31 @@ fn an_operator_accepts_for_a_memory_that_is_not_in_use() {
     assert_eq!((summary.epoch, summary.audit.len()), (1, 1));
     scene.ledger.recover(1);
     scene.start().sign(&scene.ledger.pay("w", "p", &scene.coins)).unwrap();
+}
+
+/// safety 8, 30: the epochs of two clusters have the same numbers, and what was accepted for one says nothing of the other.
+#[test]
+fn a_memory_that_another_cluster_adopts_keeps_what_it_knows_and_has_accepted_nothing_there() {
+    let mut scene = Scene::new(2);
+    scene.ledger.recover(2);
+    let signer = scene.start();
+    signer.accept_epoch(2, "alice").unwrap();
+    let signed = scene.ledger.pay("w", "p", &scene.coins[..1]);
+    signer.sign(&signed).unwrap();
+    drop(signer);
+    memory::adopt(&scene.file(), &owner(), "restored", "bob").unwrap();
+
+    let restored = memory::Owner { cluster_id: "restored".to_owned(), ..owner() };
+    let summary = memory::inspect(&scene.file(), &restored).unwrap();
+    assert_eq!((summary.epoch, summary.attempts, summary.highest_fence), (0, 1, Some(signed.fence())));
+    let permit = scene.ledger.pay("w", "q", &scene.coins[1..]);
+    let memory = Memory::open(&scene.file(), restored.clone()).unwrap();
+    let refused = SignerError::Remembered { signer: "hot".to_owned(), refusal: Box::new(not_accepted(2, 0)) };
+    assert_eq!(memory.check_and_record(&permit), Err(refused));
+    memory.accept(2, "carol").unwrap();
+    memory.check_and_record(&permit).unwrap();
+    drop(memory);
+    assert_eq!(memory::inspect(&scene.file(), &restored).unwrap().epoch, 2);
 }
 
 #[test]

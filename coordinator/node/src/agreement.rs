@@ -196,10 +196,13 @@ async fn look_after(replica: &Replica, reports: &[Report]) {
     }
 }
 
-/// Whether nobody leads, and this node might be the only one that can, although it abstains. One that stops is none:
-/// it is gone before it could be of use.
+/// Whether nobody leads, and this node might be the only one that can, although it abstains. One that stops looks by
+/// itself, and sooner, see [`crate::handover::while_it_ends`].
 fn may_be_needed(replica: &Replica) -> bool {
-    replica.raft().abstains() && !replica.stops() && replica.status().leader.is_none()
+    let raft = replica.raft();
+    // openraft goes on naming a leader that is gone until somebody else stands, which nobody does if all abstain.
+    let silent = raft.leader_heard_at().is_none_or(|at| at.elapsed() > INTERVAL);
+    raft.abstains() && !replica.stops() && !raft.leads() && silent
 }
 
 /// A leader that died in the middle of a change of the voters left it half done.

@@ -25,7 +25,7 @@ use crate::raft::{LeaderHint, RaftStatus, TransferError};
 use crate::replica::Replica;
 use crate::room::{DISK_LOW, Room};
 
-pub use planned::{abstains, before_the_end, drain, preferred, while_it_ends};
+pub use planned::{abstains, before_the_end, drain, preferred, stand_if_nobody_can, while_it_ends};
 
 /// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
 /// why it hands over.
@@ -130,28 +130,39 @@ impl HandOver {
     }
 }
 
-/// Hands over to the first of these voters that takes the lead. All of them share the time.
+/// Hands over to the first of these voters that takes the lead. All of them share the time: one that lags far behind is
+/// waited for no longer than its part of it.
 ///
 /// # Errors
 /// What became of the last one that was tried; [`TransferError::NoSuchVoter`] for none at all.
 pub async fn hand_to(replica: &Replica, to: &[u64], deadline: Instant) -> Result<LeaderHint, TransferError> {
-    first_taken(to, |one| replica.transfer(Some(one), deadline)).await
+    first_taken(to, deadline, |one, ready_by| replica.transfer(Some(one), ready_by, deadline)).await
 }
 
 /// Goes on to the next one for as long as the tries change nothing. After one that did, the lead is not this node's to
-/// give any more.
-async fn first_taken<T, Try>(to: &[u64], transfer: impl Fn(u64) -> Try) -> Result<T, TransferError>
+/// give any more. Each try is told until when its voter has to be ready.
+async fn first_taken<T, Try>(
+    to: &[u64],
+    deadline: Instant,
+    transfer: impl Fn(u64, Instant) -> Try,
+) -> Result<T, TransferError>
 where
     Try: Future<Output = Result<T, TransferError>>,
 {
     let mut last = TransferError::NoSuchVoter;
-    for one in to {
-        match transfer(*one).await {
+    for (tries_left, one) in (1..=to.len()).rev().zip(to) {
+        match transfer(*one, share(Instant::now(), deadline, tries_left)).await {
             Err(error) if error.changed_nothing() => last = error,
             ended => return ended,
         }
     }
     Err(last)
+}
+
+/// When the first of so many tries has had its part of the time that is left.
+fn share(now: Instant, deadline: Instant, tries_left: usize) -> Instant {
+    let left = deadline.saturating_duration_since(now);
+    now + left / u32::try_from(tries_left.max(1)).unwrap_or(u32::MAX)
 }
 
 /// When the lead is given up.
@@ -224,7 +235,7 @@ fn ranked(status: &RaftStatus, reports: &[Report], fits: impl Fn(&Report) -> boo
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     use bitcoin::BlockHash;
     use bitcoin::hashes::Hash;
@@ -316,11 +327,11 @@ mod tests {
     /// What becomes of hand-overs to two voters whose tries end so, and whom of them was tried.
     async fn handed(ends: [Result<u64, TransferError>; 2]) -> (Result<u64, TransferError>, usize) {
         let tried = Cell::new(0);
-        let transfer = |to: u64| {
+        let transfer = |to: u64, _: Instant| {
             tried.set(tried.get() + 1);
             std::future::ready(ends[usize::try_from(to).unwrap()].clone())
         };
-        let handed = first_taken(&[0, 1], transfer).await;
+        let handed = first_taken(&[0, 1], Instant::now() + AFTER, transfer).await;
         (handed, tried.get())
     }
 
@@ -336,6 +347,22 @@ mod tests {
             assert_eq!(handed([Err(over.clone()), Ok(1)]).await, (Err(over), 1));
         }
         assert_eq!(handed([Ok(0), Ok(1)]).await, (Ok(0), 1));
+    }
+
+    #[tokio::test]
+    async fn a_voter_that_lags_far_behind_leaves_time_for_the_next() {
+        let (start, asked) = (Instant::now(), RefCell::new(Vec::new()));
+        let deadline = start + 3 * PAUSE;
+        let transfer = |node_id: u64, ready_by: Instant| {
+            asked.borrow_mut().push(ready_by);
+            std::future::ready(Err::<(), _>(TransferError::NotCaughtUp { node_id }))
+        };
+        let last = first_taken(&[2, 3, 4], deadline, transfer).await;
+        assert_eq!(last, Err(TransferError::NotCaughtUp { node_id: 4 }));
+        let asked = asked.into_inner();
+        assert!(asked[0] >= start + PAUSE && asked[0] < start + 3 * PAUSE / 2, "a third of the time");
+        assert!(asked[1] >= start + 3 * PAUSE / 2 && asked[1] < deadline, "half of the rest");
+        assert_eq!(asked[2], deadline);
     }
 
     #[test]

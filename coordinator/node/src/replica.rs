@@ -212,12 +212,17 @@ impl Replica {
         self.raft.view().noted_hashes().into_iter().next()
     }
 
-    /// Hands the lead to a voter, or to the one that is furthest.
+    /// Hands the lead to a voter, or to the one that is furthest, if it has caught up by `ready_by`.
     ///
     /// # Errors
     /// [`TransferError`]; the lead may still move after a timeout.
-    pub async fn transfer(&self, to: Option<u64>, deadline: Instant) -> Result<LeaderHint, TransferError> {
-        let node_id = self.raft.transfer_leadership(to, deadline.into()).await?;
+    pub async fn transfer(
+        &self,
+        to: Option<u64>,
+        ready_by: Instant,
+        deadline: Instant,
+    ) -> Result<LeaderHint, TransferError> {
+        let node_id = self.raft.transfer_if_ready(to, ready_by.into(), deadline.into()).await?;
         loop {
             if let Some(leader) = self.leader_hint().filter(|leader| leader.node_id == node_id) {
                 return Ok(leader);

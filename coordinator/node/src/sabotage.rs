@@ -9,6 +9,7 @@ use onespend_core::command::{Command, Entry, Request};
 use onespend_core::ids::{LogIndex, RequestId};
 use onespend_core::outcome::Outcome;
 use onespend_core::signing::SigningPermit;
+use onespend_core::wallet::SignerRef;
 
 use crate::leader::sign::Signing;
 use crate::replica::Replica;
@@ -42,8 +43,10 @@ pub(crate) async fn sign_early(replica: &Replica, request: &Request, command: &C
     let mut expected = replica.read(Clone::clone);
     let next = LogIndex(replica.status().last_log.unwrap_or(0).saturating_add(1));
     let Outcome::Permitted { payment, attempt } = apply(&mut expected, next, &entry) else { return };
-    if let Some(permit) = SigningPermit::for_attempt(&expected, &payment, attempt) {
+    if let Some(permit) = SigningPermit::for_attempt(&expected, &payment, attempt)
+        && let SignerRef::Named(name) = permit.signer().clone()
+    {
         // Whatever comes of it: the signature is in the world before the intent is in the log.
-        let _ = signing.call(permit).await;
+        let _ = signing.call(&name, || Some(permit)).await;
     }
 }

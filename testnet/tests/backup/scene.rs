@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::hashes::{Hash, hash160};
-use bitcoin::{Amount, ScriptBuf, Transaction, Txid, WPubkeyHash};
+use bitcoin::{Amount, Block, ScriptBuf, Transaction, Txid, WPubkeyHash};
 use onespend_proto::client::{Client, ClientError};
 use onespend_proto::v1::recipient::Destination;
 use onespend_proto::v1::{self, PaymentState};
@@ -26,6 +26,8 @@ const NODES: usize = 3;
 const SEED: u64 = 29;
 const COINS: usize = 40;
 const COIN_SAT: u64 = 1_000_000;
+/// More than a branch of the wallet's descriptor gives out: one for each attempt, and a few addresses.
+const SCRIPTS: u32 = 1_000;
 /// What each payment pays.
 pub const AMOUNT_SAT: i64 = 400_000;
 /// Longer than anything takes on a busy machine.
@@ -267,6 +269,21 @@ impl Scene {
         let signatures: Vec<_> = logs.flat_map(|log| signer_log::read(&log).unwrap()).filter(judged).collect();
         let signers = signer_log::judge(&signatures, &Spends::read(&blocks, depth, |_| 0));
         assert!(signers.is_clean(), "{signers:?}");
+        self.cancellations_pay_the_wallet_alone(&blocks);
+    }
+
+    /// What is left out for that is held to it.
+    fn cancellations_pay_the_wallet_alone(&self, blocks: &[Block]) {
+        let branches = self.cluster.wallet().branches();
+        let own = branches.iter().flat_map(|branch| self.cluster.bitcoinds()[0].scripts(branch, SCRIPTS).unwrap());
+        let own: BTreeSet<ScriptBuf> = own.collect();
+        for txid in &self.cancellations {
+            let mut mined = blocks.iter().flat_map(|block| &block.txdata);
+            let found = mined.find(|one| one.compute_txid().to_string() == *txid);
+            let outputs = &found.unwrap_or_else(|| panic!("the cancellation {txid} is in no block")).output;
+            let gives_back = matches!(outputs.as_slice(), [only] if own.contains(&only.script_pubkey));
+            assert!(gives_back, "the cancellation {txid} pays {outputs:?}");
+        }
     }
 }
 

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use onespend_proto::client::Client;
-use onespend_proto::v1;
+use onespend_proto::{reason, v1};
 use onespend_testnet::cluster::{Addresses, CLUSTER_ID, Cluster, Credentials, FINALITY_DEPTH, Node, SIGNER};
 use onespend_testnet::hot::WALLET;
 use onespend_testnet::process::Process;
 use onespend_testnet::{health, programs};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::scene::{ASK, eventually, following, give_lead, onespend, signed};
 
@@ -310,13 +311,19 @@ audit_log = '{node}/signer.log'
     pub async fn confirm(&self, index: usize) -> u32 {
         self.lead(index, "/leader").await;
         let operator = self.operator();
+        // What was taken, though its answer was lost, is answered under its id alone; and so is a refusal, for ever.
+        let mut request_id = Uuid::new_v4().to_string();
         eventually("the operator's word is taken", async || {
             let request = v1::ConfirmRecoveryRequest {
+                request_id: request_id.clone(),
                 note: "this test knows what was ordered after the backup".to_owned(),
                 i_have_checked: true,
-                ..Default::default()
             };
-            let answer = operator.confirm_recovery(request).await.map_err(|error| error.to_string())?;
+            let answer = operator.confirm_recovery(request).await;
+            if answer.as_ref().is_err_and(|error| error.is(reason::RECOVERY_REFUSED)) {
+                request_id = Uuid::new_v4().to_string();
+            }
+            let answer = answer.map_err(|error| error.to_string())?;
             assert_eq!((answer.node_id, answer.accepted_signers), (self.ids[index], vec![SIGNER.to_owned()]));
             let recovery = answer.recovery.unwrap();
             if recovery.active { Err(format!("{recovery:?}")) } else { Ok(recovery.epoch) }

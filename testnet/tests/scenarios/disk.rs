@@ -12,7 +12,7 @@ use onespend_testnet::process::Process;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::draft::{FEE_SAT, ask_to_sign, release};
-use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, need};
+use crate::scene::{NODES, PATIENCE, POLL, Scene, Stage, eventually, fresh_id, need};
 
 const TTL: Duration = Duration::from_mins(10);
 /// Entries that make several snapshots, and more than a node purges at once (512).
@@ -217,13 +217,19 @@ fn signatures(scene: &Scene) -> Vec<usize> {
 
 /// An operator's word, once the state was compared with the mempools. It is of the signer of this node, which leads.
 async fn confirm(scene: &Scene, leads: usize) {
+    // What was taken, though its answer was lost, is answered under its id alone; and so is a refusal, for ever.
+    let mut request_id = fresh_id();
     let answer = eventually("the operator's word is taken", async || {
         let request = v1::ConfirmRecoveryRequest {
+            request_id: request_id.clone(),
             note: "this test knows what was paid today".to_owned(),
             i_have_checked: true,
-            ..Default::default()
         };
-        scene.operator.confirm_recovery(request).await.map_err(|error| error.to_string())
+        let answer = scene.operator.confirm_recovery(request).await;
+        if answer.as_ref().is_err_and(|error| error.is(reason::RECOVERY_REFUSED)) {
+            request_id = fresh_id();
+        }
+        answer.map_err(|error| error.to_string())
     })
     .await;
     let node_id = scene.cluster.nodes()[leads].id();

@@ -32,7 +32,8 @@ pub fn unfreeze(path: &Path, owner: &Owner, who: &str) -> Result<Option<Fence>, 
 }
 
 /// Gives a memory that no process uses to a cluster that was restored from a backup of the cluster that it belongs to,
-/// and records who did. Nothing that it remembers changes, nor does the accepted epoch.
+/// and records who did. Nothing that it remembers changes. The accepted epoch is 0 from then on, for it was one of the
+/// other cluster's log: of this one nobody has said yet that it knows what it must.
 ///
 /// # Errors
 /// As [`super::Memory::open`] for `from`, and a file that is not there.
@@ -89,6 +90,7 @@ fn hand_on(db: &mut Connection, cluster_id: &str, who: &str) -> rusqlite::Result
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let totals = rows::totals(&change)?;
     file::give_to(&change, cluster_id)?;
+    rows::accept(&change, 0)?;
     freeze::note_adopted(&change, now_ms(), who, totals.floor)?;
     change.commit()
 }

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use onespend_adapters::signer::SignerError;
 use onespend_adapters::signer::memory::{self, AuditRow, Merged, Owner};
+use onespend_adapters::store::sqlite::read_table;
+use onespend_adapters::store::{Row, StoreError};
 use onespend_core::ids::Fence;
+use onespend_core::state::State;
 use serde::Serialize;
 
 use super::exit::Exit;
@@ -48,7 +51,8 @@ pub enum Command {
     Accept {
         #[command(flatten)]
         which: Which,
-        /// The fence epoch, as `recovery show` prints it: the signer signs for a log of it, and of none above it
+        /// The fence epoch, as `recovery show` prints it: the signer signs for a log of it, and of none above it. Not
+        /// above that of this node's own state
         #[arg(long)]
         epoch: u32,
         /// All memories of this signer are merged into it, and its payments compared with the chain and the mempool
@@ -108,6 +112,8 @@ impl Command {
 struct Place {
     file: PathBuf,
     owner: Owner,
+    /// The node's.
+    data_dir: PathBuf,
 }
 
 impl Which {
@@ -126,7 +132,7 @@ impl Which {
         let (config, signer) = self.read()?;
         let owner =
             Owner { cluster_id: config.cluster.id.clone(), network: config.cluster.network, signer: self.name.clone() };
-        Ok(Place { file: signer.memory_file(&config.node.data_dir), owner })
+        Ok(Place { file: signer.memory_file(&config.node.data_dir), owner, data_dir: config.node.data_dir })
     }
 
     fn descriptors(&self) -> Result<Descriptors, Failure> {
@@ -155,11 +161,35 @@ impl Place {
 
     fn accept(&self, epoch: u32) -> Result<View, Failure> {
         let before = self.look()?.accepted_epoch;
+        self.check_epoch(epoch)?;
         memory::accept(&self.file, &self.owner, epoch, &operator()).map_err(|error| refuse(&error))?;
         if epoch <= before {
             note(&format!("epoch {before} was accepted already; nothing was changed"));
         }
         self.look()
+    }
+
+    /// Nothing takes an epoch back, so one that the log has not reached would be accepted in advance for a recovery that
+    /// nobody has looked at yet.
+    fn check_epoch(&self, epoch: u32) -> Result<(), Failure> {
+        match epoch_of_state(&self.data_dir) {
+            Ok(Some(reached)) if epoch <= reached => Ok(()),
+            Ok(Some(reached)) => {
+                let sentence = format!("epoch {epoch} is above that of this node's state, which is {reached}");
+                Err(Failure::new(Exit::Refused, sentence).remedy(
+                    "see `fence epoch` of `onespend recovery show`; if this node lags, start it, wait, and stop it",
+                ))
+            }
+            Ok(None) => {
+                let sentence =
+                    format!("this node has no state yet, so it cannot tell that the log is in epoch {epoch}");
+                Err(Failure::new(Exit::Refused, sentence).with("data_dir", self.data_dir.display()).remedy(
+                    "start the node and let it join, then stop it; or add an accepted memory (`onespend signer merge`)",
+                ))
+            }
+            Err(error) => Err(Failure::new(Exit::Refused, error.to_string())
+                .remedy("run it as the node's user; a node whose data is damaged says so when it starts")),
+        }
     }
 
     fn merge(&self, file: &Path, from: Option<String>) -> Result<View, Failure> {
@@ -201,6 +231,16 @@ impl Place {
             audit: summary.audit.into_iter().map(Event::from).collect(),
         })
     }
+}
+
+/// The fence epoch of the state in a data folder; `None` where there is no state.
+fn epoch_of_state(data_dir: &Path) -> Result<Option<u32>, StoreError> {
+    let (mut state, mut found) = (State::default(), false);
+    read_table(data_dir, State::FACTS, &mut |row: Row<'_>| {
+        found = true;
+        state.load_row(row.table, row.key, row.value).map_err(|unreadable| unreadable.to_string())
+    })?;
+    Ok(found.then(|| state.epoch()))
 }
 
 /// Who runs this command: the name that the shell knows, the one before `sudo` first, and the id that the system knows.

@@ -204,9 +204,10 @@ mod tests {
     /// safety 27: this try was not sent, and an earlier one may have been.
     #[tokio::test]
     async fn a_write_to_a_leader_that_takes_no_connection_is_unknown() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let control = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        // Bound, so that nobody else gets the port, and never listened at.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let control = silent.local_addr().unwrap().to_string();
         let leader = LeaderHint { node_id: 2, addresses: Addresses { control, ..Addresses::default() }, term: 3 };
         let id = CallerId::parse("client/payouts").unwrap();
         let caller = Caller { id, party: Party::Client("payouts".to_owned()), forwarded: false };
@@ -218,6 +219,7 @@ mod tests {
         let request = Request::new(v1::CancelPaymentRequest::default());
         let told = forward.pass(&leader, request, &caller, deadline, Passed::Write, pass).await.unwrap_err();
         assert!(status::is_for(&told, ErrorReason::ResultUnknown), "{told:?}");
+        drop(silent);
     }
 
     /// safety 27.

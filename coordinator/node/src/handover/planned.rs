@@ -15,8 +15,10 @@ use crate::runtime;
 const BEFORE_THE_END: Duration = Duration::from_secs(2);
 /// How long the others are asked for their bitcoinds where the lead goes anyhow: they answer within milliseconds.
 const ASK_WITHIN: Duration = Duration::from_millis(200);
-/// How often a node that stops looks whether it leads.
+/// How often a node that stops looks whether it leads, or nobody does.
 const LATE_WIN_POLL: Duration = Duration::from_millis(200);
+/// For so many election timeouts no leader is heard before a node that stops stands for election: others need one or two.
+const VACANT_FOR: u32 = 5;
 
 /// Whom planned work hands over to: the voters that would take the lead, asked now, those whose bitcoind is in sync
 /// first.
@@ -86,7 +88,7 @@ pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) 
     let to = willing(&status, &reports);
     // One that is drained, or stops, would refuse, and nobody be asked any more.
     let handed = if to.is_empty() && !reports.iter().any(|report| report.abstains) {
-        replica.transfer(None, deadline).await
+        replica.transfer(None, deadline, deadline).await
     } else {
         hand_to(replica, &to, deadline).await
     };
@@ -96,9 +98,11 @@ pub async fn before_the_end(replica: &Replica, peers: &Peers, within: Duration) 
 /// Gives the lead up for as long as this node is finishing its requests: it may have stood for election when it began
 /// to stop, and win now; or nobody would take the lead before. Where nobody would, as when all nodes stop, it leads on.
 pub async fn while_it_ends(replica: &Replica, peers: &Peers) {
+    let mut stood = None;
     loop {
         runtime::sleep(LATE_WIN_POLL).await;
         if !replica.raft().leads() {
+            stand_if_nobody_can(replica, &mut stood).await;
             continue;
         }
         let to = preferred(replica, peers).await;
@@ -106,6 +110,23 @@ pub async fn while_it_ends(replica: &Replica, peers: &Peers) {
             note_the_end(hand_to(replica, &to, Instant::now() + BEFORE_THE_END).await);
         }
     }
+}
+
+/// Stands for election, although this node stops, once no leader was heard for a while: its log may be the only one that
+/// can win, and its requests may take long to end. `stood` is when it did so last. While there is a leader after all,
+/// the voters refuse, and nothing is changed.
+pub async fn stand_if_nobody_can(replica: &Replica, stood: &mut Option<Instant>) {
+    let status = replica.status();
+    let now = runtime::now().into_std();
+    let last = replica.raft().leader_heard_at().max(*stood);
+    let quiet = VACANT_FOR * replica.raft().election_timeout();
+    let waits = last.is_some_and(|at| now.saturating_duration_since(at) < quiet);
+    if waits || !status.voters().any(|id| id == status.node_id) {
+        return;
+    }
+    *stood = Some(now);
+    warn!("no leader is heard: this node stands for election although it stops, for its log may be the furthest");
+    replica.raft().stand_once().await;
 }
 
 fn note_the_end(handed: Result<LeaderHint, TransferError>) {

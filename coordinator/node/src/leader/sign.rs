@@ -208,14 +208,14 @@ impl Signing {
     }
 
     async fn sign_once(&self, key: &PaymentKey, attempt: AttemptNo) {
-        let Some(permit) = self.permit(key, attempt, &[]) else { return };
+        let signer = self.permit(key, attempt, &[]).map(|permit| permit.signer().clone());
         // What is signed for outside comes back through SubmitSignedTransaction.
-        let SignerRef::Named(_) = permit.signer() else { return };
-        let mut signed = self.call(permit).await;
+        let Some(SignerRef::Named(name)) = signer else { return };
+        let Some(mut signed) = self.call(&name, || self.permit(key, attempt, &[])).await else { return };
         if let Some(earlier) = wants_proof(&signed)
-            && let Some(permit) = self.permit(key, attempt, &earlier)
+            && let Some(again) = self.call(&name, || self.permit(key, attempt, &earlier)).await
         {
-            signed = self.call(permit).await;
+            signed = again;
         }
         match signed {
             Ok(transaction) => self.record(key, attempt, transaction).await,
@@ -254,15 +254,20 @@ impl Signing {
         error!(%error, "the signer refuses; somebody must act");
     }
 
-    pub(crate) async fn call(&self, permit: SigningPermit) -> Result<Transaction, SignerError> {
-        let name = match permit.signer() {
-            SignerRef::Named(name) => name.clone(),
-            SignerRef::External | SignerRef::WatchOnly => String::new(),
+    /// Has a signer sign, with the permit of the moment at which it has a place: while all of them hang, the wait may be
+    /// long, and what was permitted before it may not be so after it (safety 30, 31). `None` if nothing is permitted.
+    pub(crate) async fn call(
+        &self,
+        name: &str,
+        permit: impl FnOnce() -> Option<SigningPermit>,
+    ) -> Option<Result<Transaction, SignerError>> {
+        let unavailable = |why: &str| Err(SignerError::Unavailable { signer: name.to_owned(), why: why.to_owned() });
+        let Some(desk) = self.signers.get(name) else {
+            return Some(unavailable("it is not configured on this node"));
         };
-        let unavailable = |why: &str| SignerError::Unavailable { signer: name.clone(), why: why.to_owned() };
-        let desk = self.signers.get(&name).ok_or_else(|| unavailable("it is not configured on this node"))?;
         let signer = Arc::clone(&desk.signer);
-        let _place = desk.places.acquire().await.map_err(|_| unavailable("this node is stopping"))?;
+        let Ok(_place) = desk.places.acquire().await else { return Some(unavailable("this node is stopping")) };
+        let permit = permit()?;
         let started = Instant::now();
         let span = info_span!("signer", signer = name);
         let signed = runtime::blocking(move || {
@@ -271,8 +276,8 @@ impl Signing {
             span.in_scope(|| signer.sign(&permit))
         })
         .await;
-        metrics::signed(&name, matches!(signed, Ok(Ok(_))), started.elapsed());
-        signed.map_err(|_| unavailable("its thread ended"))?
+        metrics::signed(name, matches!(signed, Ok(Ok(_))), started.elapsed());
+        Some(signed.unwrap_or_else(|_| unavailable("its thread ended")))
     }
 
     async fn record(&self, key: &PaymentKey, attempt: AttemptNo, transaction: Transaction) {

@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::pin::pin;
 use std::sync::mpsc;
 
 use bitcoin::hashes::Hash;
@@ -104,8 +105,7 @@ async fn a_signer_that_remembers_another_payment_is_shown_that_it_is_dead() {
     assert!(matches!(end, Some(AttemptEnd::Dead(_))), "{end:?}");
 
     pay(&replica, "second", &[1], 50_000).await;
-    let bare = signing.permit(&key("second"), FIRST, &[]).unwrap();
-    let asked = signing.call(bare).await;
+    let asked = signing.call("hot", || signing.permit(&key("second"), FIRST, &[])).await.unwrap();
     assert_eq!(wants_proof(&asked), Some(vec![key("first")]), "without a proof it refuses: {asked:?}");
     assert!(!is_signed(&replica, "second"));
     signing.sign(&key("second"), FIRST, soon()).await;
@@ -217,8 +217,8 @@ async fn a_signer_that_hangs_on_all_its_places_keeps_no_other_from_signing() {
     let (replica, signing) = signing_beside(&folder, vec![stuck]).await;
     let waits = order_from(&replica, "stuck").await;
     let ask = || {
-        let (signing, permit) = (Arc::clone(&signing), signing.permit(&waits, FIRST, &[]).unwrap());
-        tokio::spawn(async move { signing.call(permit).await })
+        let (signing, waits) = (Arc::clone(&signing), waits.clone());
+        tokio::spawn(async move { signing.call("stuck", || signing.permit(&waits, FIRST, &[])).await })
     };
     let asked: Vec<_> = (0..=MAX_OF_SIGNER).map(|_| ask()).collect();
     let hung = called.wait_for(|calls| *calls == MAX_OF_SIGNER);
@@ -230,9 +230,29 @@ async fn a_signer_that_hangs_on_all_its_places_keeps_no_other_from_signing() {
     assert_eq!(*called.borrow(), MAX_OF_SIGNER, "a call more than it has places");
     drop(open);
     for call in asked {
-        call.await.unwrap().unwrap_err();
+        call.await.unwrap().unwrap().unwrap_err();
     }
     assert_eq!(*called.borrow(), MAX_OF_SIGNER + 1);
+}
+
+/// safety 31: a signer that hangs on all its places may hold up the next one for minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_permitted_no_more_when_a_place_comes_free_is_not_signed() {
+    let folder = TempDir::new().unwrap();
+    let (replica, signing) = signing(&folder).await;
+    pay(&replica, "waits", &[0], 50_000).await;
+    let all = u32::try_from(MAX_OF_SIGNER).unwrap();
+    let taken = signing.signers["hot"].places.acquire_many(all).await.unwrap();
+    let waits = key("waits");
+    let mut asked = pin!(signing.sign_once(&waits, FIRST));
+    tokio::time::timeout(Duration::from_millis(50), asked.as_mut()).await.expect_err("it waits for a place");
+    signing.alarms.raise(UNDECIDED, "on purpose");
+    drop(taken);
+    asked.await;
+    assert!(!is_signed(&replica, "waits"));
+    signing.alarms.clear(UNDECIDED);
+    signing.sign(&waits, FIRST, soon()).await;
+    assert!(is_signed(&replica, "waits"));
 }
 
 /// safety 8: not even to be refused. What was signed before the epoch of the log, its memory may not know.

@@ -60,11 +60,24 @@ impl RaftNode {
     /// # Errors
     /// See [`TransferError`].
     pub async fn transfer_leadership(&self, to: Option<NodeId>, deadline: Deadline) -> Result<NodeId, TransferError> {
+        self.transfer_if_ready(to, deadline, deadline).await
+    }
+
+    /// The same, but nothing is tried with a voter that has not caught up by `ready_by`: so there is time for another one.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub async fn transfer_if_ready(
+        &self,
+        to: Option<NodeId>,
+        ready_by: Deadline,
+        deadline: Deadline,
+    ) -> Result<NodeId, TransferError> {
         let term = self.status().term;
         if to == Some(self.status().node_id) && self.leads() {
             return Ok(self.status().node_id);
         }
-        let target = self.caught_up(to, deadline).await?;
+        let target = self.caught_up(to, ready_by).await?;
         self.raft().trigger().transfer_leader(target).await.map_err(|_| TransferError::Stopped)?;
         let taken = |status: &RaftStatus| status.term > term && status.leader.is_some_and(|id| id != status.node_id);
         match self.until(taken, deadline).await? {

@@ -141,7 +141,7 @@ fn hand_over(world: &Rc<World>) -> Option<&'static str> {
     let (id, node) = world.nodes().into_iter().find(|(_, node)| node.replica.leader_term().is_some())?;
     executor().spawn_on(id, async move {
         let deadline = now().into_std() + Duration::from_secs(2);
-        let _ = node.replica.transfer(None, deadline).await;
+        let _ = node.replica.transfer(None, deadline, deadline).await;
     });
     Some("transfer")
 }

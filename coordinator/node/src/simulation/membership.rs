@@ -1,5 +1,5 @@
 //! Members that come and go, on nodes of which nothing runs but Raft. Every message takes as long as the test says and none
-//! is lost, so it is known what has arrived where.
+//! is lost but those of a node that the test cuts off, so it is known what has arrived where.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,18 +34,23 @@ const NEAR: Duration = Duration::from_millis(1);
 /// And to one that is far away: five messages of entries take a second, and it answers all the time.
 const FAR: Duration = Duration::from_millis(100);
 
-/// How long every message takes.
-struct Distance(Mutex<Duration>);
+/// How long every message takes, and who is cut off.
+struct Distance(Mutex<(Duration, Option<Host>)>);
 
 impl Distance {
     fn set(&self, distance: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = distance;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = distance;
+    }
+
+    fn cut_off(&self, host: Option<Host>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1 = host;
     }
 }
 
 impl Weather for Distance {
-    fn arrivals(&self, _: Host, _: Host) -> Vec<Duration> {
-        vec![*self.0.lock().unwrap_or_else(PoisonError::into_inner)]
+    fn arrivals(&self, from: Host, to: Host) -> Vec<Duration> {
+        let (distance, cut_off) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cut_off.is_some_and(|host| host == from || host == to) { vec![] } else { vec![distance] }
     }
 }
 
@@ -61,7 +66,7 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Nodes 1 to `voters`, which are a cluster.
     pub(super) async fn found(config: RaftConfig, voters: Host) -> Self {
-        let distance = Arc::new(Distance(Mutex::new(NEAR)));
+        let distance = Arc::new(Distance(Mutex::new((NEAR, None))));
         let weather: Arc<dyn Weather> = distance.clone();
         let lines = Lines::new(weather);
         let mut nodes = Self { config, distance, lines, running: BTreeMap::new(), disks: Vec::new() };
@@ -102,6 +107,11 @@ impl Nodes {
         executor().kill(id);
     }
 
+    /// Loses all messages to and from this node, or from now on nobody's.
+    pub(super) fn cut_off(&self, host: Option<Host>) {
+        self.distance.cut_off(host);
+    }
+
     /// The node that leads and is ready to, once there is one.
     pub(super) async fn leader(&self) -> (Host, RaftNode) {
         let leads = |node: &RaftNode| node.leadership().borrow().leader_term().is_some();
@@ -123,12 +133,12 @@ pub(super) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) ->
     }
 }
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     now() + PATIENCE
 }
 
 /// Makes the log longer.
-async fn write(leader: &RaftNode, thousands: usize) {
+pub(super) async fn write(leader: &RaftNode, thousands: usize) {
     let release = || Draft::duty(Command::Release { reservation: ReservationId(1), fence: None });
     for _ in 0..thousands {
         let asked = (0..1_000).map(|_| leader.proposer().propose(release(), soon()));

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
 use onespend_adapters::signer::memory::{Memory, Owner};
+use onespend_adapters::store::sqlite::{DataFolder, SqliteState};
+use onespend_adapters::store::{self, RowBatch, RowChange, StateStore as _};
 use onespend_core::apply::apply;
 use onespend_core::command::{BlockRef, Command, CreatePayment, Entry, Received, Recipient, RegisterWallet, Request};
 use onespend_core::ids::{
@@ -49,6 +51,26 @@ impl Stopped {
         let config = self.config.to_str().unwrap();
         let args = [&["-o", "json", "signer", command, "--config", config], more].concat();
         with_environment(&[("USER", "alice")], &args)
+    }
+
+    /// Gives it the state of a log that was recovered to this epoch.
+    fn recover(&self, epoch: u32) {
+        let (mut state, _) = wallet();
+        let basis = state.tip().unwrap();
+        let entries = [
+            Command::EnterRecovery { why: "a copy was put back".to_owned() },
+            Command::Reconcile { basis, spent_outside: vec![] },
+            Command::ConfirmRecovery { epoch, note: "looked".to_owned() },
+        ];
+        for (index, command) in (3..).zip(entries) {
+            assert_eq!(put(&mut state, index, command), Outcome::Recorded);
+        }
+        let data = self.config.with_file_name("data");
+        let owner = store::Owner { cluster_id: "demo".to_owned(), node_id: 1 };
+        let store = SqliteState::open(&DataFolder::open(&data, &owner).unwrap()).unwrap();
+        let rows = state.drain_changes().into_iter();
+        let rows = rows.map(|row| RowChange { table: row.table, key: row.key, value: row.value }).collect();
+        store.write(&RowBatch { marker: Vec::new(), rows }).unwrap();
     }
 
     fn open(&self) -> Memory {
@@ -185,14 +207,17 @@ fn an_operator_who_has_checked_accepts_an_epoch_and_is_written_down() {
     let accept = |epoch: &str| stopped.run("accept", &["--name", "hot", "--epoch", epoch, "--i-have-checked"]);
     let missing = accept("1").code(1);
     assert!(missing.err.contains("hot.db"), "{missing:?}");
+    stopped.recover(2);
     let memory = stopped.open();
     let used = accept("1").code(1);
     assert!(used.err.contains("in use by another process") && used.err.contains("stop the node"), "{used:?}");
     drop(memory);
     stopped.run("accept", &["--name", "hot", "--epoch", "1"]).code(2);
     stopped.run("accept", &["--name", "hot", "--i-have-checked"]).code(2);
-    let above = accept("65536").code(1);
-    assert!(above.err.contains("the last one is 65535"), "{above:?}");
+    for above in ["3", "65535", "65536"] {
+        let refused = accept(above).code(1);
+        assert!(refused.err.contains("above that of this node's state, which is 2"), "{refused:?}");
+    }
     assert_eq!(stopped.run("show", &["--name", "hot"]).code(0).json()["accepted_epoch"], 0);
 
     let shown = accept("2").code(0).json();
@@ -208,6 +233,18 @@ fn an_operator_who_has_checked_accepts_an_epoch_and_is_written_down() {
     assert_eq!(line.split_whitespace().last(), Some("2"), "{table}");
     assert!(table.contains("by alice (uid ") && table.contains(": epoch 2"), "{table}");
     assert_eq!(stopped.open().accepted_epoch(), 2);
+}
+
+/// safety 30: a word about a log that the node has never seen could be one in advance, and nothing takes it back.
+#[test]
+fn a_node_that_has_no_state_yet_is_not_given_a_word_about_the_log() {
+    let stopped = Stopped::new();
+    drop(stopped.open());
+    let refused = stopped.run("accept", &["--name", "hot", "--epoch", "1", "--i-have-checked"]).code(1);
+    for said in ["no state yet", "let it join", "signer merge"] {
+        assert!(refused.err.contains(said), "{said}: {refused:?}");
+    }
+    assert_eq!(stopped.open().accepted_epoch(), 0);
 }
 
 /// safety 8: from a node that runs, to one that joined after the recovery and knows nothing.
