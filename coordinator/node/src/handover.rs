@@ -25,7 +25,9 @@ use crate::raft::{LeaderHint, RaftStatus, TransferError};
 use crate::replica::Replica;
 use crate::room::{DISK_LOW, Room};
 
-pub use planned::{abstains, before_the_end, drain, preferred, stand_if_nobody_can, while_it_ends};
+#[cfg(test)]
+pub use planned::stand_if_nobody_can;
+pub use planned::{abstains, before_the_end, drain, preferred, while_it_ends};
 
 /// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
 /// why it hands over.
