@@ -26,7 +26,7 @@ pub mod software;
 #[cfg(test)]
 mod specimen;
 
-use bitcoin::Transaction;
+use bitcoin::{OutPoint, Transaction, Txid};
 use onespend_core::ids::Fence;
 use onespend_core::signing::SigningPermit;
 use onespend_core::wallet::WalletDescriptor;
@@ -55,6 +55,15 @@ pub trait Signer: Send + Sync + 'static {
     /// before its first signature.
     fn highest_fence(&self) -> Option<Fence> {
         None
+    }
+
+    /// The transactions that it remembers to have signed, or begun to sign, for these coins, each with its coin. None
+    /// for a signer without a memory. Blocks for reads of the disk.
+    ///
+    /// # Errors
+    /// [`SignerError::Memory`] when what it remembers cannot be read.
+    fn spenders(&self, _coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+        Ok(Vec::new())
     }
 
     /// Why it signs nothing more until an operator has looked; `None` while it does sign.

@@ -307,6 +307,28 @@ fn an_operator_unfreezes_it_and_the_other_rules_stay() {
     assert!(matches!(refusal(&scene.start(), &before), Refusal::Frozen { .. }), "an even older log freezes it again");
 }
 
+/// Safety 30: what a log that was put back is compared with.
+#[test]
+fn tells_which_transactions_it_signed_a_coin_away_by_and_no_others() {
+    let mut scene = Scene::new(3);
+    let paid = scene.ledger.pay("w", "p", &scene.coins[..2]);
+    let signer = scene.start();
+    assert_eq!(signer.spenders(&scene.coins).unwrap(), []);
+    signer.sign(&paid).unwrap();
+    let raised = scene.ledger.bump(&paid, 9_000);
+    signer.sign(&raised).unwrap();
+    drop(signer);
+
+    let signer = scene.start();
+    let mut told = signer.spenders(&[scene.coins[2], scene.coins[1]]).unwrap();
+    told.sort_unstable();
+    let mut expected = [paid.txid(), raised.txid()].map(|txid| (scene.coins[1], txid));
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    let forgetful = from_file(scene.folder.path(), &[&account("wpkh", 1).private]);
+    assert_eq!(forgetful.spenders(&scene.coins).unwrap(), [], "without a memory");
+}
+
 /// Permits of one process may arrive in another order than they were made in; that is no older log.
 #[test]
 fn a_permit_that_waited_does_not_freeze() {

@@ -253,7 +253,7 @@ pub enum Command {
         /// The tip that was compared with; another tip is refused.
         #[n(0)]
         basis: BlockRef,
-        /// Coins that the mempool spends by transactions that nobody here knows: held back.
+        /// Coins that transactions spend which nobody here knows, in the mempool or as a signer remembers: held back.
         #[n(1)]
         #[cbor(with = "codec::many")]
         spent_outside: Vec<OutPoint>,

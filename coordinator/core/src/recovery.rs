@@ -1,11 +1,12 @@
 //! A restored state: what the cluster did after the backup is not in it (safety 30).
 //!
 //! Until an operator confirms, reservations and reads work, and nothing is permitted or signed. The leader follows the
-//! chain to its tip and looks for coins that the mempool spends by transactions that nobody here knows; those are held
-//! back. A payment that was ordered before the backup and replaced after it may have been paid by a transaction that is
-//! not in this state, so a transaction that nobody here knows does not make it free to be ordered again, for ever
-//! (`replacement::check_ends`). What nothing here can show is the name of a payment that was ordered after the backup,
-//! whether it is in a block or not: its name is free again, so whoever orders payments must not order under such a name.
+//! chain to its tip and looks for coins that transactions spend which nobody here knows, in the mempool or as its
+//! signers remember; those are held back. A payment that was ordered before the backup and replaced after it may have
+//! been paid by a transaction that is not in this state, so a transaction that nobody here knows does not make it free
+//! to be ordered again, for ever (`replacement::check_ends`). What nothing here can show is the name of a payment that
+//! was ordered after the backup, whether it is in a block or not: its name is free again, so whoever orders payments
+//! must not order under such a name.
 
 use bitcoin::OutPoint;
 use minicbor::{Decode, Encode};
@@ -18,6 +19,10 @@ use crate::limits::MAX_NOTE_LEN;
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 use crate::utxo::Claim;
+
+/// Why coins are held back, in the audit.
+const SPENT_OUTSIDE: &str =
+    "a transaction that is not in this state spends it, in the mempool or as a signer remembers";
 
 /// Blocks that may come between the comparison with bitcoind and the operator's word.
 const MAX_RECONCILED_AGE: u32 = 2;
@@ -62,7 +67,7 @@ pub(crate) fn reconcile(
         state.utxo(outpoint).is_some_and(|utxo| matches!(utxo.claim, Claim::Free | Claim::Reserved(_)))
     };
     let nobodys: Vec<OutPoint> = spent_outside.iter().filter(nobodys).copied().collect();
-    chain::hold_back(state, ctx, &nobodys, "the mempool spends it by a transaction that is not in this state");
+    chain::hold_back(state, ctx, &nobodys, SPENT_OUTSIDE);
     state.set_recovery(Some(Recovery { reconciled: Some(basis), ..recovery }));
     Ok(Outcome::Recorded)
 }

@@ -21,7 +21,7 @@ pub enum Claim {
     #[n(2)]
     Exposed(#[n(0)] PaymentId),
     /// Nobody may have it until an operator has looked, which only releasing it says: a transaction that is not ours spent
-    /// it, and a reorganisation took that transaction away, or a mempool has one that does.
+    /// it, and a reorganisation took that transaction away, or a mempool or a signer's memory has one that does.
     #[n(3)]
     Quarantined,
 }

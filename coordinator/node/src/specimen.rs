@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -232,8 +232,11 @@ pub(crate) struct Careful {
     accepted: AtomicU32,
     asked: AtomicUsize,
     told: Mutex<Vec<(u32, String)>>,
+    spent: Mutex<Vec<(OutPoint, Txid)>>,
     /// Its memory cannot be written.
     broken: bool,
+    /// Its memory cannot be read.
+    unreadable: AtomicBool,
 }
 
 impl Careful {
@@ -250,6 +253,16 @@ impl Careful {
     /// The epochs that it accepted, and on whose word.
     pub(crate) fn told(&self) -> Vec<(u32, String)> {
         self.told.lock().unwrap().clone()
+    }
+
+    /// Makes it remember that it signed a coin away by a transaction.
+    pub(crate) fn remember(&self, coin: OutPoint, by: Txid) {
+        self.spent.lock().unwrap().push((coin, by));
+    }
+
+    /// Makes its memory unreadable.
+    pub(crate) fn forget(&self) {
+        self.unreadable.store(true, Ordering::SeqCst);
     }
 
     fn refusal(&self, why: &str) -> SignerError {
@@ -269,6 +282,14 @@ impl Signer for Careful {
     fn sign(&self, _: &SigningPermit) -> Result<Transaction, SignerError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Err(self.refusal("it never signs"))
+    }
+
+    fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(self.refusal("its memory cannot be read"));
+        }
+        let spent = self.spent.lock().unwrap();
+        Ok(spent.iter().filter(|(coin, _)| coins.contains(coin)).copied().collect())
     }
 
     fn accepted_epoch(&self) -> Option<u32> {

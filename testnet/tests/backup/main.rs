@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bitcoin::Transaction;
 use onespend_proto::v1::{self, PaymentState, UtxoState};
 use onespend_testnet::cluster::CLUSTER_ID;
 use onespend_testnet::hot::WALLET;
@@ -50,7 +51,7 @@ async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
     assert_ne!(signers[0], signers[1], "neither knows of the other's payment");
     let kept = memories::keep(&mut scene, signers);
     scene.lose_all_nodes();
-    mempools_forget_what_the_signers_log_has_still(&mut scene, &pending);
+    let signed = mempools_forget_what_the_signers_log_has_still(&mut scene, &pending);
 
     let mut second = Second::prepare(&scene.cluster).unwrap();
     what_must_not_be_restored_is_refused(&second, &backup);
@@ -64,6 +65,7 @@ async fn a_cluster_that_was_lost_goes_on_from_a_backup_and_pays_nobody_twice() {
     second.start(0);
 
     nothing_is_signed_and_the_rest_works(&second, &pending).await;
+    scene.broadcast(&signed);
     strangers_are_not_let_in(&scene, &second).await;
     second.take_in(1);
     second.take_in(2);
@@ -168,13 +170,13 @@ async fn two_nodes_sign_what_the_backup_lacks(scene: &mut Scene) -> v1::Payment 
 }
 
 /// The cluster is gone, and with it the transaction; its signer's log has all of it, so that it can be broadcast again.
-fn mempools_forget_what_the_signers_log_has_still(scene: &mut Scene, pending: &v1::Payment) {
+fn mempools_forget_what_the_signers_log_has_still(scene: &mut Scene, pending: &v1::Payment) -> Transaction {
     let payment_id = pending.payment_id.as_str();
     scene.empty_mempools();
     assert!(scene.paid_by(payment_id).is_empty(), "nobody has it any more");
     let signed = scene.written_down(payment_id);
     assert_eq!(signed.compute_txid().to_string(), pending.txid);
-    scene.broadcast(&signed);
+    signed
 }
 
 fn what_must_not_be_restored_is_refused(second: &Second, backup: &Path) {
@@ -211,7 +213,7 @@ async fn nothing_is_signed_and_the_rest_works(second: &Second, pending: &v1::Pay
     let before =
         client.get_payment(v1::GetPaymentRequest { wallet_id: WALLET.to_owned(), payment_id: "before-2".to_owned() });
     assert_eq!(before.await.expect("reads work").payment.unwrap().state(), PaymentState::Settled);
-    // Its transaction is still in the mempools, and not in this state: its coin is nobody's.
+    // Neither a mempool nor this state has its transaction. The memory that was put together has: its coin is nobody's.
     let spent = pending.attempts[0].inputs[0].clone();
     let request = v1::ListUtxosRequest { wallet_id: WALLET.to_owned(), page_size: 1000, ..Default::default() };
     let coins = client.list_utxos(request).await.unwrap().utxos;

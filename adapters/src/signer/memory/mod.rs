@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bitcoin::Network;
+use bitcoin::{Network, OutPoint, Txid};
 use onespend_core::ids::Fence;
 use onespend_core::signing::SigningPermit;
 use rusqlite::{Connection, TransactionBehavior};
@@ -175,6 +175,15 @@ impl Memory {
         take_word(&mut inner.opened.db, epoch, who).map_err(|error| self.fail(&mut inner, &error))?;
         self.accepted.fetch_max(epoch, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The recorded transactions that spend one of these coins, each with its coin.
+    ///
+    /// # Errors
+    /// [`SignerError::Memory`] when the file cannot be read, and for everything after that.
+    pub fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+        let mut inner = self.usable()?;
+        rows::spending(&inner.opened.db, coins).map_err(|error| self.fail(&mut inner, &error))
     }
 
     /// The file, unless it has failed before.

@@ -84,6 +84,18 @@ pub(super) fn spenders(db: &Connection, permit: &SigningPermit) -> rusqlite::Res
     Ok(found)
 }
 
+/// The transactions of all attempts that spend one of these coins, each with its coin.
+pub(super) fn spending(db: &Connection, coins: &[OutPoint]) -> rusqlite::Result<Vec<(OutPoint, Txid)>> {
+    let mut find = db.prepare_cached("SELECT txid FROM spends JOIN attempts ON id = attempt WHERE outpoint = ?1")?;
+    let mut found = Vec::new();
+    for coin in coins {
+        for txid in find.query_map([consensus::serialize(coin)], |row| row.get::<_, [u8; 32]>(0))? {
+            found.push((*coin, Txid::from_byte_array(txid?)));
+        }
+    }
+    Ok(found)
+}
+
 /// Adds the permit's attempt.
 pub(super) fn record(db: &Connection, permit: &SigningPermit) -> rusqlite::Result<()> {
     let (key, fence) = (permit.key(), permit.fence());

@@ -12,7 +12,7 @@ use std::path::Path;
 use bitcoin::key::{Keypair, TapTweak};
 use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
-use bitcoin::{Network, Transaction, ecdsa, psbt, taproot};
+use bitcoin::{Network, OutPoint, Transaction, Txid, ecdsa, psbt, taproot};
 use onespend_core::ids::Fence;
 use onespend_core::signing::SigningPermit;
 use onespend_core::wallet::{SignerRef, WalletDescriptor};
@@ -129,6 +129,10 @@ impl Signer for SoftwareSigner {
 
     fn highest_fence(&self) -> Option<Fence> {
         self.memory.as_ref()?.highest_fence()
+    }
+
+    fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+        self.memory.as_ref().map_or_else(|| Ok(Vec::new()), |memory| memory.spenders(coins))
     }
 
     fn frozen(&self) -> Option<String> {

@@ -164,6 +164,11 @@ impl BitcoindWatch {
         Ok(Threads { watch: Arc::clone(self), threads: vec![probe, tip] })
     }
 
+    /// The bitcoind itself, for who may wait for its answers.
+    pub(crate) fn chain(&self) -> Arc<dyn Chain> {
+        Arc::clone(&self.chain)
+    }
+
     /// Takes in the height of the highest tip that the other nodes' bitcoinds have, as heard at `at`.
     pub fn hear_of_height(&self, highest: u32, at: Instant) {
         self.others.store(Some(Arc::new((highest, at))));

@@ -67,7 +67,9 @@ fn state_of_the_cluster(reason: ErrorReason) -> Option<&'static str> {
             "repeat; then look at the leader's bitcoind (`onespend status`); without a fee estimate, name a --feerate"
         }
         R::RecoveryMode => "an operator must look at `onespend recovery show` and confirm first",
-        R::RecoveryRefused => "look at `onespend recovery show`; it is compared again at each new block",
+        R::RecoveryRefused => {
+            "look at `onespend recovery show`; it is compared again at each new block, and whenever you confirm"
+        }
         R::TransferRefused => "choose a voter that has caught up: `onespend status`",
         R::WrongCluster => "use the addresses and certificates of one cluster",
         R::MessageTooLarge => "send or ask for less at once, or raise api.max_message_bytes on every node",

@@ -2,11 +2,16 @@
 //!
 //! Whoever confirms speaks of the node that leads then: its signers accept the new epoch at once (safety 8). A later
 //! leader that answers a retry has other signers, of which nobody has said anything.
+//!
+//! Just before, the state is compared once more: with the mempool as it is now, and with what the signers of this node
+//! remember, which may be others than led at the comparison before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use onespend_core::command::Command;
 use onespend_core::ids::{RequestId, RequestKey};
+use onespend_core::outcome::Rejection;
 use onespend_core::state::State;
 use onespend_proto::v1;
 use tonic::Status;
@@ -17,8 +22,14 @@ use super::decide::Draft;
 use super::fields::Fields;
 use super::get_recovery::recovery;
 use super::status;
+use crate::leader::recover::{Comparison, NotCompared};
 use crate::replica::Replica;
 use crate::runtime;
+
+/// How often it is compared again, at most, while bitcoind's tip is another than the log's.
+const MAX_TRIES: u32 = 20;
+/// Wait between two tries.
+const RETRY: Duration = Duration::from_millis(100);
 
 pub(super) async fn confirm_recovery(
     api: Arc<Api>,
@@ -27,12 +38,7 @@ pub(super) async fn confirm_recovery(
 ) -> Result<v1::ConfirmRecoveryResponse, Status> {
     let request = call.request(parse(&message)?);
     let key = request.key.clone();
-    let gather = || {
-        // Above every fence that this state has granted, and all that this node's signers remember or have accepted.
-        let epoch = api.replica.read(State::epoch).max(api.signing.epoch()).saturating_add(1);
-        std::future::ready(Ok(Draft::of(Command::ConfirmRecovery { epoch, note: message.note.clone() })))
-    };
-    let applied = api.decide(&call, request, gather).await?;
+    let applied = api.decide(&call, request, || draft(&api, &message.note)).await?;
     let accepted_signers = accept(&api, &call, &key).await?;
     let recovery = Some(api.replica.read(recovery));
     let node_id = api.settings.node_id;
@@ -50,6 +56,40 @@ pub(super) fn parse(message: &v1::ConfirmRecoveryRequest) -> Result<RequestId, S
     let request = fields.request_id(&message.request_id);
     fields.checked(&message.note, message.i_have_checked);
     fields.finish(request)
+}
+
+async fn draft(api: &Api, note: &str) -> Result<Draft, Status> {
+    compare(api).await?;
+    // Above every fence that this state has granted, and all that this node's signers remember or have accepted.
+    let epoch = api.replica.read(State::epoch).max(api.signing.epoch()).saturating_add(1);
+    Ok(Draft::of(Command::ConfirmRecovery { epoch, note: note.to_owned() }))
+}
+
+/// Compares the state once more, where it is not confirmed. Else the log refuses by itself.
+async fn compare(api: &Api) -> Result<(), Status> {
+    let Some(term) = api.replica.leader_term() else {
+        return Err(status::not_leader(api.replica.leader_hint().as_ref()));
+    };
+    let (replica, chain, signing) = (Arc::clone(&api.replica), api.bitcoind.chain(), Arc::clone(&api.signing));
+    let comparison = Comparison { replica, chain, signing };
+    let mut tries = 0;
+    loop {
+        let tip = api.replica.read(|state| state.recovery().and_then(|_| state.tip().ok()));
+        let Some(basis) = tip else { return Ok(()) };
+        match comparison.make(&term, basis).await {
+            Ok(_) => return Ok(()),
+            // The log is about to reach bitcoind's tip.
+            Err(NotCompared::OtherTip) if tries < MAX_TRIES => {
+                tries += 1;
+                runtime::sleep(RETRY).await;
+            }
+            Err(NotCompared::Proposing(error)) => return Err(status::proposing(&error)),
+            Err(error) => {
+                let why = format!("the state cannot be compared with chain, mempool and signers now: {error}");
+                return Err(status::rejected(&Rejection::RecoveryRefused { why }));
+            }
+        }
+    }
 }
 
 /// Has this node's signers accept the epoch that was confirmed; the names of those that did. It goes on when the caller

@@ -8,12 +8,12 @@
 //! | `expire.rs` | reservations past their time |
 //! | `sign.rs` | intents without a signature, those of earlier leaders too |
 //! | `broadcast.rs` | signed transactions until they are in a block |
-//! | `recover.rs` | a restored state, compared with bitcoind until an operator confirms it |
+//! | `recover.rs` | a restored state, compared with bitcoind and the signers until an operator confirms it |
 
 pub(crate) mod block_facts;
 pub mod broadcast;
 mod expire;
-mod recover;
+pub(crate) mod recover;
 pub(crate) mod scripts;
 pub mod sign;
 pub mod watch_chain;

@@ -1,15 +1,18 @@
 //! Notices that the state is behind what this node's signers have signed. While the state is not confirmed: compares it
-//! with bitcoind's chain and mempool, at each new tip (safety 30).
+//! with bitcoind's chain and mempool, and with what the signers remember, at each new tip, and once more when an
+//! operator confirms (safety 30).
 //!
 //! The chain is followed as always, so a spend that is in a block is known once the log has reached bitcoind's tip. What
-//! is left is the mempool: a transaction there that spends a coin of ours and is no attempt of this state was made by
-//! what the backup does not have. Its coins are held back.
+//! is left is the mempool, and what was signed and is in neither: a transaction that spends a coin of ours and is no
+//! attempt of this state was made by what the backup does not have. Its coins are held back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::OutPoint;
-use onespend_adapters::chain::ChainError;
+use onespend_adapters::chain::{Chain, ChainError};
+use onespend_adapters::signer::SignerError;
 use onespend_core::command::{BlockRef, Command};
 use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
@@ -17,19 +20,21 @@ use tracing::{debug, info, warn};
 
 use super::Duty;
 use super::sign::Signing;
-use crate::raft::LeaderTerm;
+use crate::raft::{LeaderTerm, ProposeError};
 use crate::replica::Replica;
 use crate::restored;
-use crate::runtime;
+use crate::runtime::{self, WorkLost};
 
 /// How often it is looked whether there is something to compare.
 const POLL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(duty: Arc<Duty>, term: LeaderTerm) {
+    let (replica, chain, signing) = (Arc::clone(&duty.replica), Arc::clone(&duty.chain), Arc::clone(&duty.signing));
+    let comparison = Comparison { replica, chain, signing };
     loop {
         notice(&duty.replica, &duty.signing).await;
         if let Some(basis) = duty.replica.read(due) {
-            compare(&duty, &term, basis).await;
+            compare(&comparison, &term, basis).await;
         }
         runtime::sleep(POLL).await;
     }
@@ -48,116 +53,77 @@ fn due(state: &State) -> Option<BlockRef> {
     (state.recovery()?.reconciled != Some(tip)).then_some(tip)
 }
 
-async fn compare(duty: &Arc<Duty>, term: &LeaderTerm, basis: BlockRef) {
-    let asked = Arc::clone(duty);
-    let found = runtime::blocking(move || spent_outside(&asked, basis)).await;
-    let spent_outside = match found {
-        Ok(Ok(Some(spent))) => spent,
-        Ok(Ok(None)) => {
-            debug!(height = basis.height.0, "bitcoind is not at the log's tip, or has not loaded its mempool yet");
-            return;
+async fn compare(comparison: &Comparison, term: &LeaderTerm, basis: BlockRef) {
+    let height = basis.height.0;
+    match comparison.make(term, basis).await {
+        Ok(held_back) => info!(height, held_back, "the state is compared with chain, mempool and signers"),
+        Err(error @ (NotCompared::OtherTip | NotCompared::Proposing(_))) => {
+            debug!(height, %error, "the comparison is made again");
         }
-        Ok(Err(error)) => {
-            warn!(%error, "the state cannot be compared with bitcoind for now");
-            return;
-        }
-        Err(error) => {
-            warn!(%error, "the task that asks bitcoind failed");
-            return;
-        }
-    };
-    let held_back = spent_outside.len();
-    match duty.replica.propose_as(term, Command::Reconcile { basis, spent_outside }).await {
-        Ok(applied) if applied.outcome == Outcome::Recorded => {
-            info!(height = basis.height.0, held_back, "the state is compared with bitcoind's chain and mempool");
-        }
-        Ok(applied) => debug!(outcome = ?applied.outcome, "the comparison is made again"),
-        Err(error) => debug!(%error, "the comparison is made again"),
+        Err(error) => warn!(height, %error, "the state cannot be compared for now"),
     }
 }
 
-/// Coins that the mempool spends by transactions that are no attempts. `None` while bitcoind has another tip than the
-/// log, or has not loaded its mempool.
-fn spent_outside(duty: &Duty, basis: BlockRef) -> Result<Option<Vec<OutPoint>>, ChainError> {
-    let view = duty.chain.probe()?;
-    if view.tip.hash != basis.hash || !view.mempool_loaded {
-        return Ok(None);
+/// Why there was no comparison.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotCompared {
+    /// The log and bitcoind are about to come together, as a rule.
+    #[error("bitcoind is not at the log's tip, or has not loaded its mempool yet")]
+    OtherTip,
+    #[error("asking bitcoind: {0}")]
+    Chain(#[from] ChainError),
+    #[error("asking the signers what they remember: {0}")]
+    Signer(#[from] SignerError),
+    #[error("asking bitcoind and the signers: {0}")]
+    Lost(#[from] WorkLost),
+    #[error("writing it into the log: {0}")]
+    Proposing(#[from] ProposeError),
+}
+
+/// A state that is not confirmed, and what it is compared with.
+#[derive(Clone)]
+pub(crate) struct Comparison {
+    pub(crate) replica: Arc<Replica>,
+    /// This node's bitcoind.
+    pub(crate) chain: Arc<dyn Chain>,
+    /// The way to this node's signers.
+    pub(crate) signing: Arc<Signing>,
+}
+
+impl Comparison {
+    /// Compares the state at this tip, and has the log hold back what is spent outside of it: how many coins that are.
+    pub(crate) async fn make(&self, term: &LeaderTerm, basis: BlockRef) -> Result<usize, NotCompared> {
+        let asked = self.clone();
+        let spent_outside = runtime::blocking(move || asked.spent_outside(basis)).await??;
+        let held_back = spent_outside.len();
+        let applied = self.replica.propose_as(term, Command::Reconcile { basis, spent_outside }).await?;
+        // Refused only where the log has gone on meanwhile.
+        if applied.outcome == Outcome::Recorded { Ok(held_back) } else { Err(NotCompared::OtherTip) }
     }
-    let coins: Vec<OutPoint> = duty.replica.read(|state| {
-        let unspent = state.utxos().filter(|(_, utxo)| utxo.spent.is_none());
-        unspent.map(|(outpoint, _)| *outpoint).collect()
-    });
-    let spenders = duty.chain.spending_prevout(&coins)?;
-    let spent = coins.into_iter().zip(spenders).filter_map(|(coin, spender)| Some((coin, spender?)));
-    Ok(Some(duty.replica.read(|state| {
-        let outside = spent.filter(|(_, spender)| state.attempt_of(*spender).is_none());
-        outside.map(|(coin, _)| coin).collect()
-    })))
+
+    /// Coins that are spent, in the mempool or as a signer of this node remembers, by transactions that are no attempts.
+    /// Attempts that have ended are the state's own: it knows what became of their coins.
+    fn spent_outside(&self, basis: BlockRef) -> Result<Vec<OutPoint>, NotCompared> {
+        let view = self.chain.probe()?;
+        if view.tip.hash != basis.hash || !view.mempool_loaded {
+            return Err(NotCompared::OtherTip);
+        }
+        let coins: Vec<OutPoint> = self.replica.read(|state| {
+            let unspent = state.utxos().filter(|(_, utxo)| utxo.spent.is_none());
+            unspent.map(|(outpoint, _)| *outpoint).collect()
+        });
+        let remembered = self.signing.spenders(&coins)?;
+        let in_mempool = self.chain.spending_prevout(&coins)?;
+        let in_mempool = coins.into_iter().zip(in_mempool).filter_map(|(coin, spender)| Some((coin, spender?)));
+        let spent: Vec<_> = in_mempool.chain(remembered).collect();
+        let outside: BTreeSet<OutPoint> = self.replica.read(|state| {
+            let outside = spent.iter().filter(|(_, spender)| state.attempt_of(*spender).is_none());
+            outside.map(|(coin, _)| *coin).collect()
+        });
+        Ok(outside.into_iter().collect())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use bitcoin::Transaction;
-    use onespend_adapters::signer::{Signer, SignerError};
-    use onespend_core::ids::{Fence, LogIndex};
-    use onespend_core::signing::SigningPermit;
-    use onespend_core::wallet::WalletDescriptor;
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::alarms::Alarms;
-    use crate::leader::broadcast;
-    use crate::specimen::{leader, soon};
-
-    /// A signer that signs nothing and remembers a fence.
-    struct Remembers(Option<Fence>);
-
-    impl Signer for Remembers {
-        fn name(&self) -> &'static str {
-            "hot"
-        }
-
-        fn holds(&self, _: &WalletDescriptor) -> bool {
-            true
-        }
-
-        fn sign(&self, _: &SigningPermit) -> Result<Transaction, SignerError> {
-            Err(SignerError::Unavailable { signer: "hot".to_owned(), why: "it is not asked here".to_owned() })
-        }
-
-        fn highest_fence(&self) -> Option<Fence> {
-            self.0
-        }
-    }
-
-    /// Why the cluster is in recovery mode after a leader has looked at a signer that remembers a fence.
-    async fn noticed(replica: &Arc<Replica>, fence: Option<Fence>) -> Option<String> {
-        let (outbox, _inbox) = broadcast::queue();
-        let signing =
-            Signing::new(Arc::clone(replica), vec![Arc::new(Remembers(fence))], outbox, Arc::new(Alarms::default()));
-        notice(replica, &signing).await;
-        replica.read(|state| state.recovery().map(|recovery| recovery.why.clone()))
-    }
-
-    /// safety 30: without a mark, too.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_signer_that_remembers_more_than_the_log_has_begins_recovery_mode() {
-        let folder = TempDir::new().unwrap();
-        let replica = leader(&folder).await;
-        let granted = replica.read(State::fence);
-        assert_eq!(noticed(&replica, None).await, None, "it remembers nothing");
-        assert_eq!(noticed(&replica, Some(granted)).await, None, "the log has what was signed");
-        let lost = Fence::of(0, LogIndex(1_000));
-        let why = noticed(&replica, Some(lost)).await.expect("the log lacks what was signed");
-        assert!(why.contains("signer hot") && why.contains(&lost.to_string()), "{why}");
-
-        // An operator confirms; the epoch is above what the signer remembers, so this is not noticed again.
-        let basis = replica.read(State::tip).unwrap();
-        let reconcile = Command::Reconcile { basis, spent_outside: vec![] };
-        replica.propose(None, reconcile, soon()).await.unwrap();
-        let confirm = Command::ConfirmRecovery { epoch: 1, note: "checked".to_owned() };
-        assert_eq!(replica.propose(None, confirm, soon()).await.unwrap().outcome, Outcome::Recorded);
-        assert_eq!(noticed(&replica, Some(lost)).await, None);
-    }
-}
+#[path = "recover_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bitcoin::Transaction;
+use bitcoin::{OutPoint, Transaction, Txid};
 use onespend_adapters::signer::memory::Refusal;
 use onespend_adapters::signer::{Signer, SignerError};
 use onespend_core::command::Command;
@@ -155,6 +155,19 @@ impl Signing {
         let granted = self.replica.read(State::fence);
         let (name, fence) = signed.into_iter().find(|(_, fence)| *fence > granted)?;
         Some(format!("signer {name} has signed under fence {fence}, and the log has reached {granted} only"))
+    }
+
+    /// The transactions that the signers of this node remember to have signed these coins away by, each with its coin.
+    /// Blocks for reads of the disk.
+    ///
+    /// # Errors
+    /// What one of them remembers cannot be read.
+    pub fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+        let mut all = Vec::new();
+        for desk in self.signers.values() {
+            all.extend(desk.signer.spenders(coins)?);
+        }
+        Ok(all)
     }
 
     /// Whether a signer of this name is configured.
