@@ -370,17 +370,22 @@ fn waiting(state: &State) -> Waiting {
     let here =
         |key: &PaymentKey| state.wallet(&key.wallet).is_ok_and(|wallet| matches!(wallet.signer, SignerRef::Named(_)));
     let open = state.open_payments().into_iter().filter(here);
-    let unsigned = open.map(|key| {
-        let payment = state.payment(&key);
-        let unsigned = |payment: &Payment| -> Vec<AttemptNo> {
-            let open = |attempt: &Attempt| attempt.signed.is_none() && attempt.end.is_none();
-            let unsigned = payment.numbered().filter(|(_, attempt)| open(attempt) && !payment.has_rival(attempt));
-            unsigned.map(|(number, _)| number).collect()
-        };
-        let numbers = payment.map(unsigned).unwrap_or_default();
+    let waits = open.map(|key| {
+        let numbers = state.payment(&key).map(unsigned).unwrap_or_default();
         (key, numbers)
     });
-    unsigned.filter(|(_, numbers): &(_, Vec<_>)| !numbers.is_empty()).collect()
+    waits.filter(|(_, numbers): &(_, Vec<_>)| !numbers.is_empty()).collect()
+}
+
+/// The attempts of a payment that wait for a signature. One is left alone while a newer one is signed and may confirm: a
+/// signature for it would be no use, and a signer with a memory refuses it (safety 12).
+fn unsigned(payment: &Payment) -> Vec<AttemptNo> {
+    let is_signed = |attempt: &Attempt| attempt.signed.is_some() && attempt.is_live();
+    let newest_signed = payment.numbered().rev().find(|(_, attempt)| is_signed(attempt)).map(|(number, _)| number);
+    let newer = payment.numbered().filter(|(number, _)| newest_signed.is_none_or(|signed| *number > signed));
+    let open = |attempt: &Attempt| attempt.signed.is_none() && attempt.end.is_none();
+    let unsigned = newer.filter(|(_, attempt)| open(attempt) && !payment.has_rival(attempt));
+    unsigned.map(|(number, _)| number).collect()
 }
 
 /// The attempts of one payment, in their order: they share a coin, and a signer with a memory refuses an older

@@ -10,7 +10,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, ScriptBuf, Txid, WPubkeyHash};
 use onespend_adapters::signer::software::SoftwareSigner;
 use onespend_adapters::store::sqlite::RestoredMark;
-use onespend_core::command::{BlockRef, CreatePayment, Recipient, RegisterWallet, Spent};
+use onespend_core::command::{BlockRef, CreatePayment, Recipient, RegisterWallet, Replace, Spent};
 use onespend_core::ids::{Height, PaymentId};
 use onespend_core::payment::AttemptEnd;
 use tempfile::TempDir;
@@ -172,6 +172,24 @@ async fn a_signer_that_remembers_a_payment_which_the_log_has_lost_refuses_for_go
         signing.sign(&key("second"), FIRST, soon()).await;
         assert!(!is_signed(&replica, "second"), "a second payment was signed for a coin");
     }
+}
+
+/// safety 12: a memory would refuse the older one, once a second. One that may confirm alone again is asked for again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_is_not_asked_for_while_a_newer_one_of_its_payment_is_signed_and_may_confirm() {
+    let folder = TempDir::new().unwrap();
+    let (replica, signing) = signing(&folder).await;
+    pay(&replica, "p", &[0], 50_000).await;
+    let more = Replace { key: key("p"), previous: FIRST, more: vec![coin(1)], fee_sat: 5_000 };
+    propose(&replica, Some("bump"), Command::BumpFee(more)).await;
+    let second = AttemptNo(2);
+    assert_eq!(replica.read(waiting), [(key("p"), vec![FIRST, second])]);
+    signing.sign(&key("p"), second, soon()).await;
+    assert_eq!(replica.read(waiting), []);
+
+    let depth = replica.read(|state| state.wallet(&wallet("w")).unwrap().limits.finality_depth);
+    spend_outside(&replica, depth, 1).await;
+    assert_eq!(replica.read(waiting), [(key("p"), vec![FIRST])], "the newer one is dead");
 }
 
 /// A signer that hangs until the other end of its gate is dropped, and how often it was called.
