@@ -147,7 +147,7 @@ impl Which {
 impl Place {
     fn unfreeze(&self) -> Result<View, Failure> {
         match memory::unfreeze(&self.file, &self.owner, &operator()).map_err(|error| refuse(&error))? {
-            Some(position) => note(&format!("unfrozen: a log that has reached {position} is accepted")),
+            Some(position) => note(&format!("unfrozen: a log that has reached {} is accepted", position.spelled())),
             None => note("it was not frozen; nothing was changed"),
         }
         self.look()
@@ -323,10 +323,11 @@ impl From<AuditRow> for Event {
 impl Event {
     fn text(&self) -> String {
         let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.at_unix_ms);
-        let Self { what, who, position, recorded, .. } = self;
+        let Self { what, who, .. } = self;
+        let [position, recorded] = [self.position, self.recorded].map(|fence| Fence(fence).spelled());
         let done = format!("{what} {} by {who}", ago(at));
         match what.as_str() {
-            "accepted" => format!("{done}: epoch {}", Fence(*position).epoch()),
+            "accepted" => format!("{done}: epoch {}", Fence(self.position).epoch()),
             "merged" => format!("{done}: what was signed up to {position}, to what was up to {recorded}"),
             _ => format!("{done}: the log at {position}, signed at {recorded}"),
         }
@@ -336,7 +337,7 @@ impl Event {
 impl View {
     fn state(&self) -> String {
         match self.frozen_position {
-            Some(position) => format!("FROZEN: the log stood at {position}, below what was signed"),
+            Some(at) => format!("FROZEN: the log stood at {}, below what was signed", Fence(at).spelled()),
             None => "signs".to_owned(),
         }
     }
@@ -344,7 +345,7 @@ impl View {
 
 impl Show for View {
     fn text(&self) -> String {
-        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let spelled = |fence: Option<u64>| fence.map(|fence| Fence(fence).spelled()).unwrap_or_default();
         let attempts = many(self.attempts, "attempt", "attempts");
         let signed = format!("{attempts} that spend {}", many(self.outpoints, "coin", "coins"));
         let card = table::card([
@@ -352,8 +353,8 @@ impl Show for View {
             ("memory", self.file.display().to_string()),
             ("state", self.state()),
             ("remembers", signed),
-            ("highest fence", number(self.highest_fence)),
-            ("log must reach", number(self.log_must_reach)),
+            ("highest fence", spelled(self.highest_fence)),
+            ("log must reach", spelled(self.log_must_reach)),
             ("accepted epoch", self.accepted_epoch.to_string()),
         ]);
         let events = self.audit.iter().map(Event::text);

@@ -159,12 +159,12 @@ fn an_operator_who_has_checked_unfreezes_and_is_written_down() {
     drop(memory);
 
     let shown = table("show").code(0);
-    assert!(shown.out.contains("FROZEN: the log stood at 40"), "{shown:?}");
+    assert!(shown.out.contains("FROZEN: the log stood at 0/40"), "{shown:?}");
     stopped.run("unfreeze", &["--name", "hot"]).code(2);
     assert!(table("show").out.contains("FROZEN"), "not without the operator's word");
 
     let lifted = stopped.run("unfreeze", &["--name", "hot", "--i-have-checked"]).code(0);
-    assert!(lifted.err.contains("reached 40"), "{lifted:?}");
+    assert!(lifted.err.contains("reached 0/40"), "{lifted:?}");
     let shown = lifted.json();
     assert_eq!((&shown["frozen"], &shown["log_must_reach"]), (&false.into(), &40.into()));
     let event = &shown["audit"][1];
