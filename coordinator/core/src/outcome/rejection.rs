@@ -195,7 +195,10 @@ pub enum Rejection {
     #[n(24)]
     PaymentUnknown,
     /// An earlier attempt may still confirm, or has (safety 8 and 9).
-    #[error("attempt {attempt} ({txid}) may still confirm, or has confirmed; nothing else may pay this payment")]
+    #[error(
+        "{txid}, which is attempt {attempt} or what ended it, may still confirm, or has confirmed; nothing else may pay \
+         this payment"
+    )]
     #[n(25)]
     PaymentUnresolved {
         /// The attempt to look at.
@@ -439,7 +442,8 @@ mod tests {
     #[test]
     fn an_attempt_that_stands_in_the_way_may_have_confirmed() {
         let refused = Rejection::PaymentUnresolved { attempt: AttemptNo(1), txid: "ab".to_owned() }.to_string();
-        assert!(refused.starts_with("attempt 1 (ab) may still confirm, or has confirmed;"), "{refused}");
+        let said = "ab, which is attempt 1 or what ended it, may still confirm, or has confirmed;";
+        assert!(refused.starts_with(said), "{refused}");
     }
 
     #[test]
