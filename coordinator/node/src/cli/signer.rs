@@ -98,11 +98,13 @@ impl Command {
             Self::Log(log) => log.run(output)?,
             Self::Descriptors(which) => output.show(&which.descriptors()?)?,
             // The flags are the operator's word, and clap demands them.
-            Self::Unfreeze { which, i_have_checked: _ } => output.show(&which.locate()?.unfreeze()?)?,
-            Self::Adopt { which, from, i_have_checked: _ } => output.show(&which.locate()?.adopt(from)?)?,
-            Self::Accept { which, epoch, i_have_checked: _ } => output.show(&which.locate()?.accept(epoch)?)?,
-            Self::Merge { which, file, from } => output.show(&which.locate()?.merge(&file, from)?)?,
-            Self::Copy { which, file } => output.show(&which.locate()?.copy(file)?)?,
+            Self::Unfreeze { which, i_have_checked: _ } => output.show(&which.locate_to_write()?.unfreeze()?)?,
+            Self::Adopt { which, from, i_have_checked: _ } => output.show(&which.locate_to_write()?.adopt(from)?)?,
+            Self::Accept { which, epoch, i_have_checked: _ } => {
+                output.show(&which.locate_to_write()?.accept(epoch)?)?
+            }
+            Self::Merge { which, file, from } => output.show(&which.locate_to_write()?.merge(&file, from)?)?,
+            Self::Copy { which, file } => output.show(&which.locate_to_write()?.copy(file)?)?,
         }
         Ok(Exit::Done)
     }
@@ -133,6 +135,13 @@ impl Which {
         let owner =
             Owner { cluster_id: config.cluster.id.clone(), network: config.cluster.network, signer: self.name.clone() };
         Ok(Place { file: signer.memory_file(&config.node.data_dir), owner, data_dir: config.node.data_dir })
+    }
+
+    /// The same for a command that writes.
+    fn locate_to_write(&self) -> Result<Place, Failure> {
+        let place = self.locate()?;
+        Failure::refuse_root(&place.file)?;
+        Ok(place)
     }
 
     fn descriptors(&self) -> Result<Descriptors, Failure> {
