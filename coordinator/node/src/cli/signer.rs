@@ -356,7 +356,8 @@ impl Show for View {
     fn text(&self) -> String {
         let spelled = |fence: Option<u64>| fence.map(|fence| Fence(fence).spelled()).unwrap_or_default();
         let attempts = many(self.attempts, "attempt", "attempts");
-        let signed = format!("{attempts} that spend {}", many(self.outpoints, "coin", "coins"));
+        let spend = if self.attempts == 1 { "spends" } else { "spend" };
+        let signed = format!("{attempts} that {spend} {}", many(self.outpoints, "coin", "coins"));
         let card = table::card([
             ("signer", format!("{} of cluster {} on {}", self.signer, self.cluster_id, self.network)),
             ("memory", self.file.display().to_string()),

@@ -161,6 +161,7 @@ fn an_operator_who_has_checked_unfreezes_and_is_written_down() {
 
     let shown = table("show").code(0);
     assert!(shown.out.contains("FROZEN: the log stood at 0/40"), "{shown:?}");
+    assert!(shown.out.contains("1 attempt that spends 1 coin\n"), "{shown:?}");
     stopped.run("unfreeze", &["--name", "hot"]).code(2);
     assert!(table("show").out.contains("FROZEN"), "not without the operator's word");
 
