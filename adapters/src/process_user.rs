@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Refuses root where something is to be written that belongs to somebody else: what root makes there, its owner could not
-/// use. Of a path that is not there yet, the folder in which it would be made counts.
+/// Refuses root where something is to be written that belongs to somebody else: what root makes there, its owner could
+/// not use. Of a path that is not there yet, the folder in which it would be made counts.
 ///
 /// # Errors
 /// In words, with the path.
@@ -18,8 +18,8 @@ fn judge(user: Option<u32>, owner: u32, at: &Path) -> Result<(), String> {
     if user == Some(0) && owner != 0 { Err(format!("{} {}", at.display(), foreign(owner, 0, at))) } else { Ok(()) }
 }
 
-/// A node's keys belong to the node's user, and whoever gave them to another would keep the node from reading them. So root,
-/// who meets them in tools, is told to run these as the node does.
+/// A node's keys belong to the node's user, and whoever gave them to another would keep the node from reading them. So
+/// root, who meets them in tools, is told to run these as the node does.
 pub(crate) fn foreign(owner: u32, user: u32, file: &Path) -> String {
     let name = name_of(owner);
     let shown = name.clone().unwrap_or_else(|| owner.to_string());

@@ -196,8 +196,8 @@ pub enum Rejection {
     PaymentUnknown,
     /// An earlier attempt may still confirm, or has (safety 8 and 9).
     #[error(
-        "{txid}, which is attempt {attempt} or what ended it, may still confirm, or has confirmed; nothing else may pay \
-         this payment"
+        "{txid}, which is attempt {attempt} or what ended it, may still confirm, or has confirmed; nothing else may \
+         pay this payment"
     )]
     #[n(25)]
     PaymentUnresolved {
