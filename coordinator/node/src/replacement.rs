@@ -19,10 +19,8 @@ use onespend_core::wallet::{Keychain, Wallet};
 /// What the replacement is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To pay, or to cancel, as the attempt before, at a feerate that somebody asked for.
+    /// To pay, or to cancel, as the attempt before, for more fees.
     Bump,
-    /// The same for more fees, whatever the feerate: at least what a replacement has to pay.
-    Raise,
     /// To give the coins back.
     Cancel,
 }
@@ -51,7 +49,7 @@ pub fn plan(state: &State, key: &PaymentKey, feerate_sat_kvb: u64, purpose: Purp
     match purpose {
         // The same attempt again: `apply` answers with it.
         Purpose::Cancel if newest.is_cancel() => return Ok(Plan { previous, more: Vec::new(), fee_sat: 0 }),
-        Purpose::Cancel | Purpose::Raise => {}
+        Purpose::Cancel => {}
         Purpose::Bump => check_above(newest, wallet, feerate_sat_kvb)?,
     }
     let cancels = purpose == Purpose::Cancel || newest.is_cancel();

@@ -80,7 +80,7 @@ impl World {
         let Plan { previous, more, fee_sat } = plan;
         let replace = Replace { key: key_of("p"), previous, more, fee_sat };
         self.apply(match purpose {
-            Purpose::Bump | Purpose::Raise => Command::BumpFee(replace),
+            Purpose::Bump => Command::BumpFee(replace),
             Purpose::Cancel => Command::CancelPayment(replace),
         });
         self.newest().transaction.clone()
@@ -131,25 +131,6 @@ fn change_that_would_be_dust_goes_to_the_fee() {
     let plan = world.plan(11_500, Purpose::Bump).unwrap();
     assert_eq!(plan.fee_sat, 2_000);
     assert_eq!(world.carry_out(plan, Purpose::Bump).output.len(), 1);
-}
-
-#[test]
-fn a_bump_without_a_feerate_pays_what_a_replacement_has_to_where_the_estimate_is_below() {
-    let mut world = World::new(&[100_000]);
-    world.pay(&[0], 50_000, 1_530);
-    for before in [Purpose::Raise, Purpose::Cancel] {
-        let plan = world.plan(100, before).unwrap();
-        world.carry_out(plan, before);
-        let (paid, cancels) = (world.newest_sat_kvb(), world.newest().is_cancel());
-        let plan = world.plan(100, Purpose::Raise).unwrap();
-        world.carry_out(plan, Purpose::Raise);
-        let now = world.newest_sat_kvb();
-        assert!((paid + 1..paid + 2_000).contains(&now), "{paid} and {now}");
-        assert_eq!(world.newest().is_cancel(), cancels);
-    }
-    let plan = world.plan(50_000, Purpose::Raise).unwrap();
-    world.carry_out(plan, Purpose::Raise);
-    assert!(world.newest_sat_kvb() >= 50_000, "the estimate, where that is above");
 }
 
 #[test]

@@ -27,8 +27,7 @@ pub(super) async fn bump_fee(
     message: v1::BumpFeeRequest,
 ) -> Result<v1::BumpFeeResponse, Status> {
     let (request, wanted) = parse(&message)?;
-    let purpose = if message.fee.is_some() { Purpose::Bump } else { Purpose::Raise };
-    let gather = || std::future::ready(draft(&api, &wanted, purpose));
+    let gather = || std::future::ready(draft(&api, &wanted, Purpose::Bump));
     let applied = api.decide(&call, call.request(request), gather).await?;
     let (payment, attempt) = sign_payment::finish(&api, &call, &applied).await?;
     Ok(v1::BumpFeeResponse {
@@ -62,7 +61,7 @@ pub(super) fn draft(api: &Api, wanted: &Wanted, purpose: Purpose) -> Result<Draf
     wanted.max_fee.check(fee_sat)?;
     let replace = Replace { key: wanted.key.clone(), previous, more, fee_sat };
     Ok(Draft::of(match purpose {
-        Purpose::Bump | Purpose::Raise => Command::BumpFee(replace),
+        Purpose::Bump => Command::BumpFee(replace),
         Purpose::Cancel => Command::CancelPayment(replace),
     }))
 }
