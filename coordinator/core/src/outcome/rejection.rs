@@ -411,7 +411,7 @@ fn quoted(name: Option<&str>) -> String {
 /// With the unit, and the way to go: some limits are bounds above, some below.
 fn broken_limit(limit: FeeLimit, got: u64, bound: u64) -> String {
     let rate = |sat_kvb: u64| format!("{}.{:03} sat/vB", sat_kvb / 1000, sat_kvb % 1000);
-    let more = "it has to be above what is paid already, at least";
+    let more = "more than is paid already is asked for, at least";
     match limit {
         FeeLimit::Fee => format!("the fee is {got} sat: it may be {bound} sat at most"),
         FeeLimit::Feerate => format!("the feerate is {}: it may be {} at most", rate(got), rate(bound)),
@@ -461,11 +461,11 @@ mod tests {
         assert_eq!(said(FeeLimit::Percent, 40, 30), "the fee is 40% of what is paid: it may be 30% at most");
         assert_eq!(
             said(FeeLimit::ReplacementFee, 700, 715),
-            "the fee is 700 sat: it has to be above what is paid already, at least 715 sat"
+            "the fee is 700 sat: more than is paid already is asked for, at least 715 sat"
         );
         assert_eq!(
             said(FeeLimit::ReplacementFeerate, 5_000, 10_001),
-            "the feerate is 5.000 sat/vB: it has to be above what is paid already, at least 10.001 sat/vB"
+            "the feerate is 5.000 sat/vB: more than is paid already is asked for, at least 10.001 sat/vB"
         );
     }
 }
