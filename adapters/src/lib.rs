@@ -6,6 +6,7 @@ pub mod chain;
 #[cfg(any(test, feature = "failpoints"))]
 #[cfg_attr(not(feature = "failpoints"), allow(dead_code))]
 pub mod failpoints;
+pub mod process_user;
 pub mod psbt;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;

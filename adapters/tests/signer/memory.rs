@@ -262,7 +262,7 @@ fn freezes_when_the_log_is_behind_and_stays_so() {
         Refusal::Frozen { signer: "hot".to_owned(), position: late.position(), recorded: signed.fence() }
     );
     let told = signer.frozen().unwrap();
-    for part in [&late.position().to_string(), &signed.fence().to_string(), "onespend signer unfreeze", "--name hot"] {
+    for part in [&late.position().spelled(), &signed.fence().spelled(), "onespend signer unfreeze", "--name hot"] {
         assert!(told.contains(part), "{told}");
     }
     let right = scene.ledger.pay("w", "r", &scene.coins[2..]);

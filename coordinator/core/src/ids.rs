@@ -120,6 +120,16 @@ impl Fence {
     pub fn epoch(self) -> u32 {
         u32::try_from(self.0 >> Self::INDEX_BITS).unwrap_or(u32::MAX)
     }
+
+    /// The log index of the entry.
+    pub fn index(self) -> LogIndex {
+        LogIndex(self.0 & ((1_u64 << Self::INDEX_BITS) - 1))
+    }
+
+    /// `EPOCH/INDEX`, for people: above epoch 0 the number shows neither.
+    pub fn spelled(self) -> String {
+        format!("{}/{}", self.epoch(), self.index())
+    }
 }
 number! {
     /// Logical milliseconds: time that moves only while a leader lives (safety, Time).

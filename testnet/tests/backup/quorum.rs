@@ -95,7 +95,7 @@ fn look(second: &Second, survivor: u64) -> Value {
     let found = looked["found"].clone();
     assert_eq!((&found["cluster_id"], &found["node_id"]), (&CLUSTER_ID.into(), &survivor.into()), "{found}");
     assert_eq!(found["members"].as_array().unwrap().len(), 3, "{found}");
-    assert_eq!(found["used_ids"].as_array().unwrap().len(), 2, "{found}");
+    assert_eq!(found["used_ids"].as_array().unwrap().len(), 3, "{found}");
     found
 }
 

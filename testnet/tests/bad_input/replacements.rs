@@ -197,7 +197,7 @@ pub async fn payments(stage: &mut Stage) -> Result<()> {
     stage.wait_for_payment(HOT, PAYMENT, v1::PaymentState::Broadcast).await?;
 
     let low = refusal("FEE_LIMIT").with("limit", "min_replacement_feerate_sat_vb");
-    let low = low.saying("sat/vB: it has to be above what is paid already, at least ");
+    let low = low.saying("sat/vB: more than is paid already is asked for, at least ");
     for rate in [0.1, 3.0] {
         let ask = async |mut to: Clients| to.payment.bump_fee(bump(PAYMENT, rate)).await;
         stage.refuses(Who::Client, "a bump that is none", &low, ask).await;

@@ -45,7 +45,10 @@ pub enum Refusal {
         recorded: Txid,
     },
     /// A later intent for this coin was signed before (safety 12).
-    #[error("coin {outpoint} was signed away under fence {recorded} before, and this permit has fence {asked}")]
+    #[error(
+        "coin {outpoint} was signed away under fence {} before, and this permit has fence {}",
+        .recorded.spelled(), .asked.spelled()
+    )]
     LowerFence {
         /// The first such coin.
         outpoint: OutPoint,
@@ -56,10 +59,11 @@ pub enum Refusal {
     },
     /// The cluster's log lacks what this signer has signed: nothing more is signed until an operator has looked.
     #[error(
-        "it is frozen: the cluster's log stood at {position} when it was asked, and it has signed at {recorded} before; \
+        "it is frozen: the cluster's log stood at {} when it was asked, and it has signed at {} before; \
          so the log is older than the signer's memory, as after a restored backup or a copied data folder. Compare \
          wallets and payments with the chain and the mempool; then stop this node and run: onespend signer unfreeze \
-         --config FILE --name {signer} --i-have-checked"
+         --config FILE --name {signer} --i-have-checked",
+        .position.spelled(), .recorded.spelled()
     )]
     Frozen {
         /// Which signer.

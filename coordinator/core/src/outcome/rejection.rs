@@ -195,7 +195,10 @@ pub enum Rejection {
     #[n(24)]
     PaymentUnknown,
     /// An earlier attempt may still confirm, or has (safety 8 and 9).
-    #[error("attempt {attempt} ({txid}) may still confirm, or has confirmed; nothing else may pay this payment")]
+    #[error(
+        "{txid}, which is attempt {attempt} or what ended it, may still confirm, or has confirmed; nothing else may \
+         pay this payment"
+    )]
     #[n(25)]
     PaymentUnresolved {
         /// The attempt to look at.
@@ -408,7 +411,7 @@ fn quoted(name: Option<&str>) -> String {
 /// With the unit, and the way to go: some limits are bounds above, some below.
 fn broken_limit(limit: FeeLimit, got: u64, bound: u64) -> String {
     let rate = |sat_kvb: u64| format!("{}.{:03} sat/vB", sat_kvb / 1000, sat_kvb % 1000);
-    let more = "it has to be above what is paid already, at least";
+    let more = "more than is paid already is asked for, at least";
     match limit {
         FeeLimit::Fee => format!("the fee is {got} sat: it may be {bound} sat at most"),
         FeeLimit::Feerate => format!("the feerate is {}: it may be {} at most", rate(got), rate(bound)),
@@ -439,7 +442,8 @@ mod tests {
     #[test]
     fn an_attempt_that_stands_in_the_way_may_have_confirmed() {
         let refused = Rejection::PaymentUnresolved { attempt: AttemptNo(1), txid: "ab".to_owned() }.to_string();
-        assert!(refused.starts_with("attempt 1 (ab) may still confirm, or has confirmed;"), "{refused}");
+        let said = "ab, which is attempt 1 or what ended it, may still confirm, or has confirmed;";
+        assert!(refused.starts_with(said), "{refused}");
     }
 
     #[test]
@@ -457,11 +461,11 @@ mod tests {
         assert_eq!(said(FeeLimit::Percent, 40, 30), "the fee is 40% of what is paid: it may be 30% at most");
         assert_eq!(
             said(FeeLimit::ReplacementFee, 700, 715),
-            "the fee is 700 sat: it has to be above what is paid already, at least 715 sat"
+            "the fee is 700 sat: more than is paid already is asked for, at least 715 sat"
         );
         assert_eq!(
             said(FeeLimit::ReplacementFeerate, 5_000, 10_001),
-            "the feerate is 5.000 sat/vB: it has to be above what is paid already, at least 10.001 sat/vB"
+            "the feerate is 5.000 sat/vB: more than is paid already is asked for, at least 10.001 sat/vB"
         );
     }
 }

@@ -1,7 +1,9 @@
 //! Why a command did not end well, and how a person or a script is told.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 
+use onespend_adapters::process_user;
 use onespend_proto::client::{ClientError, Rejection, tried, unreached};
 use serde_json::{Value, json};
 
@@ -30,6 +32,11 @@ impl Failure {
     /// The command line or a file is wrong.
     pub fn usage(sentence: impl Into<String>) -> Self {
         Self::new(Exit::Usage, sentence)
+    }
+
+    /// Whether this process may write there: root may not where the files are the node's user's.
+    pub fn refuse_root(path: &Path) -> Result<(), Self> {
+        process_user::refuse_root(path).map_err(Self::usage)
     }
 
     /// Adds a fact.

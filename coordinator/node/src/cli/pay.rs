@@ -88,7 +88,9 @@ impl Pay {
         let state = payment.state();
         session.output.show(&Changed { resource: Payment::from(payment), applied_index, term, request_id })?;
         if wait.is_none() && outcome.is_ok() && state == S::Signing {
-            output::note("not signed yet; the service goes on by itself: `onespend payment watch`");
+            output::note(
+                "not signed yet: follow it with `onespend payment watch`; if this lasts, the leader's log says why",
+            );
         }
         outcome
     }
@@ -200,7 +202,7 @@ struct Ordered {
 impl Ordered {
     fn not_followed(&self, why: &str) -> Failure {
         let Self { wallet, payment } = self;
-        Failure::new(Exit::Unknown, "the payment is ordered and goes on by itself, but it was not followed to the end")
+        Failure::new(Exit::Unknown, "the payment is ordered, but it was not followed to the end")
             .with("payment_id", payment)
             .with("why", why)
             .remedy(watch_command(wallet, payment))

@@ -50,7 +50,7 @@ struct Marked {
 
 impl Show for Marked {
     fn text(&self) -> String {
-        format!("{} is marked as restored; start its node now", self.data_dir)
+        format!("{} is marked as restored; put together what the signers remember, then start all nodes", self.data_dir)
     }
 }
 
@@ -63,6 +63,7 @@ impl Command {
                     Failure::usage(error.to_string())
                         .remedy("name node.data_dir of a node that is stopped, after the backup is copied into it")
                 };
+                Failure::refuse_root(&data_dir)?;
                 RestoredMark::set(&data_dir).map_err(refused)?;
                 session.output.show(&Marked { data_dir: data_dir.display().to_string() }).map(|()| Exit::Done)
             }

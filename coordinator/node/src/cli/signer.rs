@@ -98,11 +98,13 @@ impl Command {
             Self::Log(log) => log.run(output)?,
             Self::Descriptors(which) => output.show(&which.descriptors()?)?,
             // The flags are the operator's word, and clap demands them.
-            Self::Unfreeze { which, i_have_checked: _ } => output.show(&which.locate()?.unfreeze()?)?,
-            Self::Adopt { which, from, i_have_checked: _ } => output.show(&which.locate()?.adopt(from)?)?,
-            Self::Accept { which, epoch, i_have_checked: _ } => output.show(&which.locate()?.accept(epoch)?)?,
-            Self::Merge { which, file, from } => output.show(&which.locate()?.merge(&file, from)?)?,
-            Self::Copy { which, file } => output.show(&which.locate()?.copy(file)?)?,
+            Self::Unfreeze { which, i_have_checked: _ } => output.show(&which.locate_to_write()?.unfreeze()?)?,
+            Self::Adopt { which, from, i_have_checked: _ } => output.show(&which.locate_to_write()?.adopt(from)?)?,
+            Self::Accept { which, epoch, i_have_checked: _ } => {
+                output.show(&which.locate_to_write()?.accept(epoch)?)?
+            }
+            Self::Merge { which, file, from } => output.show(&which.locate_to_write()?.merge(&file, from)?)?,
+            Self::Copy { which, file } => output.show(&which.locate_to_write()?.copy(file)?)?,
         }
         Ok(Exit::Done)
     }
@@ -135,6 +137,13 @@ impl Which {
         Ok(Place { file: signer.memory_file(&config.node.data_dir), owner, data_dir: config.node.data_dir })
     }
 
+    /// The same for a command that writes.
+    fn locate_to_write(&self) -> Result<Place, Failure> {
+        let place = self.locate()?;
+        Failure::refuse_root(&place.file)?;
+        Ok(place)
+    }
+
     fn descriptors(&self) -> Result<Descriptors, Failure> {
         let (config, section) = self.read()?;
         let keys = section.keys.ok_or_else(|| Failure::usage(format!("signer {} names no keys", self.name)))?;
@@ -147,7 +156,7 @@ impl Which {
 impl Place {
     fn unfreeze(&self) -> Result<View, Failure> {
         match memory::unfreeze(&self.file, &self.owner, &operator()).map_err(|error| refuse(&error))? {
-            Some(position) => note(&format!("unfrozen: a log that has reached {position} is accepted")),
+            Some(position) => note(&format!("unfrozen: a log that has reached {} is accepted", position.spelled())),
             None => note("it was not frozen; nothing was changed"),
         }
         self.look()
@@ -323,10 +332,11 @@ impl From<AuditRow> for Event {
 impl Event {
     fn text(&self) -> String {
         let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.at_unix_ms);
-        let Self { what, who, position, recorded, .. } = self;
+        let Self { what, who, .. } = self;
+        let [position, recorded] = [self.position, self.recorded].map(|fence| Fence(fence).spelled());
         let done = format!("{what} {} by {who}", ago(at));
         match what.as_str() {
-            "accepted" => format!("{done}: epoch {}", Fence(*position).epoch()),
+            "accepted" => format!("{done}: epoch {}", Fence(self.position).epoch()),
             "merged" => format!("{done}: what was signed up to {position}, to what was up to {recorded}"),
             _ => format!("{done}: the log at {position}, signed at {recorded}"),
         }
@@ -336,7 +346,7 @@ impl Event {
 impl View {
     fn state(&self) -> String {
         match self.frozen_position {
-            Some(position) => format!("FROZEN: the log stood at {position}, below what was signed"),
+            Some(at) => format!("FROZEN: the log stood at {}, below what was signed", Fence(at).spelled()),
             None => "signs".to_owned(),
         }
     }
@@ -344,16 +354,17 @@ impl View {
 
 impl Show for View {
     fn text(&self) -> String {
-        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let spelled = |fence: Option<u64>| fence.map(|fence| Fence(fence).spelled()).unwrap_or_default();
         let attempts = many(self.attempts, "attempt", "attempts");
-        let signed = format!("{attempts} that spend {}", many(self.outpoints, "coin", "coins"));
+        let spend = if self.attempts == 1 { "spends" } else { "spend" };
+        let signed = format!("{attempts} that {spend} {}", many(self.outpoints, "coin", "coins"));
         let card = table::card([
             ("signer", format!("{} of cluster {} on {}", self.signer, self.cluster_id, self.network)),
             ("memory", self.file.display().to_string()),
             ("state", self.state()),
             ("remembers", signed),
-            ("highest fence", number(self.highest_fence)),
-            ("log must reach", number(self.log_must_reach)),
+            ("highest fence", spelled(self.highest_fence)),
+            ("log must reach", spelled(self.log_must_reach)),
             ("accepted epoch", self.accepted_epoch.to_string()),
         ]);
         let events = self.audit.iter().map(Event::text);

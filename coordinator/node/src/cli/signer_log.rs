@@ -54,13 +54,7 @@ fn fence(text: &str) -> Result<Fence, String> {
     let (epoch, index): (u32, u64) = epoch.parse().ok().zip(index.parse().ok()).ok_or_else(wrong)?;
     let fence = Fence::of(epoch, LogIndex(index));
     // An index that is too large for its bits would be another epoch's.
-    if split(fence) == (epoch, index) { Ok(fence) } else { Err(wrong()) }
-}
-
-/// Epoch and log index.
-fn split(fence: Fence) -> (u32, u64) {
-    let epoch = fence.epoch();
-    (epoch, fence.0.saturating_sub(Fence::of(epoch, LogIndex(0)).0))
+    if (fence.epoch(), fence.index().0) == (epoch, index) { Ok(fence) } else { Err(wrong()) }
 }
 
 /// A line as a signer writes it (`adapters/src/signer/audit.rs`).
@@ -132,12 +126,12 @@ impl Signature {
         let (wallet, payment) = (WalletId::parse(&line.wallet).ok()?, PaymentId::parse(&line.payment_id).ok()?);
         let signed = line.transaction.as_deref().and_then(|hex| deserialize_hex::<Transaction>(hex).ok());
         let signed = signed.filter(|signed| signed.compute_txid() == txid);
-        let (epoch, index) = split(Fence(line.fence));
+        let fence = Fence(line.fence);
         Some(Self {
             at_unix_ms: line.at_unix_ms,
             fence: line.fence,
-            epoch,
-            index,
+            epoch: fence.epoch(),
+            index: fence.index().0,
             signer: line.signer,
             wallet: wallet.to_string(),
             payment_id: payment.to_string(),
@@ -156,7 +150,7 @@ impl Signature {
         };
         [
             self.at_unix_ms.map(time).unwrap_or_default(),
-            format!("{}/{}", self.epoch, self.index),
+            Fence(self.fence).spelled(),
             self.wallet.clone(),
             self.payment_id.clone(),
             self.attempt.to_string(),

@@ -77,6 +77,9 @@ impl Recover {
         // A look needs no certificates of the new name yet; what will be started is checked as at its start.
         let config = if self.dry_run { Config::load_text(&self.config) } else { Config::load(&self.config) };
         let config = config.map_err(|faults| refuse_config(&faults))?;
+        if !self.dry_run {
+            Failure::refuse_root(&config.node.data_dir)?;
+        }
         let aside = if self.dry_run { None } else { finish_interrupted(&config).map_err(|error| refuse(&error))? };
         if let Some(aside) = aside {
             let (found, taken) = (found_in(&aside), Taken::of(&config, None, aside));

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use onespend_adapters::backup::S3Credentials;
+use onespend_adapters::signer::SignerError;
 
 use super::reader::Reading;
 use super::{BitcoindLogin, Config, Severity, SignerKeys};
@@ -34,7 +35,11 @@ pub(crate) fn check(config: &Config, environment: &[(String, String)], dispensab
                 if private(&key, file, OTHERS_AND_GROUP, missing, reading)
                     && let Err(error) = keys.software(&signer.name, config.cluster.network)
                 {
-                    let why = "one private descriptor per line, such as wpkh(xprv.../84h/0h/0h/<0;1>/*)";
+                    let why = if matches!(error, SignerError::KeyFile { .. }) {
+                        "the node reads its keys from it, and nobody else may"
+                    } else {
+                        "one private descriptor per line, such as wpkh(xprv.../84h/0h/0h/<0;1>/*)"
+                    };
                     reading.refuse(&key, &[], error.to_string(), why);
                 }
             }

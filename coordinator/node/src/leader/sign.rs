@@ -154,7 +154,8 @@ impl Signing {
             self.signers.iter().filter_map(|(name, desk)| Some((name, desk.signer.highest_fence()?))).collect();
         let granted = self.replica.read(State::fence);
         let (name, fence) = signed.into_iter().find(|(_, fence)| *fence > granted)?;
-        Some(format!("signer {name} has signed under fence {fence}, and the log has reached {granted} only"))
+        let (signed, reached) = (fence.spelled(), granted.spelled());
+        Some(format!("signer {name} has signed under fence {signed}, and the log has reached {reached} only"))
     }
 
     /// The transactions that the signers of this node remember to have signed these coins away by, each with its coin.

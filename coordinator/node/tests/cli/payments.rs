@@ -50,7 +50,7 @@ fn a_payment_that_is_not_signed_yet_is_no_failure() {
     let cluster = Cluster::start();
     cluster.node.answer(created(S::Signing));
     let done = pay(&cluster, &[]).code(0);
-    assert!(done.out.contains("signing") && done.err.contains("goes on by itself"), "{done:?}");
+    assert!(done.out.contains("signing") && done.err.contains("if this lasts, the leader's log says why"), "{done:?}");
 }
 
 #[test]

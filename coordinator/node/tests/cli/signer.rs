@@ -1,5 +1,6 @@
 //! `onespend signer`: looking at what a signer remembers, letting it sign again, and giving it to other nodes.
 
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
 use bitcoin::hashes::Hash as _;
@@ -159,12 +160,13 @@ fn an_operator_who_has_checked_unfreezes_and_is_written_down() {
     drop(memory);
 
     let shown = table("show").code(0);
-    assert!(shown.out.contains("FROZEN: the log stood at 40"), "{shown:?}");
+    assert!(shown.out.contains("FROZEN: the log stood at 0/40"), "{shown:?}");
+    assert!(shown.out.contains("1 attempt that spends 1 coin\n"), "{shown:?}");
     stopped.run("unfreeze", &["--name", "hot"]).code(2);
     assert!(table("show").out.contains("FROZEN"), "not without the operator's word");
 
     let lifted = stopped.run("unfreeze", &["--name", "hot", "--i-have-checked"]).code(0);
-    assert!(lifted.err.contains("reached 40"), "{lifted:?}");
+    assert!(lifted.err.contains("reached 0/40"), "{lifted:?}");
     let shown = lifted.json();
     assert_eq!((&shown["frozen"], &shown["log_must_reach"]), (&false.into(), &40.into()));
     let event = &shown["audit"][1];
@@ -245,6 +247,42 @@ fn a_node_that_has_no_state_yet_is_not_given_a_word_about_the_log() {
         assert!(refused.err.contains(said), "{said}: {refused:?}");
     }
     assert_eq!(stopped.open().accepted_epoch(), 0);
+}
+
+#[test]
+fn root_writes_nothing_where_the_files_are_those_of_the_nodes_user() {
+    let stopped = Stopped::new();
+    drop(stopped.open());
+    let folder = stopped.memory.parent().unwrap();
+    // Only root can give files away, and nobody else is refused.
+    if chown(&stopped.memory, Some(12_345), None).is_err() {
+        return;
+    }
+    chown(folder, Some(12_345), None).unwrap();
+    let checked = ["--name", "hot", "--i-have-checked"];
+    let refused = |command: &str, more: &[&str]| {
+        let refused = stopped.run(command, &[&checked[..2], more].concat()).code(2);
+        assert!(refused.err.contains("belongs to user 12345, and this process runs as user 0"), "{refused:?}");
+    };
+    let copy = folder.join("copy.db");
+    refused("unfreeze", &checked[2..]);
+    refused("accept", &["--epoch", "0", "--i-have-checked"]);
+    refused("adopt", &["--from", "lost", "--i-have-checked"]);
+    refused("copy", &[copy.to_str().unwrap()]);
+    std::fs::remove_file(&stopped.memory).unwrap();
+    refused("merge", &[copy.to_str().unwrap()]);
+    assert!(!copy.exists() && !stopped.memory.exists());
+    let mark = with_environment(&[], &["recovery", "mark", "--data-dir", folder.to_str().unwrap()]).code(2);
+    assert!(mark.err.contains("belongs to user 12345"), "{mark:?}");
+}
+
+#[test]
+fn whoever_marks_a_folder_is_told_that_memories_are_put_together_before_a_node_starts() {
+    let stopped = Stopped::new();
+    stopped.recover(1);
+    let data = stopped.config.with_file_name("data");
+    let marked = with_environment(&[], &["recovery", "mark", "--data-dir", data.to_str().unwrap()]).code(0);
+    assert!(marked.out.contains("put together what the signers remember, then start all nodes"), "{marked:?}");
 }
 
 /// safety 8: from a node that runs, to one that joined after the recovery and knows nothing.

@@ -57,14 +57,16 @@ fn look(file: &Path, owner: &Owner, findings: &mut Findings) {
 
 fn judge(name: &str, summary: &Summary, findings: &mut Findings) {
     if let Some(position) = summary.frozen {
-        let what = format!("{name} is frozen and signs nothing: the log stood at {position}, below what was signed");
+        let at = position.spelled();
+        let what = format!("{name} is frozen and signs nothing: the log stood at {at}, below what was signed");
         let remedy =
             "find out why the log lacks what was signed; then, with the node stopped, `onespend signer unfreeze`";
         findings.fail(Area::Signers, what, remedy);
         return;
     }
     let attempts = usize::try_from(summary.attempts).unwrap_or(usize::MAX);
-    let highest = summary.highest_fence.map(|fence| format!(", the highest fence is {fence}")).unwrap_or_default();
+    let highest = summary.highest_fence.map(|fence| format!(", the highest fence is {}", fence.spelled()));
+    let highest = highest.unwrap_or_default();
     findings.ok(Area::Signers, format!("{name} remembers {}{highest}", counted(attempts, "attempt", "attempts")));
 }
 
@@ -134,8 +136,8 @@ mod tests {
         let (_folder, file) = memory();
         let summary = memory::inspect(&file, &owner("demo")).unwrap();
         let signed = Summary { attempts: 1, highest_fence: Some(Fence(50)), ..summary.clone() };
-        tells(|findings| judge("hot", &signed, findings), 0, "hot remembers 1 attempt, the highest fence is 50");
+        tells(|findings| judge("hot", &signed, findings), 0, "hot remembers 1 attempt, the highest fence is 0/50");
         let frozen = Summary { frozen: Some(Fence(40)), ..summary };
-        tells(|findings| judge("hot", &frozen, findings), 2, "hot is frozen and signs nothing: the log stood at 40");
+        tells(|findings| judge("hot", &frozen, findings), 2, "hot is frozen and signs nothing: the log stood at 0/40");
     }
 }

@@ -58,12 +58,11 @@ impl Change {
         }
     }
 
-    /// Until the next one, or until now.
+    /// Until the next one; nothing while there is none.
     fn lasted(&self, next: Option<&Self>) -> String {
-        match (self.at, next.map(|next| next.at)) {
-            (Some(from), Some(Some(to))) => to.duration_since(from).map(span).unwrap_or_default(),
-            (Some(from), None) => SystemTime::now().duration_since(from).map(span).unwrap_or_default(),
-            (None, _) | (_, Some(None)) => String::new(),
+        match (self.at, next.and_then(|next| next.at)) {
+            (Some(from), Some(to)) => to.duration_since(from).map(span).unwrap_or_default(),
+            (None, _) | (_, None) => String::new(),
         }
     }
 }
@@ -116,6 +115,7 @@ mod tests {
         assert_eq!(rows, [(1, 2, 2), (3, 2, 2), (4, 1, 1)]);
         let lasted = history.leadership[0].lasted(history.leadership.get(1));
         assert_eq!(lasted, "50 min 1 s");
+        assert_eq!(history.leadership[2].lasted(None), "", "it leads still");
         let text = history.text();
         assert!(text.contains("1970-01-01T00:16:39Z"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");

@@ -67,6 +67,23 @@ impl Members {
     }
 }
 
+impl Known {
+    fn row(&self) -> [String; 8] {
+        let Self { member, version, bitcoind, draining } = self;
+        let lag = member.lag_entries.and_then(|lag| i64::try_from(lag).ok());
+        [
+            member.node_id.to_string(),
+            vote(member.voter, *draining),
+            member.control_address.clone(),
+            member.data_address.clone(),
+            lag.map(grouped).unwrap_or_default(),
+            member.last_contact_ms.map(|ms| format!("{} ago", span(Duration::from_millis(ms)))).unwrap_or_default(),
+            bitcoind.as_ref().map(Bitcoind::line).unwrap_or_default(),
+            version.clone().unwrap_or_default(),
+        ]
+    }
+}
+
 impl Show for Members {
     fn text(&self) -> String {
         let columns = [
@@ -79,21 +96,17 @@ impl Show for Members {
             Column::Text("BITCOIND"),
             Column::Text("VERSION"),
         ];
-        let rows = self.members.iter().map(|known| {
-            let Known { member, version, bitcoind, draining } = known;
-            let lag = member.lag_entries.and_then(|lag| i64::try_from(lag).ok());
-            [
-                member.node_id.to_string(),
-                vote(member.voter, *draining),
-                member.control_address.clone(),
-                member.data_address.clone(),
-                lag.map(grouped).unwrap_or_default(),
-                member.last_contact_ms.map(|ms| format!("{} ago", span(Duration::from_millis(ms)))).unwrap_or_default(),
-                bitcoind.as_ref().map(Bitcoind::line).unwrap_or_default(),
-                version.clone().unwrap_or_default(),
-            ]
-        });
-        let mut text = table::list(columns, rows, "no members");
+        let (rows, none) = (self.members.iter().map(Known::row), "no members");
+        let asked = self.members.iter().any(|known| known.version.is_some());
+        let mut text = if asked {
+            table::list(columns, rows, none)
+        } else {
+            // After a change no node was asked, and what they would have said has no columns.
+            let [node, vote, control, data, lag, contact, _, _] = columns;
+            let rows =
+                rows.map(|[node, vote, control, data, lag, contact, _, _]| [node, vote, control, data, lag, contact]);
+            table::list([node, vote, control, data, lag, contact], rows, none)
+        };
         let voters = self.members.iter().filter(|known| known.member.voter).count();
         for warning in self.warnings.iter().map(String::as_str).chain((voters == 2).then_some(TWO_VOTERS)) {
             text.push_str("\nwarning: ");
@@ -126,11 +139,14 @@ mod tests {
         let members = [member(1, true), member(2, true), member(4, false)];
         let text = Members::of_all(vec![status(1, false, &members), status(2, true, &members)]).text();
         assert!(text.contains("voter, draining") && text.contains("learner"), "{text}");
+        assert!(text.contains("BITCOIND") && text.contains("VERSION"), "{text}");
         assert!(text.contains("warning: with two voters"), "{text}");
         let three = [member(1, true), member(2, true), member(3, true)];
         let text = Members::of_all(vec![status(1, false, &three)]).text();
         assert!(!text.contains("warning") && !text.contains("draining"), "{text}");
         let promoted = Members::of_promotion(three.to_vec(), vec!["its bitcoind is not in sync".to_owned()]);
-        assert!(promoted.text().ends_with("\nwarning: its bitcoind is not in sync"), "{}", promoted.text());
+        let text = promoted.text();
+        assert!(text.ends_with("\nwarning: its bitcoind is not in sync"), "{text}");
+        assert!(text.contains("LAST CONTACT") && !text.contains("BITCOIND"), "no node was asked: {text}");
     }
 }

@@ -32,7 +32,7 @@ pub struct Found {
     /// Wall time of the last command in the log, by the clock of who led then; null if the log has none.
     last_entry_unix_ms: Option<u64>,
     members: Vec<Member>,
-    /// Ids of other nodes, of removed ones the highest: no id up to the highest of these may be used again.
+    /// Ids of all nodes, this one too, of removed ones the highest: no id up to the highest of these may be used again.
     used_ids: BTreeSet<NodeId>,
     /// Payments that may be signed because of entries which are not known to be committed, as `wallet/payment`.
     payments_in_doubt: Vec<String>,
@@ -74,7 +74,7 @@ impl Found {
             uncommitted_entries: salvage.uncommitted(),
             last_entry_unix_ms: salvage.last_wall_ms,
             members: salvage.members.iter().map(Member::from).collect(),
-            used_ids: inspection.used_ids.clone(),
+            used_ids: inspection.used_ids.iter().copied().chain([owner.node_id]).collect(),
             payments_in_doubt: salvage.in_doubt.iter().map(|key| format!("{}/{}", key.wallet, key.payment)).collect(),
             recovery: inspection.was_put_back || salvage.state.recovery().is_some(),
         }
@@ -195,7 +195,7 @@ mod tests {
             uncommitted_entries: 3,
             last_entry_unix_ms: Some(0),
             members: vec![member(1, true), member(2, true), member(4, false)],
-            used_ids: BTreeSet::from([2, 3, 4]),
+            used_ids: BTreeSet::from([1, 2, 3, 4]),
             payments_in_doubt: (0..30).map(|n| format!("hot/p{n}")).collect(),
             recovery: false,
         }
@@ -208,7 +208,7 @@ mod tests {
             "index 812, term 4; last command ",
             "at least up to 809; 3 more may be, and are kept",
             "1 (this one), 2, 4 (no vote)",
-            "2, 3, 4",
+            "ids used up 1, 2, 3, 4",
             "30 payments, whose orders may have been",
             "and 10 more",
             "Writes that were acknowledged may be missing",

@@ -154,6 +154,17 @@ fn a_bitcoind_that_was_not_started_yet_and_old_certificates_are_warnings() {
 }
 
 #[test]
+fn a_key_file_that_cannot_be_used_is_not_met_with_the_syntax_of_descriptors() {
+    let (folder, file) = folder();
+    // No text, as a line that is none; a file of another user only root could make.
+    for (content, explained) in [(&b"\xff"[..], false), (&b"tprv8secret"[..], true)] {
+        fs::write(folder.path().join("hot.xprv"), content).unwrap();
+        let told = check(&file).lines.join("\n");
+        assert!(told.contains("signers[0].file") && told.contains("wpkh(xprv") == explained, "{told}");
+    }
+}
+
+#[test]
 fn a_cookie_that_cannot_be_reached_is_not_called_missing() {
     let (_folder, file) = folder();
     let text = fs::read_to_string(&file).unwrap();
