@@ -26,8 +26,9 @@ const NODES: usize = 3;
 const SEED: u64 = 29;
 const COINS: usize = 40;
 const COIN_SAT: u64 = 1_000_000;
-/// More than a branch of the wallet's descriptor gives out: one for each attempt, and a few addresses.
-const SCRIPTS: u32 = 1_000;
+/// More than a branch of the wallet's descriptor gives out: one for each attempt, a few addresses, and the thousand that a
+/// restore leaves out.
+const SCRIPTS: u32 = 3_000;
 /// What each payment pays.
 pub const AMOUNT_SAT: i64 = 400_000;
 /// Longer than anything takes on a busy machine.

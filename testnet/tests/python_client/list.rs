@@ -20,7 +20,7 @@ const COINS: usize = 8;
 const COIN: Amount = Amount::from_sat(1_000_000);
 
 /// Pays whatever it reads the id of, all over one channel, with the loop of `pay.py`.
-const PAYER: &str = r#"
+const PAYER: &str = r"
 import sys, tempfile, uuid
 sys.dont_write_bytecode = True
 sys.path.insert(0, sys.argv[1])
@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as folder:
                 feerate_sat_vb=2.0,
             )
             print(pay.ask(call, request).payment.txid, flush=True)
-"#;
+";
 
 /// The process of the client; it ends with this value.
 struct Payer {
