@@ -101,7 +101,7 @@ impl Command {
             Self::Unfreeze { which, i_have_checked: _ } => output.show(&which.locate_to_write()?.unfreeze()?)?,
             Self::Adopt { which, from, i_have_checked: _ } => output.show(&which.locate_to_write()?.adopt(from)?)?,
             Self::Accept { which, epoch, i_have_checked: _ } => {
-                output.show(&which.locate_to_write()?.accept(epoch)?)?
+                output.show(&which.locate_to_write()?.accept(epoch)?)?;
             }
             Self::Merge { which, file, from } => output.show(&which.locate_to_write()?.merge(&file, from)?)?,
             Self::Copy { which, file } => output.show(&which.locate_to_write()?.copy(file)?)?,

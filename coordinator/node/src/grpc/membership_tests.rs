@@ -64,7 +64,7 @@ fn a_learner_whose_state_differs_gets_no_vote() {
     let ours = [at(300, 1), at(256, 1), at(128, 1)];
     let says = |alarms: &[&str], hashes: Vec<HashAt>| {
         let alarms = alarms.iter().map(|code| (*code).to_owned()).collect();
-        objection(&ours, &Report { alarms, hashes, ..Report::default() })
+        objection(&ours, &Report { hashes, alarms, ..Report::default() })
     };
     assert_eq!(says(&[], vec![at(301, 2), at(256, 1)]), None, "it is elsewhere, and agreed");
     assert_eq!(says(&["DISK_LOW"], vec![]), None);

@@ -278,7 +278,10 @@ fn listing(at: &OnDisk) -> Vec<(std::ffi::OsString, u64)> {
     listed
 }
 
-fn table_of(folder: &Path, table: u8) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+/// Key and value.
+type Stored = (Vec<u8>, Vec<u8>);
+
+fn table_of(folder: &Path, table: u8) -> Result<Vec<Stored>, StoreError> {
     let mut rows = Vec::new();
     read_table(folder, table, &mut |row| {
         rows.push((row.key.to_vec(), row.value.to_vec()));
