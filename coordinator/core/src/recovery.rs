@@ -20,9 +20,9 @@ use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 use crate::utxo::Claim;
 
-/// Why coins are held back, in the audit.
-const SPENT_OUTSIDE: &str =
-    "a transaction that is not in this state spends it, in the mempool or as a signer remembers";
+/// Why coins are held back, in the audit. It is in rows of the state, so these are the words of all versions, also where
+/// the leader's signers remember the transaction and the mempool does not have it.
+const SPENT_OUTSIDE: &str = "the mempool spends it by a transaction that is not in this state";
 
 /// Blocks that may come between the comparison with bitcoind and the operator's word.
 const MAX_RECONCILED_AGE: u32 = 2;
