@@ -60,7 +60,7 @@ async fn compare(comparison: &Comparison, term: &LeaderTerm, basis: BlockRef) {
         Err(error @ (NotCompared::OtherTip | NotCompared::Proposing(_))) => {
             debug!(height, %error, "the comparison is made again");
         }
-        Err(error) => warn!(height, %error, "the state cannot be compared for now"),
+        Err(error) => warn!(height, %error, "the state cannot be compared; it is tried again each second"),
     }
 }
 
