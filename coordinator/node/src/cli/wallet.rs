@@ -39,7 +39,7 @@ pub enum Command {
     Balance {
         #[command(flatten)]
         which: Which,
-        /// Leave out coins with fewer confirmations
+        /// Leave out coins with fewer confirmations, whatever their state
         #[arg(long, value_name = "N", default_value_t = 0)]
         min_depth: u32,
         #[command(flatten)]

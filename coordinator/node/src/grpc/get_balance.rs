@@ -4,6 +4,7 @@
 //! neither.
 
 use onespend_core::ids::WalletId;
+use onespend_core::state::State;
 use onespend_core::utxo::UtxoState;
 use onespend_proto::v1;
 use tonic::Status;
@@ -22,12 +23,8 @@ pub(super) fn get_balance(
     let id = parse(message)?;
     api.replica.read(|state| {
         state.wallet(&id).map_err(|rejection| status::rejected(&rejection))?;
-        let mut sums = Sums::default();
-        for (_, utxo) in state.utxos_of(&id, FIRST()) {
-            let deep = utxo.depth(tip(state)) >= message.min_depth;
-            sums.add(state_of(state, utxo), utxo.value_sat, deep);
-        }
-        Ok(v1::GetBalanceResponse { balance: Some(sums.show()), tip: chain_view::tip(state), read_info: Some(info) })
+        let balance = Sums::of(state, &id, message.min_depth).show();
+        Ok(v1::GetBalanceResponse { balance: Some(balance), tip: chain_view::tip(state), read_info: Some(info) })
     })
 }
 
@@ -49,13 +46,22 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, state: UtxoState, value_sat: u64, deep: bool) {
+    /// Of a wallet's coins that are at least so deep.
+    fn of(state: &State, wallet: &WalletId, min_depth: u32) -> Self {
+        let mut sums = Self::default();
+        for (_, utxo) in state.utxos_of(wallet, FIRST()).filter(|(_, utxo)| utxo.depth(tip(state)) >= min_depth) {
+            sums.add(state_of(state, utxo), utxo.value_sat);
+        }
+        sums
+    }
+
+    fn add(&mut self, state: UtxoState, value_sat: u64) {
         let sum = match state {
-            UtxoState::Available if deep => {
+            UtxoState::Available => {
                 self.available_count += 1;
                 &mut self.available
             }
-            UtxoState::Available | UtxoState::Immature => &mut self.immature,
+            UtxoState::Immature => &mut self.immature,
             UtxoState::Unconfirmed => &mut self.unconfirmed,
             UtxoState::Reserved => &mut self.reserved,
             UtxoState::Exposed => &mut self.exposed,
@@ -77,5 +83,27 @@ impl Sums {
             unconfirmed_sat: sat(self.unconfirmed),
             available_count: self.available_count,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::specimen::{Coin, accept, register, started, wallet};
+
+    #[test]
+    fn coins_that_are_not_deep_enough_count_nowhere() {
+        let view = started();
+        let coin = |value_sat, depth, coinbase| Coin { value_sat, depth, coinbase };
+        let coins = [coin(1_000, 6, false), coin(200, 2, false), coin(40, 8, true), coin(5, 2, true)];
+        accept(&view, register("w", &coins));
+        let sums = |min_depth| {
+            let balance = view.read(|state| Sums::of(state, &wallet("w"), min_depth)).show();
+            (balance.available_sat, balance.available_count, balance.immature_sat, balance.total_sat)
+        };
+        assert_eq!(sums(0), (1_200, 2, 45, 1_245));
+        assert_eq!(sums(6), (1_000, 1, 40, 1_040));
+        assert_eq!(sums(7), (0, 0, 40, 40));
+        assert_eq!(sums(9), (0, 0, 0, 0));
     }
 }
