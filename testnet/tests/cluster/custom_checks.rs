@@ -115,7 +115,7 @@ async fn health_server() -> (String, HealthReporter) {
 fn sections(health: &str, checks: &[String]) -> String {
     let mut text = format!("\n[health]\nhand_over_after_ms = 0\nhand_over_pause_ms = 0\n{health}\n");
     for (name, kind) in [("fsync", "fsync_latency"), ("errors", "error_rate")] {
-        let _infallible = write!(text, "\n[[checks]]\nname = '{name}'\nkind = '{kind}'\n");
+        let _infallible = write!(text, "\n[[checks]]\nname = '{name}'\nkind = '{kind}'\nfor = 'report'\n");
     }
     text + &checks.concat()
 }

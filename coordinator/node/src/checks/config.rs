@@ -280,7 +280,8 @@ impl CheckConfig {
     pub fn read(section: &mut Section<'_>) -> Self {
         let name = section.checked_text("name", identity::check_name);
         let kind = section.choice("kind", &Kind::WORDS, None);
-        let purpose = section.choice("for", &Purpose::WORDS, Some("report")).unwrap_or(Purpose::Report);
+        let usual = usual(kind);
+        let purpose = section.choice("for", &Purpose::WORDS, Some(usual.word())).unwrap_or(usual);
         let keys = Keys::read(section);
         if let Some(kind) = kind {
             for key in keys.given().into_iter().filter(|key| !kind.keys().contains(key)) {
@@ -306,6 +307,11 @@ impl CheckConfig {
             fall: section.integer32("fall", 1..=100, 3),
         }
     }
+}
+
+/// What a check decides where the file does not say: as much as the one that it takes the place of.
+fn usual(kind: Option<Kind>) -> Purpose {
+    Kind::BUILT_IN.iter().find(|(known, _)| Some(*known) == kind).map_or(Purpose::Report, |(_, purpose)| *purpose)
 }
 
 fn built_in_name(kind: Kind) -> String {
@@ -364,6 +370,17 @@ mod tests {
         assert_eq!(deciding.collect::<Vec<_>>(), ["fsync-latency", "error-rate"]);
         let longest = Duration::from_millis(500);
         assert!(all.iter().any(|check| check.subject == Some(Subject::FsyncLatency { longest })));
+    }
+
+    #[test]
+    fn a_check_whose_bound_alone_is_configured_decides_as_much_as_the_one_before() {
+        assert_eq!(usual(Some(Kind::FsyncLatency)), Purpose::Primary);
+        assert_eq!(usual(Some(Kind::ErrorRate)), Purpose::Primary);
+        for kind in
+            [Kind::Bitcoind, Kind::DiskFree, Kind::ApplyLag, Kind::Memory, Kind::Http, Kind::Command, Kind::Grpc]
+        {
+            assert_eq!(usual(Some(kind)), Purpose::Report, "{}", kind.word());
+        }
     }
 
     #[test]
