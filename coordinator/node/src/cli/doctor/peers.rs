@@ -23,7 +23,16 @@ pub fn check(config: &Config, material: Option<&Material>, findings: &mut Findin
         judge(config, peer, answer, findings);
     }
     if others.is_empty() {
-        findings.ok(Area::Peers, "this node is the only member");
+        findings.ok(Area::Peers, alone(config));
+    }
+}
+
+/// Why there is nobody to ask.
+fn alone(config: &Config) -> &'static str {
+    if config.node.join {
+        "not asked: a node that joins names itself alone in [[peers]]; `onespend cluster members` shows the others"
+    } else {
+        "this node is the only member"
     }
 }
 
