@@ -63,8 +63,8 @@ macro_rules! reads {
 }
 
 mutations! {
-    /// Adds a wallet; waits for the scan of the UTXO set, up to `register_deadline`.
-    data_plane WalletServiceClient register_wallet(RegisterWalletRequest) -> RegisterWalletResponse, register_bounds;
+    /// Adds a wallet; waits for the scan of the UTXO set, up to `long_deadline`.
+    data_plane WalletServiceClient register_wallet(RegisterWalletRequest) -> RegisterWalletResponse, long_bounds;
     /// Hands out an address.
     data_plane WalletServiceClient new_address(NewAddressRequest) -> NewAddressResponse, quick_bounds;
     /// Replaces a wallet's limits.
@@ -99,8 +99,8 @@ mutations! {
     data_plane PaymentServiceClient abort_attempt(AbortAttemptRequest) -> AbortAttemptResponse, bounds;
     /// Brings the signed transaction of a wallet that is signed for outside.
     data_plane PaymentServiceClient submit_signed_transaction(SubmitSignedTransactionRequest) -> SubmitSignedTransactionResponse, bounds;
-    /// Ends recovery mode. Needs control endpoints.
-    control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, bounds;
+    /// Ends recovery mode; waits for the comparison of every coin, up to `long_deadline`. Needs control endpoints.
+    control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, long_bounds;
     /// Hands leadership over. Name the node: a try whose answer was lost is repeated, and without a name the new leader
     /// would hand on again. Needs control endpoints.
     control_plane ClusterServiceClient transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, bounds;
@@ -169,8 +169,9 @@ impl Client {
         Bounds { first_try: try_timeout, try_timeout, ..self.bounds() }
     }
 
-    fn register_bounds(&self) -> Bounds {
-        let bound = self.inner.config.register_deadline;
+    /// For what takes as long as there are coins: one answer is waited for, because each try would begin again.
+    fn long_bounds(&self) -> Bounds {
+        let bound = self.inner.config.long_deadline;
         Bounds { deadline: bound, first_try: bound, try_timeout: bound, announced: true }
     }
 

@@ -52,8 +52,9 @@ pub struct ClientConfig {
     /// How long the first try of a quick call may take: reservations, addresses, and reads of one thing. Each try without
     /// an answer doubles it, up to `try_timeout`.
     pub first_try_timeout: Duration,
-    /// Both bounds for RegisterWallet, which waits for a scan of the UTXO set.
-    pub register_deadline: Duration,
+    /// Both bounds for RegisterWallet, which waits for a scan of the UTXO set, and for ConfirmRecovery, which compares
+    /// every coin.
+    pub long_deadline: Duration,
     /// How long TCP may take to set up one connection, and how long TLS may take after it.
     pub connect_timeout: Duration,
     /// How often a silent connection is pinged, at least 100 ms.
@@ -67,7 +68,7 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// The defaults: 10 s a call, 1 s a try and 400 ms the first one of a quick call, 10 min to register a wallet, 500 ms to connect, a ping every 5 s that
+    /// The defaults: 10 s a call, 1 s a try and 400 ms the first one of a quick call, 10 min to register a wallet or to end recovery, 500 ms to connect, a ping every 5 s that
     /// must be answered within 2 s, messages up to 4 MiB.
     pub fn new<S: Into<String>>(endpoints: impl IntoIterator<Item = S>) -> Self {
         Self {
@@ -77,7 +78,7 @@ impl ClientConfig {
             deadline: Duration::from_secs(10),
             try_timeout: Duration::from_secs(1),
             first_try_timeout: Duration::from_millis(400),
-            register_deadline: Duration::from_mins(10),
+            long_deadline: Duration::from_mins(10),
             connect_timeout: Duration::from_millis(500),
             keepalive_interval: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(2),
@@ -108,10 +109,9 @@ impl ClientConfig {
     pub(super) fn check(&self) -> Result<(), ClientError> {
         let nothing = self.endpoints.is_empty() && self.control_endpoints.is_empty();
         let too_many = self.endpoints.len().max(self.control_endpoints.len()) > MAX_ENDPOINTS;
-        let zero =
-            [self.deadline, self.try_timeout, self.first_try_timeout, self.register_deadline, self.connect_timeout]
-                .iter()
-                .any(Duration::is_zero);
+        let zero = [self.deadline, self.try_timeout, self.first_try_timeout, self.long_deadline, self.connect_timeout]
+            .iter()
+            .any(Duration::is_zero);
         let fault = if nothing {
             "no endpoints"
         } else if too_many {

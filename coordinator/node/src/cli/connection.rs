@@ -42,7 +42,7 @@ pub struct Connection {
     /// Which certificate of the profile to call with, such as operator/alice
     #[arg(long = "as", value_name = "CALLER", env = "ONESPEND_AS", value_parser = values::caller, global = true, help_heading = HEADING)]
     caller: Option<Party>,
-    /// How long one call may take, all tries included [default: 10s; registering a wallet: 10m]
+    /// How long one call may take, all tries included [default: 10s; registering a wallet, confirming a recovery: 10m]
     #[arg(long, value_name = "TIME", value_parser = values::duration, global = true, help_heading = HEADING)]
     timeout: Option<Duration>,
 }
@@ -87,7 +87,7 @@ impl Connection {
         let tls = material(tls::Config { ca, cert, key })?;
         let mut config = ClientConfig::new(endpoints).with_control_endpoints(control).with_tls(tls);
         config.deadline = self.timeout.unwrap_or(TIMEOUT);
-        config.register_deadline = self.timeout.unwrap_or(config.register_deadline);
+        config.long_deadline = self.timeout.unwrap_or(config.long_deadline);
         config.try_timeout = config.try_timeout.min(config.deadline);
         Ok(config)
     }

@@ -34,8 +34,9 @@ use crate::raft::{Applied, LeaderHint};
 use crate::replica::Replica;
 use crate::selection::Busy;
 
-/// Longest registration of a wallet, its scan of the chain included.
-const SCAN_TIMEOUT: Duration = Duration::from_mins(20);
+/// Longest call that looks at everything: the registration of a wallet, its scan of the chain included, and the end of
+/// recovery mode, for which every coin is compared.
+const LONG_TIMEOUT: Duration = Duration::from_mins(20);
 /// How long a fresh leader's callers wait until it has applied what earlier leaders committed.
 const READY_WAIT: Duration = Duration::from_secs(2);
 
@@ -226,8 +227,11 @@ impl Api {
             crate::metrics::policy_denied(&denied);
             status::denied(&denied)
         })?;
-        // Scanning the chain for a new wallet takes minutes on the main network.
-        let longest = if action == Action::RegisterWallet { SCAN_TIMEOUT } else { self.settings.request_timeout };
+        let longest = match action {
+            // Scanning the chain takes minutes on the main network.
+            Action::RegisterWallet | Action::ConfirmRecovery => LONG_TIMEOUT,
+            _ => self.settings.request_timeout,
+        };
         let asked = super::observe::timeout(request).unwrap_or(longest);
         let call = Call {
             caller: caller.id.clone(),

@@ -1,5 +1,7 @@
 //! Wallets, coins and reservations: what is sent, and how answers look.
 
+use std::time::Duration;
+
 use onespend_proto::v1::{self, ReservationState};
 use serde_json::{Value, json};
 
@@ -316,6 +318,15 @@ fn recovery_is_shown_and_confirmed_by_those_who_have_checked() {
     assert_eq!((json["node_id"].as_u64(), json["accepted_signers"][0].as_str()), (Some(2), Some("hot")));
     assert!(json["elsewhere"].as_str().is_some_and(|said| said.contains("SIGNER_NOT_ACCEPTED")), "{json}");
     assert_eq!(cluster.node.last::<v1::ConfirmRecoveryRequest>().note, "payouts were asked");
+}
+
+/// Every coin is compared before it ends: a try that is given up after a second would begin again each time.
+#[test]
+fn the_end_of_recovery_is_waited_for() {
+    let cluster = Cluster::start();
+    cluster.node.take_its_time(Duration::from_millis(2_500));
+    cluster.run(&["recovery", "confirm", "--note", "payouts were asked", "--i-have-checked"]).code(0);
+    assert_eq!(cluster.node.all::<v1::ConfirmRecoveryRequest>().len(), 1);
 }
 
 #[test]

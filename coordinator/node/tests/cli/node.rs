@@ -44,7 +44,8 @@ struct Desk {
     refusal: Arc<Mutex<Option<Status>>>,
     /// By the type of the request.
     refusals: Arc<Mutex<HashMap<TypeId, Status>>>,
-    silent: Arc<Mutex<bool>>,
+    /// What each answer waits for.
+    pause: Arc<Mutex<Duration>>,
 }
 
 impl Node {
@@ -138,7 +139,12 @@ impl Node {
 
     /// Takes every request and never answers.
     pub fn be_silent(&self) {
-        *self.desk.silent.lock().unwrap() = true;
+        self.take_its_time(Duration::from_mins(1));
+    }
+
+    /// Answers every call so much later.
+    pub fn take_its_time(&self, pause: Duration) {
+        *self.desk.pause.lock().unwrap() = pause;
     }
 }
 
@@ -159,9 +165,8 @@ impl Desk {
         let certificates = request.peer_certs().expect("a certificate");
         let caller = Identity::of_member(&certificates[0], "demo").unwrap().party.to_string();
         self.asked.lock().unwrap().push((caller, Box::new(request.into_inner())));
-        if *self.silent.lock().unwrap() {
-            tokio::time::sleep(Duration::from_mins(1)).await;
-        }
+        let pause = *self.pause.lock().unwrap();
+        tokio::time::sleep(pause).await;
         if let Some(status) = self.refusal.lock().unwrap().clone() {
             return Err(status);
         }
