@@ -13,6 +13,7 @@ use onespend_adapters::signer::memory::Refusal;
 use onespend_policies::{Action, Denied};
 use tonic::Code;
 
+use crate::handover::HandOverReason;
 use crate::raft::ProposalEnd;
 
 /// How often samples are folded into buckets; without it they pile up between scrapes.
@@ -409,40 +410,6 @@ pub fn backups_begin() {
 /// A backup of the schedule failed.
 pub fn backup_failed() {
     counter!(BACKUP_FAILURES).increment(1);
-}
-
-/// Why a node gave up the lead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandOverReason {
-    /// Its bitcoind is out of sync.
-    Bitcoind,
-    /// One of its checks fails.
-    Check,
-    /// Its disk is about to be full.
-    Disk,
-    /// It was told to.
-    Operator,
-    /// One of its signers has not accepted the log.
-    Signer,
-    /// It stops.
-    Stop,
-}
-
-impl HandOverReason {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Bitcoind, Self::Check, Self::Disk, Self::Operator, Self::Signer, Self::Stop];
-
-    /// The word in metrics and in the log.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Bitcoind => "bitcoind",
-            Self::Check => "check",
-            Self::Disk => "disk",
-            Self::Operator => "operator",
-            Self::Signer => "signer",
-            Self::Stop => "stop",
-        }
-    }
 }
 
 /// This node gave up the lead, and another took it.
