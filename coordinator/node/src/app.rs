@@ -166,7 +166,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let agent_socket = listen.agent.map(agent).transpose()?;
 
     let first = Snapshot::starting(&config.cluster.id, config.node.id, config.node.tags.clone());
-    let health = Arc::new(Health::new(first.clone(), Limits::of(config), move || metrics.render()));
+    let health = Arc::new(Health::new(first.clone(), Limits::of(config), move |primary| metrics.page(primary)));
     let health_server = health.serve_with_agent(health_socket, agent_socket)?;
 
     let tls = parts::tls(config)?;

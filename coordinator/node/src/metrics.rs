@@ -65,6 +65,7 @@ const LEADER_CHANGES: &str = "onespend_raft_leader_changes_total";
 const HAND_OVERS: &str = "onespend_raft_hand_overs_total";
 const IS_LEADER: &str = "onespend_raft_is_leader";
 const TERM: &str = "onespend_raft_term";
+const PRIMARY: &str = "onespend_primary";
 const BITCOIND_HEIGHT: &str = "onespend_bitcoind_height_blocks";
 const BITCOIND_LAG: &str = "onespend_bitcoind_lag_blocks";
 const BITCOIND_PEERS: &str = "onespend_bitcoind_peers";
@@ -106,6 +107,7 @@ const CATALOGUE: &[Entry] = &[
     entry(HAND_OVERS, Kind::Counter, Unit::Count, "Times that this node handed leadership over, by reason: bitcoind, check, disk, operator, signer, or stop."),
     entry(IS_LEADER, Kind::Gauge, Unit::Count, "1 if this node believes to lead; whether a quorum agrees is what /leader tells."),
     entry(TERM, Kind::Gauge, Unit::Count, "The Raft term of this node."),
+    entry(PRIMARY, Kind::Gauge, Unit::Count, "1 if /primary is 200 at the moment of the scrape, so that spends may be sent here; else 0."),
     entry(BITCOIND_HEIGHT, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind has connected."),
     entry(BITCOIND_LAG, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind lags its headers or the cluster's best."),
     entry(BITCOIND_PEERS, Kind::Gauge, Unit::Count, "Connections of this node's bitcoind."),
@@ -212,6 +214,12 @@ impl Metrics {
         self.record(|| self.process.collect());
         self.handle.render()
     }
+
+    /// The same at a moment when `/primary` is 200, or is not.
+    pub fn page(&self, is_primary: bool) -> String {
+        self.record(|| primary(is_primary));
+        self.render()
+    }
 }
 
 impl std::fmt::Debug for Metrics {
@@ -288,6 +296,12 @@ pub fn log_position(last: u64, committed: u64, applied: u64) {
 pub fn leadership(term: u64, is_leader: bool) {
     gauge!(TERM).set(number(term));
     gauge!(IS_LEADER).set(number(u64::from(is_leader)));
+}
+
+/// What `/primary` says. To be told at each scrape: it changes without an event, when nobody acknowledges or renews what it
+/// rests on any more.
+pub fn primary(is_primary: bool) {
+    gauge!(PRIMARY).set(number(u64::from(is_primary)));
 }
 
 /// This node learned of a leader, or of a leader's new term.

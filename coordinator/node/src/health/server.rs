@@ -287,10 +287,15 @@ impl Health {
             }
             Question::Cluster => ok(&body::cluster(&snapshot, led_by)),
             Question::History => ok(&body::history(&snapshot)),
-            Question::Metrics => match self.metrics.text().await {
-                Some(body) => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body },
-                None => Answer::json(StatusCode::SERVICE_UNAVAILABLE, &body::refusal("METRICS_LATE", METRICS_LATE)),
-            },
+            Question::Metrics => self.scrape().await,
+        }
+    }
+
+    async fn scrape(&self) -> Answer {
+        let asked = self.clone();
+        match self.metrics.text(move || asked.verdict(&Check::primary()).is_yes()).await {
+            Some(body) => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body },
+            None => Answer::json(StatusCode::SERVICE_UNAVAILABLE, &body::refusal("METRICS_LATE", METRICS_LATE)),
         }
     }
 }
