@@ -19,7 +19,7 @@ pub(super) struct MetricsPage {
     render: Arc<dyn Fn(bool) -> String + Send + Sync>,
     /// One page at a time, so that many who ask take one core at most.
     turn: Arc<Semaphore>,
-    max_wait: Duration,
+    pub(super) max_wait: Duration,
 }
 
 impl MetricsPage {

@@ -44,7 +44,7 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const ALLOWED: &str = "GET, HEAD, OPTIONS";
 const JSON: &str = "application/json";
-const METRICS_LATE: &str = "the metrics are not rendered in time";
+const METRICS_LATE: &str = "METRICS_LATE";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why the server cannot start.
@@ -293,10 +293,13 @@ impl Health {
 
     async fn scrape(&self) -> Answer {
         let asked = self.clone();
-        match self.metrics.text(move || asked.verdict(&Check::primary()).is_yes()).await {
-            Some(body) => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body },
-            None => Answer::json(StatusCode::SERVICE_UNAVAILABLE, &body::refusal("METRICS_LATE", METRICS_LATE)),
+        if let Some(body) = self.metrics.text(move || asked.verdict(&Check::primary()).is_yes()).await {
+            return Answer { status: StatusCode::OK, content_type: PROMETHEUS, body };
         }
+        // Seconds have passed.
+        let snapshot = self.snapshot();
+        let led_by = known_leader(&snapshot, &self.limits, Instant::now());
+        Answer::json(StatusCode::SERVICE_UNAVAILABLE, &body::answer(&snapshot, led_by, Some(METRICS_LATE)))
     }
 }
 

@@ -229,6 +229,27 @@ fn metrics_that_hang_delay_no_other_answer_and_no_stop() {
 }
 
 #[test]
+fn metrics_that_are_late_are_a_503_with_what_every_503_has() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let mut health = Health::new(leader(), LIMITS, move |_| {
+        let _ended = wait.lock().unwrap().recv();
+        "late\n".to_owned()
+    });
+    health.metrics.max_wait = Duration::from_millis(50);
+    let server = health.serve(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let late = call(&server, "GET", "/metrics");
+    assert_eq!(late.status, 503);
+    let body = late.json();
+    assert_eq!(body["reason"], "METRICS_LATE");
+    assert_eq!((&body["role"], &body["term"]), (&Value::from("leader"), &Value::from(3)));
+    for field in ["leader", "applied_lag", "bitcoind"] {
+        assert!(!body[field].is_null(), "{field}: {body}");
+    }
+    drop(go);
+}
+
+#[test]
 fn status_cluster_and_history_show_what_is_known() {
     let mut snapshot = leader();
     snapshot.members = vec![crate::health::Member {
