@@ -206,6 +206,16 @@ fn the_dashboard_is_whole_and_asks_for_metrics_that_exist() {
     assert_none(&dashboard::faults(&dashboard, &the_catalogue()));
 }
 
+/// What nobody is shown, nobody looks at.
+#[test]
+fn every_metric_is_in_an_alert_or_in_a_panel() {
+    let (alerts, dashboard) = (alerts(), the_dashboard());
+    let panels = dashboard::panels(&dashboard);
+    let shown = panels.into_iter().flat_map(dashboard::expressions);
+    let asked = alerts.iter().map(|alert| alert.expression.as_str()).chain(shown);
+    assert_eq!(the_catalogue().unseen(asked), Vec::<&str>::new());
+}
+
 /// promtool reads them as rules, once Grafana's variable is a duration.
 #[test]
 fn promtool_accepts_every_expression_of_the_dashboard() {
