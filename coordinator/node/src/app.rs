@@ -52,11 +52,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let instance = format!("{}/node/{}", config.cluster.id, config.node.id);
     let telemetry = telemetry::start(&config.log, &config.telemetry, &instance)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("onespend").enable_all().build()?;
-    let flush = config.shutdown.drain;
+    let last_traces = config.shutdown.last_traces();
     let ended = runtime.block_on(run(config, metrics));
     // A call to bitcoind or a signer may hang; nobody waits for it.
     runtime.shutdown_background();
-    end(telemetry, flush);
+    end(telemetry, last_traces);
     ended
 }
 
@@ -166,7 +166,7 @@ async fn start(config: &Config, metrics: Metrics) -> anyhow::Result<Node> {
     let agent_socket = listen.agent.map(agent).transpose()?;
 
     let first = Snapshot::starting(&config.cluster.id, config.node.id, config.node.tags.clone());
-    let health = Arc::new(Health::new(first.clone(), Limits::of(config), move || metrics.render()));
+    let health = Arc::new(Health::new(first.clone(), Limits::of(config), move |primary| metrics.page(primary)));
     let health_server = health.serve_with_agent(health_socket, agent_socket)?;
 
     let tls = parts::tls(config)?;

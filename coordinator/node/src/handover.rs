@@ -19,7 +19,7 @@ use crate::bitcoind::BitcoindWatch;
 use crate::checks::Checks;
 use crate::health;
 use crate::leader::sign::NOT_ACCEPTED;
-use crate::metrics::{self, HandOverReason};
+use crate::metrics;
 use crate::peers::{Fork, Report};
 use crate::raft::{LeaderHint, RaftStatus, TransferError};
 use crate::replica::Replica;
@@ -32,6 +32,40 @@ pub use planned::{abstains, before_the_end, drain, preferred, while_it_ends};
 /// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
 /// why it hands over.
 const WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a node gave up the lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandOverReason {
+    /// Its bitcoind is out of sync.
+    Bitcoind,
+    /// One of its checks fails.
+    Check,
+    /// Its disk is about to be full.
+    Disk,
+    /// It was told to.
+    Operator,
+    /// One of its signers has not accepted the log.
+    Signer,
+    /// It stops.
+    Stop,
+}
+
+impl HandOverReason {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Bitcoind, Self::Check, Self::Disk, Self::Operator, Self::Signer, Self::Stop];
+
+    /// The word in metrics and in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bitcoind => "bitcoind",
+            Self::Check => "check",
+            Self::Disk => "disk",
+            Self::Operator => "operator",
+            Self::Signer => "signer",
+            Self::Stop => "stop",
+        }
+    }
+}
 
 /// Gives up the lead when this node is not fit for it and another one is.
 pub struct HandOver {

@@ -13,6 +13,7 @@ use onespend_adapters::signer::memory::Refusal;
 use onespend_policies::{Action, Denied};
 use tonic::Code;
 
+use crate::handover::HandOverReason;
 use crate::raft::ProposalEnd;
 
 /// How often samples are folded into buckets; without it they pile up between scrapes.
@@ -64,6 +65,7 @@ const LEADER_CHANGES: &str = "onespend_raft_leader_changes_total";
 const HAND_OVERS: &str = "onespend_raft_hand_overs_total";
 const IS_LEADER: &str = "onespend_raft_is_leader";
 const TERM: &str = "onespend_raft_term";
+const PRIMARY: &str = "onespend_primary";
 const BITCOIND_HEIGHT: &str = "onespend_bitcoind_height_blocks";
 const BITCOIND_LAG: &str = "onespend_bitcoind_lag_blocks";
 const BITCOIND_PEERS: &str = "onespend_bitcoind_peers";
@@ -105,6 +107,7 @@ const CATALOGUE: &[Entry] = &[
     entry(HAND_OVERS, Kind::Counter, Unit::Count, "Times that this node handed leadership over, by reason: bitcoind, check, disk, operator, signer, or stop."),
     entry(IS_LEADER, Kind::Gauge, Unit::Count, "1 if this node believes to lead; whether a quorum agrees is what /leader tells."),
     entry(TERM, Kind::Gauge, Unit::Count, "The Raft term of this node."),
+    entry(PRIMARY, Kind::Gauge, Unit::Count, "1 if /primary is 200 at the moment of the scrape, so that spends may be sent here; else 0."),
     entry(BITCOIND_HEIGHT, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind has connected."),
     entry(BITCOIND_LAG, Kind::Gauge, Unit::Count, "Blocks that this node's bitcoind lags its headers or the cluster's best."),
     entry(BITCOIND_PEERS, Kind::Gauge, Unit::Count, "Connections of this node's bitcoind."),
@@ -113,11 +116,11 @@ const CATALOGUE: &[Entry] = &[
     entry(RESERVATIONS, Kind::Gauge, Unit::Count, "Reservations, by state."),
     entry(PAYMENTS, Kind::Gauge, Unit::Count, "Payments, by state."),
     entry(OLDEST_PAYMENT, Kind::Gauge, Unit::Seconds, "Time since the oldest payment in this state was ordered; 0 if there is none. States: signing (its intent is committed and it is not signed) and signed (it is not broadcast)."),
-    entry(FROZEN_WALLETS, Kind::Gauge, Unit::Count, "Wallets that an operator or a deep reorganisation has frozen."),
+    entry(FROZEN_WALLETS, Kind::Gauge, Unit::Count, "Wallets that are frozen: by an operator, by a deep reorganisation, or because their external signer broke its word."),
     entry(RECOVERY, Kind::Gauge, Unit::Count, "1 while the state may be older than what the cluster did, so that nothing is signed; else 0."),
     entry(SIGNER_SECONDS, Kind::Histogram(SIGNER_BUCKETS), Unit::Seconds, "Time of one signature, by signer and outcome: ok or error."),
     entry(SIGNER_FROZEN, Kind::Gauge, Unit::Count, "1 if the signer is frozen: it has signed what the cluster's log lacks."),
-    entry(SIGNER_REFUSALS, Kind::Counter, Unit::Count, "Permits that a signer's memory refused, by signer and rule: second_payment, other_transaction, no_shared_coin, lower_fence, or frozen."),
+    entry(SIGNER_REFUSALS, Kind::Counter, Unit::Count, "Permits that a signer's memory refused, by signer and rule: second_payment, other_transaction, no_shared_coin, lower_fence, frozen, or epoch_not_accepted."),
     entry(POLICY_DENIALS, Kind::Counter, Unit::Count, "Requests that policy refused, by method and reason."),
     entry(BACKUP_LAST, Kind::Gauge, Unit::Seconds, "When this node last made a backup by its schedule, in seconds since 1970."),
     entry(BACKUP_FAILURES, Kind::Counter, Unit::Count, "Backups by this node's schedule that failed."),
@@ -211,6 +214,12 @@ impl Metrics {
         self.record(|| self.process.collect());
         self.handle.render()
     }
+
+    /// The same at a moment when `/primary` is 200, or is not.
+    pub fn page(&self, is_primary: bool) -> String {
+        self.record(|| primary(is_primary));
+        self.render()
+    }
 }
 
 impl std::fmt::Debug for Metrics {
@@ -287,6 +296,12 @@ pub fn log_position(last: u64, committed: u64, applied: u64) {
 pub fn leadership(term: u64, is_leader: bool) {
     gauge!(TERM).set(number(term));
     gauge!(IS_LEADER).set(number(u64::from(is_leader)));
+}
+
+/// What `/primary` says. To be told at each scrape: it changes without an event, when nobody acknowledges or renews what it
+/// rests on any more.
+pub fn primary(is_primary: bool) {
+    gauge!(PRIMARY).set(number(u64::from(is_primary)));
 }
 
 /// This node learned of a leader, or of a leader's new term.
@@ -409,40 +424,6 @@ pub fn backups_begin() {
 /// A backup of the schedule failed.
 pub fn backup_failed() {
     counter!(BACKUP_FAILURES).increment(1);
-}
-
-/// Why a node gave up the lead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandOverReason {
-    /// Its bitcoind is out of sync.
-    Bitcoind,
-    /// One of its checks fails.
-    Check,
-    /// Its disk is about to be full.
-    Disk,
-    /// It was told to.
-    Operator,
-    /// One of its signers has not accepted the log.
-    Signer,
-    /// It stops.
-    Stop,
-}
-
-impl HandOverReason {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Bitcoind, Self::Check, Self::Disk, Self::Operator, Self::Signer, Self::Stop];
-
-    /// The word in metrics and in the log.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Bitcoind => "bitcoind",
-            Self::Check => "check",
-            Self::Disk => "disk",
-            Self::Operator => "operator",
-            Self::Signer => "signer",
-            Self::Stop => "stop",
-        }
-    }
 }
 
 /// This node gave up the lead, and another took it.

@@ -24,6 +24,7 @@ fn exercise() {
     log_fsync(MS / 5);
     log_position(12, 10, 9);
     leadership(3, true);
+    primary(true);
     leader_changed();
     handed_over(HandOverReason::Bitcoind);
     handed_over(HandOverReason::Check);
@@ -106,6 +107,7 @@ fn values_and_labels_are_what_was_recorded() {
         "onespend_raft_apply_lag_entries 1",
         "onespend_raft_is_leader 1",
         "onespend_raft_term 3",
+        "onespend_primary 1",
         "onespend_raft_leader_changes_total 1",
         "onespend_raft_hand_overs_total{reason=\"bitcoind\"} 1",
         "onespend_raft_hand_overs_total{reason=\"check\"} 1",
@@ -149,6 +151,15 @@ fn counters_begin_at_0_and_not_with_their_first_event() {
         "onespend_signer_memory_refusals_total{signer=\"hot\",rule=\"frozen\"} 0",
     ] {
         assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn a_page_says_of_its_own_moment_whether_the_node_is_primary() {
+    let metrics = Metrics::new().unwrap();
+    for (is_primary, line) in [(true, "onespend_primary 1"), (false, "onespend_primary 0")] {
+        let text = metrics.page(is_primary);
+        assert!(text.lines().any(|known| known == line), "{text}");
     }
 }
 

@@ -20,6 +20,9 @@ pub const EXIT_DEADLINE: i32 = 124;
 /// Exit code of a process that got a second signal while it drained (as of a shell, for SIGINT).
 pub const EXIT_SECOND_SIGNAL: i32 = 130;
 
+/// How long the export of the last traces may take, once everything else has ended: a collector that is dead must not hold
+/// up a restart.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 /// How long the last log line may take: a full pipe must not keep the process alive.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -39,6 +42,13 @@ impl Config {
             drain: section.millis("drain_ms", 0..=300_000, 5_000),
             deadline: section.millis("deadline_ms", 100..=600_000, 15_000),
         }
+    }
+
+    /// What the export of the last traces gets. After a drain that took all of its time, half of what is left until the
+    /// deadline at most, so that the process ends by itself.
+    pub fn last_traces(&self) -> Duration {
+        let left = self.deadline.saturating_sub(self.drain);
+        LAST_TRACES.min(self.drain).min(left / 2)
     }
 }
 

@@ -15,6 +15,19 @@ fn config(deadline: Duration) -> Config {
     Config { drain: Duration::from_millis(100), deadline }
 }
 
+#[test]
+fn the_last_traces_take_two_seconds_at_most_and_leave_time_until_the_deadline() {
+    for (drain, deadline, most) in [
+        (SECOND * 5, SECOND * 15, SECOND * 2),
+        (SECOND * 300, SECOND * 600, SECOND * 2),
+        (SECOND, SECOND * 15, SECOND),
+        (SECOND * 5, SECOND * 6, SECOND / 2),
+        (Duration::ZERO, SECOND * 15, Duration::ZERO),
+    ] {
+        assert_eq!(Config { drain, deadline }.last_traces(), most, "{drain:?} of {deadline:?}");
+    }
+}
+
 /// What a child does. The parent starts it by name.
 #[test]
 #[ignore = "a process that the other tests start"]

@@ -311,7 +311,7 @@ fn unpublished_health() -> Health {
     let hour = Duration::from_hours(1);
     let limits =
         Limits { max_lag_entries: 1_000, quorum_ack: hour, leader_contact: hour, snapshot: hour, bitcoind_view: hour };
-    Health::new(Snapshot::starting("test", 1, BTreeMap::new()), limits, String::new)
+    Health::new(Snapshot::starting("test", 1, BTreeMap::new()), limits, |_| String::new())
 }
 
 /// `[health]`.

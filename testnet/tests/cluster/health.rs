@@ -138,22 +138,25 @@ async fn settled_leader(scene: &Scene, dead: Option<usize>, what: &str) -> usize
     .await
 }
 
-/// Prometheus's own opinion of what the nodes say, and that the leader, and nobody else, counts itself as leader.
+/// Prometheus's own opinion of what the nodes say, and that the leader, and nobody else, counts itself as leader and as
+/// primary.
 async fn metrics_are_good(scene: &Scene, leader: usize, dead: Option<usize>) {
     let running: Vec<usize> = (0..NODES).filter(|index| Some(*index) != dead).collect();
     for index in &running {
         let said = promtool_says(&get(scene.addresses(*index), "/metrics").unwrap().body);
         assert_eq!(said, "", "node {}", index + 1);
     }
-    eventually("the metrics say who leads", async || {
-        let counts_itself = |index: &&usize| {
-            let text = get(scene.addresses(**index), "/metrics").unwrap().body;
-            text.lines().any(|line| line == "onespend_raft_is_leader 1")
-        };
-        let leaders: Vec<usize> = running.iter().filter(counts_itself).copied().collect();
-        need(leaders == [leader], || format!("{leaders:?} count themselves as leaders, {leader} is"))
-    })
-    .await;
+    for wanted in ["onespend_raft_is_leader 1", "onespend_primary 1"] {
+        eventually("the metrics say who leads and takes spends", async || {
+            let counts_itself = |index: &&usize| {
+                let text = get(scene.addresses(**index), "/metrics").unwrap().body;
+                text.lines().any(|line| line == wanted)
+            };
+            let leaders: Vec<usize> = running.iter().filter(counts_itself).copied().collect();
+            need(leaders == [leader], || format!("{leaders:?} say {wanted}, {leader} leads"))
+        })
+        .await;
+    }
 }
 
 /// Empty when it has nothing to complain about.

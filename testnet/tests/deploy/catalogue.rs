@@ -1,6 +1,6 @@
 //! What the daemon exports, read from its source, and what is wrong with an expression over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::promql::{self, Use};
 
@@ -33,11 +33,23 @@ impl Catalogue {
     }
 
     fn has(&self, series: &str) -> bool {
-        if OTHERS.contains(&series) || self.0.get(series) == Some(&false) {
-            return true;
+        OTHERS.contains(&series) || self.metric(series).is_some()
+    }
+
+    /// The metric that a series is of.
+    fn metric<'a>(&self, series: &'a str) -> Option<&'a str> {
+        if self.0.get(series) == Some(&false) {
+            return Some(series);
         }
-        let base = HISTOGRAM_SERIES.iter().find_map(|end| series.strip_suffix(end));
-        base.is_some_and(|base| self.0.get(base) == Some(&true))
+        let base = HISTOGRAM_SERIES.iter().find_map(|end| series.strip_suffix(end))?;
+        (self.0.get(base) == Some(&true)).then_some(base)
+    }
+
+    /// The metrics that none of these expressions asks for.
+    pub fn unseen<'a>(&self, expressions: impl IntoIterator<Item = &'a str>) -> Vec<&str> {
+        let uses = expressions.into_iter().flat_map(promql::uses);
+        let seen: BTreeSet<String> = uses.filter_map(|one| self.metric(&one.name).map(str::to_owned)).collect();
+        self.0.keys().filter(|name| !seen.contains(*name)).map(String::as_str).collect()
     }
 
     /// What names no metric of the daemon, and what counts twice where two Prometheus scrape the same.
@@ -86,4 +98,6 @@ fn unknown_metrics_and_sums_over_copies_are_caught() {
     assert_eq!(faults("max by (node) (onespend_a)"), 1, "two clusters may have a node 1");
     assert_eq!(faults("max by (cluster) (rate(onespend_b_seconds_bucket[5m]))"), 1, "without le");
     assert_eq!(faults("vector(1)"), 1);
+    assert_eq!(catalogue.unseen(["max by (cluster) (onespend_a)", "up"]), ["onespend_b_seconds"]);
+    assert_eq!(catalogue.unseen(["onespend_b_seconds_count", "onespend_a_sum"]), ["onespend_a"]);
 }

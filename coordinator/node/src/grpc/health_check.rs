@@ -147,7 +147,7 @@ mod tests {
             snapshot: max_age,
             bitcoind_view: HOUR,
         };
-        HealthCheck::new(Arc::new(Health::new(first, limits, String::new)), CancellationToken::new())
+        HealthCheck::new(Arc::new(Health::new(first, limits, |_| String::new())), CancellationToken::new())
     }
 
     fn of(service: &str) -> Request<HealthCheckRequest> {

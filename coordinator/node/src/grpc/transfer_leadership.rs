@@ -10,8 +10,8 @@ use tonic::Status;
 use super::api::{Api, Call};
 use super::fields::Fields;
 use super::status;
-use crate::handover;
-use crate::metrics::{self, HandOverReason};
+use crate::handover::{self, HandOverReason};
+use crate::metrics;
 
 pub(super) async fn transfer_leadership(
     api: Arc<Api>,

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::{hand_to, willing};
-use crate::metrics::{self, HandOverReason};
+use super::{HandOverReason, hand_to, willing};
+use crate::metrics;
 use crate::peers::Peers;
 use crate::raft::{LeaderHint, TransferError};
 use crate::replica::Replica;

@@ -130,7 +130,7 @@ mod tests {
         let mut snapshot =
             Snapshot { recovered: true, committed_index, applied_index, leader_contact, caught_up, ..starting };
         change(&mut snapshot);
-        Health::new(snapshot, LIMITS, String::new).agent_line()
+        Health::new(snapshot, LIMITS, |_| String::new()).agent_line()
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn whoever_connects_is_told_what_the_snapshot_says_now() {
         let starting = Snapshot::starting("demo", 1, BTreeMap::new());
-        let health = Health::new(starting.clone(), LIMITS, String::new);
+        let health = Health::new(starting.clone(), LIMITS, |_| String::new());
         let (http, agent) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let address = agent.local_addr().unwrap();
         let server = health.serve_with_agent(http, Some(agent)).unwrap();

@@ -16,29 +16,31 @@ const MAX_WAIT: Duration = Duration::from_secs(8);
 /// What renders the page. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct MetricsPage {
-    render: Arc<dyn Fn() -> String + Send + Sync>,
+    render: Arc<dyn Fn(bool) -> String + Send + Sync>,
     /// One page at a time, so that many who ask take one core at most.
     turn: Arc<Semaphore>,
-    max_wait: Duration,
+    pub(super) max_wait: Duration,
 }
 
 impl MetricsPage {
-    pub(super) fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+    /// `render` is told whether the node is primary.
+    pub(super) fn new(render: impl Fn(bool) -> String + Send + Sync + 'static) -> Self {
         Self { render: Arc::new(render), turn: Arc::new(Semaphore::new(1)), max_wait: MAX_WAIT }
     }
 
-    /// The page, rendered on a thread of the runtime that may block; `None` if it is not there in time.
-    pub(super) async fn text(&self) -> Option<String> {
-        timeout(self.max_wait, self.rendered()).await.ok().flatten()
+    /// The page, rendered on a thread of the runtime that may block; `None` if it is not there in time. `is_primary` is
+    /// asked when it is rendered: one that had to wait for its turn is no older than the others.
+    pub(super) async fn text(&self, is_primary: impl FnOnce() -> bool + Send + 'static) -> Option<String> {
+        timeout(self.max_wait, self.rendered(is_primary)).await.ok().flatten()
     }
 
-    async fn rendered(&self) -> Option<String> {
+    async fn rendered(&self, is_primary: impl FnOnce() -> bool + Send + 'static) -> Option<String> {
         let turn = Arc::clone(&self.turn).acquire_owned().await.ok()?;
         let render = Arc::clone(&self.render);
         let page = tokio::task::spawn_blocking(move || {
             // Until it is rendered, also when nobody waits for it any more.
             let _turn = turn;
-            render()
+            render(is_primary())
         });
         page.await.ok()
     }
@@ -58,7 +60,7 @@ mod tests {
         let (go, wait) = channel();
         let (begun, wait) = (Arc::new(AtomicUsize::new(0)), Mutex::new(wait));
         let count = Arc::clone(&begun);
-        let page = MetricsPage::new(move || {
+        let page = MetricsPage::new(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
             let _ended = wait.lock().unwrap_or_else(PoisonError::into_inner).recv();
             "page".to_owned()
@@ -72,7 +74,7 @@ mod tests {
         let asked: Vec<_> = (0..3)
             .map(|_| {
                 let page = page.clone();
-                tokio::spawn(async move { page.text().await })
+                tokio::spawn(async move { page.text(|| true).await })
             })
             .collect();
         for (before, one) in asked.into_iter().enumerate() {
@@ -88,14 +90,14 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_is_late_is_given_up_and_so_is_one_that_waits_behind_it() {
         let (page, go, begun) = held_up(Duration::from_millis(50));
-        assert_eq!(page.text().await, None);
-        assert_eq!(page.text().await, None);
+        assert_eq!(page.text(|| true).await, None);
+        assert_eq!(page.text(|| true).await, None);
         while begun.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(begun.load(Ordering::SeqCst), 1, "no second thread is held up");
         // The first goes on to its end; from then on nothing holds a page up.
         drop(go);
-        while page.text().await.is_none() {}
+        while page.text(|| true).await.is_none() {}
     }
 }

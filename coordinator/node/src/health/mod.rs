@@ -77,8 +77,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Begins with a first snapshot. `metrics` renders the Prometheus text.
-    pub fn new(first: Snapshot, limits: Limits, metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
+    /// Begins with a first snapshot. `metrics` renders the Prometheus text, and is told whether `/primary` is 200 then.
+    pub fn new(first: Snapshot, limits: Limits, metrics: impl Fn(bool) -> String + Send + Sync + 'static) -> Self {
         Self {
             snapshot: Arc::new(ArcSwap::from_pointee(first)),
             limits,

@@ -44,7 +44,7 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const ALLOWED: &str = "GET, HEAD, OPTIONS";
 const JSON: &str = "application/json";
-const METRICS_LATE: &str = "the metrics are not rendered in time";
+const METRICS_LATE: &str = "METRICS_LATE";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why the server cannot start.
@@ -287,11 +287,19 @@ impl Health {
             }
             Question::Cluster => ok(&body::cluster(&snapshot, led_by)),
             Question::History => ok(&body::history(&snapshot)),
-            Question::Metrics => match self.metrics.text().await {
-                Some(body) => Answer { status: StatusCode::OK, content_type: PROMETHEUS, body },
-                None => Answer::json(StatusCode::SERVICE_UNAVAILABLE, &body::refusal("METRICS_LATE", METRICS_LATE)),
-            },
+            Question::Metrics => self.scrape().await,
         }
+    }
+
+    async fn scrape(&self) -> Answer {
+        let asked = self.clone();
+        if let Some(body) = self.metrics.text(move || asked.verdict(&Check::primary()).is_yes()).await {
+            return Answer { status: StatusCode::OK, content_type: PROMETHEUS, body };
+        }
+        // Seconds have passed.
+        let snapshot = self.snapshot();
+        let led_by = known_leader(&snapshot, &self.limits, Instant::now());
+        Answer::json(StatusCode::SERVICE_UNAVAILABLE, &body::answer(&snapshot, led_by, Some(METRICS_LATE)))
     }
 }
 

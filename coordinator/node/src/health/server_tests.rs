@@ -41,10 +41,10 @@ fn leader() -> Snapshot {
 }
 
 fn serve(first: Snapshot) -> (Health, HealthServer) {
-    serve_with(first, || "onespend_term 3\n".to_owned())
+    serve_with(first, |_| "onespend_term 3\n".to_owned())
 }
 
-fn serve_with(first: Snapshot, metrics: impl Fn() -> String + Send + Sync + 'static) -> (Health, HealthServer) {
+fn serve_with(first: Snapshot, metrics: impl Fn(bool) -> String + Send + Sync + 'static) -> (Health, HealthServer) {
     let health = Health::new(first, LIMITS, metrics);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = health.serve(listener).unwrap();
@@ -167,13 +167,31 @@ fn bodies_say_who_leads_and_why_not() {
     assert_eq!(metrics.headers.get("content-type").unwrap(), PROMETHEUS);
 }
 
+/// Both believe to lead for as long as anybody asks: a leader that has lost its quorum, and one that is stuck.
+#[test]
+fn a_scrape_says_whether_the_node_is_primary_at_that_moment() {
+    let (health, server) = serve_with(leader(), |primary| format!("{primary}\n"));
+    let told = |change: fn(&mut Snapshot)| {
+        let mut snapshot = leader();
+        change(&mut snapshot);
+        health.publish(snapshot);
+        call(&server, "GET", "/metrics").body
+    };
+    assert_eq!(told(|_| {}), "true\n");
+    assert_eq!(told(|s| s.last_quorum_ack = s.taken_at.checked_sub(LIMITS.quorum_ack * 2)), "false\n");
+    assert_eq!(told(|_| {}), "true\n");
+    assert_eq!(told(|s| s.taken_at = s.taken_at.checked_sub(LIMITS.snapshot * 2).unwrap()), "false\n");
+    server.stopping();
+    assert_eq!(told(|_| {}), "false\n");
+}
+
 /// The metrics wait for a lock, or for the disk of a log; whether this node is primary is said meanwhile.
 #[test]
 fn metrics_that_hang_delay_no_other_answer_and_no_stop() {
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = mpsc::channel();
     let wait = Mutex::new(wait);
-    let (_health, server) = serve_with(leader(), move || {
+    let (_health, server) = serve_with(leader(), move |_| {
         let _nobody_listens = begun.send(());
         let _ended = wait.lock().unwrap().recv();
         "late\n".to_owned()
@@ -208,6 +226,27 @@ fn metrics_that_hang_delay_no_other_answer_and_no_stop() {
         stopped.send(()).unwrap();
     });
     has_stopped.recv_timeout(LONG).unwrap();
+}
+
+#[test]
+fn metrics_that_are_late_are_a_503_with_what_every_503_has() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let mut health = Health::new(leader(), LIMITS, move |_| {
+        let _ended = wait.lock().unwrap().recv();
+        "late\n".to_owned()
+    });
+    health.metrics.max_wait = Duration::from_millis(50);
+    let server = health.serve(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let late = call(&server, "GET", "/metrics");
+    assert_eq!(late.status, 503);
+    let body = late.json();
+    assert_eq!(body["reason"], "METRICS_LATE");
+    assert_eq!((&body["role"], &body["term"]), (&Value::from("leader"), &Value::from(3)));
+    for field in ["leader", "applied_lag", "bitcoind"] {
+        assert!(!body[field].is_null(), "{field}: {body}");
+    }
+    drop(go);
 }
 
 #[test]

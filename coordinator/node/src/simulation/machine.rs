@@ -161,7 +161,7 @@ async fn boot(id: Host, log: Arc<MemoryLog>, state: Arc<MemoryState>, memory: Op
     let signer = Arc::new(Witness::new(keys(memory.as_deref()), site.judge, chain.as_ref().clone()));
     let signing = Arc::new(Signing::new(Arc::clone(&replica), vec![signer], outbox, Arc::clone(&alarms)));
     let first = Snapshot::starting(CLUSTER, id, BTreeMap::new());
-    let health = Arc::new(Health::new(first.clone(), site.limits, String::new));
+    let health = Arc::new(Health::new(first.clone(), site.limits, |_| String::new()));
     let feed = Feed {
         replica: Arc::clone(&replica),
         bitcoind: Arc::clone(&bitcoind),
