@@ -85,6 +85,7 @@ impl Quarantine {
         if let Some(index) = outvoted(&ours, &theirs) {
             self.begin(replica.raft(), index);
         }
+        let theirs = not_outvoted(&ours, &theirs, status.voters().count());
         self.hear_of_tie(tied(&ours, &theirs), |since| alone || decided(&ours, &theirs, since));
         self.tell(replica.raft());
     }
@@ -247,6 +248,17 @@ fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     ours.iter().find(against).map(|own| own.index.0)
 }
 
+/// Those whose word counts in a tie: all but who contradicts us where most of *all* voters hold our hash.
+///
+/// Beside such a node a third one that is merely slow would leave one against one at each newer index. That it differs
+/// says nothing: it is outvoted there, for ever, and its state differs from ours ever after, whether ours stays right or
+/// not. If ours goes wrong later, those that agreed there are who can tell, and none of them is left out by that: a tie
+/// with one of them is a tie. Votes that were not heard are not held, so where nodes are down nobody is left out.
+fn not_outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>], voters: usize) -> Vec<Vec<HashAt>> {
+    let held: Vec<HashAt> = ours.iter().filter(|own| 2 * votes(own, theirs).0 > voters).copied().collect();
+    theirs.iter().filter(|peer| differing(&held, peer).is_none()).cloned().collect()
+}
+
 /// The newest index at which our hash is contradicted at all, if there are as many for it as against it.
 fn tied(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     let mut counted = ours.iter().map(|own| (own.index.0, votes(own, theirs)));
@@ -386,6 +398,43 @@ mod tests {
         assert_eq!(tied(&ours, &[vec![at(300, 2), at(128, 2)], vec![at(300, 1)]]), None, "decided since");
         assert_eq!(tied(&ours, &[vec![at(300, 2)], vec![at(300, 2)], vec![at(300, 1)]]), Some(300), "two against two");
         assert_eq!(tied(&ours, &[]), None);
+    }
+
+    /// safety 31: B lost a row before 256 and is outvoted. C agreed with us there, and stores each entry a little later.
+    #[test]
+    fn a_slow_node_beside_one_that_is_outvoted_makes_no_tie() {
+        let ours = [at(300, 1), at(256, 1), at(128, 1)];
+        let (outvoted_b, slow_c) = (vec![at(300, 2), at(256, 2), at(128, 1)], vec![at(299, 7), at(256, 1), at(128, 1)]);
+        let both = [outvoted_b.clone(), slow_c.clone()];
+        assert_eq!(tied(&ours, &both), Some(300), "if both counted");
+        assert_eq!(not_outvoted(&ours, &both, 3), std::slice::from_ref(&slow_c));
+        assert_eq!(tied(&ours, &not_outvoted(&ours, &both, 3)), None);
+
+        // Where C is down nobody knows which of the two is right.
+        let alone = [outvoted_b.clone()];
+        assert_eq!(not_outvoted(&ours, &alone, 3), alone);
+        assert_eq!(tied(&ours, &not_outvoted(&ours, &alone, 3)), Some(300));
+        // Two of five agree, and the two that are down may be on the other side.
+        assert_eq!(not_outvoted(&ours, &both, 5), both);
+        let three = [outvoted_b, slow_c.clone(), slow_c.clone()];
+        assert_eq!(not_outvoted(&ours, &three, 5), [slow_c.clone(), slow_c]);
+    }
+
+    /// safety 31: who agreed with us against B is right still, and our state has gone wrong since.
+    #[test]
+    fn a_state_that_goes_wrong_beside_one_that_was_outvoted_is_found() {
+        let ours = [at(300, 1), at(256, 1)];
+        let (outvoted_b, right_c) = (vec![at(300, 2), at(256, 2)], vec![at(300, 3), at(256, 1)]);
+        let both = [outvoted_b, right_c.clone()];
+        assert_eq!(outvoted(&ours, &both), Some(300), "all say so, and B is heard for that");
+        let counted = not_outvoted(&ours, &both, 3);
+        assert_eq!(counted, [right_c]);
+        assert_eq!(tied(&ours, &counted), Some(300));
+        assert!(!decided(&ours, &counted, 300));
+
+        // Wrong before any index at which most held our hash: nobody is left out.
+        let (b, c) = (vec![at(300, 2), at(256, 2)], vec![at(299, 2), at(256, 2)]);
+        assert_eq!(not_outvoted(&ours, &[b.clone(), c.clone()], 3), [b, c]);
     }
 
     /// safety 31: that nobody contradicts a state for a moment does not make it right.
