@@ -24,6 +24,7 @@ use super::fields::Fields;
 use super::get_recovery::recovery;
 use super::{alarm_status, status};
 use crate::leader::recover::{Comparison, NotCompared};
+use crate::peers::{self, Report};
 use crate::replica::Replica;
 use crate::runtime;
 
@@ -61,12 +62,20 @@ pub(super) fn parse(message: &v1::ConfirmRecoveryRequest) -> Result<RequestId, S
 
 async fn draft(api: &Api, note: &str) -> Result<Draft, Status> {
     demand_state_beyond_doubt(api)?;
+    let others = api.peers.reports(&api.replica.status().others(), peers::TIMEOUT).await;
     compare(api).await?;
     // That takes a while, in which the other nodes' states may have been found to differ.
     demand_state_beyond_doubt(api)?;
     // Above every fence that this state has granted, and all that this node's signers remember or have accepted.
-    let epoch = api.replica.read(State::epoch).max(api.signing.epoch()).saturating_add(1);
+    let epoch = epoch_above(api.replica.read(State::epoch).max(api.signing.epoch()), &others);
     Ok(Draft::of(Command::ConfirmRecovery { epoch, note: note.to_owned() }))
+}
+
+/// An epoch above this one, and above all that signers of nodes which answer have accepted, in a log that is lost
+/// perhaps: they would take this log for that one, and sign, though nobody has vouched for them in this recovery.
+fn epoch_above(own: u32, others: &[Report]) -> u32 {
+    let accepted = others.iter().map(|report| report.signer_epoch);
+    accepted.fold(own, u32::max).saturating_add(1)
 }
 
 /// One of two states is wrong, and it may be this one: its comparison would end the recovery of all (safety 31).

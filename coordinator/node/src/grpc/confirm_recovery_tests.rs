@@ -148,6 +148,15 @@ async fn the_new_epoch_is_above_all_that_a_signer_of_the_leader_has_accepted() {
     assert_eq!(epoch(&confirmed(&api).await), 5);
 }
 
+/// safety 8, 30: copied folders were confirmed as epoch 1, and put back again while the memories stayed; another node leads.
+#[test]
+fn the_new_epoch_is_above_all_that_a_signer_of_another_node_has_accepted() {
+    let report = |signer_epoch| Report { signer_epoch, ..Report::default() };
+    assert_eq!(epoch_above(0, &[]), 1, "nobody answers");
+    assert_eq!(epoch_above(0, &[report(1), report(0)]), 2);
+    assert_eq!(epoch_above(4, &[report(1)]), 5);
+}
+
 /// safety 30: the node with the right memory was given the lead after the state had been compared where another led.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_signers_of_the_leader_remember_as_spent_is_held_back_before_the_word_is_taken() {
