@@ -5,10 +5,13 @@
 //! cut off from the network is at its own tip, so how far the others' are is what tells. A leader whose bitcoind is
 //! worse than another's hands over, and one whose members all can do more raises the feature level.
 
+use std::fmt::Display;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onespend_adapters::store::StoreError;
 use onespend_adapters::store::sqlite::DifferingMark;
 use onespend_core::command::BlockRef;
 use tokio_util::sync::CancellationToken;
@@ -23,11 +26,11 @@ use crate::peers::{self, Fork, Peers, Report};
 use crate::raft::{Abstention, HashAt, RaftNode, RaftStatus};
 use crate::replica::Replica;
 use crate::room::Room;
-use crate::runtime;
+use crate::runtime::{self, WorkLost};
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long finishing a change of the voters may take at once, and raising the feature level.
+/// How long finishing a change of the voters may take at once, raising the feature level, and marking the data folder.
 const FINISH: Duration = Duration::from_secs(2);
 /// Longest turn before `/livez` calls the loop dead: it asks and hands over with time limits of a few seconds.
 pub const LONGEST_TURN: Duration = Duration::from_secs(30);
@@ -40,9 +43,9 @@ pub const UNDECIDED: &str = "STATE_HASH_UNDECIDED";
 pub struct Quarantine {
     alarms: Arc<Alarms>,
     /// Outlives the process: the state cannot heal by itself.
-    mark: DifferingMark,
+    mark: Mark,
     /// Outlives the process as well, and goes with the tie: it holds the index of the first one that was found.
-    undecided: DifferingMark,
+    undecided: Mark,
     /// The index of the tie that was found last, as long as nothing has decided it.
     tie: Option<u64>,
 }
@@ -50,9 +53,11 @@ pub struct Quarantine {
 impl Quarantine {
     /// Before the node does anything: what was found earlier, and is marked in the data folder, holds.
     pub fn resume(alarms: &Arc<Alarms>, data_dir: &Path, raft: &RaftNode) -> Self {
-        let (mark, undecided) = (DifferingMark::of(data_dir), DifferingMark::undecided(data_dir));
-        if let Some(why) = mark.why() {
-            alarms.raise(MISMATCH, &why);
+        let mark = Mark::of(DifferingMark::of(data_dir), "do not start this node again with it");
+        let forgets = "a restart would forget that states differ for a while";
+        let undecided = Mark::of(DifferingMark::undecided(data_dir), forgets);
+        if let Some(why) = &mark.wanted {
+            alarms.raise(MISMATCH, why);
             raft.abstain(Abstention::Differs);
         }
         // The first tie after a start is told at once: what happened to the disk meanwhile is found so the sooner.
@@ -64,7 +69,7 @@ impl Quarantine {
 
     /// A tie that was found before the start stands until it is decided, by what is compared from this index on.
     fn resume_tie(&mut self, applied: u64) {
-        let Some(found) = self.undecided.why().filter(|_| !self.alarms.stands(MISMATCH)) else { return };
+        let Some(found) = self.undecided.wanted.clone().filter(|_| !self.alarms.stands(MISMATCH)) else { return };
         let found = found.trim();
         let message =
             format!("before this start as many nodes contradicted this node's state as agreed with it: {found}");
@@ -78,15 +83,21 @@ impl Quarantine {
     }
 
     /// Acts on what this node's hashes and those of the other voters say.
-    fn judge(&mut self, replica: &Replica, reports: &[Report]) {
+    async fn judge(&mut self, replica: &Replica, reports: &[Report]) {
         let status = replica.status();
         let (ours, theirs) = (replica.hashes(), of_voters(&status, reports));
         let alone = status.voters().all(|id| id == status.node_id);
         if let Some(index) = outvoted(&ours, &theirs) {
             self.begin(replica.raft(), index);
         }
+        let theirs = not_outvoted(&ours, &theirs, status.voters().count());
         self.hear_of_tie(tied(&ours, &theirs), |since| alone || decided(&ours, &theirs, since));
         self.tell(replica.raft());
+        // After what keeps callers, signers and other nodes away, for a disk may stall. A state that is outvoted is no
+        // more undecided: of its two marks one is there all the time.
+        if self.mark.keep().await {
+            self.undecided.keep().await;
+        }
     }
 
     /// Tells of a tie once it has lasted: where some node was at another index, the next round may decide it. Then it
@@ -101,43 +112,89 @@ impl Quarantine {
                 let message =
                     format!("as many nodes contradict this node's state at log index {index} as agree with it");
                 self.alarms.raise(UNDECIDED, &message);
-                self.mark_undecided(index);
+                self.undecided.wanted.get_or_insert_with(|| index.to_string());
                 self.tie = Some(index);
             }
             (Some(since), None) if self.alarms.stands(UNDECIDED) && !decided(since) => {}
             (_, tie) => {
                 self.tie = tie;
                 self.alarms.clear(UNDECIDED);
-                self.unmark_undecided();
+                self.undecided.wanted = None;
             }
         }
     }
 
-    fn mark_undecided(&self, index: u64) {
-        if self.undecided.why().is_none()
-            && let Err(error) = self.undecided.set(&index.to_string())
-        {
-            error!(%error, "the data folder cannot be marked: a restart would forget that states differ for a while");
-        }
-    }
-
-    fn unmark_undecided(&self) {
-        if self.undecided.why().is_some()
-            && let Err(error) = self.undecided.clear()
-        {
-            error!(%error, "the mark that states differ cannot be taken away: the alarm would be back after a restart");
-        }
-    }
-
-    fn begin(&self, raft: &RaftNode, index: u64) {
+    fn begin(&mut self, raft: &RaftNode, index: u64) {
         let message = format!("this node's state at log index {index} differs from what most others have");
         self.alarms.raise(MISMATCH, &message);
         raft.abstain(Abstention::Differs);
-        if self.mark.why().is_none()
-            && let Err(error) = self.mark.set(&message)
-        {
-            error!(%error, "the data folder cannot be marked: do not start this node again with it");
+        self.mark.wanted.get_or_insert(message);
+    }
+}
+
+/// A write of a mark that has begun; it goes on when nobody waits for it.
+type Writing = Pin<Box<dyn Future<Output = Result<Result<(), StoreError>, WorkLost>> + Send>>;
+
+/// A mark of the data folder, as it should be and as it is. The disk is asked at the start alone, and written to on a
+/// thread for that: one that stalls holds up neither other tasks nor, for long, the comparison, which hands over.
+struct Mark {
+    file: DifferingMark,
+    /// What it should say; none where it should not be there.
+    wanted: Option<String>,
+    /// Whether it is there.
+    stands: bool,
+    /// What is being written, and whether the mark is there after that. One at a time, or one could overtake another.
+    writing: Option<(bool, Writing)>,
+    /// What it means that it cannot be set.
+    otherwise: &'static str,
+}
+
+impl Mark {
+    /// As it is now.
+    fn of(file: DifferingMark, otherwise: &'static str) -> Self {
+        let wanted = file.why();
+        let stands = wanted.is_some();
+        Self { file, wanted, stands, writing: None, otherwise }
+    }
+
+    /// Makes it what it should be, and says whether it is that now. A write that fails is tried again the next time, and
+    /// one that takes long is waited for then.
+    async fn keep(&mut self) -> bool {
+        while let Some((set, mut writing)) = self.writing.take().or_else(|| self.outstanding()) {
+            let ended = runtime::timeout(FINISH, &mut writing).await;
+            match ended {
+                Ok(Ok(Ok(()))) => self.stands = set,
+                Ok(Ok(Err(error))) => return self.failed(set, &error),
+                Ok(Err(error)) => return self.failed(set, &error),
+                Err(_) => {
+                    warn!("the disk has not taken a mark of the data folder yet");
+                    self.writing = Some((set, writing));
+                    return false;
+                }
+            }
         }
+        true
+    }
+
+    /// What has to be written, and whether the mark is there after it.
+    fn outstanding(&self) -> Option<(bool, Writing)> {
+        let set = self.wanted.is_some();
+        if set == self.stands {
+            return None;
+        }
+        let (file, wanted) = (self.file.clone(), self.wanted.clone());
+        let write = move || wanted.map_or_else(|| file.clear(), |why| file.set(&why));
+        let writing: Writing = Box::pin(runtime::blocking(write));
+        Some((set, writing))
+    }
+
+    fn failed(&self, set: bool, error: &dyn Display) -> bool {
+        if set {
+            error!(%error, "the data folder cannot be marked: {}", self.otherwise);
+        } else {
+            error!(%error, "the mark that states differ cannot be taken away: the alarm would be back after a restart");
+        }
+        false
     }
 }
 
@@ -175,7 +232,7 @@ pub async fn run(compared: Compared, beat: Beat, stop: CancellationToken) {
         let contradicted = replica.read(|state| contradicted(&reports, |fork| fork.contradicts(state)));
         bitcoind.hear_of_fork(contradicted, Instant::now());
         room.hear(&replica.status(), &reports);
-        quarantine.judge(&replica, &reports);
+        quarantine.judge(&replica, &reports).await;
         hand_over.consider(&reports).await;
         leaderless = if may_be_needed(&replica) { leaderless + 1 } else { 0 };
         if leaderless > 1 {
@@ -247,6 +304,17 @@ fn outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     ours.iter().find(against).map(|own| own.index.0)
 }
 
+/// Those whose word counts in a tie: all but who contradicts us where most of *all* voters hold our hash.
+///
+/// Beside such a node a third one that is merely slow would leave one against one at each newer index. That it differs
+/// says nothing: it is outvoted there, for ever, and its state differs from ours ever after, whether ours stays right or
+/// not. If ours goes wrong later, those that agreed there are who can tell, and none of them is left out by that: a tie
+/// with one of them is a tie. Votes that were not heard are not held, so where nodes are down nobody is left out.
+fn not_outvoted(ours: &[HashAt], theirs: &[Vec<HashAt>], voters: usize) -> Vec<Vec<HashAt>> {
+    let held: Vec<HashAt> = ours.iter().filter(|own| 2 * votes(own, theirs).0 > voters).copied().collect();
+    theirs.iter().filter(|peer| differing(&held, peer).is_none()).cloned().collect()
+}
+
 /// The newest index at which our hash is contradicted at all, if there are as many for it as against it.
 fn tied(ours: &[HashAt], theirs: &[Vec<HashAt>]) -> Option<u64> {
     let mut counted = ours.iter().map(|own| (own.index.0, votes(own, theirs)));
@@ -275,9 +343,11 @@ mod tests {
     use bitcoin::BlockHash;
     use bitcoin::hashes::Hash;
     use onespend_core::ids::{Height, LogIndex};
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::raft::{Addresses, MemberStatus, Role};
+    use crate::simulation::executor::Executor;
     use crate::specimen;
 
     fn at(index: u64, byte: u8) -> HashAt {
@@ -388,6 +458,43 @@ mod tests {
         assert_eq!(tied(&ours, &[]), None);
     }
 
+    /// safety 31: B lost a row before 256 and is outvoted. C agreed with us there, and stores each entry a little later.
+    #[test]
+    fn a_slow_node_beside_one_that_is_outvoted_makes_no_tie() {
+        let ours = [at(300, 1), at(256, 1), at(128, 1)];
+        let (outvoted_b, slow_c) = (vec![at(300, 2), at(256, 2), at(128, 1)], vec![at(299, 7), at(256, 1), at(128, 1)]);
+        let both = [outvoted_b.clone(), slow_c.clone()];
+        assert_eq!(tied(&ours, &both), Some(300), "if both counted");
+        assert_eq!(not_outvoted(&ours, &both, 3), std::slice::from_ref(&slow_c));
+        assert_eq!(tied(&ours, &not_outvoted(&ours, &both, 3)), None);
+
+        // Where C is down nobody knows which of the two is right.
+        let alone = [outvoted_b.clone()];
+        assert_eq!(not_outvoted(&ours, &alone, 3), alone);
+        assert_eq!(tied(&ours, &not_outvoted(&ours, &alone, 3)), Some(300));
+        // Two of five agree, and the two that are down may be on the other side.
+        assert_eq!(not_outvoted(&ours, &both, 5), both);
+        let three = [outvoted_b, slow_c.clone(), slow_c.clone()];
+        assert_eq!(not_outvoted(&ours, &three, 5), [slow_c.clone(), slow_c]);
+    }
+
+    /// safety 31: who agreed with us against B is right still, and our state has gone wrong since.
+    #[test]
+    fn a_state_that_goes_wrong_beside_one_that_was_outvoted_is_found() {
+        let ours = [at(300, 1), at(256, 1)];
+        let (outvoted_b, right_c) = (vec![at(300, 2), at(256, 2)], vec![at(300, 3), at(256, 1)]);
+        let both = [outvoted_b, right_c.clone()];
+        assert_eq!(outvoted(&ours, &both), Some(300), "all say so, and B is heard for that");
+        let counted = not_outvoted(&ours, &both, 3);
+        assert_eq!(counted, [right_c]);
+        assert_eq!(tied(&ours, &counted), Some(300));
+        assert!(!decided(&ours, &counted, 300));
+
+        // Wrong before any index at which most held our hash: nobody is left out.
+        let (b, c) = (vec![at(300, 2), at(256, 2)], vec![at(299, 2), at(256, 2)]);
+        assert_eq!(not_outvoted(&ours, &[b.clone(), c.clone()], 3), [b, c]);
+    }
+
     /// safety 31: that nobody contradicts a state for a moment does not make it right.
     #[test]
     fn a_tie_is_decided_by_who_agrees_and_not_by_who_is_silent() {
@@ -434,15 +541,18 @@ mod tests {
         let (mut quarantine, alarms) = start();
         quarantine.hear_of_tie(Some(300), |_| false);
         assert!(alarms.stands(UNDECIDED), "the first one after a start is told at once");
+        assert!(quarantine.undecided.keep().await);
 
         let (mut quarantine, alarms) = start();
         assert!(alarms.current()[0].message.contains("300"), "{:?}", alarms.current());
         assert!(replica.raft().withholds_snapshots());
         quarantine.hear_of_tie(None, |_| false);
         assert!(alarms.stands(UNDECIDED), "nobody has decided it");
+        assert!(quarantine.undecided.keep().await);
         assert!(start().1.stands(UNDECIDED));
         quarantine.hear_of_tie(None, |since| since == 300);
         assert!(!alarms.stands(UNDECIDED));
+        assert!(quarantine.undecided.keep().await);
 
         let (mut quarantine, alarms) = start();
         assert!(alarms.current().is_empty() && !replica.raft().withholds_snapshots());
@@ -451,11 +561,50 @@ mod tests {
         assert!(!alarms.stands(UNDECIDED), "one round, and not the first");
     }
 
+    /// safety 31: else the node would not hand over, and the mark of a tie could be taken away after it was set anew.
+    #[test]
+    fn a_disk_that_stalls_holds_up_the_comparison_for_a_moment_and_gets_one_mark_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mark = Mark::of(DifferingMark::undecided(folder.path()), "on purpose");
+        let (go_on, stalled) = oneshot::channel::<()>();
+        let written = |()| Ok::<(), StoreError>(());
+        let writing: Writing = Box::pin(async move { stalled.await.map(written).map_err(|_| WorkLost) });
+        mark.wanted = Some("300".to_owned());
+        mark.writing = Some((true, writing));
+        Executor::new(1).run(async move {
+            let began = runtime::now();
+            assert!(!mark.keep().await);
+            assert!(runtime::now().duration_since(began) < 2 * FINISH);
+            mark.wanted = None;
+            assert!(!mark.keep().await && mark.writing.is_some(), "it waits for its turn");
+            go_on.send(()).unwrap();
+            while !mark.keep().await {}
+            assert!(!mark.stands && mark.writing.is_none());
+
+            mark.wanted = Some("305".to_owned());
+            while !mark.keep().await {}
+            assert!(mark.stands && mark.file.why().as_deref() == Some("305"));
+        });
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_cannot_be_written_is_tried_again() {
+        let at = tempfile::tempdir().unwrap();
+        let folder = at.path().join("data");
+        let mut mark = Mark::of(DifferingMark::of(&folder), "on purpose");
+        mark.wanted = Some("at index 7".to_owned());
+        assert!(!mark.keep().await && !mark.stands, "there is no folder");
+        std::fs::create_dir(&folder).unwrap();
+        assert!(mark.keep().await);
+        assert_eq!(DifferingMark::of(&folder).why().as_deref(), Some("at index 7"));
+    }
+
     /// safety 31: while it lasts the node takes no spends. A node that is outvoted needs no second alarm.
     #[test]
     fn a_tie_is_told_once_it_has_lasted_and_until_it_is_decided() {
         let (folder, alarms) = (tempfile::tempdir().unwrap(), Arc::new(Alarms::default()));
-        let (mark, undecided) = (DifferingMark::of(folder.path()), DifferingMark::undecided(folder.path()));
+        let mark = Mark::of(DifferingMark::of(folder.path()), "on purpose");
+        let undecided = Mark::of(DifferingMark::undecided(folder.path()), "on purpose");
         let mut quarantine = Quarantine { alarms: Arc::clone(&alarms), mark, undecided, tie: None };
         quarantine.hear_of_tie(Some(300), |_| false);
         assert!(!alarms.stands(UNDECIDED), "one round");

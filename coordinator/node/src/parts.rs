@@ -227,6 +227,7 @@ pub(crate) fn node_view(api: &Arc<Api>, checks: &Arc<Checks>, room: &Arc<Room>) 
             abstains: api.replica.raft().abstains(),
             disk_low: room.is_low(),
             alarms: api.alarms.current().iter().map(|alarm| alarm.code.to_owned()).collect(),
+            signer_epoch: api.signing.epoch(),
             contradicts: api.bitcoind.contradicts().map(|block| v1::BlockRef {
                 height: block.height.0,
                 hash: block.hash.to_string(),
@@ -263,8 +264,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::leader::sign::NOT_ACCEPTED;
-    use crate::specimen;
+    use crate::leader::broadcast;
+    use crate::leader::sign::{NOT_ACCEPTED, Signing};
+    use crate::specimen::{self, Careful};
 
     /// safety 8: so nobody hands the lead to it.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,5 +279,21 @@ mod tests {
         assert_eq!(unfit(&api, &checks).as_deref(), Some(NOT_ACCEPTED));
         api.alarms.clear(NOT_ACCEPTED);
         assert_eq!(unfit(&api, &checks), before);
+    }
+
+    /// safety 30: so whoever leads confirms no epoch that this node's signers would take for one that they have accepted.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_tells_which_epoch_its_signers_have_accepted() {
+        let folder = TempDir::new().unwrap();
+        let mut api = specimen::api(specimen::leader(&folder).await, FakeChain::new());
+        let checks = Checks::new(&[], &specimen::health_config());
+        let room = Room::new(folder.path(), room::Config { reserve_bytes: 0, low_bytes: 0 }, Arc::default());
+        assert_eq!(node_view(&api, &checks, &room)().signer_epoch, 0);
+        let signer = Arc::new(Careful::default());
+        signer.accept_epoch(3, "operator/bob").unwrap();
+        let (outbox, _inbox) = broadcast::queue();
+        let signing = Signing::new(Arc::clone(&api.replica), vec![signer], outbox, Arc::default());
+        Arc::get_mut(&mut api).unwrap().signing = Arc::new(signing);
+        assert_eq!(node_view(&api, &checks, &room)().signer_epoch, 3);
     }
 }

@@ -45,6 +45,8 @@ pub struct Report {
     pub disk_low: bool,
     /// The codes of the alarms that stand on it.
     pub alarms: Vec<String>,
+    /// The highest fence epoch that a signer of it has signed under or accepted.
+    pub signer_epoch: u32,
 }
 
 /// How a bitcoind is on a fork.
@@ -92,6 +94,7 @@ fn report(node_id: u64, answer: &GetNodeViewResponse) -> Report {
         abstains: answer.abstains,
         disk_low: answer.disk_low,
         alarms: answer.alarms.clone(),
+        signer_epoch: answer.signer_epoch,
     }
 }
 
@@ -181,6 +184,8 @@ mod tests {
         let alarms = vec!["DISK_LOW".to_owned()];
         let alarmed = GetNodeViewResponse { alarms: alarms.clone(), ..GetNodeViewResponse::default() };
         assert_eq!(report(2, &alarmed).alarms, alarms);
+        let accepted = GetNodeViewResponse { signer_epoch: 3, ..GetNodeViewResponse::default() };
+        assert_eq!(report(2, &accepted).signer_epoch, 3);
         assert_eq!(report(2, &GetNodeViewResponse::default()), Report { node_id: 2, ..Report::default() });
     }
 }

@@ -30,6 +30,9 @@ pub(crate) struct Inspection {
     pub(crate) used_ids: BTreeSet<NodeId>,
     /// Whether the folder itself came out of a backup, and no leader has said so in the log yet.
     pub(crate) was_put_back: bool,
+    /// The log index at which as many nodes contradicted its state as agreed with it, where nothing has decided that. No
+    /// refusal: there may be no other node left.
+    pub(crate) undecided: Option<String>,
     // In this order: the stores before what they lie in.
     store: SqliteState,
     _copy: StoresCopy,
@@ -93,7 +96,8 @@ impl Inspection {
         let mut used_ids: BTreeSet<NodeId> = salvage.ids.iter().copied().chain(book.met()).collect();
         used_ids.remove(&config.node.id);
         let was_put_back = RestoredMark::of(&data_dir).is_set();
-        Ok(Self { survivor, data_dir, salvage, used_ids, was_put_back, store, _copy: copy })
+        let undecided = DifferingMark::undecided(&data_dir).why().map(|index| index.trim().to_owned());
+        Ok(Self { survivor, data_dir, salvage, used_ids, was_put_back, undecided, store, _copy: copy })
     }
 
     /// Whose the folder is.
@@ -198,6 +202,7 @@ mod tests {
         let found = Inspection::of(&config, at.path()).unwrap();
         assert_eq!(found.used_ids, BTreeSet::from([2, 3, 4, 9]));
         assert!(!found.salvage.in_doubt.is_empty() && found.objections(&config).is_empty());
+        assert_eq!(found.undecided, None);
         let last = found.salvage.last.index.0;
         let done = found.recover(&config, "found").unwrap();
         assert_eq!((done.index, done.epoch), (last + 2, 1));
@@ -215,6 +220,18 @@ mod tests {
         let recovery = salvage.state.recovery().unwrap();
         assert!(recovery.reconciled.is_none() && recovery.why.contains("of cluster demo was lost"), "{recovery:?}");
         assert_eq!(salvage.state.payment(&paid()).map(|payment| payment.attempts.len()), Some(1));
+    }
+
+    /// safety 31: it may be the only one that is left, so it is said and not refused.
+    #[test]
+    fn a_survivor_whose_state_nobody_knows_to_be_right_says_so() {
+        let at = survivor();
+        DifferingMark::undecided(&at.path().join("data")).set("300\n").unwrap();
+        let config = config(at.path(), "demo-2", "");
+        let found = Inspection::of(&config, at.path()).unwrap();
+        assert_eq!(found.undecided.as_deref(), Some("300"));
+        assert!(found.objections(&config).is_empty());
+        found.recover(&config, "found").unwrap();
     }
 
     #[test]

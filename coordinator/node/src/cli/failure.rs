@@ -55,7 +55,12 @@ impl Failure {
     pub fn of_mutation(error: ClientError, request_id: &str) -> Self {
         match error {
             ClientError::Unknown { tries, last, .. } => {
-                Self::unknown(request_id).with("tries", tries).with("last", last)
+                let first = remedy::of_open(&last);
+                let failure = Self::unknown(request_id).with("tries", tries).with("last", last);
+                match first {
+                    Some(remedy) => failure.remedy(remedy),
+                    None => failure,
+                }
             }
             ClientError::Rejected(rejection) if rejection.after_unknown => {
                 let facts = Self::of_rejection(&rejection);
@@ -227,6 +232,10 @@ mod tests {
     fn only_mutations_can_have_an_unknown_outcome() {
         let silent = || ClientError::Unknown { request_id: String::new(), tries: 3, last: "silence".to_owned() };
         assert_eq!(Failure::of_mutation(silent(), "id-2").exit, Exit::Unknown);
+        let last = "Unavailable NOT_SERVING: nothing is confirmed while STATE_HASH_UNDECIDED stands".to_owned();
+        let open = ClientError::Unknown { request_id: String::new(), tries: 3, last };
+        let text = Failure::of_mutation(open, "id-2").text();
+        assert!(text.contains("request_id: id-2") && text.contains("bring back the nodes that are down"), "{text}");
         assert_eq!(Failure::of_read(silent()).exit, Exit::Unreachable);
         let addresses = vec!["10.0.0.1:7800".to_owned()];
         let nobody = ClientError::Unreachable { addresses, tries: 1, last: "refused".to_owned() };

@@ -26,6 +26,11 @@ pub fn of(rejection: &Rejection) -> Option<&'static str> {
         .or_else(|| the_request(reason))
 }
 
+/// Of a mutation whose outcome is open, by what was heard last: to repeat it does not help while nodes are missing.
+pub fn of_open(last: &str) -> Option<&'static str> {
+    alarmed(ErrorReason::NotServing, last.contains(UNDECIDED).then_some(UNDECIDED))
+}
+
 /// Some limits are bounds above, some below: by the name that `metadata["limit"]` has.
 fn fee(limit: Option<&str>) -> Option<&'static str> {
     Some(match limit? {
@@ -170,6 +175,8 @@ mod tests {
             assert!(told.starts_with("bring back the nodes that are down"), "{reason}: {told}");
             assert!(!told.contains("another") && !told.contains("instead"), "{reason}: {told}");
         }
+        assert_eq!(of_open(&format!("its alarm {UNDECIDED} stands")), alarm(reason::NOT_SERVING, UNDECIDED));
+        assert_eq!(of_open("no answer within 400 ms"), None);
         assert_eq!(alarm(reason::NOT_SERVING, MISMATCH), Some("ask another node"));
         assert!(!alarm(reason::ALARM, MISMATCH).unwrap().contains("instead"));
         assert!(alarm(reason::ALARM, "SIGNER_FROZEN").unwrap().contains("instead"));

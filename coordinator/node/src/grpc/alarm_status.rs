@@ -40,8 +40,9 @@ pub(super) fn no_spends(alarm: &str) -> Status {
 /// it says is not there, or is there otherwise, may be what this state has lost. A caller who believes it may pay
 /// elsewhere.
 pub(super) fn instead_of(refused: Status, action: Action, doubt: Option<&str>) -> Status {
-    // The cluster's members, and what was copied of it, are not in the state.
-    let Some(alarm) = doubt.filter(|_| action.class() != Class::ClusterAdministration && sounds_final(&refused)) else {
+    // The cluster's members, and what was copied of it, are not in the state. Recovery mode is.
+    let rests_on_state = action == Action::ConfirmRecovery || action.class() != Class::ClusterAdministration;
+    let Some(alarm) = doubt.filter(|_| rests_on_state && sounds_final(&refused)) else {
         return refused;
     };
     let advice = "nobody knows whether its state is right: ask again when that is over";
@@ -64,6 +65,13 @@ fn not_serving(alarm: &str, message: String) -> Status {
 pub(super) fn no_new_members(alarm: &str) -> Status {
     let message = format!("the leader takes no node in while its alarm {alarm} stands: its state may be wrong");
     refuse(Code::FailedPrecondition, ErrorReason::Alarm, message, vec![("alarm", alarm.to_owned())])
+}
+
+/// Nobody's word is taken for a state that may be the wrong one: what it lacks is missing in what it was compared with,
+/// and the others, whose state may be right, would end their recovery by that.
+pub(super) fn no_confirmation(alarm: &str) -> Status {
+    let message = format!("nothing is confirmed while the leader's alarm {alarm} stands: its state may be wrong");
+    not_serving(alarm, format!("{message}; ask again under the same request id when that is over"))
 }
 
 /// Too little room on disks for new orders: not on this leader's, or not on a quorum's.
@@ -115,7 +123,9 @@ mod tests {
         let alarm = |refused: &Status| refused.get_details_error_info().unwrap().metadata.get("alarm").cloned();
         for rejection in [Rejection::PaymentUnknown, Rejection::ReservationUnknown, Rejection::PaymentIdReused] {
             for doubt in [MISMATCH, UNDECIDED] {
-                for action in [Action::GetPayment, Action::ReleaseReservation, Action::CreatePayment] {
+                for action in
+                    [Action::GetPayment, Action::ReleaseReservation, Action::CreatePayment, Action::ConfirmRecovery]
+                {
                     let told = instead_of(status::rejected(&rejection), action, Some(doubt));
                     assert!(is_for(&told, ErrorReason::NotServing) && told.code() == Code::Unavailable, "{told:?}");
                     assert_eq!(alarm(&told).as_deref(), Some(doubt));
@@ -132,6 +142,7 @@ mod tests {
         kept(status::no_quorum(), Action::GetPayment);
         kept(status::not_leader(None), Action::CreatePayment);
         kept(no_new_members(UNDECIDED), Action::AddLearner);
+        kept(no_confirmation(UNDECIDED), Action::ConfirmRecovery);
     }
 
     /// safety 27: of a sound state a refusal is known to be final, and is told as such; of another one nothing is.

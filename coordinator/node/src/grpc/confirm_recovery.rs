@@ -4,7 +4,8 @@
 //! leader that answers a retry has other signers, of which nobody has said anything.
 //!
 //! Just before, the state is compared once more: with the mempool as it is now, and with what the signers of this node
-//! remember, which may be others than led at the comparison before.
+//! remember, which may be others than led at the comparison before. A state that may be the wrong one is not compared,
+//! and not confirmed (safety 31).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ use super::api::{Api, Call};
 use super::decide::Draft;
 use super::fields::Fields;
 use super::get_recovery::recovery;
-use super::status;
+use super::{alarm_status, status};
 use crate::leader::recover::{Comparison, NotCompared};
+use crate::peers::{self, Report};
 use crate::replica::Replica;
 use crate::runtime;
 
@@ -59,10 +61,26 @@ pub(super) fn parse(message: &v1::ConfirmRecoveryRequest) -> Result<RequestId, S
 }
 
 async fn draft(api: &Api, note: &str) -> Result<Draft, Status> {
+    demand_state_beyond_doubt(api)?;
+    let others = api.peers.reports(&api.replica.status().others(), peers::TIMEOUT).await;
     compare(api).await?;
+    // That takes a while, in which the other nodes' states may have been found to differ.
+    demand_state_beyond_doubt(api)?;
     // Above every fence that this state has granted, and all that this node's signers remember or have accepted.
-    let epoch = api.replica.read(State::epoch).max(api.signing.epoch()).saturating_add(1);
+    let epoch = epoch_above(api.replica.read(State::epoch).max(api.signing.epoch()), &others);
     Ok(Draft::of(Command::ConfirmRecovery { epoch, note: note.to_owned() }))
+}
+
+/// An epoch above this one, and above all that signers of nodes which answer have accepted, in a log that is lost
+/// perhaps: they would take this log for that one, and sign, though nobody has vouched for them in this recovery.
+fn epoch_above(own: u32, others: &[Report]) -> u32 {
+    let accepted = others.iter().map(|report| report.signer_epoch);
+    accepted.fold(own, u32::max).saturating_add(1)
+}
+
+/// One of two states is wrong, and it may be this one: its comparison would end the recovery of all (safety 31).
+fn demand_state_beyond_doubt(api: &Api) -> Result<(), Status> {
+    api.alarms.doubt().map_or(Ok(()), |alarm| Err(alarm_status::no_confirmation(alarm)))
 }
 
 /// Compares the state once more, where it is not confirmed. Else the log refuses by itself.

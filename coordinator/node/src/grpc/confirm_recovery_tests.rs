@@ -2,17 +2,21 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use bitcoin::hashes::Hash;
-use bitcoin::{ScriptBuf, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use onespend_adapters::chain::fake::FakeChain;
-use onespend_adapters::signer::Signer;
+use onespend_adapters::signer::{Signer, SignerError};
 use onespend_adapters::store::memory::MemoryLog;
 use onespend_core::command::{BlockRef, RegisterWallet};
 use onespend_core::ids::{CallerId, Height};
+use onespend_core::signing::SigningPermit;
 use onespend_core::utxo::Claim;
+use onespend_core::wallet::WalletDescriptor;
 use onespend_policies::{Action, Policy, Resource, Role, RoleTable, Subject};
 use tempfile::TempDir;
 
 use super::*;
+use crate::agreement::{MISMATCH, UNDECIDED};
+use crate::alarms::Alarms;
 use crate::leader::broadcast;
 use crate::leader::sign::Signing;
 use crate::specimen::{self, Careful, Coin, TIP};
@@ -34,11 +38,37 @@ async fn leader(folder: &TempDir, signer: &Arc<Careful>) -> (Arc<Api>, FakeChain
 
 /// The rpcs of a node whose bitcoind and one signer are these.
 fn node(replica: Arc<Replica>, chain: FakeChain, signer: &Arc<Careful>) -> Arc<Api> {
-    let mut api = specimen::api(Arc::clone(&replica), chain);
+    signed_by(specimen::api(replica, chain), signer.clone())
+}
+
+/// The same rpcs with this one signer.
+fn signed_by(mut api: Arc<Api>, signer: Arc<dyn Signer>) -> Arc<Api> {
     let (outbox, _inbox) = broadcast::queue();
-    let signing = Signing::new(replica, vec![signer.clone()], outbox, Arc::default());
+    let signing = Signing::new(Arc::clone(&api.replica), vec![signer], outbox, Arc::default());
     Arc::get_mut(&mut api).unwrap().signing = Arc::new(signing);
     api
+}
+
+/// A signer that is asked what it remembers just when the nodes' states are found to differ.
+struct Meanwhile(Arc<Alarms>);
+
+impl Signer for Meanwhile {
+    fn name(&self) -> &'static str {
+        "meanwhile"
+    }
+
+    fn holds(&self, _: &WalletDescriptor) -> bool {
+        true
+    }
+
+    fn sign(&self, _: &SigningPermit) -> Result<Transaction, SignerError> {
+        Err(SignerError::Unavailable { signer: self.name().to_owned(), why: "it is not asked here".to_owned() })
+    }
+
+    fn spenders(&self, _: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+        self.0.raise(UNDECIDED, "on purpose");
+        Ok(Vec::new())
+    }
 }
 
 fn call() -> Call {
@@ -118,6 +148,15 @@ async fn the_new_epoch_is_above_all_that_a_signer_of_the_leader_has_accepted() {
     assert_eq!(epoch(&confirmed(&api).await), 5);
 }
 
+/// safety 8, 30: copied folders were confirmed as epoch 1, and put back again while the memories stayed; another node leads.
+#[test]
+fn the_new_epoch_is_above_all_that_a_signer_of_another_node_has_accepted() {
+    let report = |signer_epoch| Report { signer_epoch, ..Report::default() };
+    assert_eq!(epoch_above(0, &[]), 1, "nobody answers");
+    assert_eq!(epoch_above(0, &[report(1), report(0)]), 2);
+    assert_eq!(epoch_above(4, &[report(1)]), 5);
+}
+
 /// safety 30: the node with the right memory was given the lead after the state had been compared where another led.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_signers_of_the_leader_remember_as_spent_is_held_back_before_the_word_is_taken() {
@@ -152,4 +191,35 @@ async fn nothing_is_confirmed_while_the_state_cannot_be_compared_once_more() {
     let connect = Command::ConnectBlock { block, previous, received, spent, wallets: 0, followed: None };
     api.replica.propose(None, connect, specimen::soon()).await.unwrap();
     assert_eq!(epoch(&confirmed(&api).await), 1);
+}
+
+/// safety 30, 31: what a wrong state lacks is missing in its comparison, by which the recovery of all would end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_confirmed_while_the_state_itself_is_in_doubt() {
+    let (folder, signer) = (TempDir::new().unwrap(), Arc::new(Careful::default()));
+    let (api, _chain) = leader(&folder, &signer).await;
+    for doubt in [UNDECIDED, MISMATCH] {
+        api.alarms.raise(doubt, "on purpose");
+        let refused = confirm(&api).await.unwrap_err();
+        assert!(status::is_for(&refused, v1::ErrorReason::NotServing), "the outcome is open: {refused}");
+        assert!(refused.message().contains(doubt), "{refused}");
+        api.alarms.clear(doubt);
+    }
+    assert!(api.replica.read(|state| state.recovery().is_some()));
+    assert_eq!(signer.told(), []);
+    assert_eq!(epoch(&confirmed(&api).await), 1, "the same request, once that is over");
+}
+
+/// safety 30, 31.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_confirmed_if_states_are_found_to_differ_while_it_is_compared() {
+    let folder = TempDir::new().unwrap();
+    let (chain, tip) = chain();
+    let api = specimen::api(specimen::leader_at(&folder, tip).await, chain);
+    let alarms = Arc::clone(&api.alarms);
+    let api = signed_by(api, Arc::new(Meanwhile(alarms)));
+    specimen::recover(&api.replica).await;
+    let refused = confirm(&api).await.unwrap_err();
+    assert!(status::is_for(&refused, v1::ErrorReason::NotServing), "{refused}");
+    assert!(api.alarms.stands(UNDECIDED) && api.replica.read(|state| state.recovery().is_some()));
 }

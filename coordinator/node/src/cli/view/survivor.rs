@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::agreement::UNDECIDED;
 use crate::cli::format::{ago, counted};
 use crate::cli::table;
 use crate::config::Config;
@@ -38,6 +39,9 @@ pub struct Found {
     payments_in_doubt: Vec<String>,
     /// Whether the cluster was in recovery mode already, or its folder was put back and nobody has looked yet.
     recovery: bool,
+    /// The log index at which as many nodes contradicted this one's state as agreed with it, where nothing has decided
+    /// that; else null.
+    undecided: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +81,7 @@ impl Found {
             used_ids: inspection.used_ids.iter().copied().chain([owner.node_id]).collect(),
             payments_in_doubt: salvage.in_doubt.iter().map(|key| format!("{}/{}", key.wallet, key.payment)).collect(),
             recovery: inspection.was_put_back || salvage.state.recovery().is_some(),
+            undecided: inspection.undecided.clone(),
         }
     }
 
@@ -97,6 +102,7 @@ impl Found {
             ("log", format!("index {}, term {}{last}", self.last_index, self.last_term)),
             ("committed", committed),
             ("stored state", format!("up to {}", self.applied_index)),
+            ("perhaps wrong", self.undecided()),
             ("members", self.members()),
             ("ids used up", listed(self.used_ids.iter().map(NodeId::to_string))),
             ("in doubt", self.doubts()),
@@ -115,6 +121,14 @@ impl Found {
             let learner = if member.voter { "" } else { " (no vote)" };
             format!("{}{this}{learner}", member.node_id)
         }))
+    }
+
+    fn undecided(&self) -> String {
+        let Some(index) = &self.undecided else { return String::new() };
+        format!(
+            "as many nodes contradicted this state at log index {index} as agreed with it ({UNDECIDED}): if another \
+             node is left, find out first which of them is right"
+        )
     }
 
     fn doubts(&self) -> String {
@@ -198,6 +212,7 @@ mod tests {
             used_ids: BTreeSet::from([1, 2, 3, 4]),
             payments_in_doubt: (0..30).map(|n| format!("hot/p{n}")).collect(),
             recovery: false,
+            undecided: None,
         }
     }
 
@@ -217,8 +232,22 @@ mod tests {
             let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(flat.contains(said.trim_end()), "{said}: {text}");
         }
-        assert!(!text.contains("recovery mode") && text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        assert!(!text.contains("recovery mode") && !text.contains("perhaps wrong"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         let sure = Found { uncommitted_entries: 0, payments_in_doubt: Vec::new(), ..found() };
         assert!(sure.text().contains("which is all") && !sure.text().contains("in doubt"));
+    }
+
+    /// safety 31.
+    #[test]
+    fn a_state_that_nobody_knows_to_be_right_is_shown_as_such() {
+        let text = Found { undecided: Some("300".to_owned()), ..found() }.text();
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for said in
+            ["perhaps wrong as many nodes contradicted", "at log index 300", UNDECIDED, "which of them is right"]
+        {
+            assert!(flat.contains(said), "{said}: {text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 }
