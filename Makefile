@@ -97,7 +97,7 @@ model-check: ## random commands against a model of the rules: make model-check S
 	@ONESPEND_CORE_SEED="$(or $(SEED),1)" ONESPEND_CORE_COMMANDS="$(or $(COMMANDS),1000000)" \
 	$(CARGO) test --release --locked --workspace --test random_commands -- --nocapture
 
-fuzz: setup-fuzz ## every reader of bytes from outside, for a minute each: make fuzz FUZZ_S=600 ARGS="rows"
+fuzz: setup-fuzz ## random bytes to what reads requests, messages, logs and states, for a minute each: make fuzz FUZZ_S=600 ARGS="rows"
 	@FUZZ_S="$(or $(FUZZ_S),60)" testnet/fuzz.sh $(ARGS)
 
 up: ready ## start a cluster that keeps running and print how to reach it

@@ -291,7 +291,7 @@ fn transfer(bytes: usize, bytes_per_s: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
@@ -299,7 +299,7 @@ mod tests {
     const A_MOMENT: Duration = Duration::from_millis(150);
 
     /// A server that sends back what it gets.
-    fn echo() -> SocketAddr {
+    pub(crate) fn echo() -> SocketAddr {
         let listener = TcpListener::bind(ANY).unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {

@@ -105,8 +105,7 @@ pub(crate) fn renew(
     let last = reservation.granted.plus(MAX_RESERVATION_LIFE);
     let expires = ctx.now.plus(ttl);
     if expires > last {
-        let max = last.0.saturating_sub(ctx.now.0);
-        return Err(Rejection::OutOfBounds { what: "ttl in ms (24 hours in all)".to_owned(), got: ttl.0, min: 0, max });
+        return Err(beyond_last(ttl, last.0.saturating_sub(ctx.now.0)));
     }
     state.set_expiry(id, expires);
     Ok(Outcome::Renewed { expires })
@@ -215,6 +214,14 @@ fn check_ttl(ttl: Millis) -> Result<(), Rejection> {
     Err(Rejection::OutOfBounds { what: "ttl in ms".to_owned(), got: ttl.0, min, max })
 }
 
+/// A renewal past the whole life that a reservation may have, of which `left` milliseconds are left. Within its last second
+/// the shortest time to live is too long already.
+fn beyond_last(ttl: Millis, left: u64) -> Rejection {
+    let min = MIN_RESERVATION_TTL.0;
+    let over = if left < min { ": it cannot be renewed any more" } else { "" };
+    Rejection::OutOfBounds { what: format!("ttl in ms (24 hours in all{over})"), got: ttl.0, min, max: left }
+}
+
 /// Whether the coin may be spent now: in a block and mature (safety 23), or own change that may be (safety 24).
 pub(crate) fn is_ripe(state: &State, outpoint: &OutPoint, utxo: &Utxo, tip: Height) -> bool {
     if utxo.height.is_some() { utxo.is_mature(tip) } else { unconfirmed::is_spendable(state, outpoint, utxo) }
@@ -261,5 +268,19 @@ pub(crate) fn check_available(state: &State, wallet: &WalletId, outpoints: &[Out
         Err(Rejection::OutpointImmature { outpoints: immature })
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewal_that_is_too_long_is_told_what_would_be_taken() {
+        let told = |left| beyond_last(Millis(5_000), left).to_string();
+        assert_eq!(told(4_000), "ttl in ms (24 hours in all) is 5000; it must be 1000 to 4000");
+        assert_eq!(told(1_000), "ttl in ms (24 hours in all) is 5000; it must be 1000 to 1000");
+        let over = "ttl in ms (24 hours in all: it cannot be renewed any more) is 5000; it must be 1000 to 999";
+        assert_eq!(told(999), over);
     }
 }

@@ -54,6 +54,8 @@ struct Chain {
     faulty: Vec<bool>,
     address: Address,
     next: usize,
+    /// Whether no block comes by itself.
+    resting: bool,
     reorgs: u64,
     /// The highest that the chain has been which is mined on. A branch may have been higher.
     highest: u32,
@@ -70,13 +72,17 @@ impl Blocks {
         let bitcoinds: Vec<Caller> = bitcoinds.iter().map(|bitcoind| bitcoind.caller().within(RPC_TIMEOUT)).collect();
         let faulty = vec![false; bitcoinds.len()];
         let highest = chronicle.highest();
-        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next: 0, reorgs: 0, highest, chronicle });
+        let (next, resting, reorgs) = (0, false, 0);
+        let chain = Mutex::new(Chain { bitcoinds, faulty, address, next, resting, reorgs, highest, chronicle });
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), pace: Mutex::new(pace), chain });
         let for_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             while for_thread.wait_for_turn() {
-                // One that fails mines nothing; the next one will.
-                let _tried_again = for_thread.chain().mine_next();
+                let mut chain = for_thread.chain();
+                if !chain.resting {
+                    // One that fails mines nothing; the next one will.
+                    let _tried_again = chain.mine_next();
+                }
             }
         });
         Ok(Self { shared, thread: Some(thread) })
@@ -85,6 +91,11 @@ impl Blocks {
     /// From now on a block every `pace`.
     pub fn set_pace(&self, pace: Duration) {
         *self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
+    /// Whether blocks rest: while they do, none is mined but those that are asked for.
+    pub fn set_resting(&self, resting: bool) {
+        self.shared.chain().resting = resting;
     }
 
     /// Whether a fault has hit a bitcoind: then it is not mined on.
@@ -100,7 +111,16 @@ impl Blocks {
     /// # Errors
     /// No bitcoind is free of faults, or it refuses.
     pub fn reorganise(&self, depth: u32, empty: bool) -> Result<()> {
-        self.shared.chain().reorganise(depth, empty)
+        self.shared.chain().reorganise(depth, if empty { depth } else { 0 })
+    }
+
+    /// Replaces the last `depth` blocks by `depth` others and one more, of which none holds a transaction: what they held is
+    /// unconfirmed until somebody mines again.
+    ///
+    /// # Errors
+    /// As [`Self::reorganise`].
+    pub fn take_back(&self, depth: u32) -> Result<()> {
+        self.shared.chain().reorganise(depth, depth + 1)
     }
 
     /// Takes a bitcoind off the network, and has it mine so many blocks on the tip, which nobody else gets. With `empty`
@@ -291,7 +311,8 @@ impl Chain {
         self.chronicle.follow(tip, longest.first().context("every bitcoind is faulty")?)
     }
 
-    fn reorganise(&mut self, depth: u32, empty: bool) -> Result<()> {
+    /// The first `empty` of the new blocks hold no transactions.
+    fn reorganise(&mut self, depth: u32, empty: u32) -> Result<()> {
         self.wait_until_spread(); // else blocks would be taken back that some have not seen
         let (tip, longest) = self.longest()?;
         let miner = longest.first().context("every bitcoind is faulty")?;
@@ -301,16 +322,13 @@ impl Chain {
         replacer[..8].copy_from_slice(&self.reorgs.to_le_bytes());
         let address = miner_of(replacer)?;
         self.chronicle.expect();
-        if empty {
-            for _ in 0..depth {
+        for number in 0..=depth {
+            if number < empty {
                 insist(miner, "generateblock", &[address.clone(), json!([])])?;
-            }
-        } else {
-            for _ in 0..depth {
+            } else {
                 insist(miner, "generatetoaddress", &[json!(1), address.clone()])?;
             }
         }
-        insist(miner, "generatetoaddress", &[json!(1), address])?;
         let height: u32 = miner.call("getblockcount", &[])?;
         self.made(height);
         // The new chain is longer, so the others stay behind without being forbidden.

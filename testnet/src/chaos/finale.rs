@@ -1,27 +1,28 @@
 //! The very end, when everything has been judged: a reorganisation deeper than finality. What was final is not, so the
-//! wallet has to be frozen until somebody has looked, every node has to say so, and nothing is granted or signed any more.
-//! What was paid comes back to the mempools and is mined again; nobody is paid twice by that.
+//! wallet has to be frozen until somebody has looked, every node has to say so, and nothing is granted or signed any more,
+//! whatever is asked for (`frozen`). What was paid comes back to the mempools and is mined again; nobody is paid twice by
+//! that.
 
 use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use onespend_proto::client::Rejection;
 use tokio::runtime::Runtime;
 
+use super::frozen::{LastCaller, OPEN, SETTLED};
 use super::nodes::Nodes;
-use super::recovery;
 use super::stage::Stage;
 use super::violation::{Oracle, Violation};
-use crate::cluster::{Cluster, FINALITY_DEPTH};
-use crate::grpc;
+use crate::cluster::FINALITY_DEPTH;
 use crate::history::PaymentSeen;
 use crate::oracle::chain::{self, ChainVerdict, Orders};
 use crate::oracle::signer_log::{self, Signature};
 
 /// Blocks that are taken back: the deepest of them was final, and so was one above it.
 const DEPTH: u32 = FINALITY_DEPTH + 1;
+/// Slow enough that a payment is seen to be settled before its block is too deep to be taken back.
+const PACE: Duration = Duration::from_secs(1);
 /// How long a cluster without faults may take to follow the chain, and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
@@ -29,8 +30,6 @@ const POLL: Duration = Duration::from_millis(50);
 const NOTE: &str = "a reorganisation took away";
 /// The alarm that every node shows then.
 const ALARM: &str = "DEEP_REORGANISATION";
-/// Why nothing is granted of such a wallet.
-const REFUSAL: &str = "WALLET_FROZEN";
 
 /// Takes more blocks back than finality takes, and says what is wrong if anything goes on as if it had not happened.
 /// `orders` says who was to be paid what, `payments` what the service had until then.
@@ -41,19 +40,29 @@ pub fn reorganise(
     stage: &Stage,
     nodes: &Nodes,
     runtime: &Runtime,
-    orders: &Orders,
+    mut orders: Orders,
     payments: &[PaymentSeen],
 ) -> Result<Vec<Violation>> {
-    stage.blocks().reorganise(DEPTH, true)?;
+    let (blocks, caller) = (stage.blocks(), LastCaller::of(stage.cluster(), runtime)?);
+    blocks.set_pace(PACE);
+    caller.pay(&SETTLED, &mut orders)?;
+    let settled = caller.await_settled(&SETTLED)?;
+    // Its block is among those that are taken back, and what they hold stays out of blocks until everything is asked.
+    blocks.set_resting(true);
+    let open = caller.pay(&OPEN, &mut orders)?;
+    blocks.take_back(DEPTH)?;
     let mut found = Vec::new();
     found.extend(unfrozen(nodes, runtime)?.map(|what| Violation::new(Oracle::Recovery, &what)));
     if found.is_empty() {
-        found.extend(ungranted(stage.cluster(), runtime)?.map(|what| Violation::new(Oracle::Recovery, &what)));
+        found.extend(caller.ask_in_vain().iter().map(|what| Violation::new(Oracle::Recovery, what)));
     }
-    let verdict = mined_again(stage, orders)?;
+    blocks.set_resting(false);
+    let known = [payments, &[settled, open]].concat();
+    let verdict = mined_again(stage, &orders)?;
     found.extend(paid_twice(&verdict).iter().map(|what| Violation::new(Oracle::Chain, what)));
-    found.extend(unpaid(&verdict, payments).iter().map(|what| Violation::new(Oracle::Chain, what)));
-    let new = signed_since(&signatures(stage)?, payments);
+    found.extend(unpaid(&verdict, &known).iter().map(|what| Violation::new(Oracle::Chain, what)));
+    // Only now: whoever signs what it refused would have had the time.
+    let new = signed_since(&signatures(stage)?, &known);
     found.extend(new.iter().map(|what| Violation::new(Oracle::Signers, what)));
     Ok(found)
 }
@@ -73,32 +82,6 @@ fn unfrozen(nodes: &Nodes, runtime: &Runtime) -> Result<Option<String>> {
                 "a reorganisation of {DEPTH} blocks does not freeze the wallet on all nodes: {note:?}, {alarms:?}"
             )));
         }
-        thread::sleep(POLL);
-    }
-}
-
-/// Asks for a reservation until it is refused for the right reason; what came instead if it is not.
-fn ungranted(cluster: &Cluster, runtime: &Runtime) -> Result<Option<String>> {
-    let _inside = runtime.enter();
-    let channel = grpc::channel(cluster.primary_address(), cluster.client())?;
-    let deadline = Instant::now() + PATIENCE;
-    let mut tries = 0_u32;
-    loop {
-        let asked = runtime.block_on(grpc::bounded(recovery::write(&channel, &format!("frozen-{tries}"))));
-        let Err(status) = asked else {
-            return Ok(Some("a reservation was granted of a frozen wallet".to_owned()));
-        };
-        if Rejection::from_status(&status).reason == REFUSAL {
-            return Ok(None);
-        }
-        if Instant::now() >= deadline {
-            return Ok(Some(format!(
-                "a frozen wallet is not refused as such: {:?} {}",
-                status.code(),
-                status.message()
-            )));
-        }
-        tries += 1;
         thread::sleep(POLL);
     }
 }

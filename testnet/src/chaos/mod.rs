@@ -10,7 +10,7 @@
 //! | `caller`, `calls`, `transaction`, `board`, `ledger` | a caller; one try of one call; PSBTs, also lies; coins; counts |
 //! | `nodes` | what the harness asks by itself |
 //! | `recovery` | until the cluster works again, and all is settled |
-//! | `finale` | a reorganisation deeper than finality, when all else is judged |
+//! | `finale`, `frozen` | a reorganisation deeper than finality, when all else is judged; what is asked in vain then |
 //! | `verdict`, `violation` | all oracles together; what they found |
 //! | `report`, `folder` | for machines and people; where runs lie |
 //! | `selftest` | the same with one guard taken away: the oracles must notice |
@@ -25,6 +25,7 @@ mod chronicle;
 pub mod failpoints;
 mod finale;
 mod folder;
+mod frozen;
 mod late;
 mod ledger;
 pub(crate) mod nodes;
@@ -345,7 +346,7 @@ impl<'a> Run<'a> {
             steps.step("a reorganisation deeper than finality");
             let orders = self.ledger.orders()?;
             let (stage, nodes, runtime) = (&self.stage, &self.nodes, &self.runtime);
-            violations.extend(finale::reorganise(stage, nodes, runtime, &orders, &end.payments)?);
+            violations.extend(finale::reorganise(stage, nodes, runtime, orders, &end.payments)?);
         }
         steps.finish();
         let violations: BTreeSet<Violation> = violations.into_iter().collect();

@@ -73,14 +73,7 @@ pub fn heal(cluster: &Cluster, runtime: &Runtime, calm: Instant) -> Result<Optio
 /// What the service or the way to it said.
 pub async fn write(channel: &Channel, request_id: &str) -> Result<(), Status> {
     let mut client = ReservationServiceClient::new(channel.clone());
-    let ttl = prost_types::Duration { seconds: 1, nanos: 0 };
-    let request = ReserveUtxosRequest {
-        request_id: request_id.to_owned(),
-        wallet_id: WALLET.to_owned(),
-        what: Some(What::Selection(Selection { target_sat: AMOUNT_SAT, feerate_sat_vb: 1.0, ..Selection::default() })),
-        expiration: Some(Expiration::Ttl(ttl)),
-        ..ReserveUtxosRequest::default()
-    };
+    let request = reservation(request_id.to_owned());
     let reservation = client.reserve_utxos(request).await?.into_inner().reservation.unwrap_or_default();
     let release = ReleaseReservationRequest {
         request_id: format!("{request_id}-back"),
@@ -88,6 +81,18 @@ pub async fn write(channel: &Channel, request_id: &str) -> Result<(), Status> {
         fence: reservation.fence,
     };
     client.release_reservation(release).await.map(drop)
+}
+
+/// What is asked for to see whether coins are granted: any, for a second.
+pub fn reservation(request_id: String) -> ReserveUtxosRequest {
+    let ttl = prost_types::Duration { seconds: 1, nanos: 0 };
+    ReserveUtxosRequest {
+        request_id,
+        wallet_id: WALLET.to_owned(),
+        what: Some(What::Selection(Selection { target_sat: AMOUNT_SAT, feerate_sat_vb: 1.0, ..Selection::default() })),
+        expiration: Some(Expiration::Ttl(ttl)),
+        ..ReserveUtxosRequest::default()
+    }
 }
 
 /// Mines until every payment has come to its end, and returns all of them; also those that did not, after a while.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 
 use super::{Oracle, Outcome, Plan, play};
 use crate::programs;
@@ -43,7 +43,8 @@ pub fn run(seed: u64, folder: &Path) -> Result<()> {
         let variables = vec![(VARIABLE.to_owned(), guard.to_owned())];
         let (duration, until_caught_by) = (PATIENCE, judges);
         let plan = Plan { duration, variables, until_caught_by, ..control(seed, &folder.join(guard), &program) };
-        let line = verdict(guard, &play(&plan)?);
+        // Of one that cannot be played nobody knows whether it would be noticed; the others are still to be.
+        let line = play(&plan).map_or_else(|error| unplayed(guard, &error), |outcome| verdict(guard, &outcome));
         if line.starts_with("missed") {
             missed.push(guard);
         }
@@ -78,6 +79,10 @@ fn verdict(guard: &str, outcome: &Outcome) -> String {
     }
 }
 
+fn unplayed(guard: &str, error: &Error) -> String {
+    format!("missed {guard}: {error:#}")
+}
+
 fn is_judge_of(guard: &str, oracle: Oracle) -> bool {
     GUARDS.iter().any(|(name, judges)| *name == guard && judges.contains(&oracle))
 }
@@ -108,6 +113,12 @@ mod tests {
         assert_eq!(verdict("request-cache", &outcome(None, 0)), "missed request-cache");
         assert_eq!(verdict("request-cache", &outcome(Some(Oracle::Signers), 121)), "missed request-cache");
         assert_eq!(verdict("no-such-guard", &outcome(Some(Oracle::Callers), 7)), "missed no-such-guard");
+    }
+
+    #[test]
+    fn a_guard_whose_run_fails_is_missed_and_the_cause_is_told() {
+        let error = Error::msg("no port is free").context("cannot start node-1");
+        assert_eq!(unplayed("request-cache", &error), "missed request-cache: cannot start node-1: no port is free");
     }
 
     #[test]

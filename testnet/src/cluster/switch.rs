@@ -146,22 +146,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::relay::Link;
+    use crate::relay::tests::echo;
     use std::io::{Read, Write};
-
-    fn echo() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                thread::spawn(move || {
-                    let mut back = stream.try_clone().unwrap();
-                    std::io::copy(&mut stream, &mut back)
-                });
-            }
-        });
-        address
-    }
 
     fn say(address: SocketAddr) -> std::io::Result<[u8; 3]> {
         let mut client = TcpStream::connect(address)?;

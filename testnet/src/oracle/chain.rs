@@ -142,11 +142,11 @@ impl<'a> Ledger<'a> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::oracle::specimen::block;
     use bitcoin::absolute::LockTime;
-    use bitcoin::block::{Header, Version as BlockVersion};
     use bitcoin::hashes::Hash;
     use bitcoin::transaction::Version;
-    use bitcoin::{BlockHash, CompactTarget, Transaction, TxIn, TxMerkleNode, TxOut};
+    use bitcoin::{Transaction, TxIn, TxOut};
 
     const DEPTH: usize = 3;
 
@@ -172,18 +172,6 @@ mod tests {
                 .map(|(to, amount)| TxOut { value: sats(*amount), script_pubkey: script(*to) })
                 .collect(),
         }
-    }
-
-    fn block(txdata: Vec<Transaction>) -> Block {
-        let header = Header {
-            version: BlockVersion::TWO,
-            prev_blockhash: BlockHash::all_zeros(),
-            merkle_root: TxMerkleNode::all_zeros(),
-            time: 0,
-            bits: CompactTarget::from_consensus(0),
-            nonce: 0,
-        };
-        Block { header, txdata }
     }
 
     /// Payment `p1` of 1000 to script 1; `p2` of 500 and 700 to scripts 2 and 3.

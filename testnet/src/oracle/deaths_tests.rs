@@ -1,11 +1,11 @@
 //! Deaths that the blocks explain, and those that they do not.
 
 use super::*;
+use crate::oracle::specimen::block;
 use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version as BlockVersion};
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, BlockHash, CompactTarget, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, Txid};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 
 const DEPTH: usize = 3;
 
@@ -29,15 +29,6 @@ fn change_of(transaction: &Transaction) -> OutPoint {
 
 /// The transaction in a block, and so many more blocks that it is this deep.
 fn chain(transaction: &Transaction, depth: usize) -> Spends {
-    let header = Header {
-        version: BlockVersion::TWO,
-        prev_blockhash: BlockHash::all_zeros(),
-        merkle_root: TxMerkleNode::all_zeros(),
-        time: 0,
-        bits: CompactTarget::from_consensus(0),
-        nonce: 0,
-    };
-    let block = |txdata| Block { header, txdata };
     let mut blocks = vec![block(vec![]), block(vec![transaction.clone()])];
     blocks.extend((1..depth).map(|_| block(vec![])));
     Spends::read(&blocks, DEPTH, |place| u64::try_from(place).unwrap_or(0) * 100)

@@ -11,3 +11,5 @@ pub mod outputs;
 pub mod refusals;
 pub mod reservations;
 pub mod signer_log;
+#[cfg(test)]
+mod specimen;

@@ -2,11 +2,11 @@
 #![allow(clippy::expect_used)]
 
 use super::*;
+use crate::oracle::specimen;
 use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version as BlockVersion};
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
-use bitcoin::{BlockHash, CompactTarget, TxIn, TxMerkleNode, TxOut, WPubkeyHash};
+use bitcoin::{TxIn, TxOut, WPubkeyHash};
 
 /// Scripts: recipients of `p1` and `p2`, two of the wallet, and a stranger's.
 const FIRST: u8 = 1;
@@ -32,15 +32,7 @@ fn transaction(spends: &[OutPoint], pays: &[(u8, u64)]) -> Transaction {
 }
 
 fn block(transaction: &Transaction) -> Block {
-    let header = Header {
-        version: BlockVersion::TWO,
-        prev_blockhash: BlockHash::all_zeros(),
-        merkle_root: TxMerkleNode::all_zeros(),
-        time: 0,
-        bits: CompactTarget::from_consensus(0),
-        nonce: 0,
-    };
-    Block { header, txdata: vec![transaction.clone()] }
+    specimen::block(vec![transaction.clone()])
 }
 
 fn funding() -> Transaction {

@@ -139,11 +139,11 @@ fn is_signed_away_twice(outpoint: &str, by: &[&Signature], spends: &Spends, inpu
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::oracle::specimen::block;
     use bitcoin::absolute::LockTime;
-    use bitcoin::block::{Header, Version as BlockVersion};
     use bitcoin::hashes::Hash;
     use bitcoin::transaction::Version;
-    use bitcoin::{Block, BlockHash, CompactTarget, OutPoint, Transaction, TxIn, TxMerkleNode, Txid};
+    use bitcoin::{OutPoint, Transaction, TxIn, Txid};
 
     fn signature(payment: &str, attempt: u32, txid: &str, outpoints: &[&str]) -> Signature {
         Signature {
@@ -258,16 +258,8 @@ mod tests {
 
     /// Blocks that end with one that holds these transactions, if finality depth is 1.
     fn final_spends(transactions: &[&Transaction]) -> Spends {
-        let header = Header {
-            version: BlockVersion::TWO,
-            prev_blockhash: BlockHash::all_zeros(),
-            merkle_root: TxMerkleNode::all_zeros(),
-            time: 0,
-            bits: CompactTarget::from_consensus(0),
-            nonce: 0,
-        };
         let txdata = transactions.iter().copied().cloned().collect();
-        Spends::read(&[Block { header, txdata }], 1, |_| 0)
+        Spends::read(&[block(txdata)], 1, |_| 0)
     }
 
     /// A payment of coin 1 is bumped with coin 2. The first attempt confirms, which frees coin 2 for the next payment.

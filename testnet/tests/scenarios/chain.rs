@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bitcoin::Transaction;
 use onespend_proto::v1::{self, PaymentState};
 use onespend_testnet::bitcoind::wait_for_same_tip;
 
@@ -19,46 +20,72 @@ const REFUSAL: Duration = Duration::from_secs(3);
 /// The same, for a leader that is looked at and must not give up the lead by itself meanwhile.
 const STAYS: &[(&str, &str)] = &[KEYS[0], KEYS[1], ("ONESPEND_HEALTH__HAND_OVER_AFTER_MS", "600000")];
 
+/// A payment of two attempts, of which a leader is to see the first in a block, and the others the second.
+struct Fork {
+    leader: usize,
+    /// Who mines on the branch of the others, and who is there besides.
+    next: usize,
+    last: usize,
+    payment: v1::Payment,
+    first: Transaction,
+    second: Transaction,
+}
+
+impl Fork {
+    /// Pays, pays more, and takes the leader's bitcoind off the network.
+    async fn begin(scene: &mut Scene) -> Self {
+        let leader = scene.primary();
+        let [next, last] = Scene::others(leader)[..] else { panic!("three nodes") };
+        let first = scene.pay("forked", 1.0).await;
+        let payment = scene.bump("forked", 5.0).await.unwrap().payment.unwrap();
+        scene.in_every_mempool(&payment.txid, Some(&first.txid)).await;
+        let [first, second] = [signed(&payment.attempts[0]), signed(&payment.attempts[1])];
+
+        let bitcoind = &scene.cluster.bitcoinds()[leader];
+        bitcoind.set_network(false).unwrap();
+        eventually("it has no peers", async || {
+            let peers: u32 = bitcoind.call("getconnectioncount", &[]).unwrap();
+            need(peers == 0, || format!("{peers}"))
+        })
+        .await;
+        Self { leader, next, last, payment, first, second }
+    }
+
+    /// The others have the second attempt in a block, and four more on it.
+    async fn others_go_on(&self, scene: &Scene) {
+        let bitcoinds = scene.cluster.bitcoinds();
+        generate(&bitcoinds[self.next], &[&self.second]);
+        for _ in 0..4 {
+            generate(&bitcoinds[self.next], &[]);
+        }
+        let theirs = bitcoinds[self.next].tip().unwrap();
+        eventually("the others agree", async || need(bitcoinds[self.last].tip().unwrap() == theirs, String::new)).await;
+    }
+}
+
 /// safety 8, 17: bitcoind of the leader on another fork, which has A where everybody else has A2. It is noticed, the
 /// leader takes no spends, and what another leader follows instead settles; no coin is free in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_bitcoind_is_on_another_fork_takes_no_spends_and_frees_no_coin() {
     let mut scene = Scene::start(Stage { name: "fork", coins: 4, keys: STAYS, ..Stage::default() }).await;
-    let leader = scene.primary();
-    let [next, last] = Scene::others(leader)[..] else { panic!("three nodes") };
-    let first = scene.pay("forked", 1.0).await;
-    let payment = scene.bump("forked", 5.0).await.unwrap().payment.unwrap();
-    scene.in_every_mempool(&payment.txid, Some(&first.txid)).await;
-    let [first, second] = [signed(&payment.attempts[0]), signed(&payment.attempts[1])];
-
-    let bitcoinds = scene.cluster.bitcoinds();
-    bitcoinds[leader].set_network(false).unwrap();
-    eventually("it has no peers", async || {
-        let peers: u32 = bitcoinds[leader].call("getconnectioncount", &[]).unwrap();
-        need(peers == 0, || format!("{peers}"))
-    })
-    .await;
-    generate(&bitcoinds[leader], &[&first]);
-    confirms(&scene, &payment, 0).await;
-    generate(&bitcoinds[next], &[&second]);
-    for _ in 0..4 {
-        generate(&bitcoinds[next], &[]);
-    }
-    let theirs = bitcoinds[next].tip().unwrap();
-    eventually("the others agree", async || need(bitcoinds[last].tip().unwrap() == theirs, String::new)).await;
+    let fork = Fork::begin(&mut scene).await;
+    let (leader, next) = (fork.leader, fork.next);
+    generate(&scene.cluster.bitcoinds()[leader], &[&fork.first]);
+    confirms(&scene, &fork.payment, 0).await;
+    fork.others_go_on(&scene).await;
 
     eventually("it is no primary", async || need(!scene.says(leader, "/primary"), String::new)).await;
     let order = scene.order("refused", 2.0);
     let caller = scene.client_of(&[leader]).with_deadline(REFUSAL);
     assert_eq!(reason(caller.create_payment(order).await), "CHAIN_NOT_SYNCED");
     scene.hand_over(next, "/primary").await;
-    confirms(&scene, &payment, 1).await;
+    confirms(&scene, &fork.payment, 1).await;
 
     scene.cluster.bitcoinds()[leader].set_network(true).unwrap();
     wait_for_same_tip(scene.cluster.bitcoinds()).unwrap();
     eventually("it is fit to lead again", async || need(scene.says(leader, "/bitcoind"), String::new)).await;
     scene.settle_and_judge(&["forked"]).await;
-    assert_eq!(scene.payment("forked").await.txid, payment.txid);
+    assert_eq!(scene.payment("forked").await.txid, fork.payment.txid);
     scene.finish().await;
 }
 
@@ -67,38 +94,21 @@ async fn a_leader_whose_bitcoind_is_on_another_fork_takes_no_spends_and_frees_no
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_alone_on_a_deep_fork_hands_over_to_the_branch_of_the_others() {
     let mut scene = Scene::start(Stage { name: "deep-fork", coins: 4, keys: KEYS, ..Stage::default() }).await;
-    let leader = scene.primary();
-    let [next, last] = Scene::others(leader)[..] else { panic!("three nodes") };
-    let first = scene.pay("forked", 1.0).await;
-    let payment = scene.bump("forked", 5.0).await.unwrap().payment.unwrap();
-    scene.in_every_mempool(&payment.txid, Some(&first.txid)).await;
-    let [first, second] = [signed(&payment.attempts[0]), signed(&payment.attempts[1])];
-
-    let bitcoinds = scene.cluster.bitcoinds();
-    bitcoinds[leader].set_network(false).unwrap();
-    eventually("it has no peers", async || {
-        let peers: u32 = bitcoinds[leader].call("getconnectioncount", &[]).unwrap();
-        need(peers == 0, || format!("{peers}"))
-    })
-    .await;
+    let fork = Fork::begin(&mut scene).await;
+    let (leader, next) = (fork.leader, fork.next);
     // As many as the log takes without a word of the others: two more would only be behind theirs.
-    generate(&bitcoinds[leader], &[&first]);
-    generate(&bitcoinds[leader], &[]);
-    generate(&bitcoinds[leader], &[]);
-    confirms(&scene, &payment, 0).await;
-    generate(&bitcoinds[next], &[&second]);
-    for _ in 0..4 {
-        generate(&bitcoinds[next], &[]);
-    }
-    let theirs = bitcoinds[next].tip().unwrap();
-    eventually("the others agree", async || need(bitcoinds[last].tip().unwrap() == theirs, String::new)).await;
+    generate(&scene.cluster.bitcoinds()[leader], &[&fork.first]);
+    generate(&scene.cluster.bitcoinds()[leader], &[]);
+    generate(&scene.cluster.bitcoinds()[leader], &[]);
+    confirms(&scene, &fork.payment, 0).await;
+    fork.others_go_on(&scene).await;
 
     eventually("one of the others leads", async || {
         let primaries: Vec<usize> = (0..NODES).filter(|index| scene.says(*index, "/primary")).collect();
         need(matches!(primaries[..], [one] if one != leader), || format!("{primaries:?}"))
     })
     .await;
-    confirms(&scene, &payment, 1).await;
+    confirms(&scene, &fork.payment, 1).await;
     let paid = scene.pay("on-theirs", 2.0).await;
     generate(&scene.cluster.bitcoinds()[next], &[&signed(&paid.attempts[0])]);
 
@@ -106,7 +116,7 @@ async fn a_leader_alone_on_a_deep_fork_hands_over_to_the_branch_of_the_others() 
     wait_for_same_tip(scene.cluster.bitcoinds()).unwrap();
     eventually("it is fit to lead again", async || need(scene.says(leader, "/bitcoind"), String::new)).await;
     scene.settle_and_judge(&["forked", "on-theirs"]).await;
-    assert_eq!(scene.payment("forked").await.txid, payment.txid);
+    assert_eq!(scene.payment("forked").await.txid, fork.payment.txid);
     scene.finish().await;
 }
 
