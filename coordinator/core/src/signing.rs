@@ -176,7 +176,8 @@ fn is_plainly_signed(state: &State, input: &TxIn) -> bool {
     }
 }
 
-/// Frees an attempt that an external signer has proved to have fenced (safety 6): it was not signed, and never will be.
+/// Frees an attempt that an external signer has proved to have fenced (safety 6): it was not signed, and never will be. Of a
+/// payment an end of which was undone the chain alone ends attempts: one may be signed that its signer had given up.
 pub(crate) fn abort(state: &mut State, ctx: &Context, command: &AbortAttempt) -> Result<Outcome, Rejection> {
     let wallet = state.wallet(&command.key.wallet)?;
     let payment = state.payment(&command.key).ok_or(Rejection::PaymentUnknown)?;
@@ -193,6 +194,10 @@ pub(crate) fn abort(state: &mut State, ctx: &Context, command: &AbortAttempt) ->
         // Whatever its signer says: a block shows that it was signed, or that its coins are gone.
         None if settlement::attempt_state(state, attempt) != AttemptState::Signing => {
             return unsupported("a block has it, or another transaction that spends one of its coins");
+        }
+        // A block may have had the very transaction of which its signer had said that it would never be.
+        None if payment.undone.is_some() => {
+            return unsupported("an end of this payment was undone: its signer's word counts no more");
         }
         None => {}
     }
