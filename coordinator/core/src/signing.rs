@@ -311,10 +311,10 @@ impl SigningPermit {
         })
     }
 
-    /// Adds the proof that lets a signer with a memory give a coin to another payment: which attempts of an earlier
-    /// payment are dead, so that nothing that was signed for them can ever confirm (safety 6). A payment that the
-    /// state does not know proves nothing. The signer names the payment that it remembers, so no index of dead
-    /// attempts has to be kept.
+    /// Adds the proof that lets a signer with a memory give a coin to another payment, or the permit's own payment
+    /// another anchor: which attempts of an earlier payment, or of its own, are dead, so that nothing that was signed for
+    /// them can ever confirm (safety 6, 9). A payment that the state does not know proves nothing. The signer names the
+    /// other payments that it remembers, so no index of dead attempts has to be kept.
     pub fn with_dead(mut self, state: &State, earlier: &PaymentKey) -> Self {
         let attempts = state.payment(earlier).into_iter().flat_map(|payment| &payment.attempts);
         let dead = attempts.filter(|attempt| matches!(attempt.end, Some(AttemptEnd::Dead(_))));
@@ -380,7 +380,7 @@ impl SigningPermit {
         self.position
     }
 
-    /// Transactions of earlier payments that are dead, as far as [`Self::with_dead`] was asked.
+    /// Transactions that are dead, of the payments that [`Self::with_dead`] was asked about.
     pub fn dead(&self) -> &BTreeSet<Txid> {
         &self.dead
     }
