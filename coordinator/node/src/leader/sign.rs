@@ -392,7 +392,7 @@ fn unsigned(payment: &Payment) -> Vec<AttemptNo> {
 }
 
 /// The attempts of one payment, in their order: they share a coin, and a signer with a memory refuses an older
-/// attempt once it has signed a newer one for it (safety 12).
+/// attempt once it has signed a newer one for it that may confirm (safety 12).
 async fn drive(signing: &Arc<Signing>, key: &PaymentKey, attempts: &[AttemptNo], deadline: Instant) {
     for attempt in attempts {
         // A signer that hangs is asked once, not once a second.

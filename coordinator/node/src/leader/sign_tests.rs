@@ -204,7 +204,8 @@ async fn a_signer_that_remembers_a_payment_which_the_log_has_lost_refuses_for_go
     }
 }
 
-/// safety 12: a memory would refuse the older one, once a second. One that may confirm alone again is asked for again.
+/// safety 12: a memory would refuse the older one, once a second. One that may confirm alone again is asked for again, and is
+/// signed: the memory is shown that the newer one is dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_is_not_asked_for_while_a_newer_one_of_its_payment_is_signed_and_may_confirm() {
     let folder = TempDir::new().unwrap();
@@ -218,6 +219,10 @@ async fn an_attempt_is_not_asked_for_while_a_newer_one_of_its_payment_is_signed_
 
     spend_outside(&replica, &[1]).await;
     assert_eq!(replica.read(waiting), [(key("p"), vec![FIRST])], "the newer one is dead");
+    signing.sign(&key("p"), FIRST, soon()).await;
+    assert!(is_signed(&replica, "p"));
+    assert_eq!(replica.read(waiting), []);
+    assert_eq!(signing.alarms.current(), []);
 }
 
 /// A signer that hangs until the other end of its gate is dropped, and how often it was called.
