@@ -4,13 +4,13 @@
 //! A replacement keeps the inputs of the attempt that it replaces, so that the mempool drops that one for it, and with
 //! them the anchor (safety 8). Its change pays the higher fee; further coins come in only where that does not suffice.
 
-use bitcoin::{OutPoint, ScriptBuf};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use onespend_core::command::Recipient;
 use onespend_core::ids::{AttemptNo, PaymentKey};
 use onespend_core::limits::{MAX_OUTPOINTS, MIN_FEERATE_SAT_KVB};
 use onespend_core::outcome::{FeeLimit, Rejection};
-use onespend_core::payment::{Attempt, Payment};
-use onespend_core::replacement::least_fee;
+use onespend_core::payment::{Attempt, AttemptEnd, Payment, binding_digest};
+use onespend_core::replacement::{least_fee, replaced};
 use onespend_core::state::State;
 use onespend_core::transaction::{build, signed_weight};
 use onespend_core::unconfirmed::change_of;
@@ -83,6 +83,39 @@ pub fn plan(state: &State, key: &PaymentKey, feerate_sat_kvb: u64, purpose: Purp
         };
         inputs.push(coin);
     }
+}
+
+/// What the leader refuses of a caller's own transaction as a further attempt of a payment, beside all that `apply` refuses.
+/// The same bytes again are the same attempt (safety 11), and an order of other content is left to `apply` (safety 7).
+///
+/// # Errors
+/// [`Rejection::TransactionInvalid`] for one that spends an output of what it would replace.
+pub fn check_own(
+    state: &State,
+    key: &PaymentKey,
+    recipients: &[Recipient],
+    transaction: &Transaction,
+) -> Result<(), Rejection> {
+    let digest = binding_digest(state.network()?, recipients);
+    let Some(payment) = state.payment(key).filter(|payment| payment.digest == digest) else { return Ok(()) };
+    let is_same = |attempt: &Attempt| attempt.transaction == *transaction && attempt.end != Some(AttemptEnd::Aborted);
+    if payment.attempts.iter().any(is_same) {
+        return Ok(());
+    }
+    // Of what is in a block, and of what others depend on, `apply` tells.
+    let Ok(Some(payment)) = replaced(state, key) else { return Ok(()) };
+    check_parents(payment, transaction)
+}
+
+/// A transaction is never mined beside one that it replaces, so nor is it where it spends what that one makes. And then no
+/// further attempt would be granted: each would take away the coin of this one.
+fn check_parents(payment: &Payment, transaction: &Transaction) -> Result<(), Rejection> {
+    let spends =
+        |txid: Txid| transaction.input.iter().map(|input| input.previous_output).find(|coin| coin.txid == txid);
+    let found = payment.numbered().find_map(|(number, attempt)| Some((number, spends(attempt.txid())?)));
+    let Some((number, coin)) = found else { return Ok(()) };
+    let rule = format!("{coin} is an output of attempt {number} of this payment, beside which it can never confirm");
+    Err(Rejection::TransactionInvalid { rule })
 }
 
 /// The fee of a child that spends the change of the newest attempt, so that both together have a feerate in sat per

@@ -3,7 +3,7 @@
 use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{BlockHash, Network, Transaction, Txid, WScriptHash};
+use bitcoin::{Amount, BlockHash, Network, TxIn, WScriptHash};
 use onespend_core::apply::apply;
 use onespend_core::command::{BlockRef, Command, CreatePayment, Entry, Received, RegisterWallet, Replace, Request};
 use onespend_core::ids::{CallerId, Height, LogIndex, Millis, PaymentId, RequestId, RequestKey, WalletId};
@@ -86,6 +86,12 @@ impl World {
         self.newest().transaction.clone()
     }
 
+    /// What the leader says of a caller's own transaction for the payment.
+    fn check_own(&self, transaction: &Transaction) -> Result<(), Rejection> {
+        let recipients = &self.state.payment(&key_of("p")).unwrap().recipients;
+        check_own(&self.state, &key_of("p"), recipients, transaction)
+    }
+
     fn newest(&self) -> &Attempt {
         self.state.payment(&key_of("p")).unwrap().live_attempt().unwrap().1
     }
@@ -95,6 +101,14 @@ impl World {
         let weight = signed_weight(&self.newest().transaction, wallet.descriptor.satisfaction_weight());
         self.newest().fee_sat * 1000 / weight.div_ceil(4)
     }
+}
+
+/// The transaction of an attempt, for more fees.
+fn dearer(attempt: &Attempt) -> Transaction {
+    let mut transaction = attempt.transaction.clone();
+    let vout = attempt.change.as_ref().unwrap().vout as usize;
+    transaction.output[vout].value -= Amount::from_sat(1_000);
+    transaction
 }
 
 fn key_of(payment: &str) -> PaymentKey {
@@ -192,4 +206,19 @@ fn a_child_needs_change_to_spend() {
     world.pay(&[0], 50_000, 200);
     let refused = child_fee(&world.state, &key_of("p"), 10_000);
     assert!(matches!(refused, Err(Rejection::NotReplaceable { .. })), "{refused:?}");
+}
+
+/// safety 24: a replacement that spends the change of what it replaces has no parent once it is mined.
+#[test]
+fn an_own_transaction_that_spends_what_it_would_replace_is_refused() {
+    let mut world = World::new(&[100_000]);
+    world.pay(&[0], 50_000, 200);
+    let paid = world.newest().clone();
+    let mut transaction = dearer(&paid);
+    assert_eq!(world.check_own(&transaction), Ok(()));
+    let change = change_of(&paid).unwrap();
+    transaction.input.push(TxIn { previous_output: change, ..TxIn::default() });
+    let refused = world.check_own(&transaction).unwrap_err();
+    assert!(matches!(refused, Rejection::TransactionInvalid { .. }), "{refused:?}");
+    assert!(refused.to_string().contains(&format!("{change} is an output of attempt 1")), "{refused}");
 }
