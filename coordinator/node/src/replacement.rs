@@ -89,7 +89,8 @@ pub fn plan(state: &State, key: &PaymentKey, feerate_sat_kvb: u64, purpose: Purp
 /// The same bytes again are the same attempt (safety 11), and an order of other content is left to `apply` (safety 7).
 ///
 /// # Errors
-/// [`Rejection::TransactionInvalid`] for one that spends an output of what it would replace.
+/// [`Rejection::NotReplaceable`] while the payment is being cancelled (safety 10); [`Rejection::TransactionInvalid`] for one
+/// that spends an output of what it would replace.
 pub fn check_own(
     state: &State,
     key: &PaymentKey,
@@ -104,6 +105,10 @@ pub fn check_own(
     }
     // Of what is in a block, and of what others depend on, `apply` tells.
     let Ok(Some(payment)) = replaced(state, key) else { return Ok(()) };
+    if payment.live_attempt().is_some_and(|(_, newest)| newest.is_cancel()) {
+        let why = "the payment is being cancelled: BumpFee raises the fee of that".to_owned();
+        return Err(Rejection::NotReplaceable { why });
+    }
     check_parents(payment, transaction)
 }
 

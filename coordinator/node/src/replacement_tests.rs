@@ -222,3 +222,18 @@ fn an_own_transaction_that_spends_what_it_would_replace_is_refused() {
     assert!(matches!(refused, Rejection::TransactionInvalid { .. }), "{refused:?}");
     assert!(refused.to_string().contains(&format!("{change} is an output of attempt 1")), "{refused}");
 }
+
+/// safety 10: nothing that pays takes the place of what gives the coins back.
+#[test]
+fn an_own_transaction_does_not_replace_a_cancellation() {
+    let mut world = World::new(&[100_000]);
+    world.pay(&[0], 50_000, 200);
+    let paid = world.newest().clone();
+    let plan = world.plan(100, Purpose::Cancel).unwrap();
+    world.carry_out(plan, Purpose::Cancel);
+    let refused = world.check_own(&dearer(&paid));
+    assert!(matches!(refused, Err(Rejection::NotReplaceable { .. })), "{refused:?}");
+    assert_eq!(world.check_own(&paid.transaction), Ok(()), "the same bytes are the same attempt");
+    let of_other_content = check_own(&world.state, &key_of("p"), &[], &dearer(&paid));
+    assert_eq!(of_other_content, Ok(()), "of that `apply` says more");
+}
