@@ -71,6 +71,17 @@ impl World {
         self.apply(Command::CreatePayment(CreatePayment { key: key_of("p"), recipients, outpoints, fee_sat }));
     }
 
+    /// Gives the payment so many attempts, all like its first one. A thousand bumps would take long.
+    fn fill(&mut self, attempts: usize) {
+        let mut payment = self.state.payment(&key_of("p")).unwrap().clone();
+        let stored = minicbor::to_vec(&payment).unwrap();
+        let row = self.state.drain_changes().into_iter().find(|row| row.value.as_ref() == Some(&stored)).unwrap();
+        let first = payment.attempts[0].clone();
+        payment.attempts.resize(attempts, first);
+        self.state.load_row(row.table, &row.key, &minicbor::to_vec(&payment).unwrap()).unwrap();
+        self.state.finish_loading();
+    }
+
     fn plan(&self, sat_kvb: u64, purpose: Purpose) -> Result<Plan, Rejection> {
         plan(&self.state, &key_of("p"), sat_kvb, purpose)
     }
@@ -236,4 +247,25 @@ fn an_own_transaction_does_not_replace_a_cancellation() {
     assert_eq!(world.check_own(&paid.transaction), Ok(()), "the same bytes are the same attempt");
     let of_other_content = check_own(&world.state, &key_of("p"), &[], &dearer(&paid));
     assert_eq!(of_other_content, Ok(()), "of that `apply` says more");
+}
+
+/// One row holds them all, and one message shows them. What gives the coins back is made all the same.
+#[test]
+fn a_payment_gets_only_so_many_attempts_and_can_be_cancelled_then() {
+    let mut world = World::new(&[100_000]);
+    world.pay(&[0], 50_000, 200);
+    let paid = world.newest().clone();
+    world.fill(MAX_ATTEMPTS - 1);
+    assert_eq!(world.check_own(&dearer(&paid)), Ok(()));
+    let last = world.plan(10_000, Purpose::Bump).unwrap();
+    world.carry_out(last, Purpose::Bump);
+    for refused in [world.plan(20_000, Purpose::Bump).map(drop), world.check_own(&dearer(&paid))] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, Rejection::NotReplaceable { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("has 1000 attempts"), "{refused}");
+    }
+    assert_eq!(world.check_own(&paid.transaction), Ok(()), "the same bytes are the same attempt");
+    let plan = world.plan(20_000, Purpose::Cancel).unwrap();
+    world.carry_out(plan, Purpose::Cancel);
+    assert!(world.newest().is_cancel());
 }
