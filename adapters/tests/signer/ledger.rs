@@ -128,17 +128,28 @@ impl Ledger {
 
     /// Gives the coins of a payment back to the wallet, and returns the permit to sign that.
     pub fn cancel(&mut self, newest: &SigningPermit, fee_sat: u64) -> SigningPermit {
-        self.replace(Command::CancelPayment, newest, fee_sat)
+        self.replace(Command::CancelPayment, newest, &[], fee_sat)
     }
 
     /// Does the same again for more fees, and returns the permit to sign that.
     pub fn bump(&mut self, newest: &SigningPermit, fee_sat: u64) -> SigningPermit {
-        self.replace(Command::BumpFee, newest, fee_sat)
+        self.bump_with(newest, &[], fee_sat)
     }
 
-    fn replace(&mut self, how: fn(Replace) -> Command, newest: &SigningPermit, fee_sat: u64) -> SigningPermit {
+    /// The same with more coins.
+    pub fn bump_with(&mut self, newest: &SigningPermit, more: &[OutPoint], fee_sat: u64) -> SigningPermit {
+        self.replace(Command::BumpFee, newest, more, fee_sat)
+    }
+
+    fn replace(
+        &mut self,
+        how: fn(Replace) -> Command,
+        newest: &SigningPermit,
+        more: &[OutPoint],
+        fee_sat: u64,
+    ) -> SigningPermit {
         let (key, previous) = (newest.key().clone(), newest.attempt());
-        let outcome = self.apply(how(Replace { key: key.clone(), previous, more: vec![], fee_sat }));
+        let outcome = self.apply(how(Replace { key: key.clone(), previous, more: more.to_vec(), fee_sat }));
         let Outcome::Permitted { attempt, .. } = outcome else { panic!("{outcome:?}") };
         SigningPermit::for_attempt(&self.state, &key, attempt).expect("the intent is applied")
     }

@@ -216,6 +216,43 @@ fn refuses_a_lower_fence_for_a_coin() {
     assert_eq!(refusal(&signer, &second), expected);
 }
 
+/// Safety 12: a later attempt of the same payment holds up the one before it until it is proven dead, and no longer.
+#[test]
+fn an_attempt_is_signed_below_a_dead_later_one_of_its_payment() {
+    let mut scene = Scene::new(2);
+    let first = scene.ledger.pay("w", "p", &scene.coins[..1]);
+    let second = scene.ledger.bump_with(&first, &scene.coins[1..], 9_000);
+    let signer = scene.start();
+    signer.sign(&second).unwrap();
+    let held_up = Refusal::LowerFence { outpoint: scene.coins[0], recorded: second.fence(), asked: first.fence() };
+    assert_eq!(refusal(&signer, &scene.ledger.again(&first, "p")), held_up, "it lives");
+    scene.ledger.spend_elsewhere(scene.coins[1]);
+    assert_eq!(refusal(&signer, &scene.ledger.again(&first, "other")), held_up, "the permit brings no proof");
+    let proven = scene.ledger.again(&first, "p");
+    assert_eq!(proven.dead().iter().collect::<Vec<_>>(), [&second.txid()]);
+    let signed = signer.sign(&proven).unwrap();
+    assert_eq!(signer.highest_fence(), Some(second.fence()), "what was signed is not forgotten");
+    drop(signer);
+    let signer = scene.start();
+    assert_eq!((signer.highest_fence(), signer.sign(&proven).unwrap()), (Some(second.fence()), signed));
+}
+
+/// Safety 11, 12: the death of an attempt that the log knows under a number says nothing of what was signed under it.
+#[test]
+fn the_death_of_another_later_attempt_lets_nothing_pass_below_it() {
+    let mut scene = Scene::new(3);
+    let first = scene.ledger.pay("w", "p", &scene.coins[..1]);
+    let signed = scene.ledger.clone().bump_with(&first, &scene.coins[2..], 9_000);
+    let signer = scene.start();
+    signer.sign(&signed).unwrap();
+    let second = scene.ledger.bump_with(&first, &scene.coins[1..2], 9_000);
+    scene.ledger.spend_elsewhere(scene.coins[1]);
+    let proven = scene.ledger.again(&first, "p");
+    assert_eq!(proven.dead().iter().collect::<Vec<_>>(), [&second.txid()]);
+    let expected = Refusal::LowerFence { outpoint: scene.coins[0], recorded: signed.fence(), asked: first.fence() };
+    assert_eq!(refusal(&signer, &proven), expected);
+}
+
 /// Safety 12, 14: what was signed before a higher fence came is still signed again.
 #[test]
 fn signs_a_recorded_attempt_again_below_a_higher_fence() {

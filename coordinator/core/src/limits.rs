@@ -15,6 +15,9 @@ pub const MAX_RESERVATION_LIFE: Millis = Millis(24 * 60 * 60 * 1000);
 pub const MAX_OUTPOINTS: usize = 400;
 /// Most recipients of one payment.
 pub const MAX_RECIPIENTS: usize = 1000;
+/// Most attempts that a payment gets by bumps and by transactions of its caller: one row holds all of them, and one message
+/// shows them. The leader refuses more; `apply` knows no such bound. A cancellation is made all the same.
+pub const MAX_ATTEMPTS: usize = 1000;
 /// The longest descriptor in bytes: 20 keys with their origins fit.
 pub const MAX_DESCRIPTOR_LEN: usize = 4 * 1024;
 /// Most results that the request cache remembers; the oldest go first.

@@ -24,7 +24,11 @@ use crate::wallet::{Keychain, Wallet};
 
 /// The payment, if it has attempts that a further one would replace; `None` where it is new or all its attempts are
 /// dead, so that a new anchor may be taken (safety 9).
-pub(crate) fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<&'a Payment>, Rejection> {
+///
+/// # Errors
+/// [`Rejection::PaymentUnresolved`] where a block has an attempt, or what conflicts with one;
+/// [`Rejection::HasDescendants`].
+pub fn replaced<'a>(state: &'a State, key: &PaymentKey) -> Result<Option<&'a Payment>, Rejection> {
     let Some(payment) = state.payment(key).filter(|payment| payment.live_attempt().is_some()) else { return Ok(None) };
     // The one in a block, if it is one of ours, else one that somebody else's transaction stands against.
     let at = |attempt: &Attempt| match attempt_state(state, attempt) {

@@ -176,7 +176,8 @@ fn is_plainly_signed(state: &State, input: &TxIn) -> bool {
     }
 }
 
-/// Frees an attempt that an external signer has proved to have fenced (safety 6): it was not signed, and never will be.
+/// Frees an attempt that an external signer has proved to have fenced (safety 6): it was not signed, and never will be. Of a
+/// payment an end of which was undone the chain alone ends attempts: one may be signed that its signer had given up.
 pub(crate) fn abort(state: &mut State, ctx: &Context, command: &AbortAttempt) -> Result<Outcome, Rejection> {
     let wallet = state.wallet(&command.key.wallet)?;
     let payment = state.payment(&command.key).ok_or(Rejection::PaymentUnknown)?;
@@ -193,6 +194,10 @@ pub(crate) fn abort(state: &mut State, ctx: &Context, command: &AbortAttempt) ->
         // Whatever its signer says: a block shows that it was signed, or that its coins are gone.
         None if settlement::attempt_state(state, attempt) != AttemptState::Signing => {
             return unsupported("a block has it, or another transaction that spends one of its coins");
+        }
+        // A block may have had the very transaction of which its signer had said that it would never be.
+        None if payment.undone.is_some() => {
+            return unsupported("an end of this payment was undone: its signer's word counts no more");
         }
         None => {}
     }
@@ -306,10 +311,10 @@ impl SigningPermit {
         })
     }
 
-    /// Adds the proof that lets a signer with a memory give a coin to another payment: which attempts of an earlier
-    /// payment are dead, so that nothing that was signed for them can ever confirm (safety 6). A payment that the
-    /// state does not know proves nothing. The signer names the payment that it remembers, so no index of dead
-    /// attempts has to be kept.
+    /// Adds the proof that lets a signer with a memory give a coin to another payment, or the permit's own payment
+    /// another anchor: which attempts of an earlier payment, or of its own, are dead, so that nothing that was signed for
+    /// them can ever confirm (safety 6, 9). A payment that the state does not know proves nothing. The signer names the
+    /// other payments that it remembers, so no index of dead attempts has to be kept.
     pub fn with_dead(mut self, state: &State, earlier: &PaymentKey) -> Self {
         let attempts = state.payment(earlier).into_iter().flat_map(|payment| &payment.attempts);
         let dead = attempts.filter(|attempt| matches!(attempt.end, Some(AttemptEnd::Dead(_))));
@@ -375,7 +380,7 @@ impl SigningPermit {
         self.position
     }
 
-    /// Transactions of earlier payments that are dead, as far as [`Self::with_dead`] was asked.
+    /// Transactions that are dead, of the payments that [`Self::with_dead`] was asked about.
     pub fn dead(&self) -> &BTreeSet<Txid> {
         &self.dead
     }

@@ -4,13 +4,13 @@
 //! A replacement keeps the inputs of the attempt that it replaces, so that the mempool drops that one for it, and with
 //! them the anchor (safety 8). Its change pays the higher fee; further coins come in only where that does not suffice.
 
-use bitcoin::{OutPoint, ScriptBuf};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use onespend_core::command::Recipient;
 use onespend_core::ids::{AttemptNo, PaymentKey};
-use onespend_core::limits::{MAX_OUTPOINTS, MIN_FEERATE_SAT_KVB};
+use onespend_core::limits::{MAX_ATTEMPTS, MAX_OUTPOINTS, MIN_FEERATE_SAT_KVB};
 use onespend_core::outcome::{FeeLimit, Rejection};
-use onespend_core::payment::{Attempt, Payment};
-use onespend_core::replacement::least_fee;
+use onespend_core::payment::{Attempt, AttemptEnd, Payment, binding_digest};
+use onespend_core::replacement::{least_fee, replaced};
 use onespend_core::state::State;
 use onespend_core::transaction::{build, signed_weight};
 use onespend_core::unconfirmed::change_of;
@@ -40,8 +40,9 @@ pub struct Plan {
 /// least where that is more.
 ///
 /// # Errors
-/// [`Rejection::PaymentUnknown`]; [`Rejection::NotReplaceable`] where no attempt lives; [`Rejection::FeeLimit`] for a
-/// bump to a feerate that is not above the newest attempt's; [`Rejection::InsufficientFunds`].
+/// [`Rejection::PaymentUnknown`]; [`Rejection::NotReplaceable`] where no attempt lives, and for a bump where there are
+/// [`MAX_ATTEMPTS`]; [`Rejection::FeeLimit`] for a bump to a feerate that is not above the newest attempt's;
+/// [`Rejection::InsufficientFunds`].
 pub fn plan(state: &State, key: &PaymentKey, feerate_sat_kvb: u64, purpose: Purpose) -> Result<Plan, Rejection> {
     let wallet = state.wallet(&key.wallet)?;
     let payment = state.payment(key).ok_or(Rejection::PaymentUnknown)?;
@@ -50,7 +51,10 @@ pub fn plan(state: &State, key: &PaymentKey, feerate_sat_kvb: u64, purpose: Purp
         // The same attempt again: `apply` answers with it.
         Purpose::Cancel if newest.is_cancel() => return Ok(Plan { previous, more: Vec::new(), fee_sat: 0 }),
         Purpose::Cancel => {}
-        Purpose::Bump => check_above(newest, wallet, feerate_sat_kvb)?,
+        Purpose::Bump => {
+            check_above(newest, wallet, feerate_sat_kvb)?;
+            check_number(payment)?;
+        }
     }
     let cancels = purpose == Purpose::Cancel || newest.is_cancel();
     let recipients = if cancels { &[][..] } else { &payment.recipients };
@@ -83,6 +87,57 @@ pub fn plan(state: &State, key: &PaymentKey, feerate_sat_kvb: u64, purpose: Purp
         };
         inputs.push(coin);
     }
+}
+
+/// What the leader refuses of a caller's own transaction as a further attempt of a payment, beside all that `apply` refuses.
+/// The same bytes again are the same attempt (safety 11), and an order of other content is left to `apply` (safety 7).
+///
+/// # Errors
+/// [`Rejection::NotReplaceable`] where there are [`MAX_ATTEMPTS`], and while the payment is being cancelled (safety 10);
+/// [`Rejection::TransactionInvalid`] for one that spends an output of what it would replace.
+pub fn check_own(
+    state: &State,
+    key: &PaymentKey,
+    recipients: &[Recipient],
+    transaction: &Transaction,
+) -> Result<(), Rejection> {
+    let digest = binding_digest(state.network()?, recipients);
+    let Some(payment) = state.payment(key).filter(|payment| payment.digest == digest) else { return Ok(()) };
+    let is_same = |attempt: &Attempt| attempt.transaction == *transaction && attempt.end != Some(AttemptEnd::Aborted);
+    if payment.attempts.iter().any(is_same) {
+        return Ok(());
+    }
+    // Of what is in a block, and of what others depend on, `apply` tells.
+    let Ok(replaced) = replaced(state, key) else { return Ok(()) };
+    check_number(payment)?;
+    let Some(payment) = replaced else { return Ok(()) };
+    if payment.live_attempt().is_some_and(|(_, newest)| newest.is_cancel()) {
+        let why = "the payment is being cancelled: BumpFee raises the fee of that".to_owned();
+        return Err(Rejection::NotReplaceable { why });
+    }
+    check_parents(payment, transaction)
+}
+
+/// Whether a payment may have a further attempt beside those that it has, the ended ones included.
+fn check_number(payment: &Payment) -> Result<(), Rejection> {
+    let number = payment.attempts.len();
+    if number < MAX_ATTEMPTS {
+        return Ok(());
+    }
+    let why =
+        format!("the payment has {number} attempts, and gets no more: cancel it, or pay for the newest by a child");
+    Err(Rejection::NotReplaceable { why })
+}
+
+/// A transaction is never mined beside one that it replaces, so nor is it where it spends what that one makes. And then no
+/// further attempt would be granted: each would take away the coin of this one.
+fn check_parents(payment: &Payment, transaction: &Transaction) -> Result<(), Rejection> {
+    let spends =
+        |txid: Txid| transaction.input.iter().map(|input| input.previous_output).find(|coin| coin.txid == txid);
+    let found = payment.numbered().find_map(|(number, attempt)| Some((number, spends(attempt.txid())?)));
+    let Some((number, coin)) = found else { return Ok(()) };
+    let rule = format!("{coin} is an output of attempt {number} of this payment, beside which it can never confirm");
+    Err(Rejection::TransactionInvalid { rule })
 }
 
 /// The fee of a child that spends the change of the newest attempt, so that both together have a feerate in sat per

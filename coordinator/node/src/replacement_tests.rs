@@ -3,7 +3,7 @@
 use bitcoin::bip32::{Xpriv, Xpub};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{BlockHash, Network, Transaction, Txid, WScriptHash};
+use bitcoin::{Amount, BlockHash, Network, TxIn, WScriptHash};
 use onespend_core::apply::apply;
 use onespend_core::command::{BlockRef, Command, CreatePayment, Entry, Received, RegisterWallet, Replace, Request};
 use onespend_core::ids::{CallerId, Height, LogIndex, Millis, PaymentId, RequestId, RequestKey, WalletId};
@@ -71,6 +71,17 @@ impl World {
         self.apply(Command::CreatePayment(CreatePayment { key: key_of("p"), recipients, outpoints, fee_sat }));
     }
 
+    /// Gives the payment so many attempts, all like its first one. A thousand bumps would take long.
+    fn fill(&mut self, attempts: usize) {
+        let mut payment = self.state.payment(&key_of("p")).unwrap().clone();
+        let stored = minicbor::to_vec(&payment).unwrap();
+        let row = self.state.drain_changes().into_iter().find(|row| row.value.as_ref() == Some(&stored)).unwrap();
+        let first = payment.attempts[0].clone();
+        payment.attempts.resize(attempts, first);
+        self.state.load_row(row.table, &row.key, &minicbor::to_vec(&payment).unwrap()).unwrap();
+        self.state.finish_loading();
+    }
+
     fn plan(&self, sat_kvb: u64, purpose: Purpose) -> Result<Plan, Rejection> {
         plan(&self.state, &key_of("p"), sat_kvb, purpose)
     }
@@ -86,6 +97,12 @@ impl World {
         self.newest().transaction.clone()
     }
 
+    /// What the leader says of a caller's own transaction for the payment.
+    fn check_own(&self, transaction: &Transaction) -> Result<(), Rejection> {
+        let recipients = &self.state.payment(&key_of("p")).unwrap().recipients;
+        check_own(&self.state, &key_of("p"), recipients, transaction)
+    }
+
     fn newest(&self) -> &Attempt {
         self.state.payment(&key_of("p")).unwrap().live_attempt().unwrap().1
     }
@@ -95,6 +112,14 @@ impl World {
         let weight = signed_weight(&self.newest().transaction, wallet.descriptor.satisfaction_weight());
         self.newest().fee_sat * 1000 / weight.div_ceil(4)
     }
+}
+
+/// The transaction of an attempt, for more fees.
+fn dearer(attempt: &Attempt) -> Transaction {
+    let mut transaction = attempt.transaction.clone();
+    let vout = attempt.change.as_ref().unwrap().vout as usize;
+    transaction.output[vout].value -= Amount::from_sat(1_000);
+    transaction
 }
 
 fn key_of(payment: &str) -> PaymentKey {
@@ -192,4 +217,55 @@ fn a_child_needs_change_to_spend() {
     world.pay(&[0], 50_000, 200);
     let refused = child_fee(&world.state, &key_of("p"), 10_000);
     assert!(matches!(refused, Err(Rejection::NotReplaceable { .. })), "{refused:?}");
+}
+
+/// safety 24: a replacement that spends the change of what it replaces has no parent once it is mined.
+#[test]
+fn an_own_transaction_that_spends_what_it_would_replace_is_refused() {
+    let mut world = World::new(&[100_000]);
+    world.pay(&[0], 50_000, 200);
+    let paid = world.newest().clone();
+    let mut transaction = dearer(&paid);
+    assert_eq!(world.check_own(&transaction), Ok(()));
+    let change = change_of(&paid).unwrap();
+    transaction.input.push(TxIn { previous_output: change, ..TxIn::default() });
+    let refused = world.check_own(&transaction).unwrap_err();
+    assert!(matches!(refused, Rejection::TransactionInvalid { .. }), "{refused:?}");
+    assert!(refused.to_string().contains(&format!("{change} is an output of attempt 1")), "{refused}");
+}
+
+/// safety 10: nothing that pays takes the place of what gives the coins back.
+#[test]
+fn an_own_transaction_does_not_replace_a_cancellation() {
+    let mut world = World::new(&[100_000]);
+    world.pay(&[0], 50_000, 200);
+    let paid = world.newest().clone();
+    let plan = world.plan(100, Purpose::Cancel).unwrap();
+    world.carry_out(plan, Purpose::Cancel);
+    let refused = world.check_own(&dearer(&paid));
+    assert!(matches!(refused, Err(Rejection::NotReplaceable { .. })), "{refused:?}");
+    assert_eq!(world.check_own(&paid.transaction), Ok(()), "the same bytes are the same attempt");
+    let of_other_content = check_own(&world.state, &key_of("p"), &[], &dearer(&paid));
+    assert_eq!(of_other_content, Ok(()), "of that `apply` says more");
+}
+
+/// One row holds them all, and one message shows them. What gives the coins back is made all the same.
+#[test]
+fn a_payment_gets_only_so_many_attempts_and_can_be_cancelled_then() {
+    let mut world = World::new(&[100_000]);
+    world.pay(&[0], 50_000, 200);
+    let paid = world.newest().clone();
+    world.fill(MAX_ATTEMPTS - 1);
+    assert_eq!(world.check_own(&dearer(&paid)), Ok(()));
+    let last = world.plan(10_000, Purpose::Bump).unwrap();
+    world.carry_out(last, Purpose::Bump);
+    for refused in [world.plan(20_000, Purpose::Bump).map(drop), world.check_own(&dearer(&paid))] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, Rejection::NotReplaceable { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("has 1000 attempts"), "{refused}");
+    }
+    assert_eq!(world.check_own(&paid.transaction), Ok(()), "the same bytes are the same attempt");
+    let plan = world.plan(20_000, Purpose::Cancel).unwrap();
+    world.carry_out(plan, Purpose::Cancel);
+    assert!(world.newest().is_cancel());
 }

@@ -53,12 +53,14 @@ pub async fn unconfirmed_change_is_spent_where_the_wallet_opted_in(scene: &mut S
     scene.operator.set_limits(request).await.unwrap();
 
     // The change of what is accepted by a mempool from now on.
-    let parent = scene.pay(WALLET, "second", 5.0).await;
-    scene.reaches(WALLET, "second", PaymentState::Broadcast).await;
+    scene.pay(WALLET, "second", 5.0).await;
+    let parent = scene.reaches(WALLET, "second", PaymentState::Broadcast).await;
     let change = self::change(&parent);
     let reservation =
         eventually("the change is reserved", async || reserve(scene, change).await.map_err(|error| error.to_string()))
             .await;
+    let request = replaces_its_parent(&parent, &reservation);
+    assert_eq!(reason(scene.client.sign_psbt(request).await), "PSBT_INVALID", "it could never be mined");
     let psbt = spend(change, &reservation.utxos[0]);
     let request = v1::SignPsbtRequest {
         wallet_id: WALLET.to_owned(),
@@ -91,6 +93,32 @@ async fn reserve(scene: &Scene, coin: OutPoint) -> Result<v1::Reservation, Clien
         ..Default::default()
     };
     scene.client.reserve_utxos(request).await.map(|answer| answer.reservation.unwrap())
+}
+
+/// A replacement of a payment's attempt that spends the change of that very attempt, which is reserved.
+fn replaces_its_parent(parent: &v1::Payment, reservation: &v1::Reservation) -> v1::SignPsbtRequest {
+    const FEE_SAT: u64 = 10_000;
+    let change = change(parent);
+    let mut transaction = signed(&parent.attempts[0]);
+    for input in &mut transaction.input {
+        input.witness.clear();
+    }
+    transaction.input.push(TxIn {
+        previous_output: change,
+        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+        ..Default::default()
+    });
+    let value_sat = u64::try_from(reservation.utxos[0].value_sat).unwrap();
+    transaction.output[change.vout as usize].value += Amount::from_sat(value_sat - FEE_SAT);
+    v1::SignPsbtRequest {
+        wallet_id: WALLET.to_owned(),
+        payment_id: parent.payment_id.clone(),
+        recipients: parent.recipients.clone(),
+        reservation_id: reservation.reservation_id.clone(),
+        fence: reservation.fence,
+        psbt: Psbt::from_unsigned_tx(transaction).unwrap().serialize().into(),
+        ..Default::default()
+    }
 }
 
 /// Pays all of a coin but the fee.

@@ -63,6 +63,8 @@ pub async fn a_cancelled_payment_gives_its_coins_back(scene: &mut Scene) {
     assert_ne!(cancelling.state(), PaymentState::Cancelled, "not before it is final");
     let again = scene.client.cancel_payment(request()).await.unwrap();
     assert_eq!(again.attempt_number, 2, "cancelling twice is cancelling");
+    let paying = sign_request("cancelled", &dearer(&paid.attempts[0], 20_000));
+    assert_eq!(reason(scene.client.sign_psbt(paying).await), "NOT_REPLACEABLE", "it gives the coins back");
     let attempt = &cancelling.attempts[1];
     assert_eq!(attempt.purpose(), AttemptPurpose::Cancel);
     scene.in_every_mempool(&attempt.txid, Some(&paid.txid)).await;
@@ -80,20 +82,7 @@ pub async fn a_cancelled_payment_gives_its_coins_back(scene: &mut Scene) {
 pub async fn a_psbt_replaces_an_attempt_without_a_reservation(scene: &mut Scene) {
     let low = scene.pay(WALLET, "by-psbt", 1.0).await;
     scene.in_every_mempool(&low.txid, None).await;
-    let mut transaction: Transaction = signed(&low.attempts[0]);
-    for input in &mut transaction.input {
-        input.witness.clear();
-    }
-    let change = low.attempts[0].change.unwrap();
-    transaction.output[change.vout as usize].value -= Amount::from_sat(5_000);
-    let psbt = Psbt::from_unsigned_tx(transaction).unwrap();
-    let request = v1::SignPsbtRequest {
-        wallet_id: WALLET.to_owned(),
-        payment_id: "by-psbt".to_owned(),
-        recipients: vec![recipient("by-psbt")],
-        psbt: psbt.serialize().into(),
-        ..Default::default()
-    };
+    let request = sign_request("by-psbt", &dearer(&low.attempts[0], 5_000));
     let answer = scene.client.sign_psbt(request.clone()).await.unwrap();
     assert_eq!(answer.attempt_number, 2);
     let replaced = answer.payment.unwrap();
@@ -102,6 +91,28 @@ pub async fn a_psbt_replaces_an_attempt_without_a_reservation(scene: &mut Scene)
     let unknown = v1::SignPsbtRequest { request_id: String::new(), ..unknown };
     assert_eq!(reason(scene.client.sign_psbt(unknown).await), "RESERVATION_UNKNOWN");
     scene.mine_until(WALLET, "by-psbt", PaymentState::Settled).await;
+}
+
+/// The transaction of an attempt, for so much more in fees.
+fn dearer(attempt: &v1::Attempt, more_sat: u64) -> Psbt {
+    let mut transaction: Transaction = signed(attempt);
+    for input in &mut transaction.input {
+        input.witness.clear();
+    }
+    let change = attempt.change.unwrap();
+    transaction.output[change.vout as usize].value -= Amount::from_sat(more_sat);
+    Psbt::from_unsigned_tx(transaction).unwrap()
+}
+
+/// Asks for a replacement by a caller's own transaction, which needs no reservation.
+fn sign_request(payment_id: &str, psbt: &Psbt) -> v1::SignPsbtRequest {
+    v1::SignPsbtRequest {
+        wallet_id: WALLET.to_owned(),
+        payment_id: payment_id.to_owned(),
+        recipients: vec![recipient(payment_id)],
+        psbt: psbt.serialize().into(),
+        ..Default::default()
+    }
 }
 
 pub async fn what_cannot_be_replaced_is_refused(scene: &mut Scene) {

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | second payment | a coin that was signed away for another payment, unless the permit proves each such transaction dead (safety 6) |
 //! | other transaction | another transaction under an attempt's number (safety 11) |
-//! | lower fence | an intent that is older than one that was signed for the same coin (safety 12) |
+//! | lower fence | an intent that is older than one that was signed for the same coin (safety 12), unless the permit proves that one dead and both are of one payment |
 //! | frozen | everything, once the cluster's log was seen to lack what was signed (safety 30) |
 //! | epoch not accepted | everything, while the log is of an epoch that nobody has accepted for it (safety 8, 30) |
 //!

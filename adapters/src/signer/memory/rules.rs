@@ -103,13 +103,20 @@ fn check_attempts(permit: &SigningPermit, own: &[Recorded], spenders: &[(OutPoin
     })
 }
 
-/// Fences of one coin strictly increase: two attempts never share one, because it is the index of their intent.
+/// Whether it is another attempt of the permit's payment, which can never confirm. A log that knows its death has its
+/// intent, so it lacks nothing up to that fence. The record keeps the fence: to other payments it is as high as before.
+fn is_over(permit: &SigningPermit, recorded: &Recorded) -> bool {
+    recorded.key == *permit.key() && !recorded.is_of(permit) && permit.dead().contains(&recorded.txid)
+}
+
+/// Fences of one coin strictly increase: two attempts never share one, because it is the index of their intent. A dead
+/// later attempt of the same payment holds up none before it.
 fn check_fences(permit: &SigningPermit, spenders: &[(OutPoint, Recorded)]) -> Result<(), Refusal> {
     let asked = permit.fence();
     let is_above = |recorded: &Recorded| {
         if recorded.is_of(permit) { recorded.fence > asked } else { recorded.fence >= asked }
     };
-    let above = spenders.iter().filter(|(_, recorded)| is_above(recorded));
+    let above = spenders.iter().filter(|(_, recorded)| is_above(recorded) && !is_over(permit, recorded));
     match above.max_by_key(|(_, recorded)| recorded.fence) {
         Some((outpoint, highest)) => Err(Refusal::LowerFence { outpoint: *outpoint, recorded: highest.fence, asked }),
         None => Ok(()),

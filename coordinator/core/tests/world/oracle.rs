@@ -245,6 +245,7 @@ impl Oracle {
     fn aborted(&mut self, key: &PaymentKey, number: AttemptNo, chain: &Chain) {
         let found = self.attempts.iter_mut().find(|known| known.key == *key && known.number == number).unwrap();
         if found.end.is_none() {
+            assert!(!self.undone.contains(key), "{key} was given up by a word that may have been broken");
             found.end = Some(End::Aborted);
             let at = self.attempts.iter().position(|known| known.key == *key && known.number == number).unwrap();
             self.release_inputs(at, chain);

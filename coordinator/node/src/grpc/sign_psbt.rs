@@ -16,6 +16,7 @@ use super::api::{Api, Call};
 use super::decide::Draft;
 use super::fields::Fields;
 use super::{psbt_status, sign_payment, status};
+use crate::replacement;
 
 pub(super) struct Parsed {
     key: PaymentKey,
@@ -65,7 +66,9 @@ async fn draft(api: &Api, call: &Call, parsed: &Parsed) -> Result<Draft, Status>
     let transaction = parsed.proposal.transaction.clone();
     api.replica.read(|state| {
         state.wallet(&parsed.key.wallet).map_err(|rejection| status::rejected(&rejection))?;
-        check_claims(state, parsed).map_err(|faults| psbt_status::refused(&faults))
+        check_claims(state, parsed).map_err(|faults| psbt_status::refused(&faults))?;
+        let further = replacement::check_own(state, &parsed.key, &parsed.recipients, &transaction);
+        further.map_err(|rejection| status::rejected(&rejection))
     })?;
     let change = find_change(api, call, &transaction, parsed).await?;
     Ok(Draft::of(Command::PayReserved(PayReserved {

@@ -238,16 +238,17 @@ impl Signing {
         }
     }
 
-    /// The permit as of now, with the proof of what became of earlier payments for the same coins. A state that most
-    /// other nodes contradict permits nothing (safety 31), nor does one that came out of a backup (safety 30). Nothing
-    /// is permitted to a signer that has not accepted the state's epoch: what was signed before it, other memories
-    /// alone may know (safety 8).
+    /// The permit as of now, with the proof of what became of the payment's own attempts, and of earlier payments for the
+    /// same coins. The own ones are never asked for: a signer names one thing that it misses at a time, and is asked once
+    /// more only. A state that most other nodes contradict permits nothing (safety 31), nor does one that came out of a
+    /// backup (safety 30). Nothing is permitted to a signer that has not accepted the state's epoch: what was signed before
+    /// it, other memories alone may know (safety 8).
     fn permit(&self, key: &PaymentKey, attempt: AttemptNo, earlier: &[PaymentKey]) -> Option<SigningPermit> {
         if self.alarms.stop_signing() {
             return None;
         }
         let permit = self.replica.read(|state| {
-            let permit = SigningPermit::for_attempt(state, key, attempt)?;
+            let permit = SigningPermit::for_attempt(state, key, attempt)?.with_dead(state, key);
             Some(earlier.iter().fold(permit, |permit, earlier| permit.with_dead(state, earlier)))
         })?;
         self.has_accepted(&permit).then_some(permit)
@@ -313,13 +314,14 @@ impl Signing {
     }
 }
 
-/// The payments whose end a signer wants to see proven before it signs a coin away again.
+/// The other payments whose end a signer wants to see proven before it signs a coin away again. Of the permit's own payment
+/// it has seen all the proof there is.
 fn wants_proof(signed: &Result<Transaction, SignerError>) -> Option<Vec<PaymentKey>> {
     match signed {
         Err(SignerError::Remembered { refusal, .. }) => match refusal.as_ref() {
             Refusal::SecondPayment { earlier, .. } => Some(earlier.clone()),
-            Refusal::NoSharedCoin { key, .. } => Some(vec![key.clone()]),
-            Refusal::OtherTransaction { .. }
+            Refusal::NoSharedCoin { .. }
+            | Refusal::OtherTransaction { .. }
             | Refusal::LowerFence { .. }
             | Refusal::EpochNotAccepted { .. }
             | Refusal::Frozen { .. } => None,
@@ -390,7 +392,7 @@ fn unsigned(payment: &Payment) -> Vec<AttemptNo> {
 }
 
 /// The attempts of one payment, in their order: they share a coin, and a signer with a memory refuses an older
-/// attempt once it has signed a newer one for it (safety 12).
+/// attempt once it has signed a newer one for it that may confirm (safety 12).
 async fn drive(signing: &Arc<Signing>, key: &PaymentKey, attempts: &[AttemptNo], deadline: Instant) {
     for attempt in attempts {
         // A signer that hangs is asked once, not once a second.

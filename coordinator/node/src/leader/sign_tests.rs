@@ -27,8 +27,11 @@ use crate::specimen::{
 };
 
 const FIRST: AttemptNo = AttemptNo(1);
+const SECOND: AttemptNo = AttemptNo(2);
+/// Coins of the wallet "w".
+const COINS: usize = 3;
 
-/// A leader with a wallet of two coins, and a signer that remembers.
+/// A leader with a wallet of three coins, and a signer that remembers.
 async fn signing(folder: &TempDir) -> (Arc<Replica>, Arc<Signing>) {
     signing_beside(folder, vec![]).await
 }
@@ -36,7 +39,7 @@ async fn signing(folder: &TempDir) -> (Arc<Replica>, Arc<Signing>) {
 /// The same with more signers on the node.
 async fn signing_beside(folder: &TempDir, more: Vec<Arc<dyn Signer>>) -> (Arc<Replica>, Arc<Signing>) {
     let replica = leader(folder).await;
-    propose(&replica, None, register("w", &[Coin::of(100_000), Coin::of(100_000)])).await;
+    propose(&replica, None, register("w", &[Coin::of(100_000); COINS])).await;
     let keys = folder.path().join("hot.xprv");
     fs::write(&keys, private_descriptor("w")).unwrap();
     fs::set_permissions(&keys, Permissions::from_mode(0o600)).unwrap();
@@ -64,20 +67,24 @@ async fn pay(replica: &Replica, name: &str, coins: &[u32], amount_sat: u64) {
 
 async fn pay_as(replica: &Replica, key: PaymentKey, coins: &[u32], amount_sat: u64) {
     let name = key.payment.to_string();
-    let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(name.as_bytes()));
-    let recipients = vec![Recipient { script, amount_sat }];
-    let outpoints = coins.iter().map(|number| coin(*number)).collect();
-    let command = CreatePayment { key, recipients, outpoints, fee_sat: 1_000 };
-    propose(replica, Some(name.as_str()), Command::CreatePayment(command)).await;
+    propose(replica, Some(name.as_str()), order(key, coins, amount_sat)).await;
 }
 
-/// Connects so many blocks; the first one spends a coin by a transaction that is not ours.
-async fn spend_outside(replica: &Replica, blocks: u32, number: u32) {
+fn order(key: PaymentKey, coins: &[u32], amount_sat: u64) -> Command {
+    let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(key.payment.as_str().as_bytes()));
+    let recipients = vec![Recipient { script, amount_sat }];
+    let outpoints = coins.iter().map(|number| coin(*number)).collect();
+    Command::CreatePayment(CreatePayment { key, recipients, outpoints, fee_sat: 1_000 })
+}
+
+/// Connects as many blocks as "w" takes for final; the first one spends these coins by a transaction that is not ours.
+async fn spend_outside(replica: &Replica, coins: &[u32]) {
+    let depth = replica.read(|state| state.wallet(&wallet("w")).unwrap().limits.finality_depth);
     let mut previous = tip().hash;
-    for above in 1..=blocks {
+    for above in 1..=depth {
         let hash = BlockHash::hash(&above.to_be_bytes());
-        let stolen = Spent { outpoint: coin(number), txid: Txid::hash(b"somebody else") };
-        let spent = if above == 1 { vec![stolen] } else { vec![] };
+        let stolen = |number: &u32| Spent { outpoint: coin(*number), txid: Txid::hash(b"somebody else") };
+        let spent = if above == 1 { coins.iter().map(stolen).collect() } else { vec![] };
         let block = BlockRef { height: Height(TIP + above), hash };
         let received = vec![];
         let connect = Command::ConnectBlock { block, previous, received, spent, wallets: 1, followed: None };
@@ -87,7 +94,11 @@ async fn spend_outside(replica: &Replica, blocks: u32, number: u32) {
 }
 
 fn is_signed(replica: &Replica, name: &str) -> bool {
-    replica.read(|state| state.payment(&key(name)).unwrap().attempt(FIRST).unwrap().signed.is_some())
+    is_attempt_signed(replica, name, FIRST)
+}
+
+fn is_attempt_signed(replica: &Replica, name: &str, attempt: AttemptNo) -> bool {
+    replica.read(|state| state.payment(&key(name)).unwrap().attempt(attempt).unwrap().signed.is_some())
 }
 
 /// safety 6: a coin that was signed away for a payment which is dead is given to another one, with the proof that the
@@ -99,8 +110,7 @@ async fn a_signer_that_remembers_another_payment_is_shown_that_it_is_dead() {
     pay(&replica, "first", &[0, 1], 150_000).await;
     signing.sign(&key("first"), FIRST, soon()).await;
     assert!(is_signed(&replica, "first"));
-    let depth = replica.read(|state| state.wallet(&wallet("w")).unwrap().limits.finality_depth);
-    spend_outside(&replica, depth, 0).await;
+    spend_outside(&replica, &[0]).await;
     let end = replica.read(|state| state.payment(&key("first")).unwrap().attempt(FIRST).unwrap().end.clone());
     assert!(matches!(end, Some(AttemptEnd::Dead(_))), "{end:?}");
 
@@ -110,6 +120,26 @@ async fn a_signer_that_remembers_another_payment_is_shown_that_it_is_dead() {
     assert!(!is_signed(&replica, "second"));
     signing.sign(&key("second"), FIRST, soon()).await;
     assert!(is_signed(&replica, "second"));
+    assert_eq!(signing.alarms.current(), []);
+}
+
+/// safety 6, 9: the payment was signed with another coin before, and its new coin for another payment. Both are dead, and the
+/// signer wants to see both before it signs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_is_ordered_again_with_a_coin_of_another_dead_one_is_signed() {
+    let folder = TempDir::new().unwrap();
+    let (replica, signing) = signing(&folder).await;
+    for (name, coins, amount_sat) in [("p", &[0][..], 50_000), ("q", &[1, 2][..], 150_000)] {
+        pay(&replica, name, coins, amount_sat).await;
+        signing.sign(&key(name), FIRST, soon()).await;
+        assert!(is_signed(&replica, name));
+    }
+    spend_outside(&replica, &[0, 1]).await;
+    propose(&replica, Some("again"), order(key("p"), &[2], 50_000)).await;
+    let asked = signing.call("hot", || signing.permit(&key("p"), SECOND, &[])).await.unwrap();
+    assert_eq!(wants_proof(&asked), Some(vec![key("q")]), "of its own it knows already: {asked:?}");
+    signing.sign(&key("p"), SECOND, soon()).await;
+    assert!(is_attempt_signed(&replica, "p", SECOND));
     assert_eq!(signing.alarms.current(), []);
 }
 
@@ -174,7 +204,8 @@ async fn a_signer_that_remembers_a_payment_which_the_log_has_lost_refuses_for_go
     }
 }
 
-/// safety 12: a memory would refuse the older one, once a second. One that may confirm alone again is asked for again.
+/// safety 12: a memory would refuse the older one, once a second. One that may confirm alone again is asked for again, and is
+/// signed: the memory is shown that the newer one is dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_is_not_asked_for_while_a_newer_one_of_its_payment_is_signed_and_may_confirm() {
     let folder = TempDir::new().unwrap();
@@ -182,14 +213,16 @@ async fn an_attempt_is_not_asked_for_while_a_newer_one_of_its_payment_is_signed_
     pay(&replica, "p", &[0], 50_000).await;
     let more = Replace { key: key("p"), previous: FIRST, more: vec![coin(1)], fee_sat: 5_000 };
     propose(&replica, Some("bump"), Command::BumpFee(more)).await;
-    let second = AttemptNo(2);
-    assert_eq!(replica.read(waiting), [(key("p"), vec![FIRST, second])]);
-    signing.sign(&key("p"), second, soon()).await;
+    assert_eq!(replica.read(waiting), [(key("p"), vec![FIRST, SECOND])]);
+    signing.sign(&key("p"), SECOND, soon()).await;
     assert_eq!(replica.read(waiting), []);
 
-    let depth = replica.read(|state| state.wallet(&wallet("w")).unwrap().limits.finality_depth);
-    spend_outside(&replica, depth, 1).await;
+    spend_outside(&replica, &[1]).await;
     assert_eq!(replica.read(waiting), [(key("p"), vec![FIRST])], "the newer one is dead");
+    signing.sign(&key("p"), FIRST, soon()).await;
+    assert!(is_signed(&replica, "p"));
+    assert_eq!(replica.read(waiting), []);
+    assert_eq!(signing.alarms.current(), []);
 }
 
 /// A signer that hangs until the other end of its gate is dropped, and how often it was called.
@@ -216,13 +249,13 @@ impl Signer for Stuck {
 
 /// A payment of a wallet that this signer signs for.
 async fn order_from(replica: &Replica, signer: &str) -> PaymentKey {
-    let Command::RegisterWallet(made) = register("v", &[Coin::of(100_000); 3]) else { panic!("no wallet") };
+    let Command::RegisterWallet(made) = register("v", &[Coin::of(100_000); COINS + 1]) else { panic!("no wallet") };
     // The coins before are those of the other wallet.
-    let found = made.found[2..].to_vec();
+    let found = made.found[COINS..].to_vec();
     let made = RegisterWallet { signer: SignerRef::Named(signer.to_owned()), found, ..made };
     propose(replica, None, Command::RegisterWallet(made)).await;
     let key = PaymentKey { wallet: wallet("v"), payment: PaymentId::parse("waits").unwrap() };
-    pay_as(replica, key.clone(), &[2], 50_000).await;
+    pay_as(replica, key.clone(), &[3], 50_000).await;
     key
 }
 

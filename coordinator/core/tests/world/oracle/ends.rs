@@ -109,6 +109,11 @@ impl Oracle {
         }
     }
 
+    /// Whether an end of the payment was undone, so that no word of its signer counts any more.
+    pub fn is_undone(&self, key: &PaymentKey) -> bool {
+        self.undone.contains(key)
+    }
+
     /// A coin that nobody has any more is that of an attempt whose end was undone, if there is one that spends it.
     pub(super) fn inherit(&mut self, outpoint: OutPoint) {
         let undone = self.attempts.iter().filter(|attempt| attempt.is_live() && self.undone.contains(&attempt.key));
