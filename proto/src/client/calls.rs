@@ -99,8 +99,9 @@ mutations! {
     data_plane PaymentServiceClient abort_attempt(AbortAttemptRequest) -> AbortAttemptResponse, bounds;
     /// Brings the signed transaction of a wallet that is signed for outside.
     data_plane PaymentServiceClient submit_signed_transaction(SubmitSignedTransactionRequest) -> SubmitSignedTransactionResponse, bounds;
-    /// Ends recovery mode; waits for the comparison of every coin, up to `long_deadline`. Needs control endpoints.
-    control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, long_bounds;
+    /// Ends recovery mode; waits for the comparison of every coin, up to `long_deadline`, but for a
+    /// node that takes the call no longer than `deadline`. Needs control endpoints.
+    control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, patient_bounds;
     /// Hands leadership over. Name the node: a try whose answer was lost is repeated, and without a name the new leader
     /// would hand on again. Needs control endpoints.
     control_plane ClusterServiceClient transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, bounds;
@@ -155,7 +156,8 @@ impl Client {
     fn bounds(&self) -> Bounds {
         let config = &self.inner.config;
         let try_timeout = config.try_timeout;
-        Bounds { deadline: self.deadline, first_try: try_timeout, try_timeout, announced: true }
+        let deadline = self.deadline;
+        Bounds { deadline, last_begin: deadline, first_try: try_timeout, try_timeout, announced: true }
     }
 
     /// For what a leader answers from memory or by one entry of the log: one that is silent is left soon.
@@ -172,7 +174,12 @@ impl Client {
     /// For what takes as long as there are coins: one answer is waited for, because each try would begin again.
     fn long_bounds(&self) -> Bounds {
         let bound = self.inner.config.long_deadline;
-        Bounds { deadline: bound, first_try: bound, try_timeout: bound, announced: true }
+        Bounds { deadline: bound, last_begin: bound, first_try: bound, try_timeout: bound, announced: true }
+    }
+
+    /// The same for whoever looks on: what is refused, or reaches nobody, is not tried for as long as that.
+    fn patient_bounds(&self) -> Bounds {
+        Bounds { last_begin: self.deadline, ..self.long_bounds() }
     }
 
     /// For opening a stream: the bound is on its first answer, and the node must not hear of it.

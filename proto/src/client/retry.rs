@@ -22,6 +22,8 @@ const SHORTEST_TRY: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) deadline: Duration,
+    /// No further try begins later than this, where that is before the deadline.
+    pub(super) last_begin: Duration,
     /// Of the first try; each that had no answer doubles it, up to `try_timeout`.
     pub(super) first_try: Duration,
     pub(super) try_timeout: Duration,
@@ -71,11 +73,11 @@ where
             Step::Again(pause) => pause,
             Step::Refused(rejection) => return Err(course.refuse(rejection)),
         };
-        if Instant::now() + pause >= course.deadline {
+        if Instant::now() + pause >= course.last_begin {
             return Err(course.give_up(request_id));
         }
         tokio::time::sleep(pause).await;
-        if Instant::now() + SHORTEST_TRY >= course.deadline {
+        if Instant::now() + SHORTEST_TRY >= course.last_begin {
             return Err(course.give_up(request_id));
         }
     }
@@ -98,6 +100,7 @@ struct Course<'a> {
     bounds: Bounds,
     began: Instant,
     deadline: Instant,
+    last_begin: Instant,
     node: NodeIndex,
     tries: u32,
     /// Tries that were sent and had no answer: the request may be applied.
@@ -117,6 +120,7 @@ impl<'a> Course<'a> {
             bounds,
             began,
             deadline: began + bounds.deadline,
+            last_begin: began + bounds.last_begin.min(bounds.deadline),
             node: plane.nodes.preferred(),
             tries: 0,
             unanswered: 0,
@@ -188,7 +192,7 @@ impl<'a> Course<'a> {
     fn wait(&mut self, rejection: Rejection) -> Step {
         let pause = self.pause().max(rejection.retry_after.unwrap_or_default());
         self.hinted = false;
-        if Instant::now() + pause >= self.deadline {
+        if Instant::now() + pause >= self.last_begin {
             return Step::Refused(rejection);
         }
         self.last = Last::Refused(rejection);
@@ -260,7 +264,13 @@ mod tests {
     #[test]
     fn each_try_without_answer_doubles_the_patience_up_to_its_bound() {
         let ms = Duration::from_millis;
-        let bounds = Bounds { deadline: ms(10_000), first_try: ms(400), try_timeout: ms(1_000), announced: true };
+        let bounds = Bounds {
+            deadline: ms(10_000),
+            last_begin: ms(10_000),
+            first_try: ms(400),
+            try_timeout: ms(1_000),
+            announced: true,
+        };
         let waits: Vec<Duration> = [0, 1, 2, 40].iter().map(|unanswered| bounds.patience(*unanswered)).collect();
         assert_eq!(waits, [ms(400), ms(800), ms(1_000), ms(1_000)]);
         let shorter = Bounds { try_timeout: ms(150), ..bounds };
