@@ -116,7 +116,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         }
         R::PaymentIdReused => "this id was ordered with other recipients before: `onespend payment show`",
         R::WalletExists => "`onespend wallet list`",
-        R::NotOwner => "act as its owner, or as an operator",
+        R::NotOwner => "act as its owner; an operator can only release a reservation",
         R::PaymentUnknown => "`onespend payment list` names the wallet's payments",
         R::WalletUnknown => "`onespend wallet list` names them",
         R::ReservationUnknown => "`onespend reserve list` names the active ones",
