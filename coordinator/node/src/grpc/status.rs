@@ -99,7 +99,7 @@ pub(crate) fn not_leader(hint: Option<&LeaderHint>) -> Status {
 pub(crate) fn proposing(error: &ProposeError) -> Status {
     match error {
         ProposeError::NotLeader { hint } => not_leader(hint.as_ref()),
-        ProposeError::Overloaded { .. } => overloaded("more requests wait for the log than this node takes"),
+        ProposeError::Overloaded => overloaded("more requests wait for the log than this node takes"),
         ProposeError::Unknown => unknown("the leader lost its quorum or its lead before the request was decided"),
         ProposeError::TooLarge { .. } => invalid(ErrorReason::FieldInvalid, "request", &error.to_string(), vec![]),
         ProposeError::Stopped => stopping(),
