@@ -7,7 +7,7 @@ pub trait Policy: Send + Sync + 'static {
     /// May `subject` perform `action` on `resource`?
     ///
     /// # Errors
-    /// [`Denied`]; asking again changes nothing until the policy or the resource's owner changes.
+    /// [`Denied`]; asking again changes nothing until the policy changes.
     fn authorize(&self, subject: &Subject<'_>, action: Action, resource: &Resource<'_>) -> Result<Authorized, Denied>;
 }
 
@@ -36,8 +36,8 @@ impl Authorized {
         self.action
     }
 
-    /// Whether it holds for what others own too. The replicated rules check ownership again, in
-    /// the same step as the change, and need to know.
+    /// Whether it holds for what others own too. Who owns what the replicated rules know, and
+    /// check, in the same step as the change.
     pub fn any_owner(&self) -> bool {
         self.any_owner
     }
@@ -56,28 +56,17 @@ pub enum Denied {
         /// What it asked for.
         action: Action,
     },
-    /// The action is for the owner, and that is someone else.
-    #[error("{caller} may not call {action}: the reservation belongs to {owner}")]
-    NotOwner {
-        /// The caller's id.
-        caller: String,
-        /// The owner's id.
-        owner: String,
-        /// What it asked for.
-        action: Action,
-    },
 }
 
 impl Denied {
     /// What [`Denied::reason`] may be.
-    pub const REASONS: [&'static str; 2] = ["ROLE", "NOT_OWNER"];
+    pub const REASONS: [&'static str; 1] = ["ROLE"];
 
     /// The machine-readable reason in `google.rpc.ErrorInfo`, with code `PERMISSION_DENIED`.
     pub fn reason(&self) -> &'static str {
-        let [role, not_owner] = Self::REASONS;
+        let [role] = Self::REASONS;
         match self {
             Self::Role { .. } => role,
-            Self::NotOwner { .. } => not_owner,
         }
     }
 }

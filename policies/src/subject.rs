@@ -53,11 +53,4 @@ pub enum Resource<'a> {
     Cluster,
     /// One wallet and what it holds.
     Wallet(WalletName<'a>),
-    /// One reservation, or something that lives by it.
-    Reservation {
-        /// The wallet whose coins are reserved.
-        wallet: WalletName<'a>,
-        /// The caller that reserved them.
-        owner: CallerId<'a>,
-    },
 }

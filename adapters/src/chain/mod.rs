@@ -26,10 +26,9 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 
 pub use self::bitcoind::{Bitcoind, BitcoindAuth, BitcoindConfig};
 pub use self::error::{ChainError, Retry};
-pub use self::submission::{BroadcastOutcome, Conflict, TestAccept};
+pub use self::submission::{BroadcastOutcome, Conflict};
 pub use self::view::{
-    ChainTxOut, ChainView, HeaderInfo, MempoolEntry, OLDEST_SUPPORTED_VERSION, ScanDescriptor, ScanResult, ScanUtxo,
-    TipRef,
+    ChainTxOut, ChainView, HeaderInfo, OLDEST_SUPPORTED_VERSION, ScanDescriptor, ScanResult, ScanUtxo, TipRef,
 };
 
 /// The longest that one [`Chain::wait_tip`] waits; longer timeouts are cut to this.
@@ -74,16 +73,10 @@ pub trait Chain: Send + Sync + 'static {
     /// count. Minutes on mainnet; a node runs one scan at a time and is [`ChainError::Busy`] meanwhile.
     fn scan(&self, descriptors: &[ScanDescriptor]) -> Result<ScanResult, ChainError>;
 
-    /// Whether the mempool would take this transaction now.
-    fn test_accept(&self, tx: &Transaction) -> Result<TestAccept, ChainError>;
-
     /// Hands a transaction to the node, which announces it to its peers. Harmless to repeat with the same bytes.
     ///
     /// On an error for which [`ChainError::is_unknown`] holds, the transaction may be in the mempool.
     fn broadcast(&self, tx: &Transaction) -> Result<BroadcastOutcome, ChainError>;
-
-    /// A transaction in the mempool; `None` if it is not there (which does not mean that it is dead).
-    fn mempool_entry(&self, txid: Txid) -> Result<Option<MempoolEntry>, ChainError>;
 
     /// For each outpoint, in order, the transaction that spends it: one in the mempool, or a confirmed one where the
     /// node has `-txospenderindex`. `None` means that no spender is known, which without the index says nothing

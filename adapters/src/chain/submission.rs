@@ -1,26 +1,6 @@
 //! What a node says about a transaction that it is given.
 
-use bitcoin::{Amount, OutPoint, Txid};
-
-/// Whether the mempool would take a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TestAccept {
-    /// It would.
-    Accepted {
-        /// Virtual size in vbytes.
-        vsize: u64,
-        /// The fee that it pays.
-        fee: Amount,
-    },
-    /// It would not. Also when the transaction is in the mempool already (`txn-already-in-mempool`) or confirmed
-    /// with an unspent output (`txn-already-known`).
-    Rejected {
-        /// Bitcoin Core's reason, such as `insufficient fee` or `missing-inputs`.
-        reason: String,
-        /// The reason with particulars; empty where the node gives none.
-        details: String,
-    },
-}
+use bitcoin::{OutPoint, Txid};
 
 /// What became of a broadcast. All of these are answers; errors are [`ChainError`](super::ChainError).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf};
 
 /// The oldest Bitcoin Core that is supported. `waitfornewblock` takes the tip that the caller knows since version 30, so
 /// with an older one blocks are only seen by the probe; and mempools relay from 0.1 sat/vB since 29.1, so an older one
@@ -124,25 +124,4 @@ pub struct ScanUtxo {
     pub height: u32,
     /// Whether a coinbase made it.
     pub coinbase: bool,
-}
-
-/// A transaction in the mempool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MempoolEntry {
-    /// Virtual size in vbytes (sigop-adjusted, as fees count it).
-    pub vsize: u64,
-    /// Its own fee, without any `prioritisetransaction`.
-    pub fee: Amount,
-    /// When it entered, by the node's clock, seconds since 1970.
-    pub time_s: u64,
-    /// Its parents in the mempool, ordered.
-    pub depends: Vec<Txid>,
-    /// Its children in the mempool, ordered.
-    pub spent_by: Vec<Txid>,
-    /// Transactions that descend from it, itself included.
-    pub descendant_count: u64,
-    /// Virtual size of those.
-    pub descendant_vsize: u64,
-    /// Fees of those: what a replacement must exceed.
-    pub descendant_fees: Amount,
 }

@@ -1,8 +1,9 @@
 //! What a contract case needs beside the port.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bitcoin::{BlockHash, Script, Transaction};
+use bitcoin::{BlockHash, Script, Transaction, Txid};
 use onespend_adapters::chain::Chain;
 use onespend_adapters::chain::fake::FakeChain;
 
@@ -24,6 +25,9 @@ pub trait Driver {
 
     /// Prefers a block to others of the same work.
     fn prefer(&self, hash: BlockHash);
+
+    /// What the mempool holds.
+    fn mempool(&self) -> BTreeSet<Txid>;
 }
 
 impl Driver for FakeChain {
@@ -49,5 +53,9 @@ impl Driver for FakeChain {
 
     fn prefer(&self, hash: BlockHash) {
         FakeChain::prefer(self, hash);
+    }
+
+    fn mempool(&self) -> BTreeSet<Txid> {
+        FakeChain::mempool(self).iter().map(Transaction::compute_txid).collect()
     }
 }

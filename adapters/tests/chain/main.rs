@@ -1,7 +1,7 @@
 //! What every implementation of `chain::Chain` must do, and what only the bitcoind adapter must.
 //!
 //! ```text
-//! driver.rs     what a case needs beside the port: mining, forks
+//! driver.rs     what a case needs beside the port: mining, forks, a look into the mempool
 //! purse.rs      test keys and signed transactions
 //! regtest.rs    a real bitcoind in a temporary folder
 //! contract/     one case per property, run against bitcoind and the fake

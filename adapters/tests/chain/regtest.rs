@@ -1,5 +1,6 @@
 //! A real bitcoind on regtest in a temporary folder, ended when dropped.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{BlockHash, Script, Transaction};
+use bitcoin::{BlockHash, Script, Transaction, Txid};
 use bitcoincore_rpc::{Auth, Client, RpcApi};
 use onespend_adapters::chain::{Bitcoind, BitcoindAuth, BitcoindConfig, Chain};
 use serde_json::{Value, json};
@@ -182,6 +183,10 @@ impl Driver for Regtest {
 
     fn prefer(&self, hash: BlockHash) {
         self.rpc("preciousblock", &[json!(hash)]);
+    }
+
+    fn mempool(&self) -> BTreeSet<Txid> {
+        serde_json::from_value(self.rpc("getrawmempool", &[])).unwrap()
     }
 }
 

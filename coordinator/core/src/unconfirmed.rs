@@ -65,7 +65,7 @@ pub(crate) fn has_opted_in(state: &State, wallet: &WalletId) -> bool {
 }
 
 /// Whether a coin that is in no block may be reserved: the wallet opted in, it is change of the newest live attempt of
-/// its payment, and a mempool has that transaction.
+/// its payment, and a mempool has that transaction. Selection takes none of them: they are reserved by name.
 pub fn is_spendable(state: &State, outpoint: &OutPoint, utxo: &Utxo) -> bool {
     has_opted_in(state, &utxo.wallet)
         && utxo.height.is_none()
@@ -81,19 +81,6 @@ fn is_newest_change(state: &State, outpoint: &OutPoint) -> bool {
         && !payment.has_rival(attempt)
         && change_of(attempt) == Some(*outpoint)
         && attempt_state(state, attempt) == AttemptState::Broadcast
-}
-
-/// Coins of a wallet that [`is_spendable`] allows and nobody claims. Selection takes none of them: they are reserved by name.
-pub fn spendable_change(state: &State, wallet: &WalletId) -> Vec<(OutPoint, u64)> {
-    let open = state.open_payments().into_iter().filter(|key| key.wallet == *wallet);
-    let change = open.filter_map(|key| {
-        let (_, attempt) = state.payment(&key)?.live_attempt()?;
-        let outpoint = change_of(attempt)?;
-        let utxo = state.utxo(&outpoint)?;
-        let free = utxo.claim == Claim::Free && is_spendable(state, &outpoint, utxo);
-        free.then_some((outpoint, utxo.value_sat))
-    });
-    change.collect()
 }
 
 /// Another payment that may be signed and spends an output of a live attempt: its change, or, where a block that had the

@@ -433,7 +433,7 @@ pub fn handed_over(reason: HandOverReason) {
 
 /// Policy refused a request.
 pub fn policy_denied(denied: &Denied) {
-    let (Denied::Role { action, .. } | Denied::NotOwner { action, .. }) = denied;
+    let Denied::Role { action, .. } = denied;
     let (method, reason) = (action.name(), denied.reason());
     counter!(POLICY_DENIALS, "method" => method, "reason" => reason).increment(1);
 }

@@ -147,7 +147,7 @@ fn counters_begin_at_0_and_not_with_their_first_event() {
     for line in [
         "onespend_raft_hand_overs_total{reason=\"stop\"} 0",
         "onespend_raft_hand_overs_total{reason=\"signer\"} 0",
-        "onespend_policy_denials_total{method=\"SetLimits\",reason=\"NOT_OWNER\"} 0",
+        "onespend_policy_denials_total{method=\"SetLimits\",reason=\"ROLE\"} 0",
         "onespend_signer_memory_refusals_total{signer=\"hot\",rule=\"frozen\"} 0",
     ] {
         assert!(text.lines().any(|known| known == line), "{line}\n{text}");

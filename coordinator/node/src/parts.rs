@@ -38,7 +38,8 @@ pub(crate) fn tls(config: &Config) -> anyhow::Result<Material> {
     let (cluster, node) = (&config.cluster.id, config.node.id);
     ensure!(
         identity.cluster == *cluster && identity.party == Party::Node(node),
-        "tls.cert is {}, but this is node {node} of cluster {cluster}: issue one with `onespend pki issue node {node}`",
+        "tls.cert is {}, but this is node {node} of cluster {cluster}: issue one with \
+         `onespend pki issue node {node} --dir DIR --host HOST`",
         identity.uri()
     );
     for (certificate, at_unix_s) in tls.expiries() {

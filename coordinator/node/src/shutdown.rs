@@ -104,11 +104,6 @@ impl Shutdown {
         }
     }
 
-    /// A token that is cancelled once the end is asked for; cancelling it asks for nothing.
-    pub fn token(&self) -> CancellationToken {
-        self.token.child_token()
-    }
-
     /// Waits until the end is asked for.
     pub async fn requested(&self) {
         self.token.cancelled().await;

@@ -129,7 +129,6 @@ pub struct Material {
     cert_pem: Vec<u8>,
     key_pem: Vec<u8>,
     chain: Vec<CertificateDer<'static>>,
-    server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
 
@@ -155,8 +154,8 @@ impl Material {
         let chain = certificates("tls.cert", &config.cert, &cert_pem)?;
         let key =
             PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| pem("tls.key", &config.key, error.to_string()))?;
-        let (server, client) = pair_up(roots, &chain, &key, config)?;
-        Ok(Self { ca_pem, cert_pem, key_pem, chain, server: Arc::new(server), client: Arc::new(client) })
+        let (_, client) = pair_up(roots, &chain, &key, config)?;
+        Ok(Self { ca_pem, cert_pem, key_pem, chain, client: Arc::new(client) })
     }
 
     /// Whose certificate it is.
@@ -204,11 +203,6 @@ impl Material {
             .identity(self.tonic_identity())
             .ca_certificate(Certificate::from_pem(&self.ca_pem))
             .domain_name(SERVER_NAME)
-    }
-
-    /// For an acceptor of our own, with HTTP/2 as the only protocol.
-    pub fn rustls_server(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.server)
     }
 
     /// For a connector of our own, with HTTP/2 as the only protocol.

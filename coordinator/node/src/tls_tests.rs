@@ -42,6 +42,14 @@ fn the_ends_of_both_certificates_are_known() {
     assert!(matches!(days[1], ("ca", 3_640..=3_660)), "{days:?}");
 }
 
+/// For a listener without tonic, as `Material::load` proves that it can be made.
+fn acceptor(material: &Material) -> Arc<ServerConfig> {
+    let nowhere = Config { ca: PathBuf::new(), cert: PathBuf::new(), key: PathBuf::new() };
+    let roots = roots(&nowhere.ca, &material.ca_pem).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&material.key_pem).unwrap();
+    Arc::new(pair_up(roots, &material.chain, &key, &nowhere).unwrap().0)
+}
+
 /// Accepts one connection and answers with the caller id, or with why there is none.
 async fn serve_once(server: Arc<ServerConfig>) -> (SocketAddr, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -74,7 +82,7 @@ async fn both_ends_learn_who_the_other_is() {
     let dir = cluster("demo");
     let node = material(dir.path(), "node-1").unwrap();
     for (stem, caller) in [("client-payouts", "client/payouts"), ("node-1", "node/1")] {
-        let (address, served) = serve_once(node.rustls_server()).await;
+        let (address, served) = serve_once(acceptor(&node)).await;
         let client = material(dir.path(), stem).unwrap();
         assert_eq!(call(address, client.rustls_client()).await.unwrap(), "ok");
         assert_eq!(served.await.unwrap(), caller);
@@ -85,7 +93,7 @@ async fn both_ends_learn_who_the_other_is() {
 async fn a_caller_without_or_with_a_foreign_certificate_is_turned_away() {
     let (dir, foreign) = (cluster("demo"), cluster("demo"));
     let node = material(dir.path(), "node-1").unwrap();
-    let (address, served) = serve_once(node.rustls_server()).await;
+    let (address, served) = serve_once(acceptor(&node)).await;
     let roots = roots(&dir.path().join("ca.pem"), &node.ca_pem).unwrap();
     let mut nobody = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -98,7 +106,7 @@ async fn a_caller_without_or_with_a_foreign_certificate_is_turned_away() {
 
     // Same cluster name, other authority: each end refuses the other.
     let stranger = material(foreign.path(), "client-payouts").unwrap();
-    let (address, served) = serve_once(node.rustls_server()).await;
+    let (address, served) = serve_once(acceptor(&node)).await;
     call(address, stranger.rustls_client()).await.unwrap_err();
     served.await.unwrap();
 }
@@ -107,7 +115,7 @@ async fn a_caller_without_or_with_a_foreign_certificate_is_turned_away() {
 async fn a_client_cannot_pose_as_a_node() {
     let dir = cluster("demo");
     let client = material(dir.path(), "client-payouts").unwrap();
-    let (address, _served) = serve_once(client.rustls_server()).await;
+    let (address, _served) = serve_once(acceptor(&client)).await;
     let node = material(dir.path(), "node-1").unwrap();
     let error = call(address, node.rustls_client()).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
@@ -167,7 +175,7 @@ async fn while_both_authorities_are_in_the_file_certificates_of_both_are_good() 
         let (address, server) = serve_health(&node).await;
         for caller in [&old, &new].into_iter().flat_map(|dir| [of(dir, "client-payouts"), of(dir, "node-1")]) {
             assert_eq!(ask_health(address, caller.client()).await.unwrap(), SERVING, "{caller:?}");
-            let (own, served) = serve_once(node.rustls_server()).await;
+            let (own, served) = serve_once(acceptor(&node)).await;
             assert_eq!(call(own, caller.rustls_client()).await.unwrap(), "ok", "{caller:?}");
             served.await.unwrap();
         }

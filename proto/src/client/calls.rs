@@ -102,9 +102,6 @@ mutations! {
     /// Ends recovery mode; waits for the comparison of every coin, up to `long_deadline`, but for a
     /// node that takes the call no longer than `deadline`. Needs control endpoints.
     control_plane ClusterServiceClient confirm_recovery(ConfirmRecoveryRequest) -> ConfirmRecoveryResponse, patient_bounds;
-    /// Hands leadership over. Name the node: a try whose answer was lost is repeated, and without a name the new leader
-    /// would hand on again. Needs control endpoints.
-    control_plane ClusterServiceClient transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, bounds;
     /// Lets a new node receive the log. Needs control endpoints.
     control_plane ClusterServiceClient add_learner(AddLearnerRequest) -> AddLearnerResponse, bounds;
     /// Gives a learner its vote. Needs control endpoints.
@@ -153,11 +150,33 @@ reads! {
 }
 
 impl Client {
+    /// Hands leadership over. Name the node: a try without an answer is repeated then. Without a name it is not, for the
+    /// new leader would hand on again. Needs control endpoints.
+    ///
+    /// An empty `request_id` is filled in with a UUID.
+    ///
+    /// # Errors
+    /// As [`Client::confirm_recovery`].
+    pub async fn transfer_leadership(
+        &self,
+        mut request: v1::TransferLeadershipRequest,
+    ) -> Result<v1::TransferLeadershipResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        let id = request.request_id.clone();
+        let bounds = if request.node_id == 0 { self.bounds_of_one_try() } else { self.bounds() };
+        send!(self, control_plane, bounds, &id, request, ClusterServiceClient, transfer_leadership)
+    }
+
     fn bounds(&self) -> Bounds {
         let config = &self.inner.config;
         let try_timeout = config.try_timeout;
         let deadline = self.deadline;
-        Bounds { deadline, last_begin: deadline, first_try: try_timeout, try_timeout, announced: true }
+        Bounds { deadline, last_begin: deadline, first_try: try_timeout, try_timeout, announced: true, repeats: true }
+    }
+
+    /// For what is not repeated once a try had no answer: it has all the time.
+    fn bounds_of_one_try(&self) -> Bounds {
+        Bounds { first_try: self.deadline, try_timeout: self.deadline, repeats: false, ..self.bounds() }
     }
 
     /// For what a leader answers from memory or by one entry of the log: one that is silent is left soon.
@@ -174,7 +193,7 @@ impl Client {
     /// For what takes as long as there are coins: one answer is waited for, because each try would begin again.
     fn long_bounds(&self) -> Bounds {
         let bound = self.inner.config.long_deadline;
-        Bounds { deadline: bound, last_begin: bound, first_try: bound, try_timeout: bound, announced: true }
+        Bounds { deadline: bound, last_begin: bound, first_try: bound, try_timeout: bound, ..self.bounds() }
     }
 
     /// The same for whoever looks on: what is refused, or reaches nobody, is not tried for as long as that.

@@ -29,6 +29,8 @@ pub(super) struct Bounds {
     pub(super) try_timeout: Duration,
     /// Whether the node hears of the try's bound (`grpc-timeout`). Not for streams: it would end them.
     pub(super) announced: bool,
+    /// Whether a try that had no answer is followed by another one. Not where the same request could be applied twice.
+    pub(super) repeats: bool,
 }
 
 impl Bounds {
@@ -72,6 +74,7 @@ where
         let pause = match course.weigh(verdict) {
             Step::Again(pause) => pause,
             Step::Refused(rejection) => return Err(course.refuse(rejection)),
+            Step::Over => return Err(course.give_up(request_id)),
         };
         if Instant::now() + pause >= course.last_begin {
             return Err(course.give_up(request_id));
@@ -86,6 +89,8 @@ where
 enum Step {
     Again(Duration),
     Refused(Rejection),
+    /// There was no answer, and another try could do it once more.
+    Over,
 }
 
 /// What the latest try ended with, as far as it may end the call.
@@ -179,7 +184,8 @@ impl<'a> Course<'a> {
             Verdict::NoAnswer(why) => {
                 count(&self.plane.counters.tries_without_answer);
                 self.unanswered += 1;
-                self.go_on(why)
+                let again = self.go_on(why);
+                if self.bounds.repeats { again } else { Step::Over }
             }
         }
     }
@@ -270,6 +276,7 @@ mod tests {
             first_try: ms(400),
             try_timeout: ms(1_000),
             announced: true,
+            repeats: true,
         };
         let waits: Vec<Duration> = [0, 1, 2, 40].iter().map(|unanswered| bounds.patience(*unanswered)).collect();
         assert_eq!(waits, [ms(400), ms(800), ms(1_000), ms(1_000)]);

@@ -94,43 +94,6 @@ pub(super) struct Unspent {
     pub(super) height: u32,
 }
 
-/// One element of `testmempoolaccept`. `allowed` is missing if a package was not judged as a whole.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct Verdict {
-    pub(super) allowed: Option<bool>,
-    pub(super) vsize: Option<u64>,
-    pub(super) fees: Option<BaseFee>,
-    pub(super) reject_reason: Option<String>,
-    pub(super) reject_details: Option<String>,
-    pub(super) package_error: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct BaseFee {
-    #[serde(with = "bitcoin::amount::serde::as_btc")]
-    pub(super) base: Amount,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Entry {
-    pub(super) vsize: u64,
-    pub(super) time: u64,
-    pub(super) descendantcount: u64,
-    pub(super) descendantsize: u64,
-    pub(super) fees: EntryFees,
-    pub(super) depends: Vec<Txid>,
-    pub(super) spentby: Vec<Txid>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct EntryFees {
-    #[serde(with = "bitcoin::amount::serde::as_btc")]
-    pub(super) base: Amount,
-    #[serde(with = "bitcoin::amount::serde::as_btc")]
-    pub(super) descendant: Amount,
-}
-
 /// One element of `gettxspendingprevout`. Elements that the mempool answers come before those that the index
 /// answers, so their order is not the order of the question.
 #[derive(Deserialize)]

@@ -6,12 +6,13 @@
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{OutPoint, Transaction, Txid};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use super::Bitcoind;
 use super::answers::{Spender, Whereabouts};
-use super::{Bitcoind, answers};
 use crate::chain::error::{RPC_MISC, RPC_NOT_FOUND};
-use crate::chain::{BroadcastOutcome, ChainError, Conflict, MempoolEntry, TestAccept};
+use crate::chain::{BroadcastOutcome, ChainError, Conflict};
 
 /// Not decodable (`RPC_DESERIALIZATION_ERROR`).
 const RPC_UNDECODABLE: i32 = -22;
@@ -29,26 +30,10 @@ const OVER_CEILING: [&str; 2] = ["Fee exceeds maximum", "Unspendable output exce
 const MAX_OUTPOINTS_PER_REQUEST: usize = 1_000;
 
 impl Bitcoind {
-    pub(super) fn judge(&self, tx: &Transaction) -> Result<TestAccept, ChainError> {
-        const METHOD: &str = "testmempoolaccept";
-        let args = [json!([serialize_hex(tx)])];
-        let verdicts: Result<Vec<answers::Verdict>, _> = self.broadcast.call(METHOD, &args, self.timeout);
-        let verdict = match verdicts {
-            Ok(mut all) => all.pop(),
-            Err(ChainError::Rpc { code: RPC_UNDECODABLE, message, .. }) => {
-                return Ok(TestAccept::Rejected { reason: "undecodable".to_owned(), details: message });
-            }
-            Err(error) => return Err(error),
-        };
-        verdict
-            .and_then(read_verdict)
-            .ok_or_else(|| ChainError::Decode { method: METHOD, detail: "no verdict".to_owned() })
-    }
-
     pub(super) fn submit(&self, tx: &Transaction) -> Result<BroadcastOutcome, ChainError> {
         let txid = tx.compute_txid();
         // sendrawtransaction answers alike whether it was there before; it still must be called, to announce it.
-        let known = self.entry(txid)?.is_some();
+        let known = self.is_in_mempool(txid)?;
         let args = [json!(serialize_hex(tx))];
         let error = match self.broadcast.call::<Txid>("sendrawtransaction", &args, self.timeout) {
             Ok(_) if known => return Ok(BroadcastOutcome::AlreadyInMempool),
@@ -99,11 +84,10 @@ impl Bitcoind {
         }
     }
 
-    pub(super) fn entry(&self, txid: Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        let answer = self.broadcast.call("getmempoolentry", &[json!(txid)], self.timeout);
-        match answer {
-            Ok(entry) => Ok(Some(read_entry(entry))),
-            Err(error) if error.is_not_found() => Ok(None),
+    fn is_in_mempool(&self, txid: Txid) -> Result<bool, ChainError> {
+        match self.broadcast.call::<IgnoredAny>("getmempoolentry", &[json!(txid)], self.timeout) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -134,32 +118,4 @@ impl Bitcoind {
 fn conflict_with(txid: Txid, found: &Spender) -> Option<Conflict> {
     let spender = found.spendingtxid.filter(|spender| *spender != txid)?;
     Some(Conflict { outpoint: OutPoint { txid: found.txid, vout: found.vout }, spender })
-}
-
-fn read_verdict(verdict: answers::Verdict) -> Option<TestAccept> {
-    if verdict.allowed == Some(true) {
-        let (vsize, fees) = (verdict.vsize?, verdict.fees?);
-        return Some(TestAccept::Accepted { vsize, fee: fees.base });
-    }
-    Some(TestAccept::Rejected {
-        reason: verdict.reject_reason.or(verdict.package_error)?,
-        details: verdict.reject_details.unwrap_or_default(),
-    })
-}
-
-fn read_entry(entry: answers::Entry) -> MempoolEntry {
-    let sorted = |mut txids: Vec<Txid>| {
-        txids.sort_unstable();
-        txids
-    };
-    MempoolEntry {
-        vsize: entry.vsize,
-        fee: entry.fees.base,
-        time_s: entry.time,
-        depends: sorted(entry.depends),
-        spent_by: sorted(entry.spentby),
-        descendant_count: entry.descendantcount,
-        descendant_vsize: entry.descendantsize,
-        descendant_fees: entry.fees.descendant,
-    }
 }

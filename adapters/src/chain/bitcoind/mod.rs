@@ -28,8 +28,8 @@ use self::http::Target;
 use self::lane::{Endpoint, Lane};
 use super::error::{RPC_INVALID_PARAMETER, RPC_MISC};
 use super::{
-    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, HeaderInfo, MAX_TIP_WAIT, MempoolEntry, RpcObserver,
-    ScanDescriptor, ScanResult, ScanUtxo, TestAccept, TipRef,
+    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, HeaderInfo, MAX_TIP_WAIT, RpcObserver, ScanDescriptor,
+    ScanResult, ScanUtxo, TipRef,
 };
 
 /// BTC/kvB to sat/vB.
@@ -211,16 +211,8 @@ impl Chain for Bitcoind {
         Ok(ScanResult { height: scan.height, hash: scan.bestblock, utxos })
     }
 
-    fn test_accept(&self, tx: &Transaction) -> Result<TestAccept, ChainError> {
-        self.judge(tx)
-    }
-
     fn broadcast(&self, tx: &Transaction) -> Result<BroadcastOutcome, ChainError> {
         self.submit(tx)
-    }
-
-    fn mempool_entry(&self, txid: Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        self.entry(txid)
     }
 
     fn spending_prevout(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Txid>>, ChainError> {

@@ -9,12 +9,12 @@ use bitcoin::{Block, BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid}
 use miniscript::{Descriptor, DescriptorPublicKey};
 
 use super::ledger::Coin;
-use super::policy::{self, Admission, MIN_FEERATE_SAT_KVB, Refusal, Strictness};
+use super::policy::{self, MIN_FEERATE_SAT_KVB, Refusal, Strictness};
 use super::{FakeChain, World};
 use crate::chain::error::{RPC_INVALID_PARAMETER, RPC_NOT_FOUND};
 use crate::chain::{
-    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, Conflict, HeaderInfo, MAX_TIP_WAIT, MempoolEntry,
-    ScanDescriptor, ScanResult, ScanUtxo, TestAccept, TipRef,
+    BroadcastOutcome, Chain, ChainError, ChainTxOut, ChainView, Conflict, HeaderInfo, MAX_TIP_WAIT, ScanDescriptor,
+    ScanResult, ScanUtxo, TipRef,
 };
 
 /// The version that the fake imitates.
@@ -107,24 +107,8 @@ impl Chain for FakeChain {
         })
     }
 
-    fn test_accept(&self, tx: &Transaction) -> Result<TestAccept, ChainError> {
-        self.answer("testmempoolaccept", |world| {
-            Ok(match policy::judge(tx, &world.ledger, &world.mempool, Strictness::Full) {
-                Ok(Admission { fee, vsize, .. }) => TestAccept::Accepted { vsize, fee },
-                Err(refusal) => {
-                    let (reason, details) = words(refusal);
-                    TestAccept::Rejected { reason: reason.to_owned(), details }
-                }
-            })
-        })
-    }
-
     fn broadcast(&self, tx: &Transaction) -> Result<BroadcastOutcome, ChainError> {
         self.answer("sendrawtransaction", |world| Ok(world.broadcast(tx)))
-    }
-
-    fn mempool_entry(&self, txid: Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        self.answer("getmempoolentry", |world| Ok(world.mempool.entry(txid)))
     }
 
     fn spending_prevout(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Txid>>, ChainError> {
@@ -195,18 +179,21 @@ impl World {
         }
         match policy::judge(tx, &self.ledger, &self.mempool, Strictness::Full) {
             Ok(admission) => {
-                self.mempool.insert(tx.clone(), admission.fee, &admission.replaced, self.ledger.now_s());
+                self.mempool.insert(tx.clone(), admission.fee, &admission.replaced);
                 BroadcastOutcome::Accepted
             }
+            Err(Refusal::AlreadyInMempool) => BroadcastOutcome::AlreadyInMempool,
+            Err(Refusal::AlreadyKnown) => BroadcastOutcome::AlreadyConfirmed,
             Err(Refusal::MissingInputs) => self.explain_missing_inputs(tx, txid),
             Err(Refusal::MaxFee) => BroadcastOutcome::Rejected {
                 code: -25,
                 reason: "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)".into(),
             },
-            Err(refusal) => {
-                let code = if refusal == Refusal::Undecodable { -22 } else { -26 };
-                BroadcastOutcome::Rejected { code, reason: words(refusal).1 }
-            }
+            Err(Refusal::Undecodable) => BroadcastOutcome::Rejected {
+                code: -22,
+                reason: "TX decode failed. Make sure the tx has at least one input.".to_owned(),
+            },
+            Err(Refusal::Rejected(reason)) => BroadcastOutcome::Rejected { code: -26, reason },
         }
     }
 
@@ -217,20 +204,6 @@ impl World {
         }
         let conflict = |outpoint| Some(Conflict { outpoint, spender: self.spender(&outpoint)? });
         BroadcastOutcome::InputsMissingOrSpent { conflicts: inputs().filter_map(conflict).collect() }
-    }
-}
-
-/// `testmempoolaccept`'s reason and details.
-fn words(refusal: Refusal) -> (&'static str, String) {
-    match refusal {
-        Refusal::Undecodable => {
-            ("undecodable", "TX decode failed. Make sure the tx has at least one input.".to_owned())
-        }
-        Refusal::AlreadyInMempool => ("txn-already-in-mempool", "txn-already-in-mempool".to_owned()),
-        Refusal::AlreadyKnown => ("txn-already-known", "txn-already-known".to_owned()),
-        Refusal::MissingInputs => ("missing-inputs", String::new()),
-        Refusal::Rejected(reason, details) => (reason, details),
-        Refusal::MaxFee => ("max-fee-exceeded", String::new()),
     }
 }
 

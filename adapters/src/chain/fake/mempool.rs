@@ -6,13 +6,11 @@ use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
 
 use super::ledger::Ledger;
 use super::policy::{self, Strictness};
-use crate::chain::MempoolEntry;
 
 pub(super) struct Member {
     pub(super) tx: Transaction,
     pub(super) fee: Amount,
     pub(super) vsize: u64,
-    time_s: u64,
     /// Order of entry, in which parents come before children.
     order: u64,
 }
@@ -43,7 +41,7 @@ impl Mempool {
         member.tx.output.get(usize::try_from(outpoint.vout).ok()?)
     }
 
-    pub(super) fn insert(&mut self, tx: Transaction, fee: Amount, replaced: &BTreeSet<Txid>, time_s: u64) {
+    pub(super) fn insert(&mut self, tx: Transaction, fee: Amount, replaced: &BTreeSet<Txid>) {
         for txid in replaced {
             self.remove(txid);
         }
@@ -53,7 +51,7 @@ impl Mempool {
         }
         let vsize = policy::vsize(&tx);
         self.entered += 1;
-        let member = Member { tx, fee, vsize, time_s, order: self.entered };
+        let member = Member { tx, fee, vsize, order: self.entered };
         self.members.insert(txid, member);
     }
 
@@ -83,17 +81,12 @@ impl Mempool {
 
     /// Keeps what the ledger still allows after it has changed; `returned` are transactions that left the chain.
     pub(super) fn follow(&mut self, ledger: &Ledger, returned: Vec<Transaction>) {
-        let times: BTreeMap<Txid, u64> = self.members.iter().map(|(txid, member)| (*txid, member.time_s)).collect();
         let before = self.in_order();
         self.members.clear();
         self.spenders.clear();
         for tx in returned.into_iter().chain(before) {
-            let txid = tx.compute_txid();
-            if let Ok(entry) = policy::judge(&tx, ledger, self, Strictness::AfterReorg) {
-                self.insert(tx, entry.fee, &BTreeSet::new(), ledger.now_s());
-                if let (Some(member), Some(time_s)) = (self.members.get_mut(&txid), times.get(&txid)) {
-                    member.time_s = *time_s;
-                }
+            if let Ok(admission) = policy::judge(&tx, ledger, self, Strictness::AfterReorg) {
+                self.insert(tx, admission.fee, &BTreeSet::new());
             }
         }
     }
@@ -131,21 +124,5 @@ impl Mempool {
             }
         }
         found
-    }
-
-    pub(super) fn entry(&self, txid: Txid) -> Option<MempoolEntry> {
-        let member = self.members.get(&txid)?;
-        let descendants = self.descendants([txid]);
-        let family = || descendants.iter().filter_map(|txid| self.members.get(txid));
-        Some(MempoolEntry {
-            vsize: member.vsize,
-            fee: member.fee,
-            time_s: member.time_s,
-            depends: self.parents(&member.tx).into_iter().collect(),
-            spent_by: self.children(txid).into_iter().collect(),
-            descendant_count: descendants.len() as u64,
-            descendant_vsize: family().map(|member| member.vsize).sum(),
-            descendant_fees: family().map(|member| member.fee).sum(),
-        })
     }
 }

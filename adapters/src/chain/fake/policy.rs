@@ -13,7 +13,7 @@ use super::mempool::Mempool;
 
 /// Least feerate, and what a replacement pays on top, in sat/kvB.
 pub(super) const MIN_FEERATE_SAT_KVB: u64 = 100;
-/// `-maxfeerate` of `sendrawtransaction` and `testmempoolaccept`, in sat/kvB.
+/// `-maxfeerate` of `sendrawtransaction`, in sat/kvB.
 const MAX_FEERATE_SAT_KVB: u64 = 10_000_000;
 /// Transactions in a cluster.
 const MAX_CLUSTER_TXS: usize = 64;
@@ -34,8 +34,8 @@ pub(super) enum Refusal {
     /// An output of it is unspent in the chain.
     AlreadyKnown,
     MissingInputs,
-    /// Refused by the mempool: reason and details.
-    Rejected(&'static str, String),
+    /// Refused by the mempool, with what it says.
+    Rejected(String),
     /// Valid, but above the ceiling for fees.
     MaxFee,
 }
@@ -52,7 +52,6 @@ pub(super) enum Strictness {
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) fee: Amount,
-    pub(super) vsize: u64,
     pub(super) replaced: BTreeSet<Txid>,
 }
 
@@ -68,7 +67,7 @@ fn fee_at(sat_kvb: u64, vsize: u64) -> Amount {
 fn reject<T>(reason: &'static str, details: impl AsRef<str>) -> Result<T, Refusal> {
     let details = details.as_ref();
     let text = if details.is_empty() { reason.to_owned() } else { format!("{reason}, {details}") };
-    Err(Refusal::Rejected(reason, text))
+    Err(Refusal::Rejected(text))
 }
 
 /// Whether the mempool takes the transaction on this ledger.
@@ -92,7 +91,7 @@ pub(super) fn judge(
         tx.input.iter().filter_map(|input| mempool.spender(&input.previous_output)).collect();
     if strictness == Strictness::AfterReorg {
         return if conflicts.is_empty() {
-            Ok(Admission { fee, vsize: size, replaced: conflicts })
+            Ok(Admission { fee, replaced: conflicts })
         } else {
             reject("txn-mempool-conflict", "")
         };
@@ -108,7 +107,7 @@ pub(super) fn judge(
     if fee > fee_at(MAX_FEERATE_SAT_KVB, size) {
         return Err(Refusal::MaxFee);
     }
-    Ok(Admission { fee, vsize: size, replaced })
+    Ok(Admission { fee, replaced })
 }
 
 /// Consensus rules that need no context.

@@ -3,7 +3,7 @@
 mod blocks;
 mod broadcast;
 mod coins;
-mod mempool;
+mod fees;
 mod reorg;
 
 use crate::driver::Driver;

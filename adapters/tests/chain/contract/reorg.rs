@@ -42,12 +42,12 @@ contract! {
         let block = driver.mine_with(&[parent.clone(), child.clone()], &nobody());
         driver.invalidate(block);
         for tx in [&parent, &child] {
-            assert!(driver.chain().mempool_entry(tx.compute_txid()).unwrap().is_some());
+            assert!(driver.mempool().contains(&tx.compute_txid()));
         }
         assert!(driver.chain().tx_out(coin.outpoint, false).unwrap().is_some());
         driver.reconsider(block);
         for tx in [&parent, &child] {
-            assert_eq!(driver.chain().mempool_entry(tx.compute_txid()).unwrap(), None);
+            assert!(!driver.mempool().contains(&tx.compute_txid()));
         }
         assert_eq!(driver.chain().tx_out(coin.outpoint, false).unwrap(), None);
     }
@@ -61,7 +61,7 @@ contract! {
         driver.chain().broadcast(&child).unwrap();
         driver.mine_with(&[purse.send(coin, 1_000)], &nobody());
         for tx in [&parent, &child] {
-            assert_eq!(driver.chain().mempool_entry(tx.compute_txid()).unwrap(), None);
+            assert!(!driver.mempool().contains(&tx.compute_txid()));
         }
     }
 
@@ -74,6 +74,6 @@ contract! {
         // 101 blocks deep; two fewer leave it one short of spendable.
         let below = driver.chain().block_hash_at(tip.height - 1).unwrap().unwrap();
         driver.invalidate(below);
-        assert_eq!(driver.chain().mempool_entry(tx.compute_txid()).unwrap(), None);
+        assert!(!driver.mempool().contains(&tx.compute_txid()));
     }
 }

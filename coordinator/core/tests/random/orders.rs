@@ -2,9 +2,12 @@
 
 use bitcoin::{OutPoint, ScriptBuf};
 use onespend_core::command::{BumpByChild, Change, Command, CreatePayment, PayReserved, Relay, Replace, Reserve};
-use onespend_core::ids::{AttemptNo, Fence, Millis, PaymentId, PaymentKey};
+use onespend_core::ids::{AttemptNo, Fence, Millis, PaymentId, PaymentKey, WalletId};
 use onespend_core::outcome::Outcome;
 use onespend_core::payment::AttemptEnd;
+use onespend_core::state::State;
+use onespend_core::unconfirmed::{change_of, is_spendable};
+use onespend_core::utxo::Claim;
 use onespend_core::wallet::Keychain;
 
 use super::signatures::sign;
@@ -74,15 +77,24 @@ fn choose(world: &World, wallet: usize, coins: &Coins) -> Vec<OutPoint> {
             let free = world.state.free_coins(&fixtures()[wallet].id);
             free.map(|(_, outpoint)| outpoint).skip(*skip).take(*take).collect()
         }
-        Coins::Change(at) => {
-            let change = onespend_core::unconfirmed::spendable_change(&world.state, &fixtures()[wallet].id);
-            pick(&change, *at).map(|(outpoint, _)| outpoint).into_iter().collect()
-        }
+        Coins::Change(at) => pick(&spendable_change(&world.state, &fixtures()[wallet].id), *at).into_iter().collect(),
         Coins::Any(at) => {
             let all = world.coins(wallet);
             at.iter().filter_map(|at| pick(&all, *at)).collect()
         }
     }
+}
+
+/// Change of a wallet that is in no block, may be spent, and is claimed by nobody.
+fn spendable_change(state: &State, wallet: &WalletId) -> Vec<OutPoint> {
+    let open = state.open_payments().into_iter().filter(|key| key.wallet == *wallet);
+    let change = open.filter_map(|key| {
+        let (_, attempt) = state.payment(&key)?.live_attempt()?;
+        let outpoint = change_of(attempt)?;
+        let utxo = state.utxo(&outpoint)?;
+        (utxo.claim == Claim::Free && is_spendable(state, &outpoint, utxo)).then_some(outpoint)
+    });
+    change.collect()
 }
 
 /// Pays with a transaction of the caller's own, which has a fault unless `fault` is 0.

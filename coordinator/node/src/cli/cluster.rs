@@ -261,13 +261,17 @@ async fn history(client: &Client, session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// Names the node even if the person did not: the client repeats what had no answer, and once the lead has moved, the
-/// same request without a name would move it on.
+/// Names the node even if the person did not, so that the client may repeat what had no answer: once the lead has moved,
+/// the same request without a name would move it on.
 async fn transfer(client: &Client, session: &Session, to: Option<u64>, request_id: String) -> Result<(), Failure> {
     let node_id = if let Some(node_id) = to { node_id } else { choose(client, session).await? };
     let request = v1::TransferLeadershipRequest { request_id: request_id.clone(), node_id };
     let answer = mutation(&request_id, client.transfer_leadership(request)).await;
-    let answer = answer.map_err(|failure| if node_id == 0 { failure } else { failure.with("to", node_id) })?;
+    let answer = answer.map_err(|failure| match node_id {
+        0 if failure.exit == Exit::Unknown => failure.remedy("look who leads before you ask again: `onespend status`"),
+        0 => failure,
+        named => failure.with("to", named),
+    })?;
     session.output.show(&Changed {
         resource: Leader { leader_id: answer.leader_id },
         applied_index: answer.applied_index,

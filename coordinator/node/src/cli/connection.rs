@@ -149,7 +149,7 @@ fn unset(missing: &[&str]) -> Failure {
 fn material(files: tls::Config) -> Result<TlsConfig, Failure> {
     tls::Material::load(&files).map_err(|error| {
         Failure::usage(format!("the certificate cannot be used: {error}"))
-            .remedy("issue one with `onespend pki issue client NAME` or `… operator NAME`")
+            .remedy("issue one with `onespend pki issue client NAME --dir DIR`, or `… operator NAME …`")
     })?;
     let read = |file: PathBuf| {
         std::fs::read_to_string(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))

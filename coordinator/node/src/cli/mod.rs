@@ -48,6 +48,8 @@ mod reserve;
 mod restore;
 mod serve;
 mod session;
+#[cfg(test)]
+mod shown_tests;
 mod signer;
 mod signer_log;
 mod status;

@@ -6,10 +6,10 @@ use onespend_proto::v1;
 
 use super::answer::Changed;
 use super::failure::Failure;
-use super::replacement::Which;
+use super::replacement::{Which, show_attempt};
 use super::session::{Repeat, Session, mutation, present};
 use super::values;
-use super::view::payment::{Attempted, Payment};
+use super::view::payment::Payment;
 
 #[derive(Debug, Args)]
 pub struct Submit {
@@ -46,13 +46,8 @@ impl Submit {
             raw_transaction: values::transaction(&self.transaction)?.into(),
         };
         let answer = mutation(&request_id, client.submit_signed_transaction(request)).await?;
-        let payment = Payment::from(present(answer.payment)?);
-        session.output.show(&Changed {
-            resource: Attempted { payment, attempt_number: answer.attempt_number },
-            applied_index: answer.applied_index,
-            term: answer.term,
-            request_id,
-        })
+        let place = (answer.applied_index, answer.term);
+        show_attempt(session, answer.payment, answer.attempt_number, place, request_id)
     }
 }
 

@@ -5,13 +5,13 @@ use onespend_proto::client::{Client, ClientError};
 use onespend_proto::reason;
 use onespend_proto::v1::{self, PaymentState};
 
-use super::answer::{Changed, Limit, Pages};
+use super::answer::{Limit, Pages};
 use super::failure::Failure;
 use super::output;
 use super::outside::{Abort, Submit};
-use super::replacement::{Bump, Cancel, Cpfp};
+use super::replacement::{Bump, Cancel, Cpfp, show_attempt};
 use super::session::{Freshness, Repeat, Session, mutation, present};
-use super::view::payment::{Attempted, Payment, Payments, Update};
+use super::view::payment::{Payment, Payments, Update};
 use super::{values, words};
 
 #[derive(Debug, Subcommand)]
@@ -186,12 +186,7 @@ impl SignPsbt {
             psbt: values::psbt(&self.psbt)?.into(),
         };
         let answer = mutation(&request_id, client.sign_psbt(request)).await?;
-        let payment = Payment::from(present(answer.payment)?);
-        session.output.show(&Changed {
-            resource: Attempted { payment, attempt_number: answer.attempt_number },
-            applied_index: answer.applied_index,
-            term: answer.term,
-            request_id,
-        })
+        let place = (answer.applied_index, answer.term);
+        show_attempt(session, answer.payment, answer.attempt_number, place, request_id)
     }
 }

@@ -100,7 +100,9 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::ReservationUsed => "follow the payment: `onespend payment show`",
         R::ReservedForOther => "reserve coins for this payment, or leave --payment-id out when reserving",
         R::StaleFence => "take the fence from `onespend reserve show`",
-        R::OutpointSpent | R::OutpointReserved => "choose other coins: `onespend utxo list --state available`",
+        R::OutpointSpent | R::OutpointReserved => {
+            "choose other coins: `onespend utxo list --wallet WALLET --state available`"
+        }
         R::OutpointImmature => "wait until the coins have matured, or choose others",
         R::OutpointUnknown => "the wallet's coins are listed by `onespend utxo list`",
         R::ReplacementMissingAnchor => "spend the outpoint that is named in every attempt of this payment",
@@ -109,7 +111,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::AttemptAborted => "order the payment again under its id: a new attempt is made",
         R::HasDescendants => "bump the payment that is named instead, or wait until this one confirms",
         R::ChainTooLong => "wait until some of the wallet's payments confirm",
-        R::NotQuarantined => "the coins that are held back: `onespend utxo list --state quarantined`",
+        R::NotQuarantined => "the coins that are held back: `onespend utxo list --wallet WALLET --state quarantined`",
         R::NotLost => "look again: the operations book has \"A deposit that cannot come back\"",
         R::VelocityLimit => "wait, or change the wallet's limits: `onespend wallet limits`",
         R::WalletFrozen => "`onespend wallet unfreeze`, once the cause is understood",
@@ -119,7 +121,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         }
         R::PaymentIdReused => "this id was ordered with other recipients before: `onespend payment show`",
         R::WalletExists => "`onespend wallet list`",
-        R::NotOwner => "act as its owner, or as an operator",
+        R::NotOwner => "act as its owner; an operator can only release a reservation",
         R::PaymentUnknown => "`onespend payment list` names the wallet's payments",
         R::WalletUnknown => "`onespend wallet list` names them",
         R::ReservationUnknown => "`onespend reserve list` names the active ones",

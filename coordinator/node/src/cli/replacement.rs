@@ -70,13 +70,8 @@ impl Bump {
             max_fee_sat: self.fee.max_sat(),
         };
         let answer = mutation(&request_id, client.bump_fee(request)).await?;
-        let payment = Payment::from(present(answer.payment)?);
-        session.output.show(&Changed {
-            resource: Attempted { payment, attempt_number: answer.attempt_number },
-            applied_index: answer.applied_index,
-            term: answer.term,
-            request_id,
-        })
+        let place = (answer.applied_index, answer.term);
+        show_attempt(session, answer.payment, answer.attempt_number, place, request_id)
     }
 }
 
@@ -116,19 +111,27 @@ impl Cancel {
             max_fee_sat: self.fee.max_sat(),
         };
         let answer = mutation(&request_id, client.cancel_payment(request)).await?;
-        let payment = present(answer.payment)?;
-        let note = cancelled_before(&payment, answer.attempt_number, answer.applied_index);
-        session.output.show(&Changed {
-            resource: Attempted { payment: payment.into(), attempt_number: answer.attempt_number },
-            applied_index: answer.applied_index,
-            term: answer.term,
-            request_id,
-        })?;
+        let (number, place) = (answer.attempt_number, (answer.applied_index, answer.term));
+        let before = |payment: &v1::Payment| cancelled_before(payment, number, answer.applied_index);
+        let note = answer.payment.as_ref().and_then(before);
+        show_attempt(session, answer.payment, number, place, request_id)?;
         if let Some(note) = note {
             output::note(&note);
         }
         Ok(())
     }
+}
+
+/// Shows a payment with the attempt that was made, or was there already.
+pub fn show_attempt(
+    session: &Session,
+    payment: Option<v1::Payment>,
+    attempt_number: u32,
+    (applied_index, term): (u64, u64),
+    request_id: String,
+) -> Result<(), Failure> {
+    let resource = Attempted { payment: Payment::from(present(payment)?), attempt_number };
+    session.output.show(&Changed { resource, applied_index, term, request_id })
 }
 
 /// What to say where an earlier request made the attempt that was answered, so that this one changed nothing, whatever

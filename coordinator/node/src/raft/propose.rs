@@ -19,8 +19,6 @@ use crate::runtime;
 
 /// Proposals that may wait for their answers at the same time.
 const MAX_IN_FLIGHT: usize = 4_096;
-/// When to try again after [`ProposeError::Overloaded`].
-const OVERLOAD_RETRY: Duration = Duration::from_millis(50);
 /// The largest command in its stored form. A wallet of 100 000 coins fits.
 pub const MAX_PROPOSAL_BYTES: usize = 16 << 20;
 /// A leader that was just elected refuses until its first heartbeat is answered, which takes a few milliseconds; one that
@@ -58,10 +56,7 @@ pub enum ProposeError {
     Unknown,
     /// Too much is in flight. Safe to try again.
     #[error("too many requests are in flight")]
-    Overloaded {
-        /// After this time.
-        retry_after: Duration,
-    },
+    Overloaded,
     /// It is larger than any command may be. Trying again does not help.
     #[error("the command has {size_bytes} bytes; at most {MAX_PROPOSAL_BYTES} are possible")]
     TooLarge {
@@ -78,7 +73,7 @@ impl ProposeError {
         match self {
             Self::NotLeader { .. } => ProposalEnd::NotLeader,
             Self::Unknown => ProposalEnd::Unknown,
-            Self::Overloaded { .. } => ProposalEnd::Overloaded,
+            Self::Overloaded => ProposalEnd::Overloaded,
             Self::TooLarge { .. } => ProposalEnd::TooLarge,
             Self::Stopped => ProposalEnd::Stopped,
         }
@@ -146,7 +141,7 @@ impl Proposer {
     /// Tries again while this node only waits for its lease.
     async fn patiently(&self, term: Option<u64>, draft: Draft, deadline: Deadline) -> Result<Applied, ProposeError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            return Err(ProposeError::Overloaded { retry_after: OVERLOAD_RETRY });
+            return Err(ProposeError::Overloaded);
         };
         let (at, wall_ms) = (self.now(), wall_ms());
         let proposal = Proposal::new(Entry { at, wall_ms, request: draft.request, command: draft.command });

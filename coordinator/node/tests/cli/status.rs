@@ -214,3 +214,17 @@ fn leadership_is_handed_over() {
     assert_eq!((json["leader_id"].as_u64(), json["term"].as_u64()), (Some(2), Some(3)));
     assert_eq!(cluster.node.last::<v1::TransferLeadershipRequest>().node_id, 0);
 }
+
+/// Without a name the next leader would hand on again.
+#[test]
+fn a_hand_over_that_has_no_answer_is_repeated_only_where_its_node_is_named() {
+    let cluster = Cluster::start();
+    cluster.node.refuse_only::<v1::TransferLeadershipRequest>(Code::Unavailable, reason::RESULT_UNKNOWN);
+    let transfer = ["cluster", "transfer", "--timeout", "1s"];
+    let unnamed = cluster.run_as("operator/alice", &transfer).code(3);
+    assert!(unnamed.err.contains("look who leads") && !unnamed.err.contains("  to: "), "{unnamed:?}");
+    assert_eq!(cluster.node.all::<v1::TransferLeadershipRequest>().len(), 1);
+    let named = cluster.run_as("operator/alice", &[&transfer[..], &["--to", "2"]].concat()).code(3);
+    assert!(named.err.contains("--request-id") && named.err.contains("  to: 2\n"), "{named:?}");
+    assert!(cluster.node.all::<v1::TransferLeadershipRequest>().len() > 2);
+}

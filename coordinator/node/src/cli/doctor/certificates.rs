@@ -39,7 +39,7 @@ fn judge_names(config: &Config, names: &[String], findings: &mut Findings) {
     let has = |name: &str| names.iter().any(|known| known == name);
     if !has(SERVER_NAME) {
         let what = format!("the certificate lacks the name {SERVER_NAME:?}, by which callers verify nodes");
-        findings.fail(Area::Certificates, what, "issue it with `onespend pki issue node`");
+        findings.fail(Area::Certificates, what, "issue it with `onespend pki issue node ID --dir DIR --host HOST`");
         return;
     }
     let advertised = config.this_peer().map(|peer| [peer.control.host.clone(), peer.data.host.clone()]);

@@ -234,7 +234,7 @@ impl Cluster {
             (
                 "cluster",
                 format!(
-                    "{}, {}, settled after {}",
+                    "{}, {}, new wallets settle after {}",
                     self.cluster_id.as_deref().unwrap_or_default(),
                     self.network.as_deref().unwrap_or_default(),
                     counted(self.finality_depth.unwrap_or_default() as usize, "block", "blocks")

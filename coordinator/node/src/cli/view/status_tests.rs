@@ -57,7 +57,10 @@ fn every_node_has_its_line() {
     let cluster = asked(vec![Ok(leader), Ok(answer(2, v1::NodeRole::Replica, 1)), Err("no route".to_owned())]);
     let text = cluster.text();
     assert!(text.contains("node 1, term 7, quorum 12 ms ago"), "{text}");
-    assert!(text.contains("200 settled") && text.contains("demo, regtest, settled after 6 blocks"), "{text}");
+    assert!(
+        text.contains("200 settled") && text.contains("demo, regtest, new wallets settle after 6 blocks"),
+        "{text}"
+    );
     let line =
         |start: &str| text.lines().find(|line| line.trim_start().starts_with(start)).unwrap_or_default().to_owned();
     assert!(line("1 ").contains("leader") && line("1 ").contains("2 h 5 min"), "{text}");
