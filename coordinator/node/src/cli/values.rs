@@ -11,6 +11,7 @@ use bitcoin::hex::FromHex;
 use onespend_proto::v1;
 
 use super::failure::Failure;
+use crate::grpc::fields::address_fault;
 use crate::identity::Party;
 
 /// All bitcoin there will ever be, in satoshi.
@@ -66,17 +67,6 @@ pub fn feerate_sat_vb(text: &str) -> Result<f64, String> {
 pub fn outpoint(text: &str) -> Result<v1::Outpoint, String> {
     let outpoint = bitcoin::OutPoint::from_str(text).map_err(|error| format!("it must be txid:vout ({error})"))?;
     Ok(v1::Outpoint { txid: outpoint.txid.to_string(), vout: outpoint.vout })
-}
-
-/// What is wrong with an address. The parser takes for base58 whatever is no bech32, also a bech32 address with one wrong
-/// character.
-fn address_fault(address: &str, error: &bitcoin::address::ParseError) -> String {
-    let lower = address.to_ascii_lowercase();
-    let looks_like_bech32 = ["bc1", "tb1", "bcrt1"].iter().any(|prefix| lower.starts_with(prefix));
-    if looks_like_bech32 {
-        return "its checksum or a character of it is wrong (bech32)".to_owned();
-    }
-    error.to_string()
 }
 
 /// `address=sat`, or `script:hex=sat`.

@@ -74,6 +74,7 @@ fn recipients_are_an_address_or_a_script_and_an_amount() {
     assert!(matches!(script.destination, Some(v1::recipient::Destination::Script(script)) if script.len() == 22));
     // A letter of the address changed: the checksum tells.
     let typo = ADDRESS.replace("6rhp", "6rhq");
+    assert!(recipient(&format!("{typo}=1")).unwrap_err().contains("(bech32)"));
     for text in [
         ADDRESS.to_owned(),
         format!("{ADDRESS}="),

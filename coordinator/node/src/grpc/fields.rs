@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use bitcoin::address::NetworkUnchecked;
+use bitcoin::address::{NetworkUnchecked, ParseError};
 use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, Txid};
 use onespend_core::command::Recipient;
 use onespend_core::ids::{InvalidName, Millis, PaymentId, PaymentKey, RequestId, ReservationId, WalletId};
@@ -317,12 +317,24 @@ fn address(field: &str, text: &str, network: Network) -> Result<ScriptBuf, Statu
     use onespend_proto::v1::ErrorReason::{AddressInvalid, WrongNetwork};
     let field = format!("{field}.address");
     let parsed: Address<NetworkUnchecked> = text.parse().map_err(|error| {
-        status::invalid(AddressInvalid, &field, &format!("{:?} is not an address: {error}", clip(text)), vec![])
+        let rule = format!("{:?} is not an address: {}", clip(text), address_fault(text, &error));
+        status::invalid(AddressInvalid, &field, &rule, vec![])
     })?;
     parsed.require_network(network).map(|address| address.script_pubkey()).map_err(|_| {
         let rule = format!("{:?} is not an address of {network}", clip(text));
         status::invalid(WrongNetwork, &field, &rule, vec![("network", network.to_string())])
     })
+}
+
+/// What is wrong with an address. The parser takes for base58 whatever is no bech32, also a bech32 address with one wrong
+/// character.
+pub(crate) fn address_fault(address: &str, error: &ParseError) -> String {
+    let lower = address.to_ascii_lowercase();
+    let looks_like_bech32 = ["bc1", "tb1", "bcrt1"].iter().any(|prefix| lower.starts_with(prefix));
+    if looks_like_bech32 {
+        return "its checksum or a character of it is wrong (bech32)".to_owned();
+    }
+    error.to_string()
 }
 
 /// Whole milliseconds of a duration.

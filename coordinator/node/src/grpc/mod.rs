@@ -32,7 +32,7 @@ mod details;
 mod drain_node;
 mod expiry;
 mod fee_rule;
-mod fields;
+pub(crate) mod fields;
 pub(crate) mod forward;
 mod get_balance;
 mod get_history;
