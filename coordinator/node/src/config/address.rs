@@ -34,6 +34,9 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(format!("leave out {scheme}://: it must be the host and the port alone"));
+        }
         let (host, port) = text.rsplit_once(':').ok_or("it must be host:port, such as 10.0.0.1:7800")?;
         let port: u16 =
             port.parse().ok().filter(|port| *port != 0).ok_or("the port must be a number within 1..=65535")?;
@@ -99,5 +102,7 @@ mod tests {
         ] {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
         }
+        let url = "https://10.0.0.1:7800".parse::<HostPort>().unwrap_err();
+        assert!(url.starts_with("leave out https://"), "{url}");
     }
 }
