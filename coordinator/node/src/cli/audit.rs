@@ -44,7 +44,7 @@ impl Command {
                 page_token,
                 consistency: list.freshness.consistency(),
             };
-            let answer = client.list_audit_events(request).await.map_err(Failure::of_read)?;
+            let answer = client.list_audit_events(request).await.map_err(Failure::of_lagged_read)?;
             if pages.take(answer.events, answer.next_page_token) {
                 return session.output.show(&Events::new(pages.finish()));
             }

@@ -87,8 +87,18 @@ impl Failure {
             ClientError::Unknown { tries, last, .. } => Self::new(Exit::Unreachable, "no node answered in time")
                 .with("tries", tries)
                 .with("last", last)
-                .remedy("ask again, or read an older state with --max-lag; see `onespend status`"),
+                .remedy("ask again; see `onespend status`"),
         }
+    }
+
+    /// The same of a command that takes `--max-lag`.
+    pub fn of_lagged_read(error: ClientError) -> Self {
+        let is_silence = matches!(error, ClientError::Unknown { .. });
+        let failure = Self::of_read(error);
+        if is_silence {
+            return failure.remedy("ask again, or read an older state with --max-lag; see `onespend status`");
+        }
+        failure
     }
 
     /// A mutation that was sent and had no answer.
@@ -237,6 +247,8 @@ mod tests {
         let text = Failure::of_mutation(open, "id-2").text();
         assert!(text.contains("request_id: id-2") && text.contains("bring back the nodes that are down"), "{text}");
         assert_eq!(Failure::of_read(silent()).exit, Exit::Unreachable);
+        assert!(!Failure::of_read(silent()).text().contains("--max-lag"));
+        assert!(Failure::of_lagged_read(silent()).text().contains("--max-lag"));
         let addresses = vec!["10.0.0.1:7800".to_owned()];
         let nobody = ClientError::Unreachable { addresses, tries: 1, last: "refused".to_owned() };
         assert_eq!(of_one_node(&nobody), "could not be reached: refused (1 try)");

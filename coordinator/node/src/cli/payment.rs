@@ -131,7 +131,7 @@ impl List {
                 page_token,
                 consistency: self.freshness.consistency(),
             };
-            let answer = client.list_payments(request).await.map_err(Failure::of_read)?;
+            let answer = client.list_payments(request).await.map_err(Failure::of_lagged_read)?;
             if pages.take(answer.payments, answer.next_page_token) {
                 return session.output.show(&Payments::new(pages.finish()));
             }

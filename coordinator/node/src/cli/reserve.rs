@@ -144,7 +144,7 @@ impl Command {
             Self::Renew { grant, ttl, repeat } => renew(grant, ttl, repeat.id(), &client, session).await,
             Self::Release { grant, repeat } => release(grant, repeat.id(), &client, session).await,
             Self::Show { reservation, freshness } => {
-                session.output.show(&Reservation::from(read(&client, &reservation, &freshness).await?))
+                session.output.show(&Reservation::from(read(&client, &reservation, Some(&freshness)).await?))
             }
             Self::List(list) => list.run(&client, session).await,
             Self::Watch(watch) => watch.run(&client, session).await,
@@ -186,9 +186,12 @@ fn show(
     session.output.show(&Changed { resource, applied_index, term, request_id })
 }
 
-async fn read(client: &Client, id: &str, freshness: &Freshness) -> Result<v1::Reservation, Failure> {
-    let request = v1::GetReservationRequest { reservation_id: id.to_owned(), consistency: freshness.consistency() };
-    present(client.get_reservation(request).await.map_err(Failure::of_read)?.reservation)
+/// A command that has no option for it gives no freshness.
+async fn read(client: &Client, id: &str, freshness: Option<&Freshness>) -> Result<v1::Reservation, Failure> {
+    let consistency = freshness.and_then(Freshness::consistency);
+    let request = v1::GetReservationRequest { reservation_id: id.to_owned(), consistency };
+    let failure = if freshness.is_some() { Failure::of_lagged_read } else { Failure::of_read };
+    present(client.get_reservation(request).await.map_err(failure)?.reservation)
 }
 
 impl Grant {
@@ -196,7 +199,7 @@ impl Grant {
     async fn fence(&self, client: &Client) -> Result<u64, Failure> {
         match self.fence {
             Some(fence) => Ok(fence),
-            None => Ok(read(client, &self.reservation, &Freshness::default()).await?.fence),
+            None => Ok(read(client, &self.reservation, None).await?.fence),
         }
     }
 }
@@ -239,7 +242,7 @@ impl List {
                 page_token,
                 consistency: self.freshness.consistency(),
             };
-            let answer = client.list_reservations(request).await.map_err(Failure::of_read)?;
+            let answer = client.list_reservations(request).await.map_err(Failure::of_lagged_read)?;
             if pages.take(answer.reservations, answer.next_page_token) {
                 return session.output.show(&Reservations::new(pages.finish()));
             }

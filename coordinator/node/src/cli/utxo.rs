@@ -152,7 +152,7 @@ impl List {
                 page_token,
                 consistency: list.freshness.consistency(),
             };
-            let answer = client.list_utxos(request).await.map_err(Failure::of_read)?;
+            let answer = client.list_utxos(request).await.map_err(Failure::of_lagged_read)?;
             if pages.take(answer.utxos, answer.next_page_token) {
                 return session.output.show(&Utxos::new(pages.finish()));
             }

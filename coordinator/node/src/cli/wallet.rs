@@ -140,7 +140,7 @@ impl Command {
             Self::Balance { which, min_depth, freshness } => {
                 let consistency = freshness.consistency();
                 let request = v1::GetBalanceRequest { wallet_id: which.wallet.clone(), min_depth, consistency };
-                let answer = client.get_balance(request).await.map_err(Failure::of_read)?;
+                let answer = client.get_balance(request).await.map_err(Failure::of_lagged_read)?;
                 session.output.show(&Balance::new(which.wallet, answer))
             }
             Self::Address { which, change, repeat } => address(which, change, repeat.id(), &client, session).await,
@@ -219,7 +219,7 @@ fn show(
 
 async fn read(client: &Client, which: &Which, freshness: &Freshness) -> Result<v1::Wallet, Failure> {
     let request = v1::GetWalletRequest { wallet_id: which.wallet.clone(), consistency: freshness.consistency() };
-    present(client.get_wallet(request).await.map_err(Failure::of_read)?.wallet)
+    present(client.get_wallet(request).await.map_err(Failure::of_lagged_read)?.wallet)
 }
 
 async fn list(limit: &Limit, freshness: &Freshness, client: &Client, session: &Session) -> Result<(), Failure> {
@@ -227,7 +227,7 @@ async fn list(limit: &Limit, freshness: &Freshness, client: &Client, session: &S
     loop {
         let (page_size, page_token) = pages.next();
         let request = v1::ListWalletsRequest { page_size, page_token, consistency: freshness.consistency() };
-        let answer = client.list_wallets(request).await.map_err(Failure::of_read)?;
+        let answer = client.list_wallets(request).await.map_err(Failure::of_lagged_read)?;
         if pages.take(answer.wallets, answer.next_page_token) {
             return session.output.show(&Wallets::new(pages.finish()));
         }
@@ -247,7 +247,8 @@ async fn address(which: Which, change: bool, id: String, client: &Client, sessio
 }
 
 async fn limits(which: Which, caps: &Caps, id: String, client: &Client, session: &Session) -> Result<(), Failure> {
-    let wallet = read(client, &which, &Freshness::default()).await?;
+    let request = v1::GetWalletRequest { wallet_id: which.wallet.clone(), consistency: None };
+    let wallet = present(client.get_wallet(request).await.map_err(Failure::of_read)?.wallet)?;
     if !caps.any() {
         return session.output.show(&Wallet::from(wallet));
     }
