@@ -79,10 +79,12 @@ impl Failure {
             ClientError::Config(what) => Self::usage(format!("the connection cannot be made: {what}")),
             ClientError::Rejected(rejection) => Self::of_rejection(&rejection),
             ClientError::Unreachable { addresses, tries, last } => {
+                let usual = "check that the nodes run, the addresses and the certificates; a load balancer without a primary hangs up";
+                let remedy = remedy::of_no_tls(&last).unwrap_or(usual);
                 Self::new(Exit::Unreachable, format!("{}, so nothing was sent", unreached(&addresses)))
                     .with("tries", tries)
                     .with("last", last)
-                    .remedy("check that the nodes run, the addresses and the certificates; a load balancer without a primary hangs up")
+                    .remedy(remedy)
             }
             ClientError::Unknown { tries, last, .. } => Self::new(Exit::Unreachable, "no node answered in time")
                 .with("tries", tries)

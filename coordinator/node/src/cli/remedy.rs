@@ -3,17 +3,28 @@
 use onespend_proto::client::Rejection;
 use onespend_proto::reason;
 use onespend_proto::v1::ErrorReason;
+use tonic::Code;
 
 use crate::agreement::{MISMATCH, UNDECIDED};
 use crate::grpc::server::CLIENT_AT_CONTROL;
 
+/// What rustls says of an answer that is no TLS; its type of error is not at hand here.
+const NO_TLS: &str = "InvalidContentType";
+
 /// A remedy in the imperative; `None` where the refusal says it all. Who is not known may be so for several causes, of which
 /// only the message tells one.
 pub fn of(rejection: &Rejection) -> Option<&'static str> {
+    if rejection.reason.is_empty() && rejection.code == Code::Unimplemented {
+        return Some(
+            "is that the other port? status, cluster and recovery ask control ports (7801, --control), all else data ports \
+             (7800, --endpoint); else use a command line of the node's version",
+        );
+    }
     let reason = reason::parse(&rejection.reason)?;
     if reason == ErrorReason::CallerUnknown && rejection.message == CLIENT_AT_CONTROL {
         return Some(
-            "status over control ports needs an operator: --as operator/alice; so do the other commands there",
+            "that is a control port; payments, wallets and reservations want a data port (7800, --endpoint). status over \
+             control ports needs an operator: --as operator/alice; so do the other commands there",
         );
     }
     if reason == ErrorReason::FeeLimit {
@@ -29,6 +40,13 @@ pub fn of(rejection: &Rejection) -> Option<&'static str> {
 /// Of a mutation whose outcome is open, by what was heard last: to repeat it does not help while nodes are missing.
 pub fn of_open(last: &str) -> Option<&'static str> {
     alarmed(ErrorReason::NotServing, last.contains(UNDECIDED).then_some(UNDECIDED))
+}
+
+/// Where nobody could be reached, if what was heard last is no TLS.
+pub fn of_no_tls(last: &str) -> Option<&'static str> {
+    last.contains(NO_TLS).then_some(
+        "is that a health port? It speaks no TLS; name data ports (7800, --endpoint) or control ports (7801, --control)",
+    )
 }
 
 /// Some limits are bounds above, some below: by the name that `metadata["limit"]` has.
@@ -154,7 +172,7 @@ mod tests {
 
     fn fee_limit(limit: &str) -> Rejection {
         Rejection {
-            code: tonic::Code::PermissionDenied,
+            code: Code::PermissionDenied,
             reason: reason::FEE_LIMIT.to_owned(),
             message: String::new(),
             metadata: BTreeMap::from([("limit".to_owned(), limit.to_owned())]),
@@ -182,6 +200,21 @@ mod tests {
         assert_eq!(alarm(reason::NOT_SERVING, MISMATCH), Some("ask another node"));
         assert!(!alarm(reason::ALARM, MISMATCH).unwrap().contains("instead"));
         assert!(alarm(reason::ALARM, "SIGNER_FROZEN").unwrap().contains("instead"));
+    }
+
+    #[test]
+    fn who_asks_a_port_of_another_kind_is_told_so() {
+        let other = Rejection { reason: String::new(), code: Code::Unimplemented, ..fee_limit("") };
+        assert!(of(&other).unwrap().contains("is that the other port?"));
+        assert_eq!(of(&Rejection { code: Code::Internal, ..other }), None);
+        let client = Rejection {
+            reason: reason::CALLER_UNKNOWN.to_owned(),
+            message: CLIENT_AT_CONTROL.to_owned(),
+            ..fee_limit("")
+        };
+        assert!(of(&client).unwrap().contains("a data port (7800"));
+        assert!(of_no_tls("received corrupt message of type InvalidContentType").unwrap().contains("a health port"));
+        assert_eq!(of_no_tls("Connection refused"), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::connection::Need;
 use super::exit::Exit;
 use super::failure::{Failure, of_one_node};
 use super::output::{self, Output, Show};
+use super::remedy;
 use super::session::{Freshness, Session};
 use super::values;
 use super::view::chain::NodeViews;
@@ -157,14 +158,19 @@ pub(super) type Answer = (String, Result<v1::GetStatusResponse, ClientError>);
 /// No good answer at all: a refusal if there is one, else what became of each.
 pub(super) fn nobody(answers: Vec<Answer>) -> Failure {
     let mut silence = Failure::new(Exit::Unreachable, "no node answered on its control port");
+    let mut remedy = "check that the nodes run, the addresses and the certificates";
     for (address, answer) in answers {
         match answer {
             Err(error @ ClientError::Rejected(_)) => return Failure::of_read(error),
-            Err(error) => silence = silence.with(&address, of_one_node(&error)),
+            Err(error) => {
+                let why = of_one_node(&error);
+                remedy = remedy::of_no_tls(&why).unwrap_or(remedy);
+                silence = silence.with(&address, why);
+            }
             Ok(_) => {}
         }
     }
-    silence.remedy("check that the nodes run, the addresses and the certificates")
+    silence.remedy(remedy)
 }
 
 /// The nodes that are configured, then the members that these name and that were not asked yet.

@@ -87,6 +87,7 @@ fn a_client_at_a_control_port_is_told_that_it_needs_an_operator() {
     cluster.node.refuse_a_client();
     let refused = cluster.run(&["status"]).code(1);
     assert!(refused.err.contains("status over control ports needs an operator: --as operator/alice"), "{refused:?}");
+    assert!(refused.err.contains("a data port (7800"), "whoever meant to pay: {refused:?}");
     assert!(!refused.err.contains("pki issue"), "{refused:?}");
     let refused = cluster.run(&["cluster", "transfer"]).code(1);
     assert!(refused.err.contains("--as operator/alice") && !refused.err.contains("  to: "), "{refused:?}");
