@@ -137,7 +137,7 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::InsufficientFunds => {
             "look at `onespend wallet balance` and `onespend reserve list`; the next block or a lower feerate may help"
         }
-        R::PaymentIdReused => "this id was ordered with other recipients before: `onespend payment show`",
+        R::PaymentIdReused => "this id was ordered with other recipients or amounts before: `onespend payment show`",
         R::WalletExists => "`onespend wallet list`",
         R::NotOwner => "act as its owner; an operator can only release a reservation",
         R::PaymentUnknown => "`onespend payment list` names the wallet's payments",
