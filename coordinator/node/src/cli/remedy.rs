@@ -135,7 +135,8 @@ fn coins_and_payments(reason: ErrorReason) -> Option<&'static str> {
         R::WalletFrozen => "`onespend wallet unfreeze`, once the cause is understood",
         R::WalletWatchOnly | R::SignerExternal => "pay from a wallet that the service signs for",
         R::InsufficientFunds => {
-            "look at `onespend wallet balance` and `onespend reserve list`; the next block or a lower feerate may help"
+            "`onespend wallet balance` shows what is reserved, unconfirmed or immature, `onespend reserve list` by whom; the \
+             next block or a lower feerate may help"
         }
         R::PaymentIdReused => "this id was ordered with other recipients or amounts before: `onespend payment show`",
         R::WalletExists => "`onespend wallet list`",
