@@ -30,11 +30,28 @@ pub fn of(rejection: &Rejection) -> Option<&'static str> {
     if reason == ErrorReason::FeeLimit {
         return fee(rejection.metadata.get("limit").map(String::as_str));
     }
+    if reason == ErrorReason::OutputInvalid
+        && let Some(remedy) = of_recipient(rejection)
+    {
+        return Some(remedy);
+    }
     let alarm = rejection.metadata.get("alarm").map(String::as_str);
     alarmed(reason, alarm)
         .or_else(|| state_of_the_cluster(reason))
         .or_else(|| coins_and_payments(reason))
         .or_else(|| the_request(reason))
+}
+
+/// Of a recipient who was ordered and cannot be paid: nobody has built a transaction with change yet.
+fn of_recipient(rejection: &Rejection) -> Option<&'static str> {
+    let fault = rejection.field_violations.iter().find(|fault| fault.field.starts_with("recipients["))?;
+    Some(if fault.description.contains("is dust") {
+        "pay this recipient at least what is named, or leave it out"
+    } else if fault.field.ends_with(".script") {
+        "check the script with whoever gave it"
+    } else {
+        "check the amounts of the recipients"
+    })
 }
 
 /// Of a mutation whose outcome is open, by what was heard last: to repeat it does not help while nodes are missing.
@@ -169,6 +186,8 @@ fn the_request(reason: ErrorReason) -> Option<&'static str> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use onespend_proto::client::FieldViolation;
+
     use super::*;
 
     fn fee_limit(limit: &str) -> Rejection {
@@ -216,6 +235,20 @@ mod tests {
         assert!(of(&client).unwrap().contains("a data port (7800"));
         assert!(of_no_tls("received corrupt message of type InvalidContentType").unwrap().contains("a health port"));
         assert_eq!(of_no_tls("Connection refused"), None);
+    }
+
+    #[test]
+    fn who_orders_dust_is_told_nothing_of_change() {
+        let ordered = |field: &str, description: &str| Rejection {
+            reason: reason::OUTPUT_INVALID.to_owned(),
+            field_violations: vec![FieldViolation { field: field.to_owned(), description: description.to_owned() }],
+            ..fee_limit("")
+        };
+        let dust =
+            of(&ordered("recipients[0].amount_sat", "10 sat is dust: at least 294 sat for this script")).unwrap();
+        assert!(dust.starts_with("pay this recipient at least") && !dust.contains("change"), "{dust}");
+        let built = of(&ordered("psbt.outputs[1]", "output 1: change is dust")).unwrap();
+        assert!(built.contains("`wallet address --change`"), "{built}");
     }
 
     #[test]
