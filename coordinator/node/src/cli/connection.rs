@@ -99,8 +99,8 @@ impl Connection {
 
     fn profile(&self) -> Result<Profile, Failure> {
         let choice = match &self.caller {
+            _ if self.cert.is_some() && self.key.is_some() => Choice::Elsewhere,
             Some(caller) => Choice::Of(caller),
-            None if self.cert.is_some() && self.key.is_some() => Choice::Elsewhere,
             None => Choice::Only,
         };
         match &self.profile {

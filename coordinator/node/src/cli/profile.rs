@@ -56,7 +56,7 @@ impl Profile {
         let callers = callers(folder)?;
         let stem = match choice {
             Choice::Only => only(callers, folder)?,
-            Choice::Of(party) => Some(party.to_string().replacen('/', "-", 1)),
+            Choice::Of(party) => Some(of(party, &callers, folder)?),
             Choice::Elsewhere => None,
         };
         let file = |end: &str| stem.as_ref().map(|stem| folder.join(format!("{stem}.{end}")));
@@ -73,7 +73,10 @@ impl Profile {
 
 /// The stems of clients' and operators' certificates, in order.
 fn callers(folder: &Path) -> Result<Vec<String>, Failure> {
-    let wrong = |error: std::io::Error| Failure::usage(format!("profile {}: {error}", folder.display()));
+    let wrong = |error: std::io::Error| {
+        Failure::usage(format!("profile {}: {error}", folder.display()))
+            .remedy("name a folder with --profile DIR or ONESPEND_PROFILE: `onespend pki issue` makes its certificates")
+    };
     let mut stems = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(wrong)? {
         let name = entry.map_err(wrong)?.file_name();
@@ -90,10 +93,28 @@ fn only(mut stems: Vec<String>, folder: &Path) -> Result<Option<String>, Failure
     if stems.len() <= 1 {
         return Ok(stems.pop());
     }
-    let names: Vec<String> = stems.iter().map(|stem| stem.replacen('-', "/", 1)).collect();
     Err(Failure::usage(format!("profile {} holds several certificates", folder.display()))
-        .with("certificates", names.join(", "))
+        .with("certificates", names(&stems))
         .remedy("say which one to call with: --as CALLER or ONESPEND_AS"))
+}
+
+/// The stem of a caller's certificate, which must be there.
+fn of(party: &Party, stems: &[String], folder: &Path) -> Result<String, Failure> {
+    let stem = party.to_string().replacen('/', "-", 1);
+    if stems.contains(&stem) {
+        return Ok(stem);
+    }
+    let failure = Failure::usage(format!("profile {} holds no certificate of {party}", folder.display()));
+    Err(match stems {
+        [] => failure.remedy("issue one with `onespend pki issue client NAME --dir DIR`, or `… operator NAME …`"),
+        _ => failure.with("certificates", names(stems)).remedy("choose one of these: --as CALLER or ONESPEND_AS"),
+    })
+}
+
+/// The callers as they are named.
+fn names(stems: &[String]) -> String {
+    let names: Vec<String> = stems.iter().map(|stem| stem.replacen('-', "/", 1)).collect();
+    names.join(", ")
 }
 
 fn endpoints(file: &Path) -> Result<Endpoints, Failure> {
@@ -147,13 +168,15 @@ mod tests {
         assert_eq!(profile.cert, Some(folder.path().join("operator-alice.pem")));
         assert!(profile.data.is_empty());
         assert_eq!(Profile::open(folder.path(), Choice::Elsewhere).unwrap().cert, None);
+        let nobody = Profile::open(folder.path(), Choice::Of(&Party::Client("nobody".to_owned()))).unwrap_err().text();
+        assert!(nobody.contains("no certificate of client/nobody"), "{nobody}");
+        assert!(nobody.contains("client/payouts, operator/alice"), "{nobody}");
     }
 
     #[test]
     fn a_broken_profile_is_named() {
-        assert!(
-            Profile::open(Path::new("/no/such/folder"), Choice::Only).unwrap_err().text().contains("/no/such/folder")
-        );
+        let text = Profile::open(Path::new("/no/such/folder"), Choice::Only).unwrap_err().text();
+        assert!(text.contains("/no/such/folder") && text.contains("remedy: "), "{text}");
         let folder = folder();
         for text in ["data = 'a:1'", "data = ['a']", "dat = []", "="] {
             std::fs::write(folder.path().join("endpoints"), text).unwrap();

@@ -128,16 +128,17 @@ fn printable(text: &str, most: usize) -> Result<String, String> {
 /// The text of a file, or of standard input for `-`.
 pub fn read_text(file: &Path) -> Result<Vec<u8>, Failure> {
     use std::io::Read as _;
+    let unread = |error: std::io::Error| {
+        Failure::usage(format!("{}: {error}", file.display()))
+            .remedy("name a file that can be read, or - for standard input")
+    };
     let source: Box<dyn std::io::Read> = if file == Path::new("-") {
         Box::new(std::io::stdin())
     } else {
-        Box::new(std::fs::File::open(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?)
+        Box::new(std::fs::File::open(file).map_err(unread)?)
     };
     let mut bytes = Vec::new();
-    source
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unread)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Failure::usage(format!("{} has more than {MAX_FILE_BYTES} bytes", file.display())));
     }
