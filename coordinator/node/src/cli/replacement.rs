@@ -140,9 +140,17 @@ fn cancelled_before(payment: &v1::Payment, number: u32, applied_index: u64) -> O
     let attempt = payment.attempts.iter().find(|attempt| attempt.number == number)?;
     let fence = Fence(attempt.fence);
     let is_new = fence == Fence::of(fence.epoch(), LogIndex(applied_index));
-    if is_new || !payment.is_cancelling() || payment.state() == v1::PaymentState::Confirming {
+    let state = payment.state();
+    if is_new || !(payment.is_cancelling() || state == v1::PaymentState::Cancelled) {
         return None;
     }
     let rate = feerate(attempt.feerate_sat_vb);
-    Some(format!("already being cancelled, by attempt {number} at {rate}; `onespend payment bump` raises its fee"))
+    // An earlier one than the newest may be in the block.
+    let mined = payment.leading_attempt().unwrap_or(attempt);
+    let by = format!("by attempt {} in block {}", mined.number, mined.confirmed_height);
+    Some(match state {
+        v1::PaymentState::Cancelled => format!("already cancelled, {by}"),
+        v1::PaymentState::Confirming => format!("already being cancelled, {by}"),
+        _ => format!("already being cancelled, by attempt {number} at {rate}; `onespend payment bump` raises its fee"),
+    })
 }

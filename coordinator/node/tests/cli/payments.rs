@@ -195,6 +195,7 @@ fn a_second_cancellation_says_that_it_changes_nothing() {
     let cancel = |state, fence| {
         let mut payment = cancelling(state).payment.unwrap();
         payment.attempts[0].fence = fence;
+        payment.attempts[0].confirmed_height = 120;
         let answer =
             v1::CancelPaymentResponse { payment: Some(payment), attempt_number: 1, applied_index: 80, term: 2 };
         cluster.node.answer(answer);
@@ -203,8 +204,15 @@ fn a_second_cancellation_says_that_it_changes_nothing() {
     let said = cancel(S::Broadcast, 70);
     assert!(said.contains("already being cancelled, by attempt 1 at 5"), "{said}");
     assert!(said.contains("`onespend payment bump`"), "{said}");
+    for (state, said) in [
+        (S::Confirming, "already being cancelled, by attempt 1 in block 120"),
+        (S::Cancelled, "already cancelled, by attempt 1 in block 120"),
+    ] {
+        let told = cancel(state, 70);
+        assert!(told.contains(said) && !told.contains("payment bump"), "{state:?}: {told}");
+    }
     let later_epoch = (1 << 48) + 80;
-    for (state, fence) in [(S::Broadcast, 80), (S::Signing, later_epoch), (S::Confirming, 70), (S::Cancelled, 70)] {
+    for (state, fence) in [(S::Broadcast, 80), (S::Signing, later_epoch), (S::Cancelled, 80)] {
         assert_eq!(cancel(state, fence), "", "{state:?} {fence}");
     }
 }
