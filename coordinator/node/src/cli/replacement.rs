@@ -3,9 +3,10 @@
 use clap::Args;
 use onespend_core::ids::{Fence, LogIndex};
 use onespend_proto::client::Client;
-use onespend_proto::v1;
+use onespend_proto::{reason, v1};
 
 use super::answer::Changed;
+use super::exit::Exit;
 use super::failure::Failure;
 use super::fee::Fee;
 use super::format::feerate;
@@ -62,14 +63,18 @@ impl Bump {
     pub async fn run(self, client: &Client, session: &Session) -> Result<(), Failure> {
         use v1::bump_fee_request::Fee::{ConfirmTargetBlocks, FeerateSatVb};
         let request_id = self.repeat.id();
+        let which = v1::GetPaymentRequest { wallet_id: self.which.wallet, payment_id: self.which.payment_id };
         let request = v1::BumpFeeRequest {
             request_id: request_id.clone(),
-            wallet_id: self.which.wallet,
-            payment_id: self.which.payment_id,
+            wallet_id: which.wallet_id.clone(),
+            payment_id: which.payment_id.clone(),
             fee: self.fee.rule(FeerateSatVb, ConfirmTargetBlocks),
             max_fee_sat: self.fee.max_sat(),
         };
-        let answer = mutation(&request_id, client.bump_fee(request)).await?;
+        let answer = match mutation(&request_id, client.bump_fee(request)).await {
+            Ok(answer) => answer,
+            Err(failure) => return Err(explained(client, which, failure).await),
+        };
         let place = (answer.applied_index, answer.term);
         show_attempt(session, answer.payment, answer.attempt_number, place, request_id)
     }
@@ -103,14 +108,18 @@ impl Cancel {
     pub async fn run(self, client: &Client, session: &Session) -> Result<(), Failure> {
         use v1::cancel_payment_request::Fee::{ConfirmTargetBlocks, FeerateSatVb};
         let request_id = self.repeat.id();
+        let which = v1::GetPaymentRequest { wallet_id: self.which.wallet, payment_id: self.which.payment_id };
         let request = v1::CancelPaymentRequest {
             request_id: request_id.clone(),
-            wallet_id: self.which.wallet,
-            payment_id: self.which.payment_id,
+            wallet_id: which.wallet_id.clone(),
+            payment_id: which.payment_id.clone(),
             fee: self.fee.rule(FeerateSatVb, ConfirmTargetBlocks),
             max_fee_sat: self.fee.max_sat(),
         };
-        let answer = mutation(&request_id, client.cancel_payment(request)).await?;
+        let answer = match mutation(&request_id, client.cancel_payment(request)).await {
+            Ok(answer) => answer,
+            Err(failure) => return Err(explained(client, which, failure).await),
+        };
         let (number, place) = (answer.attempt_number, (answer.applied_index, answer.term));
         let before = |payment: &v1::Payment| cancelled_before(payment, number, answer.applied_index);
         let note = answer.payment.as_ref().and_then(before);
@@ -120,6 +129,34 @@ impl Cancel {
         }
         Ok(())
     }
+}
+
+/// A refusal for an attempt that may confirm, or has: where a block has it, that is said. The service refuses both for one
+/// reason, and the refusal does not tell them apart.
+async fn explained(client: &Client, which: v1::GetPaymentRequest, failure: Failure) -> Failure {
+    let is_unresolved = |(name, value): &(String, String)| name == "reason" && value == reason::PAYMENT_UNRESOLVED;
+    if failure.exit != Exit::Refused || !failure.details.iter().any(is_unresolved) {
+        return failure;
+    }
+    let payment = client.get_payment(which).await.ok().and_then(|answer| answer.payment);
+    match payment.as_ref().and_then(in_a_block) {
+        Some(sentence) => Failure { sentence, remedy: None, ..failure },
+        None => failure,
+    }
+}
+
+/// What stands in the way of a further attempt, where a block has one.
+fn in_a_block(payment: &v1::Payment) -> Option<String> {
+    let attempt = payment.leading_attempt()?;
+    let state = match payment.state() {
+        v1::PaymentState::Settled => "settled",
+        v1::PaymentState::Cancelled => "cancelled",
+        v1::PaymentState::Confirming if payment.is_cancelling() => "being cancelled",
+        v1::PaymentState::Confirming => "being confirmed",
+        _ => return None,
+    };
+    let (number, height) = (attempt.number, attempt.confirmed_height);
+    Some(format!("refused: the payment is {state}, by attempt {number} in block {height}"))
 }
 
 /// Shows a payment with the attempt that was made, or was there already.

@@ -1,6 +1,8 @@
 //! Paying, waiting, following, and PSBTs.
 
+use onespend_proto::reason;
 use onespend_proto::v1::{self, PaymentState as S};
+use tonic::Code;
 
 use crate::node::{ADDRESS, TXID, Told, payment};
 use crate::run::{Cluster, Ended};
@@ -214,6 +216,26 @@ fn a_second_cancellation_says_that_it_changes_nothing() {
     let later_epoch = (1 << 48) + 80;
     for (state, fence) in [(S::Broadcast, 80), (S::Signing, later_epoch), (S::Cancelled, 80)] {
         assert_eq!(cancel(state, fence), "", "{state:?} {fence}");
+    }
+}
+
+#[test]
+fn who_bumps_or_cancels_what_is_paid_is_told_that_it_is_paid() {
+    let cluster = Cluster::start();
+    cluster.node.refuse_only::<v1::BumpFeeRequest>(Code::FailedPrecondition, reason::PAYMENT_UNRESOLVED);
+    cluster.node.refuse_only::<v1::CancelPaymentRequest>(Code::FailedPrecondition, reason::PAYMENT_UNRESOLVED);
+    let refused = |command, state| {
+        let mut paid = payment(state, 80);
+        paid.attempts[0].confirmed_height = 120;
+        cluster.node.answer(v1::GetPaymentResponse { payment: Some(paid), read_info: None });
+        cluster.run(&["payment", command, "order-7", "--wallet", "hot"]).code(1).err
+    };
+    for command in ["bump", "cancel"] {
+        let said = refused(command, S::Settled);
+        assert!(said.contains("refused: the payment is settled, by attempt 1 in block 120\n"), "{said}");
+        assert!(said.contains("reason: PAYMENT_UNRESOLVED"), "{said}");
+        let said = refused(command, S::Conflicted);
+        assert!(said.contains("not this, said the node") && said.contains("remedy: "), "{said}");
     }
 }
 
