@@ -7,7 +7,7 @@ use onespend_proto::v1::{self, PaymentState};
 
 use super::answer::{Limit, Pages};
 use super::failure::Failure;
-use super::output;
+use super::output::{self, Format};
 use super::outside::{Abort, Submit};
 use super::replacement::{Bump, Cancel, Cpfp, show_attempt};
 use super::session::{Freshness, Repeat, Session, mutation, present};
@@ -150,11 +150,18 @@ impl Watch {
             payment_id: self.payment_id.unwrap_or_default(),
             from_index: self.from_index,
         });
+        let mut shown = None;
         loop {
             let message = watch.next().await.map_err(Failure::of_read)?;
             let Some(payment) = message.payment else { continue };
             let state = payment.state();
-            session.output.show_line(&Update::new(payment, message.applied_index))?;
+            let update = Update::new(payment, message.applied_index);
+            // What people are shown is less than what may have changed; programs get everything.
+            let line = Some(update.line());
+            if session.output.format == Format::Json || shown != line {
+                session.output.show_line(&update)?;
+            }
+            shown = line;
             if one && matches!(state, PaymentState::Settled | PaymentState::Cancelled | PaymentState::Dead) {
                 return Ok(());
             }

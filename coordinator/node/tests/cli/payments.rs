@@ -143,6 +143,17 @@ fn payments_are_shown_listed_and_followed() {
 }
 
 #[test]
+fn a_line_that_says_nothing_new_is_for_programs_alone() {
+    let cluster = Cluster::start();
+    let watch = ["payment", "watch", "--wallet", "hot", "--payment-id", "order-7"];
+    for (format, lines) in [("table", 2), ("json", 4)] {
+        cluster.node.answer(Told(vec![S::Confirming, S::Confirming, S::Confirming, S::Settled]));
+        let followed = cluster.run(&[&watch[..], &["-o", format]].concat()).code(0);
+        assert_eq!(followed.lines().len(), lines, "{followed:?}");
+    }
+}
+
+#[test]
 fn a_psbt_is_sent_with_its_reservation() {
     let cluster = Cluster::start();
     let to = format!("{ADDRESS}=50000");

@@ -187,11 +187,16 @@ impl Update {
     pub fn new(payment: v1::Payment, applied_index: u64) -> Self {
         Self { payment: payment.into(), applied_index }
     }
+
+    /// What people read beside the index.
+    pub fn line(&self) -> String {
+        self.payment.line()
+    }
 }
 
 impl Show for Update {
     fn text(&self) -> String {
-        format!("{}  {}", self.applied_index, self.payment.line())
+        format!("{}  {}", self.applied_index, self.line())
     }
 }
 
