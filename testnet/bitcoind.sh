@@ -73,7 +73,7 @@ download() {
     Linux-aarch64) want=$release_sha256_aarch64 ;;
     *) return 1 ;;
   esac
-  command -v curl >/dev/null || return 1
+  command -v curl >/dev/null || { say "no curl, so no download"; return 1; }
   name="bitcoin-$release-$(uname -m)-linux-gnu.tar.gz"
   say "trying the official release $release"
   curl --fail --silent --show-error --location --connect-timeout "$connect_seconds" --max-time "$download_seconds" \
