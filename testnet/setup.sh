@@ -111,4 +111,4 @@ if [[ $scope == fuzz ]] && ! has cargo-fuzz; then
   say "installing cargo-fuzz $cargo_fuzz_version"
   cargo install --locked --version "$cargo_fuzz_version" cargo-fuzz >&2 || die "cargo-fuzz could not be installed"
 fi
-say "ready for make $scope"
+say "ready"
