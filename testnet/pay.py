@@ -3,7 +3,7 @@
 
 Run it with the Python that testnet/python.sh prints; it needs only grpcio and grpcio-tools. The channel is that of
 docs/deploy/client, so it takes one endpoint, or every node's address. It exits as `onespend pay` does: 0 for a payment
-that is ordered, 1 for one that is refused or will never be paid, 3 where that is not known.
+that is ordered, 1 for one that is refused or will never be paid, 2 for what cannot be asked, 3 where it is not known.
 """
 
 import argparse
@@ -34,7 +34,7 @@ DETAILS = "grpc-status-details-bin"
 RETRY_INFO = b"google.rpc.RetryInfo"
 # The service's own word: an ErrorInfo, whose field 2, `domain`, is "onespend".
 ERROR_INFO, DOMAIN = b"google.rpc.ErrorInfo", b"\x12\x08onespend"
-REFUSED_EXIT, UNKNOWN_EXIT = 1, 3
+REFUSED_EXIT, USAGE_EXIT, UNKNOWN_EXIT = 1, 2, 3
 TRIES = 20
 CALL_SECONDS = 5
 PAUSE_SECONDS = 0.2
@@ -59,7 +59,14 @@ def channel(endpoint, ca, cert, key):
     """To one address, or to several with commas between them."""
     sys.dont_write_bytecode = True  # nothing is written beside what is deployed
     sys.path.insert(0, str(CLIENT))
-    return importlib.import_module("onespend_channel").connect(endpoint.split(","), ca, cert, key)
+    nodes = endpoint.split(",")
+    for node in nodes:
+        if ":" in node and not node.rpartition(":")[2].isdecimal():
+            end(USAGE_EXIT, f"--endpoint {node}: PORT must be a number")
+    try:
+        return importlib.import_module("onespend_channel").connect(nodes, ca, cert, key)
+    except (OSError, ValueError) as error:  # a file that is not there, or addresses of several kinds
+        end(USAGE_EXIT, error)
 
 
 def is_final(error):

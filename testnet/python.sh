@@ -23,7 +23,7 @@ if [[ ! -x $home/bin/python ]]; then
     python3 -m venv "$work"
     "$work/bin/python" -m pip install --quiet --only-binary :all: --requirement requirements.txt >&2 ||
       { say "pip could not install testnet/requirements.txt (is there a network?)"; exit 1; }
-    "$work/bin/python" -c 'import grpc, grpc_tools.protoc' # what it is for
+    "$work/bin/python" -c 'import grpc, grpc_status, grpc_tools.protoc' # what it is for
     mv -T "$work" "$home"
     trap - EXIT
   fi

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes a Debian or Ubuntu machine ready for `make demo` or `make test`. A second run finds everything and does nothing.
 #
-#   testnet/setup.sh [demo|test|fuzz]      demo (default): what a cluster needs; test: also promtool, Python, curl,
-#                                          nginx, Envoy, an S3 server and what packs Debian packages (but for
-#                                          cargo-deb, which testnet/test.sh builds beside the tests, once);
+#   testnet/setup.sh [demo|test|fuzz]      demo (default): what a cluster needs, and what the README calls it with (curl,
+#                                          and what makes a Python for testnet/pay.py); test: also promtool, nginx,
+#                                          Envoy, an S3 server and what packs Debian packages (but for cargo-deb,
+#                                          which testnet/test.sh builds beside the tests, once);
 #                                          fuzz: a compiler, and cargo-fuzz
 #
 # Never prompts. Installs as root, or with `sudo -n`; otherwise prints the exact line to run and exits 1.
@@ -34,6 +35,10 @@ missing_packages() {
   [[ $scope != fuzz ]] || return 0
   has haproxy || echo haproxy
   has flock || echo util-linux
+  # Also for the download of bitcoind, which is built where there is none.
+  has curl || echo curl
+  ! has apt-get || [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates # Debian's place for them
+  python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
   # Needed only to build bitcoind, so only where there is none yet.
   if ! testnet/bitcoind.sh --find >/dev/null 2>&1; then
     has cmake || echo cmake
@@ -42,13 +47,10 @@ missing_packages() {
     has_header event2/event.h || echo libevent-dev
   fi
   if [[ $scope == test ]]; then
-    has curl || echo curl
-    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
     has promtool || echo prometheus
     has dpkg-shlibdeps || echo dpkg-dev
     has nginx || echo nginx
     has_nginx_stream || echo libnginx-mod-stream
-    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
   fi
 }
 
@@ -109,4 +111,4 @@ if [[ $scope == fuzz ]] && ! has cargo-fuzz; then
   say "installing cargo-fuzz $cargo_fuzz_version"
   cargo install --locked --version "$cargo_fuzz_version" cargo-fuzz >&2 || die "cargo-fuzz could not be installed"
 fi
-say "ready for make $scope"
+say "ready"

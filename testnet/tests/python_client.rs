@@ -59,6 +59,18 @@ fn the_client_is_generated_and_says_when_nobody_answers() {
     assert!(said.contains("UNAVAILABLE") && said.contains("--request-id "), "{said}");
 }
 
+#[test]
+fn what_cannot_be_asked_is_told_in_one_line() {
+    let gone = PathBuf::from("/no/such.pem");
+    let nobody = Credentials { ca: gone.clone(), cert: gone.clone(), key: gone };
+    for (endpoint, why) in [("localhost:PORT", "PORT must be a number"), ("localhost:1", "/no/such.pem")] {
+        let output = pay(endpoint, &nobody, "p1");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(why) && said.lines().count() == 1, "{said}");
+    }
+}
+
 /// Calls the script's own loop with answers that a service may give: each call takes the next one.
 const ANSWERS: &str = r#"
 import sys

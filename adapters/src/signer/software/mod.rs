@@ -4,6 +4,7 @@
 //! Signatures are deterministic (RFC 6979 for ECDSA; BIP-340 without auxiliary randomness for Schnorr), so signing an
 //! attempt again, on this node or another, gives the same bytes.
 
+mod generate;
 mod keyring;
 mod source;
 
@@ -25,6 +26,7 @@ use super::seal::seal;
 use super::{Signer, SignerError};
 
 pub use crate::secret_file::MAX_SECRET_BYTES as MAX_SOURCE_BYTES;
+pub use generate::{AddressKind, generate};
 pub use keyring::MAX_DESCRIPTORS;
 
 /// Signs with keys that it holds in memory.

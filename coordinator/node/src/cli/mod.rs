@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the commands, and how one is run |
 //! | `serve` | the daemon |
-//! | `pki`, `config_check`, `signer`, `signer_log`, `manual` | commands that need no cluster |
+//! | `pki`, `config_check`, `signer`, `signer_log`, `signer_new`, `manual` | commands that need no cluster |
 //! | `backup`, `restore` | the cluster's state in a file, and a new cluster out of it |
 //! | `survivor` | `cluster recover`: a new cluster out of what one node is left with |
 //! | `doctor/` | what is wrong with this machine |
@@ -52,6 +52,7 @@ mod session;
 mod shown_tests;
 mod signer;
 mod signer_log;
+mod signer_new;
 mod status;
 mod storage;
 mod survivor;
@@ -96,7 +97,7 @@ enum Command {
     /// Look at configuration files
     #[command(subcommand)]
     Config(config_check::Command),
-    /// Look after what this machine's signers remember
+    /// Make a signer's key, and look after what this machine's signers remember
     #[command(subcommand)]
     Signer(signer::Command),
     /// Check this machine: configuration, certificates, signers, data folder, backups, ports, peers, bitcoind, clock

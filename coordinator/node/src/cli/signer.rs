@@ -1,4 +1,4 @@
-//! `onespend signer`: what a signer of this machine remembers. Works on its file, not on a cluster.
+//! `onespend signer`: what a signer of this machine remembers. Works on its files, not on a cluster.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,14 @@ use super::failure::Failure;
 use super::format::{ago, counted};
 use super::output::{Output, Show, note};
 use super::signer_log::Log;
+use super::signer_new::New;
 use super::table;
 use crate::config::{Config, ConfigFaults, SignerConfig};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a new key for a signer, and a file with its private descriptor, which only the caller may read
+    New(New),
     /// Show what a signer remembers, and whether it is frozen; also while the node runs
     Show(Which),
     /// List what a signer has signed, by its audit log; also while the node runs
@@ -94,6 +97,7 @@ impl Command {
     /// Shows or changes the memory.
     pub fn run(self, output: Output) -> Result<Exit, Failure> {
         match self {
+            Self::New(new) => new.run(output)?,
             Self::Show(which) => output.show(&which.locate()?.look()?)?,
             Self::Log(log) => log.run(output)?,
             Self::Descriptors(which) => output.show(&which.descriptors()?)?,
@@ -263,7 +267,7 @@ fn many(number: u64, one: &str, many: &str) -> String {
     counted(usize::try_from(number).unwrap_or(usize::MAX), one, many)
 }
 
-fn refuse(error: &SignerError) -> Failure {
+pub(super) fn refuse(error: &SignerError) -> Failure {
     let failure = Failure::new(Exit::Refused, error.to_string());
     match error {
         SignerError::MemoryInUse { .. } => failure.remedy("stop the node, and start it again afterwards"),

@@ -1,11 +1,12 @@
-//! `onespend signer`: looking at what a signer remembers, letting it sign again, and giving it to other nodes.
+//! `onespend signer`: making a key, looking at what a signer remembers, letting it sign again, and giving it to other nodes.
 
-use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
 use onespend_adapters::signer::memory::{Memory, Owner};
+use onespend_adapters::signer::software::SoftwareSigner;
 use onespend_adapters::store::sqlite::{DataFolder, SqliteState};
 use onespend_adapters::store::{self, RowBatch, RowChange, StateStore as _};
 use onespend_core::apply::apply;
@@ -329,4 +330,46 @@ fn the_memory_of_another_cluster_is_merged_where_it_is_named() {
     let shown = ours.run("merge", &["--name", "hot", file, "--from", "lost"]).code(0).json();
     let told = (&shown["cluster_id"], &shown["attempts"], &shown["accepted_epoch"]);
     assert_eq!(told, (&"demo".into(), &1.into(), &0.into()), "an epoch of the lost cluster is not one of this one");
+}
+
+#[test]
+fn a_new_key_is_made_once_for_its_owner_alone_and_read_by_the_signer() {
+    let stopped = Stopped::new();
+    let file = stopped.config.with_file_name("missing"); // which the configuration names
+    let new = |file: &Path, more: &[&str]| {
+        let args = [&["-o", "json", "signer", "new", file.to_str().unwrap()], more].concat();
+        with_environment(&[], &args)
+    };
+    let regtest = ["--network", "regtest"];
+    let nothing: &[&str] = &[];
+    for wrong in [nothing, &["--network", "main"], &["--network", "regtest", "--kind", "pkh"]] {
+        new(&file, wrong).code(2);
+        assert!(!file.exists());
+    }
+    let made = new(&file, &regtest).code(0).json();
+    assert_eq!((&made["file"], &made["network"]), (&file.to_str().unwrap().into(), &"regtest".into()));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let public = made["descriptor"].as_str().unwrap();
+    assert!(public.starts_with("wpkh([") && public.contains("]tpub") && !public.contains("prv"), "{public}");
+    WalletDescriptor::parse(public, Network::Regtest).unwrap();
+    let signer = SoftwareSigner::from_file("hot", &file, Network::Regtest).unwrap();
+    assert_eq!(signer.public_descriptors().collect::<Vec<_>>(), [public]);
+    let shown = stopped.run("descriptors", &["--name", "hot"]).code(0).json();
+    assert_eq!(shown["descriptors"], serde_json::json!([public]));
+
+    let before = std::fs::read(&file).unwrap();
+    let again = new(&file, &regtest).code(1);
+    assert!(again.err.contains("is there already") && again.out.is_empty(), "{again:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    let other = new(&file.with_file_name("other"), &regtest).code(0).json();
+    assert_ne!(other["descriptor"], made["descriptor"]);
+
+    let taproot = file.with_file_name("taproot");
+    let args = ["signer", "new", taproot.to_str().unwrap(), "--network", "bitcoin", "--kind", "tr"];
+    let told = with_environment(&[], &args).code(0);
+    assert!(told.out.lines().next_back().unwrap().starts_with("tr(["), "{told:?}");
+    for said in ["taproot (secret)", "Back it up", "onespend signer descriptors"] {
+        assert!(told.out.contains(said), "{said}: {told:?}");
+    }
+    assert!(!told.out.contains("prv"), "the secret is in the file alone");
 }
