@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::broadcast::Outbox;
+use super::refusals::Refusals;
 use crate::alarms::Alarms;
 use crate::grpc::turns::Turns;
 use crate::metrics;
@@ -72,6 +73,7 @@ pub struct Signing {
     turns: Turns<(PaymentKey, AttemptNo)>,
     /// Attempts that a signer is at work on.
     working: Mutex<BTreeSet<(PaymentKey, AttemptNo)>>,
+    refusals: Refusals,
     alarms: Arc<Alarms>,
 }
 
@@ -86,6 +88,7 @@ impl Signing {
             outbox,
             turns: Turns::default(),
             working: Mutex::default(),
+            refusals: Refusals::default(),
             alarms,
         };
         for name in signing.signers.keys() {
@@ -234,7 +237,7 @@ impl Signing {
         match signed {
             Ok(transaction) => self.record(key, attempt, transaction).await,
             Err(error) if error.retry() => warn!(%error, "the signer cannot sign now; it is asked again"),
-            Err(error) => self.report_refusal(&error),
+            Err(error) => self.report_refusal(key, attempt, &error),
         }
     }
 
@@ -261,12 +264,15 @@ impl Signing {
         accepted.is_none_or(|accepted| permit.position().epoch() <= accepted)
     }
 
-    fn report_refusal(&self, error: &SignerError) {
+    /// Each is counted. It is asked again each second, so the log is told less often.
+    fn report_refusal(&self, key: &PaymentKey, attempt: AttemptNo, error: &SignerError) {
         if let SignerError::Remembered { signer, refusal } = error {
             metrics::signer_refused(signer, refusal.rule());
             self.report_frozen();
         }
-        error!(%error, "the signer refuses; somebody must act");
+        if self.refusals.is_due(key, attempt, &error.to_string(), runtime::now()) {
+            error!(%error, "the signer refuses; somebody must act");
+        }
     }
 
     /// Has a signer sign, with the permit of the moment at which it has a place: while all of them hang, the wait may be
