@@ -161,15 +161,16 @@ impl Signing {
         Some(format!("signer {name} has signed under fence {signed}, and the log has reached {reached} only"))
     }
 
-    /// The transactions that the signers of this node remember to have signed these coins away by, each with its coin.
-    /// Blocks for reads of the disk.
+    /// The transactions that the signers of this node remember to have signed these coins away by, each with its coin and
+    /// the signer's name. Blocks for reads of the disk.
     ///
     /// # Errors
     /// What one of them remembers cannot be read.
-    pub fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+    pub fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid, &str)>, SignerError> {
         let mut all = Vec::new();
-        for desk in self.signers.values() {
-            all.extend(desk.signer.spenders(coins)?);
+        for (name, desk) in &self.signers {
+            let spent = desk.signer.spenders(coins)?;
+            all.extend(spent.into_iter().map(|(coin, by)| (coin, by, name.as_str())));
         }
         Ok(all)
     }
