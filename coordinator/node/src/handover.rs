@@ -27,7 +27,7 @@ use crate::room::{DISK_LOW, Room};
 
 #[cfg(test)]
 pub use planned::stand_if_nobody_can;
-pub use planned::{abstains, before_the_end, drain, preferred, while_it_ends};
+pub use planned::{abstains, before_the_end, drain, preferred, report_of, while_it_ends};
 
 /// How long one hand-over may take: it is over for this node when its disk has the vote that it gave, and the disk may be
 /// why it hands over.

@@ -132,12 +132,28 @@ fn node_ids() -> clap::builder::RangedU64ValueParser {
 #[derive(Debug, Serialize)]
 struct Leader {
     leader_id: u64,
+    /// What it says against that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 impl Show for Leader {
     fn text(&self) -> String {
-        format!("node {} leads", self.leader_id)
+        with_warnings(format!("node {} leads", self.leader_id), &self.warnings)
     }
+}
+
+fn with_warnings(mut text: String, warnings: &[String]) -> String {
+    for warning in warnings {
+        text.push_str("\nwarning: ");
+        text.push_str(warning);
+    }
+    text
+}
+
+/// Warnings with the node that they are about.
+fn about(node_id: u64, warnings: &[String]) -> Vec<String> {
+    warnings.iter().map(|why| format!("node {node_id}: {why}")).collect()
 }
 
 /// Whether a node is in rotation.
@@ -147,11 +163,14 @@ struct Rotation {
     draining: bool,
     /// Null if it knows none.
     leader_id: Option<u64>,
+    /// What a leader that took the lead over from it says against that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 impl Rotation {
     fn new(node_id: u64, draining: bool, leader_id: u64) -> Self {
-        Self { node_id, draining, leader_id: Some(leader_id).filter(|leader| *leader != 0) }
+        Self { node_id, draining, leader_id: Some(leader_id).filter(|leader| *leader != 0), warnings: Vec::new() }
     }
 }
 
@@ -159,10 +178,11 @@ impl Show for Rotation {
     fn text(&self) -> String {
         let drained = "drained: it gets no new callers, and leads only where no other node can";
         let how = if self.draining { drained } else { "in rotation" };
-        match self.leader_id {
+        let text = match self.leader_id {
             Some(leader) => format!("node {} is {how}; node {leader} leads", self.node_id),
             None => format!("node {} is {how}; no leader is known there", self.node_id),
-        }
+        };
+        with_warnings(text, &self.warnings)
     }
 }
 
@@ -211,11 +231,7 @@ impl Request {
                 client.move_node(MoveNodeRequest { node_id: node, control_address, data_address }).members
                     => Members::of_leader(members)
             ),
-            Self::Drain { node, repeat } => change!(
-                session, repeat,
-                client.drain_node(DrainNodeRequest { node_id: node }).leader_id
-                    => Rotation::new(node, true, leader_id)
-            ),
+            Self::Drain { node, repeat } => drain(&client, session, node, repeat.id()).await,
             Self::Undrain { node, repeat } => change!(
                 session, repeat,
                 client.undrain_node(UndrainNodeRequest { node_id: node }).leader_id
@@ -238,10 +254,21 @@ async fn members(client: &Client, session: &Session) -> Result<(), Failure> {
 async fn promote(client: &Client, session: &Session, node_id: u64, request_id: String) -> Result<(), Failure> {
     let request = v1::PromoteLearnerRequest { request_id: request_id.clone(), node_id };
     let answer = mutation(&request_id, client.promote_learner(request)).await?;
-    let about = |why: &String| format!("node {node_id}: {why}");
-    let warnings = answer.warnings.iter().map(about).collect();
+    let warnings = about(node_id, &answer.warnings);
     session.output.show(&Changed {
         resource: Members::of_promotion(answer.members, warnings),
+        applied_index: answer.applied_index,
+        term: answer.term,
+        request_id,
+    })
+}
+
+async fn drain(client: &Client, session: &Session, node_id: u64, request_id: String) -> Result<(), Failure> {
+    let request = v1::DrainNodeRequest { request_id: request_id.clone(), node_id };
+    let answer = mutation(&request_id, client.drain_node(request)).await?;
+    let warnings = about(answer.leader_id, &answer.warnings);
+    session.output.show(&Changed {
+        resource: Rotation { warnings, ..Rotation::new(node_id, true, answer.leader_id) },
         applied_index: answer.applied_index,
         term: answer.term,
         request_id,
@@ -273,7 +300,7 @@ async fn transfer(client: &Client, session: &Session, to: Option<u64>, request_i
         named => failure.with("to", named),
     })?;
     session.output.show(&Changed {
-        resource: Leader { leader_id: answer.leader_id },
+        resource: Leader { leader_id: answer.leader_id, warnings: about(answer.leader_id, &answer.warnings) },
         applied_index: answer.applied_index,
         term: answer.term,
         request_id,

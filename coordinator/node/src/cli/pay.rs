@@ -17,6 +17,10 @@ use super::view::payment::Payment;
 use super::words::Word as _;
 use super::{values, words};
 
+/// What to say of an attempt that its signer could not sign, or refused.
+pub const NOT_SIGNED: &str =
+    "not signed yet: follow it with `onespend payment watch`; if this lasts, the leader's log says why";
+
 /// The same payment id with the same recipients is the same payment, however often it is ordered.
 #[derive(Debug, Args)]
 pub struct Pay {
@@ -88,9 +92,7 @@ impl Pay {
         let state = payment.state();
         session.output.show(&Changed { resource: Payment::from(payment), applied_index, term, request_id })?;
         if wait.is_none() && outcome.is_ok() && state == S::Signing {
-            output::note(
-                "not signed yet: follow it with `onespend payment watch`; if this lasts, the leader's log says why",
-            );
+            output::note(NOT_SIGNED);
         }
         outcome
     }

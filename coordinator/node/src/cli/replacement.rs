@@ -10,6 +10,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::fee::Fee;
 use super::format::feerate;
+use super::pay::NOT_SIGNED;
 use super::session::{Repeat, Session, mutation, present};
 use super::view::payment::{Attempted, Payment};
 use super::{output, values};
@@ -94,12 +95,16 @@ impl Cpfp {
             max_fee_sat: self.fee.max_sat(),
         };
         let answer = mutation(&request_id, client.bump_fee_cpfp(request)).await?;
+        let payment = present(answer.payment)?;
+        let unsigned = payment.state() == v1::PaymentState::Signing;
         session.output.show(&Changed {
-            resource: Payment::from(present(answer.payment)?),
+            resource: Payment::from(payment),
             applied_index: answer.applied_index,
             term: answer.term,
             request_id,
-        })
+        })?;
+        note_unsigned(unsigned);
+        Ok(())
     }
 }
 
@@ -159,7 +164,7 @@ fn in_a_block(payment: &v1::Payment) -> Option<String> {
     Some(format!("refused: the payment is {state}, by attempt {number} in block {height}"))
 }
 
-/// Shows a payment with the attempt that was made, or was there already.
+/// Shows a payment with the attempt that was made, or was there already, and says so if that one is not signed.
 pub fn show_attempt(
     session: &Session,
     payment: Option<v1::Payment>,
@@ -167,8 +172,20 @@ pub fn show_attempt(
     (applied_index, term): (u64, u64),
     request_id: String,
 ) -> Result<(), Failure> {
-    let resource = Attempted { payment: Payment::from(present(payment)?), attempt_number };
-    session.output.show(&Changed { resource, applied_index, term, request_id })
+    let payment = present(payment)?;
+    let is_unsigned = |attempt: &v1::Attempt| attempt.state() == v1::AttemptState::Signing;
+    let unsigned = payment.attempts.iter().any(|attempt| attempt.number == attempt_number && is_unsigned(attempt));
+    let resource = Attempted { payment: Payment::from(payment), attempt_number };
+    session.output.show(&Changed { resource, applied_index, term, request_id })?;
+    note_unsigned(unsigned);
+    Ok(())
+}
+
+/// Nothing else tells that a signer has refused.
+fn note_unsigned(unsigned: bool) {
+    if unsigned {
+        output::note(NOT_SIGNED);
+    }
 }
 
 /// What to say where an earlier request made the attempt that was answered, so that this one changed nothing, whatever

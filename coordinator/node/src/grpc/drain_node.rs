@@ -8,7 +8,7 @@ use tonic::Status;
 use tracing::info;
 
 use super::api::{Api, Call};
-use super::membership::parse_node;
+use super::membership::{parse_node, warnings_of_leader};
 use super::status;
 use crate::handover;
 
@@ -19,10 +19,14 @@ pub(super) async fn drain_node(
 ) -> Result<v1::DrainNodeResponse, Status> {
     here(&api, parse_drain(&message)?)?;
     let drained = handover::drain(&api.replica, &api.peers, call.deadline).await;
-    drained.map_err(|error| status::transfer_refused(&error.to_string()))?;
+    let handed_to = drained.map_err(|error| status::transfer_refused(&error.to_string()))?;
     info!(by = %call.caller, "drained: out of rotation until it is undrained or restarted");
+    let warnings = match handed_to {
+        Some(leader) => warnings_of_leader(&api, leader, call.deadline).await,
+        None => Vec::new(),
+    };
     let (leader_id, applied_index, term) = place(&api);
-    Ok(v1::DrainNodeResponse { leader_id, applied_index, term })
+    Ok(v1::DrainNodeResponse { leader_id, applied_index, term, warnings })
 }
 
 pub(super) async fn undrain_node(

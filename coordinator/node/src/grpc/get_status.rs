@@ -17,10 +17,11 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
     let raft = api.replica.status();
     let hash = api.replica.noted_hash();
     let now = api.now();
-    let (tip, wallets, reservations, payments, recovery) = api.replica.read(|state| {
+    let (tip, wallets, frozen, reservations, payments, recovery) = api.replica.read(|state| {
         let expired = state.due_reservations(now, usize::MAX).len();
         let active = state.total_reservations().saturating_sub(expired);
-        (chain_view::tip(state), state.wallets().count(), (active, expired), payments(state), recovery(state))
+        let frozen = state.wallets().filter(|(_, wallet)| wallet.frozen.is_some()).count();
+        (chain_view::tip(state), state.wallets().count(), frozen, (active, expired), payments(state), recovery(state))
     });
     let feature_level = api.replica.read(State::feature_level);
     let reservation =
@@ -45,6 +46,7 @@ pub(super) fn get_status(api: &Api) -> v1::GetStatusResponse {
         ],
         payments,
         wallets: wallets as u64,
+        frozen_wallets: frozen as u64,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime: prost_types::Duration::try_from(api.settings.started.elapsed()).ok(),
         network: api.settings.network.to_core_arg().to_owned(),

@@ -2,6 +2,7 @@
 //! that.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use onespend_proto::v1;
 use tonic::Status;
@@ -11,6 +12,7 @@ use super::fields::Fields;
 use super::{alarm_status, get_status, status};
 use crate::agreement::{self, MISMATCH, UNDECIDED};
 use crate::config::HostPort;
+use crate::handover;
 use crate::identity::MAX_NODE_ID;
 use crate::peers::{self, Report};
 use crate::raft::{Addresses, HashAt, MembershipError};
@@ -64,7 +66,7 @@ fn objection(ours: &[HashAt], report: &Report) -> Option<String> {
     Some(format!("its state at log index {index} differs from the leader's: replace it, and report that"))
 }
 
-/// What a new voter has against its own lead.
+/// What a node has against its own lead.
 fn warnings(report: &Report) -> Vec<String> {
     let idle = report.abstains.then(|| "it is drained, or stops: it votes, and stands for no election".to_owned());
     let unfit = report.unfit.as_ref().filter(|_| !report.abstains);
@@ -72,6 +74,14 @@ fn warnings(report: &Report) -> Vec<String> {
     let chain = report.in_sync_height.is_none();
     let chain = chain.then(|| "its bitcoind is not in sync: as leader it would take no spends".to_owned());
     idle.into_iter().chain(unfit).chain(chain).collect()
+}
+
+/// What speaks against the lead of a node that was handed it, by its own word; nothing where that is not heard at once.
+pub(super) async fn warnings_of_leader(api: &Api, leader: u64, deadline: Instant) -> Vec<String> {
+    // The answer has to be in time as well.
+    let within = deadline.saturating_duration_since(Instant::now()) / 2;
+    let report = handover::report_of(&api.replica, &api.peers, leader, within).await;
+    report.map(|report| warnings(&report)).unwrap_or_default()
 }
 
 pub(super) async fn remove_node(

@@ -9,6 +9,7 @@ use tonic::Status;
 
 use super::api::{Api, Call};
 use super::fields::Fields;
+use super::membership::warnings_of_leader;
 use super::status;
 use crate::handover::{self, HandOverReason};
 use crate::metrics;
@@ -47,7 +48,9 @@ pub(super) async fn transfer_leadership(
         metrics::handed_over(HandOverReason::Operator);
     }
     let applied_index = api.replica.read(|state| state.applied().0);
-    Ok(v1::TransferLeadershipResponse { leader_id: leader.node_id, applied_index, term: leader.term })
+    // Whom the operator named gets the lead, fit or not.
+    let warnings = warnings_of_leader(&api, leader.node_id, call.deadline).await;
+    Ok(v1::TransferLeadershipResponse { leader_id: leader.node_id, applied_index, term: leader.term, warnings })
 }
 
 /// Why the lead has not moved, or is not known to have moved. Once a voter has been told to take over it may do so later

@@ -6,14 +6,14 @@ use tracing::{info, warn};
 
 use super::{HandOverReason, hand_to, willing};
 use crate::metrics;
-use crate::peers::Peers;
+use crate::peers::{Peers, Report};
 use crate::raft::{LeaderHint, TransferError};
 use crate::replica::Replica;
 use crate::runtime;
 
 /// Longest hand-over before the end: requests under way need the rest of the time.
 const BEFORE_THE_END: Duration = Duration::from_secs(2);
-/// How long the others are asked for their bitcoinds where the lead goes anyhow: they answer within milliseconds.
+/// How long the others are asked of themselves where the lead goes anyhow: they answer within milliseconds.
 const ASK_WITHIN: Duration = Duration::from_millis(200);
 /// How often a node that stops looks whether it leads, or nobody does.
 const LATE_WIN_POLL: Duration = Duration::from_millis(200);
@@ -30,18 +30,24 @@ pub async fn preferred(replica: &Replica, peers: &Peers) -> Vec<u64> {
 
 /// Whether another member says that it stands for no election; one that does not answer may.
 pub async fn abstains(replica: &Replica, peers: &Peers, node_id: u64) -> bool {
+    report_of(replica, peers, node_id, ASK_WITHIN).await.is_some_and(|report| report.abstains)
+}
+
+/// What another member says of itself now; `None` of this node, and of one that does not answer at once.
+pub async fn report_of(replica: &Replica, peers: &Peers, node_id: u64, within: Duration) -> Option<Report> {
     let mut others = replica.status().others();
     others.retain(|member| member.node_id == node_id);
-    peers.reports(&others, ASK_WITHIN).await.iter().any(|report| report.abstains)
+    peers.reports(&others, within.min(ASK_WITHIN)).await.pop()
 }
 
 /// Takes this node out of rotation because an operator says so, and gives up the lead if it has it. Requests go on.
+/// Tells to whom the lead went, if it did.
 ///
 /// # Errors
 /// [`TransferError`]: nobody else would lead. Then the node is in rotation as before.
-pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Result<(), TransferError> {
+pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Result<Option<u64>, TransferError> {
     if replica.is_drained() && !replica.raft().leads() {
-        return Ok(());
+        return Ok(None);
     }
     let status = replica.status();
     let votes = status.voters().any(|id| id == status.node_id);
@@ -49,13 +55,14 @@ pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Resul
     if votes && next.is_empty() {
         return Err(TransferError::NoSuchVoter);
     }
-    let mut undo = Undo(Some(replica));
+    let (mut undo, mut handed_to) = (Undo(Some(replica)), None);
     replica.set_drained(true);
     if replica.raft().leads() {
         match hand_to(replica, &next, deadline).await {
             Ok(leader) => {
                 metrics::handed_over(HandOverReason::Operator);
                 info!(leader = leader.node_id, "leadership handed over: this node is drained");
+                handed_to = Some(leader.node_id);
             }
             // Somebody else took over meanwhile.
             Err(_) if !replica.raft().leads() => {}
@@ -63,7 +70,7 @@ pub async fn drain(replica: &Replica, peers: &Peers, deadline: Instant) -> Resul
         }
     }
     undo.0 = None;
-    Ok(())
+    Ok(handed_to)
 }
 
 /// Puts a node back into rotation whose drain was given up, or whose caller went away meanwhile.

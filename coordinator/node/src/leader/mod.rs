@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `watch_chain.rs` | blocks into the log (`scripts.rs`, `block_facts.rs`: what they mean for wallets) |
 //! | `expire.rs` | reservations past their time |
-//! | `sign.rs` | intents without a signature, those of earlier leaders too |
+//! | `sign.rs` | intents without a signature, those of earlier leaders too (`refusals.rs`: how often a refusal is logged) |
 //! | `broadcast.rs` | signed transactions until they are in a block |
 //! | `recover.rs` | a restored state, compared with bitcoind and the signers until an operator confirms it |
 
@@ -14,6 +14,7 @@ pub(crate) mod block_facts;
 pub mod broadcast;
 mod expire;
 pub(crate) mod recover;
+mod refusals;
 pub(crate) mod scripts;
 pub mod sign;
 pub mod watch_chain;

@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 use onespend_adapters::chain::{Chain, ChainError};
 use onespend_adapters::signer::SignerError;
 use onespend_core::command::{BlockRef, Command};
 use onespend_core::outcome::Outcome;
 use onespend_core::state::State;
+use onespend_core::utxo::Claim;
 use tracing::{debug, info, warn};
 
 use super::Duty;
@@ -90,20 +91,39 @@ pub(crate) struct Comparison {
     pub(crate) signing: Arc<Signing>,
 }
 
+/// A coin that a transaction spends which is no attempt of the state.
+struct SpentOutside {
+    coin: OutPoint,
+    transaction: Txid,
+    /// Where that transaction is known from, in words.
+    source: String,
+    /// Whether the state held the coin back before.
+    is_held: bool,
+}
+
 impl Comparison {
     /// Compares the state at this tip, and has the log hold back what is spent outside of it: how many coins that are.
     pub(crate) async fn make(&self, term: &LeaderTerm, basis: BlockRef) -> Result<usize, NotCompared> {
         let asked = self.clone();
-        let spent_outside = runtime::blocking(move || asked.spent_outside(basis)).await??;
-        let held_back = spent_outside.len();
-        let applied = self.replica.propose_as(term, Command::Reconcile { basis, spent_outside }).await?;
-        // Refused only where the log has gone on meanwhile.
-        if applied.outcome == Outcome::Recorded { Ok(held_back) } else { Err(NotCompared::OtherTip) }
+        let found = runtime::blocking(move || asked.spent_outside(basis)).await??;
+        let coins: BTreeSet<OutPoint> = found.iter().map(|one| one.coin).collect();
+        let held_back = coins.len();
+        let command = Command::Reconcile { basis, spent_outside: coins.into_iter().collect() };
+        let applied = self.replica.propose_as(term, command).await?;
+        if applied.outcome != Outcome::Recorded {
+            // Refused only where the log has gone on meanwhile.
+            return Err(NotCompared::OtherTip);
+        }
+        // Whoever releases a coin has to know why it is held back. Every tip is compared, and one that is held back was told.
+        for SpentOutside { coin, transaction, source, .. } in found.iter().filter(|one| !one.is_held) {
+            warn!(%coin, %transaction, source, "a coin is spent outside of the state");
+        }
+        Ok(held_back)
     }
 
     /// Coins that are spent, in the mempool or as a signer of this node remembers, by transactions that are no attempts.
     /// Attempts that have ended are the state's own: it knows what became of their coins.
-    fn spent_outside(&self, basis: BlockRef) -> Result<Vec<OutPoint>, NotCompared> {
+    fn spent_outside(&self, basis: BlockRef) -> Result<Vec<SpentOutside>, NotCompared> {
         let view = self.chain.probe()?;
         if view.tip.hash != basis.hash || !view.mempool_loaded {
             return Err(NotCompared::OtherTip);
@@ -113,14 +133,19 @@ impl Comparison {
             unspent.map(|(outpoint, _)| *outpoint).collect()
         });
         let remembered = self.signing.spenders(&coins)?;
-        let in_mempool = self.chain.spending_prevout(&coins)?;
-        let in_mempool = coins.into_iter().zip(in_mempool).filter_map(|(coin, spender)| Some((coin, spender?)));
+        let remembered = remembered.into_iter().map(|(coin, spender, name)| (coin, spender, format!("signer {name}")));
+        let in_mempool = coins.iter().zip(self.chain.spending_prevout(&coins)?);
+        let in_mempool = in_mempool.filter_map(|(coin, spender)| Some((*coin, spender?, "mempool".to_owned())));
         let spent: Vec<_> = in_mempool.chain(remembered).collect();
-        let outside: BTreeSet<OutPoint> = self.replica.read(|state| {
-            let outside = spent.iter().filter(|(_, spender)| state.attempt_of(*spender).is_none());
-            outside.map(|(coin, _)| *coin).collect()
-        });
-        Ok(outside.into_iter().collect())
+        Ok(self.replica.read(|state| {
+            let is_held = |coin: &OutPoint| state.utxo(coin).is_some_and(|utxo| utxo.claim == Claim::Quarantined);
+            let outside = spent.into_iter().filter(|(_, transaction, _)| state.attempt_of(*transaction).is_none());
+            let outside = outside.map(|(coin, transaction, source)| {
+                let is_held = is_held(&coin);
+                SpentOutside { coin, transaction, source, is_held }
+            });
+            outside.collect()
+        }))
     }
 }
 

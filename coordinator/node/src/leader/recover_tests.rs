@@ -168,8 +168,16 @@ async fn coins_are_held_back_that_the_mempool_or_a_signer_spends_by_what_the_sta
         scene.careful.remember(coin(number), by);
     }
     scene.propose(None, Command::EnterRecovery { why: "on purpose".to_owned() }).await;
+    let told = |is_held| {
+        let found = scene.comparison.spent_outside(scene.tip).unwrap();
+        assert!(found.iter().all(|one| one.is_held == is_held), "what was told once is not told again");
+        found.into_iter().map(|one| (one.coin, one.source)).collect::<BTreeSet<_>>()
+    };
+    let both = BTreeSet::from([(scene.minted, "mempool".to_owned()), (coin(1), "signer careful".to_owned())]);
+    assert_eq!(told(false), both);
     assert_eq!(scene.compare().await.unwrap(), 2);
     assert_eq!(scene.held_back(), BTreeSet::from([scene.minted, coin(1)]));
+    assert_eq!(told(true), both);
     let free = scene.replica.read(|state| state.utxo(&coin(2)).unwrap().claim.clone());
     assert_eq!(free, Claim::Free, "its transaction is dead, and the state knows that");
     assert_eq!(scene.replica.read(|state| state.recovery().unwrap().reconciled), Some(scene.tip));

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::broadcast::Outbox;
+use super::refusals::Refusals;
 use crate::alarms::Alarms;
 use crate::grpc::turns::Turns;
 use crate::metrics;
@@ -72,6 +73,7 @@ pub struct Signing {
     turns: Turns<(PaymentKey, AttemptNo)>,
     /// Attempts that a signer is at work on.
     working: Mutex<BTreeSet<(PaymentKey, AttemptNo)>>,
+    refusals: Refusals,
     alarms: Arc<Alarms>,
 }
 
@@ -86,6 +88,7 @@ impl Signing {
             outbox,
             turns: Turns::default(),
             working: Mutex::default(),
+            refusals: Refusals::default(),
             alarms,
         };
         for name in signing.signers.keys() {
@@ -158,15 +161,16 @@ impl Signing {
         Some(format!("signer {name} has signed under fence {signed}, and the log has reached {reached} only"))
     }
 
-    /// The transactions that the signers of this node remember to have signed these coins away by, each with its coin.
-    /// Blocks for reads of the disk.
+    /// The transactions that the signers of this node remember to have signed these coins away by, each with its coin and
+    /// the signer's name. Blocks for reads of the disk.
     ///
     /// # Errors
     /// What one of them remembers cannot be read.
-    pub fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid)>, SignerError> {
+    pub fn spenders(&self, coins: &[OutPoint]) -> Result<Vec<(OutPoint, Txid, &str)>, SignerError> {
         let mut all = Vec::new();
-        for desk in self.signers.values() {
-            all.extend(desk.signer.spenders(coins)?);
+        for (name, desk) in &self.signers {
+            let spent = desk.signer.spenders(coins)?;
+            all.extend(spent.into_iter().map(|(coin, by)| (coin, by, name.as_str())));
         }
         Ok(all)
     }
@@ -234,7 +238,7 @@ impl Signing {
         match signed {
             Ok(transaction) => self.record(key, attempt, transaction).await,
             Err(error) if error.retry() => warn!(%error, "the signer cannot sign now; it is asked again"),
-            Err(error) => self.report_refusal(&error),
+            Err(error) => self.report_refusal(key, attempt, &error),
         }
     }
 
@@ -261,12 +265,15 @@ impl Signing {
         accepted.is_none_or(|accepted| permit.position().epoch() <= accepted)
     }
 
-    fn report_refusal(&self, error: &SignerError) {
+    /// Each is counted. It is asked again each second, so the log is told less often.
+    fn report_refusal(&self, key: &PaymentKey, attempt: AttemptNo, error: &SignerError) {
         if let SignerError::Remembered { signer, refusal } = error {
             metrics::signer_refused(signer, refusal.rule());
             self.report_frozen();
         }
-        error!(%error, "the signer refuses; somebody must act");
+        if self.refusals.is_due(key, attempt, &error.to_string(), runtime::now()) {
+            error!(%error, "the signer refuses; somebody must act");
+        }
     }
 
     /// Has a signer sign, with the permit of the moment at which it has a place: while all of them hang, the wait may be

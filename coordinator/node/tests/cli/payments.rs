@@ -203,6 +203,33 @@ fn a_payment_is_bumped_cancelled_and_helped_by_a_child() {
 }
 
 #[test]
+fn a_replacement_that_is_not_signed_says_so_but_an_older_attempt_does_not() {
+    let cluster = Cluster::start();
+    let payment = |number| {
+        let mut payment = payment(S::Broadcast, 80);
+        payment.attempts[0].number = number;
+        payment.attempts[0].state = v1::AttemptState::Signing.into();
+        Some(payment)
+    };
+    let says = |command: &[&str]| {
+        let ended = cluster.run(&[&["payment"][..], command, &["order-7", "--wallet", "hot"]].concat()).code(0);
+        ended.err.contains("not signed yet") && ended.err.contains("the leader's log says why")
+    };
+    for (number, told) in [(2, true), (1, false)] {
+        let (applied_index, term) = (80, 2);
+        let made = v1::BumpFeeResponse { payment: payment(number), attempt_number: 2, applied_index, term };
+        cluster.node.answer(made);
+        assert_eq!(says(&["bump"]), told);
+        let made = v1::CancelPaymentResponse { payment: payment(number), attempt_number: 2, applied_index, term };
+        cluster.node.answer(made);
+        assert_eq!(says(&["cancel"]), told);
+    }
+    let child = v1::Payment { payment_id: "child-7".to_owned(), ..self::payment(S::Signing, 80) };
+    cluster.node.answer(v1::BumpFeeCpfpResponse { payment: Some(child), applied_index: 80, term: 2 });
+    assert!(says(&["cpfp", "--child-id", "child-7"]));
+}
+
+#[test]
 fn a_second_cancellation_says_that_it_changes_nothing() {
     let cluster = Cluster::start();
     let cancel = |state, fence| {

@@ -216,6 +216,25 @@ fn leadership_is_handed_over() {
     assert_eq!(cluster.node.last::<v1::TransferLeadershipRequest>().node_id, 0);
 }
 
+#[test]
+fn a_leader_that_should_not_lead_is_warned_of() {
+    let cluster = Cluster::start();
+    let warnings = || vec!["it should not lead now: DISK_LOW".to_owned()];
+    let handed = || v1::TransferLeadershipResponse { leader_id: 2, applied_index: 81, term: 3, warnings: warnings() };
+    let drained = v1::DrainNodeResponse { leader_id: 2, applied_index: 86, term: 3, warnings: warnings() };
+    let transfer = ["cluster", "transfer", "--to", "2"];
+    let told = "\nwarning: node 2: it should not lead now: DISK_LOW\n";
+    cluster.node.answer(handed());
+    let shown = cluster.run_as("operator/alice", &transfer).code(0);
+    assert!(shown.out.starts_with("node 2 leads") && shown.out.ends_with(told), "{shown:?}");
+    cluster.node.answer(drained);
+    let shown = cluster.run_as("operator/alice", &["cluster", "drain", "1"]).code(0);
+    assert!(shown.out.starts_with("node 1 is drained") && shown.out.ends_with(told), "{shown:?}");
+    cluster.node.answer(handed());
+    let json = cluster.run_as("operator/alice", &[&transfer[..], &["-o", "json"]].concat()).code(0).json();
+    assert_eq!(json["warnings"], serde_json::json!(["node 2: it should not lead now: DISK_LOW"]));
+}
+
 /// Without a name the next leader would hand on again.
 #[test]
 fn a_hand_over_that_has_no_answer_is_repeated_only_where_its_node_is_named() {

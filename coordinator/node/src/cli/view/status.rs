@@ -201,6 +201,7 @@ impl Show for Cluster {
                 let _ = write!(text, "\nhealth: node {id}: {complaint}");
             }
         }
+        text.push_str(&self.frozen_wallets());
         for (kind, lines) in [("alarm", &self.alarms), ("warning", &self.warnings)] {
             for line in lines {
                 let _ = write!(text, "\n{kind}: {line}");
@@ -253,6 +254,16 @@ impl Cluster {
     fn health(&self) -> impl Iterator<Item = (u64, &Health)> {
         let answered = self.nodes.iter().filter_map(|node| node.status.as_ref());
         answered.filter_map(|status| Some((status.node_id, status.health.as_ref()?)))
+    }
+
+    /// A line about them, or nothing.
+    fn frozen_wallets(&self) -> String {
+        let frozen = self.best().map(|best| best.frozen_wallets).filter(|frozen| *frozen > 0);
+        let line = |frozen| {
+            let wallets = if frozen == 1 { "wallet" } else { "wallets" };
+            format!("\nfrozen: {frozen} {wallets}; `onespend wallet list` shows which")
+        };
+        frozen.map(line).unwrap_or_default()
     }
 
     /// A list of them after an empty line, or nothing.

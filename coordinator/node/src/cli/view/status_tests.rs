@@ -255,6 +255,20 @@ fn nodes_that_differ_in_their_state_are_an_alarm() {
 }
 
 #[test]
+fn frozen_wallets_have_a_line_that_says_how_to_find_them() {
+    let of = |frozen_wallets| {
+        asked(vec![Ok(v1::GetStatusResponse { frozen_wallets, ..answer(1, v1::NodeRole::Leader, 1) })])
+    };
+    assert!(!of(0).text().contains("frozen"), "{}", of(0).text());
+    for (count, told) in [(1, "frozen: 1 wallet;"), (2, "frozen: 2 wallets;")] {
+        let text = of(count).text();
+        assert!(text.lines().any(|line| line.starts_with(told) && line.contains("onespend wallet list")), "{text}");
+        let json = serde_json::to_value(of(count)).unwrap();
+        assert_eq!(json["nodes"][0]["status"]["frozen_wallets"], count);
+    }
+}
+
+#[test]
 fn json_has_the_names_of_the_api() {
     let cluster = asked(vec![Ok(answer(1, v1::NodeRole::Leader, 1)), Err("no route".to_owned())]);
     let json = serde_json::to_value(&cluster).unwrap();
