@@ -47,6 +47,12 @@ impl PeerBook {
         Ok(Self(Arc::new(Book { path: Some(path), known })))
     }
 
+    /// Whether a folder has no book. One of a node that has met others has lost it: the node takes whatever folder comes
+    /// next under each id for the right one.
+    pub fn is_missing(folder: &Path) -> bool {
+        !folder.join(FILE).exists()
+    }
+
     /// The folder that a node came with first.
     pub fn known(&self, node_id: u64) -> Option<String> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner).get(&node_id).cloned()
@@ -108,7 +114,9 @@ mod tests {
     fn a_node_that_comes_with_another_folder_is_a_stranger_also_after_a_restart() {
         let at = tempfile::tempdir().unwrap();
         let book = PeerBook::open(&folder(at.path())).unwrap();
+        assert!(PeerBook::is_missing(at.path()), "it met nobody yet");
         assert_eq!(book.meet(2, "a").unwrap(), Meeting::Known);
+        assert!(!PeerBook::is_missing(at.path()));
         assert_eq!(book.meet(3, "b").unwrap(), Meeting::Known);
         drop(book);
         let book = PeerBook::open(&folder(at.path())).unwrap();

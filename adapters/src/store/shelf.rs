@@ -47,12 +47,7 @@ struct Label {
 impl Shelf {
     /// Removes what an interrupted process left. The folder must be held by this process alone.
     pub(crate) fn open(folder: &Path, cluster_id: &str) -> Result<Self, StoreError> {
-        let shelf = Self {
-            folder: folder.to_path_buf(),
-            cluster_id: cluster_id.to_owned(),
-            next_incoming: AtomicU64::new(0),
-            next_copy: AtomicU64::new(0),
-        };
+        let shelf = Self::of(folder, cluster_id);
         let complete = shelf.numbers()?;
         for name in shelf.names()? {
             let orphan = number_of(&name, ".db").is_some_and(|number| !complete.contains(&number));
@@ -63,6 +58,21 @@ impl Shelf {
             }
         }
         Ok(shelf)
+    }
+
+    /// Whether the latest snapshot is there in full size, if there is one, which a start demands. Removes nothing, so
+    /// another process may hold the folder.
+    pub(crate) fn look(folder: &Path, cluster_id: &str) -> Result<(), StoreError> {
+        Self::of(folder, cluster_id).current().map(drop)
+    }
+
+    fn of(folder: &Path, cluster_id: &str) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            cluster_id: cluster_id.to_owned(),
+            next_incoming: AtomicU64::new(0),
+            next_copy: AtomicU64::new(0),
+        }
     }
 
     /// The latest snapshot, if there is one; it is there in full size.

@@ -156,10 +156,22 @@ pub(crate) fn raft(config: &Config, tls: &Material, fsync: &Arc<FsyncWatch>) -> 
         log: Arc::new(log),
         state: Arc::new(state),
         instance: folder.instance().to_owned(),
-        peers: PeerBook::open(&folder).context("the book of the other nodes")?,
+        peers: peer_book(config, &folder)?,
         tls: tls.client(),
         observer: Arc::new(RaftMetrics),
     })
+}
+
+/// Which data folder each other node came with. Without its file a start goes on, and nobody would notice a lost disk.
+fn peer_book(config: &Config, folder: &DataFolder) -> anyhow::Result<PeerBook> {
+    if !folder.is_new() && config.has_others() && PeerBook::is_missing(folder.path()) {
+        tracing::warn!(
+            folder = %folder.path().display(),
+            "no peers.json in a data folder that was used before: whatever folder comes next under each id is taken for \
+             the right one; that is right only where no other node was met yet"
+        );
+    }
+    PeerBook::open(folder).context("the book of the other nodes")
 }
 
 /// Counts what Raft does.

@@ -162,10 +162,20 @@ fn check_content(db: &Connection, format: i64, path: &Path, owner: &Owner) -> Re
         .map_err(&sql)?;
     if found != (owner.cluster_id.clone(), owner.network.to_string(), owner.signer.clone()) {
         let (cluster, network, signer) = found;
-        let other = format!("belongs to signer {signer} of cluster {cluster} on {network}, not to {owner}");
+        let goes_on = network == owner.network.to_string() && signer == owner.signer;
+        let hint = if goes_on { handed_on(&cluster) } else { String::new() };
+        let other = format!("belongs to signer {signer} of cluster {cluster} on {network}, not to {owner}{hint}");
         return Err(fault(path)(other));
     }
     Ok(())
+}
+
+/// What to do with the memory of the same signer of another cluster: after a restore it must not be left out.
+fn handed_on(cluster: &str) -> String {
+    format!(
+        "; if this cluster goes on from {cluster}, hand it on with onespend signer adopt --from {cluster}, or add a \
+         copy of it with onespend signer merge --from {cluster}"
+    )
 }
 
 /// Says that it is another cluster's from now on.

@@ -231,12 +231,29 @@ pub(crate) fn write_identity(db: &Connection, identity: &Identity) -> rusqlite::
 
 /// Was anything stored in a database that an interrupted first start may have left?
 pub(crate) fn holds_anything(path: &Path, schema: &Schema) -> Result<bool, StoreError> {
-    let empty = fs::metadata(path).map_or(0, |file| file.len()) == 0;
-    if empty && !with_suffix(path, "-wal").exists() {
+    if is_nothing(path) {
         return Ok(false);
     }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let db = Connection::open_with_flags(path, flags).map_err(StoreError::sqlite(path))?;
+    anything_in(&db, path, schema)
+}
+
+/// The same by whoever only looks.
+pub(crate) fn is_found_to_hold_anything(path: &Path, schema: &Schema) -> Result<bool, StoreError> {
+    if is_nothing(path) {
+        return Ok(false);
+    }
+    anything_in(&open_from_outside(path)?, path, schema)
+}
+
+fn is_nothing(path: &Path) -> bool {
+    let empty = fs::metadata(path).map_or(0, |file| file.len()) == 0;
+    empty && !with_suffix(path, "-wal").exists()
+}
+
+fn anything_in(db: &Connection, path: &Path, schema: &Schema) -> Result<bool, StoreError> {
     let failed = StoreError::sqlite(path);
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(&failed)?;
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&failed)?;
     if version == 0 {
         let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;

@@ -14,6 +14,7 @@ use super::log::LOG_SCHEMA;
 use super::state::STATE_SCHEMA;
 use super::{privacy, restoring, succession};
 use crate::store::identity::{Identity, check_format};
+use crate::store::shelf::Shelf;
 use crate::store::{Owner, StoreError, durable};
 
 pub(super) const LOCK_FILE: &str = "onespend.lock";
@@ -29,7 +30,7 @@ pub struct DataFolder(Arc<Held>);
 pub enum FoundFolder {
     /// No node's: there is no folder, or there are no stores in it. A start makes them.
     Nobodys,
-    /// Stores, but not whose. A start makes them again if its first one was interrupted, and else refuses.
+    /// Stores that hold nothing, and not whose. A start makes them again: its first one was interrupted.
     Nameless,
     /// The owner's, and all of it is there.
     Owners,
@@ -39,6 +40,7 @@ pub enum FoundFolder {
 struct Held {
     path: PathBuf,
     identity: Identity,
+    is_new: bool,
     _lock: File,
 }
 
@@ -55,38 +57,39 @@ impl DataFolder {
 
     /// The same for a folder that is locked already. What is its owner's, and others may read, is closed to them.
     pub(super) fn held(path: &Path, owner: &Owner, lock: File) -> Result<Self, StoreError> {
-        let identity = match read_identity(path)? {
+        let (identity, is_new) = match read_identity(path)? {
             Some(identity) => {
                 identity.check_owner(&path.join(IDENTITY_FILE), owner)?;
                 require_databases(path)?;
-                identity
+                (identity, false)
             }
-            None => make_databases(path, owner)?,
+            None => (make_databases(path, owner)?, true),
         };
         privacy::close_to_others(path)?;
-        Ok(Self(Arc::new(Held { path: path.to_path_buf(), identity, _lock: lock })))
+        Ok(Self(Arc::new(Held { path: path.to_path_buf(), identity, is_new, _lock: lock })))
     }
 
-    /// Looks at a folder as [`DataFolder::open`] does, also while a node has it, and changes nothing. What is in the
-    /// databases is not read.
+    /// Looks at a folder as [`DataFolder::open`] does, also while a node has it, and changes nothing; and whether the
+    /// current snapshot is there, which opening the state demands. Of what is in the databases it reads only whether
+    /// there is anything, where nothing says whose they are.
     ///
     /// # Errors
     /// As [`DataFolder::open`]; and a file of it that this user may not read and write.
     pub fn look(path: &Path, owner: &Owner) -> Result<FoundFolder, StoreError> {
         restoring::refuse_unfinished(path)?;
         succession::refuse_unfinished(path)?;
-        let databases = SCHEMAS.map(|schema| path.join(schema.file));
         let Some(identity) = read_identity(path)? else {
-            let is_used = databases.iter().any(|file| fs::metadata(file).is_ok_and(|found| found.len() > 0));
-            return Ok(if is_used { FoundFolder::Nameless } else { FoundFolder::Nobodys });
+            return look_at_nobodys(path);
         };
         identity.check_owner(&path.join(IDENTITY_FILE), owner)?;
         require_databases(path)?;
-        for file in &databases {
+        for schema in SCHEMAS {
             // Not by opening: in the process of a node, closing it again would end the locks that SQLite has on it.
+            let file = path.join(schema.file);
             let allowed = rustix::fs::access(file.as_path(), Access::READ_OK | Access::WRITE_OK);
-            allowed.map_err(|error| StoreError::io(file, "read and write")(error.into()))?;
+            allowed.map_err(|error| StoreError::io(&file, "read and write")(error.into()))?;
         }
+        Shelf::look(path, &owner.cluster_id)?;
         Ok(FoundFolder::Owners)
     }
 
@@ -105,9 +108,33 @@ impl DataFolder {
         &self.0.identity.instance
     }
 
+    /// Whether its stores were made when it was opened, so that it remembers nothing from before.
+    pub fn is_new(&self) -> bool {
+        self.0.is_new
+    }
+
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
     }
+}
+
+/// What a start would make of a folder without an identity.
+fn look_at_nobodys(folder: &Path) -> Result<FoundFolder, StoreError> {
+    let mut found = FoundFolder::Nobodys;
+    for schema in SCHEMAS {
+        let path = folder.join(schema.file);
+        if database::is_found_to_hold_anything(&path, schema)? {
+            return Err(no_identity(folder));
+        }
+        if fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
+            found = FoundFolder::Nameless;
+        }
+    }
+    Ok(found)
+}
+
+fn no_identity(folder: &Path) -> StoreError {
+    StoreError::Missing { path: folder.join(IDENTITY_FILE), why: "the databases beside it hold data" }
 }
 
 pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
@@ -169,10 +196,7 @@ fn make_databases(folder: &Path, owner: &Owner) -> Result<Identity, StoreError> 
     for schema in SCHEMAS {
         let path = folder.join(schema.file);
         if database::holds_anything(&path, schema)? {
-            return Err(StoreError::Missing {
-                path: folder.join(IDENTITY_FILE),
-                why: "the databases beside it hold data",
-            });
+            return Err(no_identity(folder));
         }
         database::remove(&path)?;
         database::create(&path, schema, &identity)?;

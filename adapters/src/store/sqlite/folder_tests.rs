@@ -200,12 +200,40 @@ fn a_look_finds_what_a_start_would_and_changes_nothing() {
     }
     let identity = fs::read(folder.path().join("identity.json")).unwrap();
     fs::remove_file(folder.path().join("identity.json")).unwrap();
-    assert_eq!(look(folder.path(), &own).unwrap(), FoundFolder::Nameless);
+    let refused = look(folder.path(), &own).unwrap_err().to_string();
+    assert!(refused.contains("identity.json") && refusal(folder.path()).to_string() == refused, "{refused}");
     fs::write(folder.path().join("identity.json"), "{").unwrap();
     assert!(look(folder.path(), &own).unwrap_err().is_corruption());
     fs::write(folder.path().join("identity.json"), identity).unwrap();
     fs::remove_file(folder.path().join("state.db")).unwrap();
     assert!(matches!(look(folder.path(), &own), Err(StoreError::Missing { .. })));
+
+    let unused = TempDir::new().unwrap();
+    drop(open(unused.path()).unwrap());
+    fs::remove_file(unused.path().join("identity.json")).unwrap();
+    assert_eq!(look(unused.path(), &own).unwrap(), FoundFolder::Nameless, "a start makes it again");
+}
+
+#[test]
+fn a_look_misses_the_snapshot_that_a_start_demands() {
+    let folder = TempDir::new().unwrap();
+    let (log, state) = open(folder.path()).unwrap();
+    state.write(&batch("1", &[(1, "a", Some("x"))])).unwrap();
+    state.snapshot().unwrap();
+    drop((log, state));
+    assert_eq!(look(folder.path(), &owner("demo", 1)).unwrap(), FoundFolder::Owners);
+    fs::remove_file(folder.path().join("snapshot-1.db")).unwrap();
+    let refused = look(folder.path(), &owner("demo", 1)).unwrap_err();
+    assert!(matches!(refused, StoreError::Missing { .. }), "{refused}");
+    assert!(refused.to_string().contains("snapshot-1.db"), "{refused}");
+    assert_eq!(refusal(folder.path()).to_string(), refused.to_string());
+}
+
+#[test]
+fn a_folder_is_new_only_to_whom_makes_it() {
+    let folder = TempDir::new().unwrap();
+    let open = || DataFolder::open(folder.path(), &owner("demo", 1)).unwrap().is_new();
+    assert_eq!([open(), open()], [true, false]);
 }
 
 #[test]

@@ -45,7 +45,8 @@ impl Show for View {
     fn text(&self) -> String {
         format!(
             "node {} holds the state of cluster {} at log index {} as the only member of cluster {}.\n\
-             Start it: it is in recovery mode. Then add the others: onespend cluster add",
+             Hand on what its signers remember (onespend signer adopt), then start it: it is in recovery\n\
+             mode. Then add the others: onespend cluster add",
             self.node_id, self.from_cluster, self.from_index, self.cluster_id
         )
     }

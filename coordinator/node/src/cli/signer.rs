@@ -260,7 +260,8 @@ fn epoch_of_state(data_dir: &Path) -> Result<Option<u32>, StoreError> {
 fn operator() -> String {
     let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|variable| std::env::var(variable).ok());
     let uid = std::fs::metadata("/proc/self").map_or_else(|_| "unknown".to_owned(), |own| own.uid().to_string());
-    format!("{} (uid {uid})", name.as_deref().unwrap_or("unknown"))
+    let nameless = if uid == "0" { "root" } else { "unknown" };
+    format!("{} (uid {uid})", name.as_deref().unwrap_or(nameless))
 }
 
 fn many(number: u64, one: &str, many: &str) -> String {

@@ -136,6 +136,11 @@ impl Config {
         finish(config, reading, path)
     }
 
+    /// Whether the cluster has other nodes by this file: they are named, or are to be joined.
+    pub fn has_others(&self) -> bool {
+        self.node.join || self.peers.iter().any(|peer| peer.id != self.node.id)
+    }
+
     /// The entry of `[[peers]]` that describes this node.
     pub fn this_peer(&self) -> Option<&PeerConfig> {
         self.peers.iter().find(|peer| peer.id == self.node.id)

@@ -4,8 +4,8 @@ use std::net::TcpListener;
 
 use bitcoin::Network;
 use onespend_adapters::signer::memory::{self, Memory};
-use onespend_adapters::store::Owner;
-use onespend_adapters::store::sqlite::DataFolder;
+use onespend_adapters::store::sqlite::{DataFolder, SqliteState};
+use onespend_adapters::store::{Owner, RowBatch, StateStore as _};
 use serde_json::Value;
 
 use crate::bitcoind::{bitcoind, bitcoind_of, locked_bitcoind, pruned_bitcoind, serve};
@@ -79,6 +79,20 @@ fn what_a_start_would_refuse_or_miss_is_found_before_it() {
     std::fs::create_dir(&backups).unwrap();
     says(&look(), "backups", "ok", "takes files of this user");
     assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 0);
+}
+
+#[test]
+fn a_used_folder_without_its_identity_is_no_new_one() {
+    let authority = Authority::new();
+    let data = authority.file("data");
+    let folder = DataFolder::open(&data, &Owner { cluster_id: "demo".to_owned(), node_id: 1 }).unwrap();
+    let state = SqliteState::open(&folder).unwrap();
+    state.write(&RowBatch { marker: b"1".to_vec(), rows: Vec::new() }).unwrap();
+    drop((state, folder));
+    std::fs::remove_file(data.join("identity.json")).unwrap();
+    let told = about(&doctor(&authority, free(), &bitcoind(false).to_string()), "data_folder");
+    let is_told = |(level, what): &(String, String)| level == "failure" && what.contains("identity.json");
+    assert!(told.iter().any(is_told), "{told:?}");
 }
 
 #[test]

@@ -190,6 +190,8 @@ fn a_memory_is_handed_on_to_a_restored_cluster_with_all_that_it_remembers() {
     drop(memory);
     let foreign = stopped.run("show", &["--name", "hot"]).code(1);
     assert!(foreign.err.contains("belongs to signer hot of cluster lost"), "{foreign:?}");
+    let flat = foreign.err.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("hand it on with onespend signer adopt --from lost"), "{foreign:?}");
     stopped.run("adopt", &checked[..4]).code(2);
     let wrong = stopped.run("adopt", &["--name", "hot", "--from", "another", "--i-have-checked"]).code(1);
     assert!(wrong.err.contains("belongs to signer hot of cluster lost"), "{wrong:?}");

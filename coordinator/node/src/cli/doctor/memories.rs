@@ -49,7 +49,7 @@ fn look(file: &Path, owner: &Owner, findings: &mut Findings) {
         Ok(summary) => judge(name, &summary, findings),
         Err(error) => {
             let remedy = "neither delete nor replace it: see \"What a signer remembers\" in the book of operations; \
-                          that of a cluster which this one goes on from is adopted";
+                          that of a cluster which this one goes on from is handed on by `onespend signer adopt`";
             findings.fail(Area::Signers, format!("{name}: {error}"), remedy);
         }
     }
@@ -123,6 +123,7 @@ mod tests {
         tells(|findings| look(&file, &owner("demo"), findings), 0, "hot remembers 0 attempts");
         drop(running);
         tells(|findings| look(&file, &owner("other"), findings), 2, "belongs to signer hot of cluster demo");
+        tells(|findings| look(&file, &owner("other"), findings), 2, "is handed on by `onespend signer adopt`");
         fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
         tells(|findings| look(&file, &owner("demo"), findings), 2, "(mode 0640) remedy: chmod 600");
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();

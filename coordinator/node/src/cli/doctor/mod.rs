@@ -67,6 +67,9 @@ fn look(config: &Config, clock: &Clock, progress: &Progress, findings: &mut Find
     data_folder::check(&config.node.data_dir, findings);
     let owner = Owner { cluster_id: config.cluster.id.clone(), node_id: config.node.id };
     ownership::check(&config.node.data_dir, &owner, findings);
+    if config.has_others() {
+        ownership::check_peer_book(&config.node.data_dir, &owner, findings);
+    }
     disk::check(&config.node.data_dir, config.storage, findings);
     progress.say("backups");
     backups::check(config.backup.place.as_ref(), findings);

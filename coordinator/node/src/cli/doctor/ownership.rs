@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use onespend_adapters::store::sqlite::{DataFolder, DifferingMark, FoundFolder, RestoredMark};
-use onespend_adapters::store::{Owner, StoreError};
+use onespend_adapters::store::{Owner, PeerBook, StoreError};
 
 use super::findings::{Area, Findings};
 
@@ -19,13 +19,25 @@ pub fn check(folder: &Path, owner: &Owner, findings: &mut Findings) {
         }
         Ok(FoundFolder::Nameless) => findings.warn(
             Area::DataFolder,
-            "stores are in it, and no identity.json that says whose",
-            "start the node: it makes again what an interrupted first start left, and refuses a folder that was used",
+            "stores are in it that hold nothing, and no identity.json that says whose",
+            "start the node: it makes again what an interrupted first start left",
         ),
         Ok(FoundFolder::Owners) => findings.ok(Area::DataFolder, format!("it is that of {owner}")),
         Err(error) => findings.fail(Area::DataFolder, error.to_string(), remedy(&error)),
     }
     marks(folder, findings);
+}
+
+/// Whether the node still knows which folder each other one came with. Only where there are others to know.
+pub fn check_peer_book(folder: &Path, owner: &Owner, findings: &mut Findings) {
+    if matches!(DataFolder::look(folder, owner), Ok(FoundFolder::Owners)) && PeerBook::is_missing(folder) {
+        findings.warn(
+            Area::DataFolder,
+            "no peers.json: whatever data folder comes next under each node's id is taken for the right one",
+            "right where this node has met no other yet. Else the file was lost: see to it that no other node comes \
+             back with an empty folder, and look what else is missing here",
+        );
+    }
 }
 
 fn remedy(error: &StoreError) -> &'static str {
@@ -112,6 +124,20 @@ mod tests {
         }
         std::fs::remove_file(folder.path().join("raft.db")).unwrap();
         tells(folder.path(), &owner("demo", 1), 2, "under a new id");
+    }
+
+    #[test]
+    fn a_folder_that_was_used_and_has_no_book_of_the_others_is_a_warning() {
+        let code = |folder: &Path| {
+            let mut findings = Findings::default();
+            check_peer_book(folder, &owner("demo", 1), &mut findings);
+            Report::of(findings).exit().code()
+        };
+        let (folder, none) = (used(), tempfile::tempdir().unwrap());
+        assert_eq!((code(folder.path()), code(none.path())), (1, 0));
+        let book = PeerBook::open(&DataFolder::open(folder.path(), &owner("demo", 1)).unwrap()).unwrap();
+        book.meet(2, "a").unwrap();
+        assert_eq!(code(folder.path()), 0);
     }
 
     #[test]

@@ -43,7 +43,8 @@ fn judge(config: &Config, peer: &PeerConfig, answer: Result<Answer, Silence>, fi
             if identity.cluster == config.cluster.id && identity.party == Party::Node(peer.id) {
                 findings.ok(Area::Peers, format!("{who} answers in {} ms", took.as_millis()));
             } else {
-                let remedy = "correct the address in [[peers]], or the certificate on that machine";
+                let remedy = "correct the address in [[peers]], or the certificate on that machine; or, if the node was \
+                              replaced, put the new one in its place";
                 findings.fail(Area::Peers, format!("{who} is really {}", identity.uri()), remedy);
             }
         }
