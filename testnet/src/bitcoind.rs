@@ -148,7 +148,6 @@ impl Bitcoind {
             "-dnsseed=0".into(),
             "-fixedseeds=0".into(),
             "-natpmp=0".into(),
-            "-rpcthreads=8".into(),
             "-dbcache=16".into(),
             "-maxmempool=50".into(),
             "-printtoconsole=0".into(),
