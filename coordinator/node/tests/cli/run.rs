@@ -80,8 +80,29 @@ pub fn with_environment(variables: &[(&str, &str)], args: &[&str]) -> Ended {
     with_input("", variables, args)
 }
 
+/// Tries of what is in use.
+pub const TRIES: usize = 10;
+/// Wait between two of them.
+pub const RETRY: Duration = Duration::from_millis(50);
+
 /// Runs it with variables and standard input.
+///
+/// What is in use is asked for some more times: a process that another test begins has all files of this one until it runs
+/// its program, those with a lock that this test has just given back as well.
 pub fn with_input(input: &str, variables: &[(&str, &str)], args: &[&str]) -> Ended {
+    let run = || once(input, variables, args);
+    let mut ended = run();
+    for _ in 1..TRIES {
+        if !ended.err.contains("in use by another process") {
+            break;
+        }
+        std::thread::sleep(RETRY);
+        ended = run();
+    }
+    ended
+}
+
+fn once(input: &str, variables: &[(&str, &str)], args: &[&str]) -> Ended {
     let path = std::env::var("PATH").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_onespend"))
         .env_clear()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use onespend_adapters::signer::SignerError;
 use onespend_adapters::signer::memory::{Memory, Owner};
 use onespend_adapters::signer::software::SoftwareSigner;
 use onespend_adapters::store::sqlite::{DataFolder, SqliteState};
@@ -22,7 +23,7 @@ use onespend_core::wallet::{Keychain, SignerRef, WalletDescriptor};
 use tempfile::TempDir;
 
 use crate::files::write_config;
-use crate::run::{Authority, Ended, with_environment};
+use crate::run::{Authority, Ended, RETRY, TRIES, with_environment};
 
 const DESCRIPTOR: &str = "wpkh(tpubD6NzVbkrYhZ4XHndKkuB8FifXm8r5FQHwrN6oZuWCz13qb93rtgKvD4PQsqC4HP4yhV3tA2fqr2RbY5mNXfM7RxXUoeABoDtsFUq2zJq6YK/<0;1>/*)";
 
@@ -77,7 +78,16 @@ impl Stopped {
 
     fn open(&self) -> Memory {
         let owner = Owner { cluster_id: "demo".to_owned(), network: Network::Regtest, signer: "hot".to_owned() };
-        Memory::open(&self.memory, owner).unwrap()
+        let mut opened = Memory::open(&self.memory, owner.clone());
+        // As `with_input` has it.
+        for _ in 1..TRIES {
+            if !matches!(opened, Err(SignerError::MemoryInUse { .. })) {
+                break;
+            }
+            std::thread::sleep(RETRY);
+            opened = Memory::open(&self.memory, owner.clone());
+        }
+        opened.unwrap()
     }
 }
 
